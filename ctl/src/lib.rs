@@ -1,0 +1,297 @@
+//! The control protocol: what `directorctl` asks and `directord` answers over the Unix socket.
+//!
+//! A message is a 4-byte big-endian length and that many bytes of JSON. The client opens with
+//! [`Hello`]; the daemon answers with its own. Then each [`Request`] gets exactly one [`Reply`].
+//! Protocol types exist once, here; the daemon never sees command-line text.
+
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, SocketAddr};
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+/// Bumped by every incompatible change; both ends must agree.
+pub const VERSION: u32 = 1;
+/// Where the daemon listens unless its configuration says otherwise.
+pub const DEFAULT_SOCKET: &str = "/run/director/director.sock";
+/// The longest message either side accepts, in bytes.
+pub const MESSAGE_MAX: usize = 32 << 20;
+/// The most connections one [`Reply::Connections`] carries.
+pub const CONNECTIONS_MAX: usize = 4096;
+
+/// The first message of each side.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    pub version: u32,
+    /// Program and release, for people.
+    pub program: String,
+}
+
+/// What a client asks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Request {
+    /// Applies every change in order, or none of them.
+    Change(Vec<Change>),
+    /// Services with their servers and counters: all, or the one named.
+    Services { only: Option<ServiceKey> },
+    /// Up to [`CONNECTIONS_MAX`] connections from `cursor` on ([`Cursor::default`] starts).
+    Connections { cursor: Cursor },
+    /// TCP, TCP-FIN and UDP timeouts.
+    Timeouts,
+    /// Workers, ports, ends of packets and drop reasons.
+    Status,
+    /// Neighbours as the first worker knows them.
+    Neighbours,
+}
+
+/// One step of a [`Request::Change`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Change {
+    AddService { service: ServiceKey, spec: ServiceSpec },
+    EditService { service: ServiceKey, spec: ServiceSpec },
+    DeleteService { service: ServiceKey },
+    /// Deletes every service.
+    Flush,
+    AddServer { service: ServiceKey, server: SocketAddr, spec: ServerSpec },
+    EditServer { service: ServiceKey, server: SocketAddr, spec: ServerSpec },
+    DeleteServer { service: ServiceKey, server: SocketAddr },
+    /// Moves the zero point of the counters: of all services, or of the one named.
+    Zero { only: Option<ServiceKey> },
+    /// Seconds; `None` leaves a value unchanged.
+    SetTimeouts { tcp: Option<u32>, tcp_fin: Option<u32>, udp: Option<u32> },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Protocol {
+    Tcp,
+    Udp,
+}
+
+impl Protocol {
+    /// The IANA protocol number.
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::Tcp => 6,
+            Self::Udp => 17,
+        }
+    }
+}
+
+/// What identifies a virtual service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ServiceKey {
+    pub protocol: Protocol,
+    pub address: SocketAddr,
+}
+
+/// What can be edited of a virtual service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceSpec {
+    /// LVS's name: `rr`, `wrr`, …
+    pub scheduler: String,
+}
+
+/// Forwarding method.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ForwardMode {
+    Nat,
+}
+
+/// What can be edited of a real server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerSpec {
+    pub mode: ForwardMode,
+    /// Share of new connections; 0 means none, but existing ones stay.
+    pub weight: u32,
+}
+
+/// The daemon's answer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reply {
+    Done,
+    Refused(Refusal),
+    Services(Vec<Service>),
+    Connections { list: Vec<Connection>, next: Option<Cursor> },
+    Timeouts { tcp: u32, tcp_fin: u32, udp: u32 },
+    Status(Status),
+    Neighbours(Vec<Neighbour>),
+}
+
+/// Why a request was not carried out. Nothing of it was applied.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{detail}")]
+pub struct Refusal {
+    pub errno: Errno,
+    /// Position in [`Request::Change`] of the step at fault.
+    pub step: Option<usize>,
+    /// One sentence: what, where, what would be right.
+    pub detail: String,
+}
+
+/// LVS's own vocabulary of refusals (`spec/control.md` §4); the CLI turns it into ipvsadm's words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Errno {
+    Eexist,
+    Enoent,
+    Esrch,
+    Einval,
+    Erange,
+    Eperm,
+    Enomem,
+    Eopnotsupp,
+    /// The request was too long, malformed or of another version.
+    Eproto,
+    /// The daemon is stopping or a worker does not answer.
+    Eagain,
+}
+
+/// Totals since start or the last [`Change::Zero`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Totals {
+    pub conns: u64,
+    pub in_packets: u64,
+    pub out_packets: u64,
+    pub in_bytes: u64,
+    pub out_bytes: u64,
+}
+
+/// Per second, by LVS's estimator.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rates {
+    pub cps: u64,
+    pub in_pps: u64,
+    pub out_pps: u64,
+    pub in_bps: u64,
+    pub out_bps: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Service {
+    pub key: ServiceKey,
+    pub spec: ServiceSpec,
+    pub totals: Totals,
+    pub rates: Rates,
+    /// Newest first, as LVS walks them.
+    pub servers: Vec<Server>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Server {
+    pub address: SocketAddr,
+    pub spec: ServerSpec,
+    pub active: u32,
+    pub inactive: u32,
+    pub totals: Totals,
+    pub rates: Rates,
+}
+
+/// Where a listing of connections goes on: a worker and an entry of its table.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cursor {
+    pub worker: u16,
+    pub entry: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Connection {
+    pub protocol: Protocol,
+    pub client: SocketAddr,
+    pub virtual_address: SocketAddr,
+    pub server: SocketAddr,
+    /// LVS's name of the state, `ESTABLISHED`, `UDP`, …
+    pub state: String,
+    /// Until it expires.
+    pub expires_ms: u64,
+    pub in_packets: u32,
+    pub out_packets: u32,
+    /// IP bytes in both directions.
+    pub bytes: u64,
+    pub worker: u16,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Neighbour {
+    pub port: String,
+    pub address: IpAddr,
+    /// `aa:bb:cc:dd:ee:ff`, when known.
+    pub mac: Option<String>,
+    /// `static`, `reachable`, `probe`, `incomplete` or `failed`.
+    pub state: String,
+}
+
+/// How the daemon is doing.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    pub program: String,
+    pub uptime_s: u64,
+    pub ports: Vec<PortStatus>,
+    pub workers: Vec<WorkerStatus>,
+    /// Whether rx + made = the sum of ends + held, over all workers, when this was taken. Only
+    /// meaningful while no packet is in flight.
+    pub balanced: bool,
+    /// Mbufs out of their pools, for leak hunting.
+    pub mbufs_in_use: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortStatus {
+    pub name: String,
+    pub device: String,
+    pub mac: String,
+    pub mtu: u16,
+    pub link_up: bool,
+    pub tx_packets: u64,
+    pub tx_bytes: u64,
+    /// Received here: each packet once.
+    pub rx_packets: u64,
+    pub rx_bytes: u64,
+    /// What became of the packets received (or made) here, by name.
+    pub ends: Vec<(String, u64)>,
+    pub drops: Vec<(String, u64)>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WorkerStatus {
+    pub core: u16,
+    pub rx: u64,
+    pub made: u64,
+    pub held: u64,
+    pub connections: u64,
+    pub connections_max: u64,
+    pub steered_out: u64,
+    pub steered_in: u64,
+    pub ends: Vec<(String, u64)>,
+    /// Of the dropped: the reasons that occurred.
+    pub drops: Vec<(String, u64)>,
+}
+
+/// Writes one length-prefixed message.
+pub fn send(to: &mut impl Write, message: &impl Serialize) -> io::Result<()> {
+    let body = serde_json::to_vec(message)?;
+    let len = u32::try_from(body.len())
+        .ok()
+        .filter(|len| *len as usize <= MESSAGE_MAX)
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "message too long"))?;
+    to.write_all(&len.to_be_bytes())?;
+    to.write_all(&body)?;
+    to.flush()
+}
+
+/// Reads one length-prefixed message.
+pub fn receive<T: DeserializeOwned>(from: &mut impl Read) -> io::Result<T> {
+    let mut len = [0; 4];
+    from.read_exact(&mut len)?;
+    let len = u32::from_be_bytes(len) as usize;
+    if len > MESSAGE_MAX {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "message too long"));
+    }
+    let mut body = vec![0; len];
+    from.read_exact(&mut body)?;
+    Ok(serde_json::from_slice(&body)?)
+}

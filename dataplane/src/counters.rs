@@ -1,0 +1,219 @@
+//! What a worker counts. It alone writes its [`Page`]; anyone may read it at any time.
+//!
+//! Every packet has exactly one end: over any quiet moment `rx + made = forwarded + answered +
+//! consumed + dropped + held` ([`Page::balanced`]).
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+
+use crate::packet::{Origin, PORTS_MAX, PortId};
+
+/// A counter with one writer. Never goes backwards.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Only the owning worker calls this: a plain load and store, no locked instruction.
+    #[inline]
+    pub fn add(&self, n: u64) {
+        self.0.store(self.0.load(Relaxed).wrapping_add(n), Relaxed);
+    }
+
+    #[inline]
+    pub fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// A number that goes up and down, with one writer.
+#[derive(Debug, Default)]
+pub struct Gauge(AtomicU32);
+
+impl Gauge {
+    #[inline]
+    pub fn set(&self, n: u32) {
+        self.0.store(n, Relaxed);
+    }
+
+    #[inline]
+    pub fn up(&self) {
+        self.set(self.get() + 1);
+    }
+
+    #[inline]
+    pub fn down(&self) {
+        debug_assert!(self.get() > 0, "a gauge went below zero");
+        self.set(self.get().saturating_sub(1));
+    }
+
+    #[inline]
+    pub fn get(&self) -> u32 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// Declares the reasons once: variant, counter name, sentence.
+macro_rules! drop_reasons {
+    ($($variant:ident $name:literal $sentence:literal,)*) => {
+        /// Why a packet was dropped.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        #[repr(u8)]
+        pub enum DropReason { $(#[doc = $sentence] $variant,)* }
+
+        impl DropReason {
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+            /// The counter's name.
+            pub const fn name(self) -> &'static str { match self { $(Self::$variant => $name,)* } }
+            /// What happened, for people.
+            pub const fn sentence(self) -> &'static str { match self { $(Self::$variant => $sentence,)* } }
+        }
+    };
+}
+
+drop_reasons! {
+    Truncated "truncated" "the frame ends before its headers or its announced length do",
+    BadHeader "bad_header" "an IP or TCP header length or version is not valid",
+    BadSource "bad_source" "the source address is multicast, broadcast, loopback or our own",
+    NotForUs "not_for_us" "the Ethernet destination is another station",
+    UnknownVlan "unknown_vlan" "no interface of the port has this VLAN",
+    UnknownEthertype "unknown_ethertype" "neither IPv4 nor ARP",
+    BadArp "bad_arp" "the ARP message is not valid Ethernet/IPv4 or claims our address",
+    NotOurs "not_ours" "no service, connection or address of the director matches",
+    Fragment "fragment" "an IPv4 fragment of a packet to a service",
+    TtlExpired "ttl_expired" "the time to live ran out here",
+    NoServer "no_server" "the service has no server to take a new connection",
+    NoConnection "no_connection" "no connection, and the packet may not open one",
+    ServerGone "server_gone" "the connection's server was deleted",
+    TableFull "table_full" "the connection table is full",
+    NoRoute "no_route" "no route to the next hop",
+    NeighbourFailed "neighbour_failed" "the next hop did not answer ARP",
+    HeldFull "held_full" "too many packets wait for a neighbour",
+    TooBig "too_big" "longer than the next hop's MTU",
+    RateLimited "rate_limited" "an answer of our own was due but answers are rate-limited",
+    NoBuffer "no_buffer" "no packet buffer for an answer of our own",
+    TxRefused "tx_refused" "the port's transmit queue was full",
+    SteerRingFull "steer_ring_full" "the ring to the connection's worker was full",
+    Stopped "stopped" "still waiting for a neighbour when the director stopped",
+}
+
+/// The final ends of packets that a port received or that were made for it.
+#[derive(Debug, Default)]
+pub struct PortPage {
+    pub rx: Counter,
+    pub rx_bytes: Counter,
+    pub made: Counter,
+    pub forwarded: Counter,
+    pub answered: Counter,
+    pub consumed: Counter,
+    pub drops: [Counter; DropReason::ALL.len()],
+    /// What left from this port, whatever its origin.
+    pub tx: Counter,
+    pub tx_bytes: Counter,
+}
+
+impl PortPage {
+    pub fn dropped(&self) -> u64 {
+        self.drops.iter().map(Counter::get).sum()
+    }
+}
+
+/// One real server as one worker counts it. One cache line.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+pub struct ServerPage {
+    pub conns: Counter,
+    pub in_packets: Counter,
+    pub in_bytes: Counter,
+    pub out_packets: Counter,
+    pub out_bytes: Counter,
+    /// Connections in an active state, as LVS counts them.
+    pub active: Gauge,
+    pub inactive: Gauge,
+}
+
+/// One virtual service as one worker counts it; packets and bytes are its servers' sums.
+#[derive(Debug, Default)]
+pub struct ServicePage {
+    pub drops: [Counter; DropReason::ALL.len()],
+}
+
+/// Everything one worker counts.
+#[derive(Debug)]
+pub struct Page {
+    pub ports: [PortPage; PORTS_MAX],
+    /// By [`crate::update::ServerId`].
+    pub servers: Box<[ServerPage]>,
+    /// By [`crate::update::ServiceId`].
+    pub services: Box<[ServicePage]>,
+    /// Packets that wait for a neighbour now.
+    pub held: Gauge,
+    pub connections: Gauge,
+    pub steered_out: Counter,
+    pub steered_in: Counter,
+}
+
+impl Page {
+    pub fn new(services_max: usize, servers_max: usize) -> Self {
+        Self {
+            ports: Default::default(),
+            servers: (0..servers_max).map(|_| ServerPage::default()).collect(),
+            services: (0..services_max).map(|_| ServicePage::default()).collect(),
+            held: Gauge::default(),
+            connections: Gauge::default(),
+            steered_out: Counter::default(),
+            steered_in: Counter::default(),
+        }
+    }
+
+    #[inline]
+    pub fn port(&self, port: PortId) -> &PortPage {
+        &self.ports[port.index()]
+    }
+
+    /// Counts the end of one packet that was dropped.
+    #[inline]
+    pub fn drop(&self, origin: PortId, reason: DropReason) {
+        self.port(origin).drops[reason as usize].add(1);
+    }
+
+    /// Counts the end of one packet of `len` bytes that port `to` took.
+    #[inline]
+    pub fn sent(&self, to: PortId, len: usize, origin: Origin) {
+        let from = self.port(origin.port);
+        if origin.answer { from.answered.add(1) } else { from.forwarded.add(1) }
+        let to = self.port(to);
+        to.tx.add(1);
+        to.tx_bytes.add(len as u64);
+    }
+
+    pub fn rx(&self) -> u64 {
+        self.ports.iter().map(|p| p.rx.get()).sum()
+    }
+
+    pub fn made(&self) -> u64 {
+        self.ports.iter().map(|p| p.made.get()).sum()
+    }
+
+    /// Forwarded, answered, consumed or dropped.
+    pub fn ended(&self) -> u64 {
+        self.ports
+            .iter()
+            .map(|p| p.forwarded.get() + p.answered.get() + p.consumed.get() + p.dropped())
+            .sum()
+    }
+
+    /// Whether every packet is accounted for. With several workers, steered packets are received
+    /// by one and ended by another: see [`balanced`].
+    pub fn balanced(&self) -> bool {
+        balanced([self])
+    }
+}
+
+/// Whether every packet that these workers received or made is accounted for.
+pub fn balanced<'p>(pages: impl IntoIterator<Item = &'p Page>) -> bool {
+    let (mut came, mut went) = (0, 0);
+    for page in pages {
+        came += page.rx() + page.made();
+        went += page.ended() + u64::from(page.held.get());
+    }
+    came == went
+}

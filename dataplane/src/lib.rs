@@ -1,0 +1,26 @@
+//! The director: a packet comes in, a verdict goes out. `ARCHITECTURE.md` draws the walk.
+
+pub mod config; // the TOML file, validated
+pub mod conn; // connections: key, table, states, timers
+pub mod control; // the Unix-socket server: a request becomes updates in every worker's mailbox
+pub mod counters; // what each worker counts, readable by anyone
+pub mod cpu; // prefetch and the cycle counter
+pub mod director; // the packet walk
+pub mod icmp; // answers of our own: echo, unreachable, time exceeded, TCP reset
+pub mod mem; // fixed arrays on huge pages
+pub mod net; // where a packet leaves: interfaces, routes, neighbours, ARP
+pub mod packet; // PacketBuf, Burst, Egress
+pub mod replay; // capture in, capture and counters out: the director without DPDK
+pub mod sched; // schedulers, one a file
+pub mod service; // virtual services and real servers as one worker sees them
+pub mod steer; // which worker owns a packet
+pub mod time; // milliseconds, handed in by the worker
+pub mod update; // what the control side tells every worker
+pub mod wire; // headers as typed views, checksums
+
+#[cfg(feature = "dpdk")]
+pub mod bench; // clients and servers played on the worker's own core
+#[cfg(feature = "dpdk")]
+pub mod dpdk; // EAL, mempools, mbufs, ports, queues: the only home of unsafe code
+#[cfg(feature = "dpdk")]
+pub mod worker; // the lcore loop

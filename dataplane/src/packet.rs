@@ -1,0 +1,118 @@
+//! Packets, bursts of them, and where they leave.
+
+use std::net::Ipv4Addr;
+
+use arrayvec::ArrayVec;
+
+/// The most packets that travel together.
+pub const BURST: usize = 32;
+/// The most ports a director serves.
+pub const PORTS_MAX: usize = 32;
+/// The longest frame the director makes itself, without frame check sequence.
+pub const MADE_MAX: usize = 640;
+
+/// A NIC, physical or virtual, by its position in the configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub struct PortId(pub u8);
+
+impl PortId {
+    pub fn index(self) -> usize {
+        usize::from(self.0)
+    }
+}
+
+/// One packet, owned: dropping it frees it. One contiguous frame from the Ethernet header on,
+/// without frame check sequence.
+pub trait PacketBuf: Sized + std::fmt::Debug {
+    fn bytes(&self) -> &[u8];
+    fn bytes_mut(&mut self) -> &mut [u8];
+    /// Grows the frame by `len` bytes at the front; `false` when there is no headroom.
+    #[must_use]
+    fn prepend(&mut self, len: usize) -> bool;
+    /// Cuts `len` bytes from the front; the frame is at least that long.
+    fn trim_front(&mut self, len: usize);
+    /// Cuts or grows the frame at its end; `false` when it does not fit. New bytes are unspecified.
+    #[must_use]
+    fn resize(&mut self, len: usize) -> bool;
+    /// Starts loading the headers into the cache.
+    fn prefetch(&self) {}
+}
+
+/// Up to [`BURST`] packets that travel together.
+pub type Burst<P> = ArrayVec<P, BURST>;
+
+/// Where a packet that leaves came from, for the accounting of its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Origin {
+    /// The port it was received on; for a packet of our own, the port it was made for.
+    pub port: PortId,
+    /// Made by the director (or turned into its answer) rather than forwarded.
+    pub answer: bool,
+}
+
+/// An Ethernet address that a worker learned and every worker should know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Learned {
+    pub port: PortId,
+    pub vlan: Option<u16>,
+    pub address: Ipv4Addr,
+    pub mac: [u8; 6],
+}
+
+/// What the director may do to the outside: send, make, tell the other workers.
+pub trait Egress {
+    type Buf: PacketBuf;
+
+    /// Sends `packet` from port `to`. Its end is counted when the port took or refused it.
+    fn send(&mut self, to: PortId, packet: Self::Buf, origin: Origin);
+    /// A fresh packet of `len` (at most [`MADE_MAX`]) zeroed bytes, or `None` when buffers ran
+    /// out. The caller counts it as made.
+    fn make(&mut self, len: usize) -> Option<Self::Buf>;
+    /// Tells the other workers.
+    fn share(&mut self, learned: Learned);
+}
+
+/// A packet in plain memory, for tests and replay.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeapBuf {
+    data: Vec<u8>,
+    start: usize,
+}
+
+impl HeapBuf {
+    const HEADROOM: usize = 128;
+
+    pub fn new(frame: &[u8]) -> Self {
+        let mut data = vec![0xa5; Self::HEADROOM];
+        data.extend_from_slice(frame);
+        Self { data, start: Self::HEADROOM }
+    }
+}
+
+impl PacketBuf for HeapBuf {
+    fn bytes(&self) -> &[u8] {
+        &self.data[self.start..]
+    }
+
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.data[self.start..]
+    }
+
+    fn prepend(&mut self, len: usize) -> bool {
+        let fits = self.start >= len;
+        if fits {
+            self.start -= len;
+        }
+        fits
+    }
+
+    fn trim_front(&mut self, len: usize) {
+        assert!(self.bytes().len() >= len, "trim_front past the end");
+        self.start += len;
+    }
+
+    fn resize(&mut self, len: usize) -> bool {
+        self.data.resize(self.start + len, 0xa5);
+        true
+    }
+}

@@ -1,0 +1,53 @@
+//! What the control side tells every worker. Updates were validated against the control side's own
+//! model, so a worker applies them without failing; ids are the control side's and the same in
+//! every worker.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use control::{ForwardMode, ServiceKey};
+
+use crate::conn::Timeouts;
+use crate::sched::Kind;
+
+/// Index of a virtual service in every worker's tables and counters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ServiceId(pub u32);
+
+/// Index of a real server of one service in every worker's tables and counters. Not used anew
+/// while a connection refers to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ServerId(pub u32);
+
+impl ServiceId {
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+impl ServerId {
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// One step; a worker applies a list of them between two bursts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Update {
+    AddService { id: ServiceId, key: ServiceKey, scheduler: Kind },
+    /// Rebinds the scheduler if it is another.
+    EditService { id: ServiceId, scheduler: Kind },
+    /// The service and all its servers leave; their connections stay, their packets are dropped.
+    DeleteService { id: ServiceId },
+    /// A new server, or one that comes back from the trash under its old id.
+    AddServer { service: ServiceId, id: ServerId, address: SocketAddr, mode: ForwardMode, weight: u32 },
+    EditServer { id: ServerId, mode: ForwardMode, weight: u32 },
+    /// Leaves its service; known until [`Update::ForgetServer`] because connections refer to it.
+    DeleteServer { id: ServerId },
+    /// No connection refers to it any more.
+    ForgetServer { id: ServerId },
+    SetTimeouts(Timeouts),
+}
+
+/// Updates that every worker applies whole, in order.
+pub type Batch = Arc<[Update]>;
