@@ -88,8 +88,6 @@ drop_reasons! {
     NeighbourFailed "neighbour_failed" "the next hop did not answer ARP",
     HeldFull "held_full" "too many packets wait for a neighbour",
     TooBig "too_big" "longer than the next hop's MTU",
-    RateLimited "rate_limited" "an answer of our own was due but answers are rate-limited",
-    NoBuffer "no_buffer" "no packet buffer for an answer of our own",
     TxRefused "tx_refused" "the port's transmit queue was full",
     SteerRingFull "steer_ring_full" "the ring to the connection's worker was full",
     Stopped "stopped" "still waiting for a neighbour when the director stopped",
@@ -179,7 +177,11 @@ impl Page {
     #[inline]
     pub fn sent(&self, to: PortId, len: usize, origin: Origin) {
         let from = self.port(origin.port);
-        if origin.answer { from.answered.add(1) } else { from.forwarded.add(1) }
+        if origin.answer {
+            from.answered.add(1)
+        } else {
+            from.forwarded.add(1)
+        }
         let to = self.port(to);
         to.tx.add(1);
         to.tx_bytes.add(len as u64);
