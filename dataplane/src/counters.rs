@@ -88,6 +88,7 @@ drop_reasons! {
     NeighbourFailed "neighbour_failed" "the next hop did not answer ARP",
     HeldFull "held_full" "too many packets wait for a neighbour",
     TooBig "too_big" "longer than the next hop's MTU",
+    NoHeadroom "no_headroom" "no room in the buffer for a longer Ethernet header",
     TxRefused "tx_refused" "the port's transmit queue was full",
     SteerRingFull "steer_ring_full" "the ring to the connection's worker was full",
     Stopped "stopped" "still waiting for a neighbour when the director stopped",
@@ -169,7 +170,7 @@ impl Page {
 
     /// Counts the end of one packet that was dropped.
     #[inline]
-    pub fn drop(&self, origin: PortId, reason: DropReason) {
+    pub fn count_drop(&self, origin: PortId, reason: DropReason) {
         self.port(origin).drops[reason as usize].add(1);
     }
 

@@ -12,7 +12,7 @@ use arrayvec::ArrayVec;
 use crate::conn::{Conns, Event, Hash, Hit, NO_HOP, State, Timeouts};
 use crate::counters::{DropReason, Page};
 use crate::icmp::{self, Made, RateLimit, Unreachable};
-use crate::net::{HopId, Net, Setup};
+use crate::net::{HopId, Net, Setup, is_station};
 use crate::packet::{BURST, Burst, Egress, Learned, Origin, PORTS_MAX, PacketBuf, PortId};
 use crate::service::Services;
 use crate::steer::Steer;
@@ -145,7 +145,7 @@ impl<P: PacketBuf> Director<P> {
         for (staged, packet) in staged.into_iter().zip(burst.drain(..)) {
             match staged {
                 Ok((seen, _, hit)) => self.walk(now, from, &seen, hit, packet, out),
-                Err(reason) => self.page.drop(from, reason),
+                Err(reason) => self.page.count_drop(from, reason),
             }
         }
     }
@@ -212,18 +212,11 @@ impl<P: PacketBuf> Director<P> {
         if let Some(hit) = hit
             && let Some(hop) = self.established(now, seen, hit, &mut packet)
         {
-            let hop = self.net.hop_mut(hop);
-            hop.used = true;
-            let port = hop.port;
-            hop.write(&mut packet);
-            return out.send(
-                port,
-                packet,
-                Origin {
-                    port: from,
-                    answer: false,
-                },
-            );
+            let origin = Origin {
+                port: from,
+                answer: false,
+            };
+            return self.leave(now, hop, packet, usize::from(seen.l3), origin, out);
         }
         self.decide(now, from, seen, packet, out);
     }
@@ -354,7 +347,7 @@ impl<P: PacketBuf> Director<P> {
                     .receive_arp(now, from, seen.vlan, packet, l3, is_vip, out, &self.page);
             }
             Err(Denied(reason, service)) => {
-                self.page.drop(from, reason);
+                self.page.count_drop(from, reason);
                 if let Some(service) = service {
                     self.page.services[service.index()].drops[reason as usize].add(1);
                 }
@@ -560,11 +553,7 @@ impl<P: PacketBuf> Director<P> {
 
     /// Whether a client may have this address.
     fn is_source(&self, address: Ipv4Addr) -> bool {
-        !(address.is_multicast()
-            || address.is_broadcast()
-            || address.is_loopback()
-            || address.is_unspecified()
-            || self.owns(address))
+        is_station(address) && !self.net.is_broadcast(address) && !self.owns(address)
     }
 
     /// What a host says to a packet for a port where nobody listens.
@@ -603,6 +592,7 @@ impl<P: PacketBuf> Director<P> {
     }
 
     /// Sends a packet whose IPv4 header is at `l3` to its next hop, or holds it until that is known.
+    #[inline(always)]
     fn leave<E: Egress<Buf = P>>(
         &mut self,
         now: Instant,
@@ -621,7 +611,7 @@ impl<P: PacketBuf> Director<P> {
         if hop.address(&mut packet, l3) {
             out.send(port, packet, origin);
         } else {
-            self.page.drop(origin.port, DropReason::TooBig);
+            self.page.count_drop(origin.port, DropReason::NoHeadroom);
         }
     }
 

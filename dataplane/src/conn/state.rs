@@ -129,7 +129,6 @@ impl Event {
     }
 }
 
-const NO: State = State::None;
 const ES: State = State::Established;
 const SS: State = State::SynSent;
 const SR: State = State::SynRecv;
@@ -139,7 +138,6 @@ const CL: State = State::Close;
 const CW: State = State::CloseWait;
 const LA: State = State::LastAck;
 const LI: State = State::Listen;
-const SA: State = State::Synack;
 
 /// One state's row: next state by event (SYN, FIN, ACK, RST) from the client, then from the server.
 type Row = ([State; 4], [State; 4]);

@@ -35,7 +35,7 @@ impl<P: PacketBuf> Net<P> {
         };
         let (interface, arp) = match checked {
             Ok(checked) => checked,
-            Err(reason) => return page.drop(port, reason),
+            Err(reason) => return page.count_drop(port, reason),
         };
         let target = arp.target.into();
         let to_us = self.is_mine(target) || is_vip(target);
@@ -185,7 +185,7 @@ fn answer<E: Egress>(
         _ => replace_header::<_, { ethernet::HEADER_MAX }>(&mut packet, l3, &l2),
     };
     if !replaced || !packet.resize(FRAME_MIN) {
-        return page.drop(port, DropReason::NoBuffer);
+        return page.count_drop(port, DropReason::NoHeadroom);
     }
     let (message, padding) = packet.bytes_mut()[usize::from(len)..].split_at_mut(arp::LEN);
     message.copy_from_slice(request.answer(interface.mac).as_bytes());

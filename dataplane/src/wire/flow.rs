@@ -269,7 +269,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn never_panics(mut frame in proptest::collection::vec(any::<u8>(), 0..100), shape in 0..4) {
+        fn never_panics(mut frame in proptest::collection::vec(any::<u8>(), 0..100), shape in 0usize..4) {
             if frame.len() > 24 && shape > 0 {
                 frame[12..14].copy_from_slice(&[0x08, 0x00]);
                 frame[14] = 0x45;
