@@ -328,7 +328,7 @@ mod tests {
 
     /// From client to VIP, with a right header checksum.
     fn ip(protocol: u8, payload: &[u8]) -> Vec<u8> {
-        let len = (20 + payload.len()) as u16;
+        let len = u16::try_from(20 + payload.len()).unwrap();
         let mut packet = vec![0x45, 0x03, 0, 0, 0x12, 0x34, 0, 0, 7, protocol, 0, 0];
         packet[2..4].copy_from_slice(&len.to_be_bytes());
         packet.extend([CLIENT, VIP].concat());

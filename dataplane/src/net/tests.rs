@@ -427,16 +427,17 @@ fn a_used_neighbour_is_probed() {
         arp_frame(PEER, OUR_LAN, None, 1, (OUR_LAN, US), (ZERO, HOST)),
         true,
     );
-    assert_eq!(bed.sent(), [probe.clone()]);
+    assert_eq!(bed.sent(), std::slice::from_ref(&probe));
     assert!(bed.net.hop(id).ready, "traffic goes on while probing");
     bed.arp(30_001, 2, (PEER, HOST), US);
     assert_eq!(bed.state(HOST), Some("reachable"));
     bed.shared();
+    assert!(!bed.net.hop(id).used, "since then");
 
     bed.net.hop_mut(id).used = true;
     for ms in [60_001, 61_001, 62_001] {
         bed.tick(ms);
-        assert_eq!(bed.sent(), [probe.clone()], "{ms}");
+        assert_eq!(bed.sent(), std::slice::from_ref(&probe), "{ms}");
     }
     bed.tick(63_001);
     assert_eq!(
