@@ -22,7 +22,11 @@ const FUNCTIONS: &[&str] = &[
     "director_.*",
 ];
 const TYPES: &[&str] = &["rte_mbuf", "rte_mempool", "rte_eth_(rx|tx)_mq_mode"];
-const VARS: &[&str] = &["DIRECTOR_.*", "RTE_PKTMBUF_HEADROOM", "RTE_MEMPOOL_NAMESIZE"];
+const VARS: &[&str] = &[
+    "DIRECTOR_.*",
+    "RTE_PKTMBUF_HEADROOM",
+    "RTE_MEMPOOL_NAMESIZE",
+];
 /// Only ever seen behind a pointer: their insides change between releases.
 const OPAQUE: &[&str] = &["rte_mbuf", "rte_mempool", "rte_device", "_IO_FILE"];
 

@@ -24,6 +24,7 @@ static const size_t DIRECTOR_MBUF_NEXT = offsetof(struct rte_mbuf, next);
 /* Spread by addresses and, where the packet has them, ports. */
 static const uint64_t DIRECTOR_RSS_L3_L4 = RTE_ETH_RSS_IP | RTE_ETH_RSS_TCP | RTE_ETH_RSS_UDP;
 static const uint32_t DIRECTOR_LCORE_ID_ANY = LCORE_ID_ANY;
+static const size_t DIRECTOR_MEMPOOL_NAMESIZE = RTE_MEMPOOL_NAMESIZE;
 
 static inline int director_errno(void)
 {
