@@ -246,8 +246,21 @@ impl<P: PacketBuf> Director<P> {
         if !hop.ready | (seen.ip_len > hop.mtu) | (hop.l2_len != seen.l3) {
             return None;
         }
+        self.count(seen, hit);
         self.deliver(now, seen, hit, packet);
         Some(hop_id)
+    }
+
+    /// Counts a packet of a connection for its server.
+    #[inline(always)]
+    fn count(&mut self, seen: &Seen, hit: Hit) {
+        let server = &self.page.servers[self.conns.get(hit).server().index()];
+        let (packets, bytes) = match hit.outbound() {
+            false => (&server.in_packets, &server.in_bytes),
+            true => (&server.out_packets, &server.out_bytes),
+        };
+        packets.add(1);
+        bytes.add(u64::from(seen.ip_len));
     }
 
     /// Tracks a packet of a connection and rewrites it, all but its Ethernet header.
@@ -258,13 +271,6 @@ impl<P: PacketBuf> Director<P> {
         conn.observe(now, outbound, seen.ip_len);
         let (to, deltas) = (conn.side(!outbound).reversed(), conn.deltas(outbound));
         let state = conn.state();
-        let server = &self.page.servers[conn.server().index()];
-        let (packets, bytes) = match outbound {
-            false => (&server.in_packets, &server.in_bytes),
-            true => (&server.out_packets, &server.out_bytes),
-        };
-        packets.add(1);
-        bytes.add(u64::from(seen.ip_len));
         let next = state.after(Event::of(seen.tcp_flags), outbound);
         if next != state {
             self.change_state(now, hit, next);
@@ -424,6 +430,9 @@ impl<P: PacketBuf> Director<P> {
         };
         self.fits(now, seen, hop, packet, out)
             .map_err(|reason| Denied(reason, service))?;
+        if available {
+            self.count(seen, hit);
+        }
         self.deliver(now, seen, hit, packet);
         Ok(Verdict::Forward(hop))
     }
