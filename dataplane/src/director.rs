@@ -448,14 +448,15 @@ impl<P: PacketBuf> Director<P> {
     ) -> Result<(), DropReason> {
         let mtu = self.net.hop(hop).mtu;
         let ip = ip_packet(packet, seen);
-        let source = *seen.flow.to().ip();
         if seen.ttl <= 1 {
+            let source = self.speaker(now, seen);
             self.answer(now, icmp::time_exceeded(ip, source), out);
             return Err(DropReason::TtlExpired);
         }
         if seen.ip_len > mtu {
             const DONT_FRAGMENT: u8 = 0x40;
             if ip[6] & DONT_FRAGMENT != 0 {
+                let source = self.speaker(now, seen);
                 self.answer(
                     now,
                     icmp::unreachable(ip, Unreachable::FragmentationNeeded(mtu), source),
@@ -465,6 +466,17 @@ impl<P: PacketBuf> Director<P> {
             return Err(DropReason::TooBig);
         }
         Ok(())
+    }
+
+    /// The address that an error about a packet comes from: where it was sent to, if that is ours, or
+    /// ours on the sender's side. Unspecified where we have none.
+    fn speaker(&mut self, now: Instant, seen: &Seen) -> Ipv4Addr {
+        let to = *seen.flow.to().ip();
+        if self.owns(to) {
+            return to;
+        }
+        let hop = self.net.hop_to(now, *seen.flow.from().ip());
+        hop.map_or(Ipv4Addr::UNSPECIFIED, |hop| self.net.source_for(hop))
     }
 
     /// A packet without a connection: it opens one, or its sender is told why not.
