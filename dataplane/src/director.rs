@@ -3,6 +3,18 @@
 //! A director owns no NIC, no clock and no lock. All it ever does follows from [`Director::apply`],
 //! [`Director::process`] and [`Director::tick`], each with the time.
 
+#[cfg(test)]
+#[expect(
+    unreachable_pub,
+    clippy::cast_possible_truncation,
+    reason = "the system tests include it as a module of their own"
+)]
+mod frames; // packets for tests, built by code of their own
+#[cfg(test)]
+mod testbed; // a director with its networks and services, checked step by step
+#[cfg(test)]
+mod tests;
+
 use std::io;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
