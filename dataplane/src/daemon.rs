@@ -15,10 +15,10 @@ use crate::control::{Command, Control, MAILBOX_MAX, Worker as WorkerHandle};
 use crate::counters::Page;
 use crate::director::Director;
 use crate::dpdk::{
-    Eal, EalConfig, HEADROOM, Mempool, Port, PortConfig, RxQueue, TxQueue, register_worker, socket_of,
+    Eal, EalConfig, HEADROOM, Mempool, Port, PortConfig, RxQueue, TxQueue, register_worker,
+    socket_of,
 };
-use crate::net::{Interface, Setup};
-use crate::packet::PortId;
+use crate::net::Setup;
 use crate::steer::Steer;
 use crate::worker::{Clock, Links, Worker, links, mac_text};
 
@@ -54,7 +54,7 @@ fn serve(
     queues: Vec<Vec<(RxQueue, TxQueue)>>,
     stop: &AtomicBool,
 ) -> Result<()> {
-    let setup = setup(config, &ports);
+    let setup = config.setup(|port| ports[port.index()].mac());
     let ended = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let workers = start_workers(scope, config, eal, pools, queues, &setup, &ended);
@@ -69,7 +69,9 @@ fn serve(
                 .change(&config.changes)
                 .context("applying the services of the configuration")?;
             announce_ready(config);
-            server.run(&mut control, stop).context("serving the control socket")
+            server
+                .run(&mut control, stop)
+                .context("serving the control socket")
         });
         ended.store(true, Relaxed);
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
@@ -86,7 +88,10 @@ fn announce_ready(config: &Config) {
 
 fn eal_config(config: &Config) -> EalConfig {
     let devices = |is_virtual| {
-        let of_kind = config.ports.iter().filter(move |port| port.is_virtual() == is_virtual);
+        let of_kind = config
+            .ports
+            .iter()
+            .filter(move |port| port.is_virtual() == is_virtual);
         of_kind.map(|port| port.device.clone()).collect::<Vec<_>>()
     };
     let (vdevs, devices) = (devices(true), devices(false));
@@ -105,11 +110,22 @@ fn eal_config(config: &Config) -> EalConfig {
 
 /// One pool per worker, in the memory of its core's NUMA node.
 fn pools(eal: &Eal, config: &Config) -> Result<Vec<Mempool>> {
-    let mtu = config.ports.iter().map(|port| port.mtu).max().unwrap_or(1500);
+    let mtu = config
+        .ports
+        .iter()
+        .map(|port| port.mtu)
+        .max()
+        .unwrap_or(1500);
     let room = HEADROOM + L2_MAX + mtu.max(2048 - L2_MAX);
     let cores = config.director.workers.iter().enumerate();
     let make = |(i, core): (usize, &u16)| {
-        Mempool::new(eal, &format!("worker{i}"), config.eal.mbufs, room, socket_of(*core))
+        Mempool::new(
+            eal,
+            &format!("worker{i}"),
+            config.eal.mbufs,
+            room,
+            socket_of(*core),
+        )
     };
     Ok(cores.map(make).collect::<Result<_, _>>()?)
 }
@@ -149,26 +165,6 @@ fn port_config(port: &PortConf, workers: usize) -> Result<PortConfig> {
         mtu: port.mtu,
         promiscuous: port.promiscuous,
     })
-}
-
-/// What the configuration says about networks, with the ports' own Ethernet addresses.
-fn setup(config: &Config, ports: &[Port]) -> Setup {
-    config.setup(|port| ports[port.index()].mac())
-}
-
-impl Config {
-    /// The interfaces, routes and neighbours of the file; `mac` tells each port's Ethernet address.
-    pub fn setup(&self, mac: impl Fn(PortId) -> [u8; 6]) -> Setup {
-        let mut interfaces = Vec::new();
-        for (port, conf) in (0..).map(PortId).zip(&self.ports) {
-            let tagged = conf.vlans.iter().map(|(id, addresses)| (Some(*id), addresses));
-            for (vlan, addresses) in std::iter::once((None, &conf.addresses)).chain(tagged) {
-                let (mac, mtu) = (mac(port), conf.mtu);
-                interfaces.push(Interface { port, vlan, mac, mtu, addresses: addresses.clone() });
-            }
-        }
-        Setup { interfaces, routes: self.routes.clone(), neighbours: self.neighbours.clone() }
-    }
 }
 
 fn machine(ports: &[Port], pools: &[Mempool]) -> Machine {
@@ -216,12 +212,33 @@ fn start_workers<'s>(
         let page = Arc::new(Page::new(limits.services_max, limits.servers_max));
         let (sender, mailbox) = bounded(MAILBOX_MAX);
         let (ready, is_ready) = bounded(1);
-        handles.push(WorkerHandle { core, page: Arc::clone(&page), mailbox: sender });
-        let start = Start { me, core, queues, links, mailbox, page, ready };
+        handles.push(WorkerHandle {
+            core,
+            page: Arc::clone(&page),
+            mailbox: sender,
+        });
+        let start = Start {
+            me,
+            core,
+            queues,
+            links,
+            mailbox,
+            page,
+            ready,
+        };
         std::thread::Builder::new()
             .name(format!("worker{me}"))
             .spawn_scoped(scope, move || {
-                work(start, config, eal, &pools[me], setup.clone(), secret, clock, ended);
+                work(
+                    start,
+                    config,
+                    eal,
+                    &pools[me],
+                    setup.clone(),
+                    secret,
+                    clock,
+                    ended,
+                );
             })
             .with_context(|| format!("starting the worker on core {core}"))?;
         match is_ready.recv() {
@@ -232,7 +249,10 @@ fn start_workers<'s>(
     Ok(handles)
 }
 
-#[expect(clippy::too_many_arguments, reason = "one thread's whole world, given once")]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "one thread's whole world, given once"
+)]
 fn work(
     start: Start,
     config: &Config,
@@ -244,19 +264,29 @@ fn work(
     ended: &AtomicBool,
 ) {
     // Memory that the thread touches first lies at its own NUMA node: so pin before building.
-    let built = register_worker(eal, start.core).map_err(anyhow::Error::from).and_then(|thread| {
-        let steer = Steer::new(start.me, config.director.workers.len());
-        let connections = config.director.max_connections;
-        let director = Director::new(connections, secret, setup, steer, start.page)
-            .with_context(|| format!("memory for {connections} connections"))?;
-        Ok((thread, director))
-    });
+    let built = register_worker(eal, start.core)
+        .map_err(anyhow::Error::from)
+        .and_then(|thread| {
+            let steer = Steer::new(start.me, config.director.workers.len());
+            let connections = config.director.max_connections;
+            let director = Director::new(connections, secret, setup, steer, start.page)
+                .with_context(|| format!("memory for {connections} connections"))?;
+            Ok((thread, director))
+        });
     match built {
         Ok((thread, director)) => {
             let names = config.ports.iter().map(|port| port.name.clone()).collect();
             let (pool, idle) = (pool.clone(), config.director.idle);
-            let mut worker =
-                Worker::new(director, start.queues, pool, start.links, start.mailbox, clock, idle, names);
+            let mut worker = Worker::new(
+                director,
+                start.queues,
+                pool,
+                start.links,
+                start.mailbox,
+                clock,
+                idle,
+                names,
+            );
             let _ = start.ready.send(Ok(()));
             worker.run(ended);
             drop(worker);

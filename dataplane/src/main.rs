@@ -10,7 +10,7 @@ use dataplane::daemon;
 
 /// A Linux Virtual Server director in userspace, on DPDK.
 #[derive(Debug, Parser)]
-#[command(name = "directord", version = version(), args_conflicts_with_subcommands = true)]
+#[command(name = "directord", version = version(), disable_help_subcommand = true, args_conflicts_with_subcommands = true)]
 #[command(arg_required_else_help = true)]
 struct Args {
     /// Configuration file (TOML); configs/example.toml explains every key.
@@ -26,8 +26,14 @@ struct Args {
 #[derive(Debug, Subcommand)]
 enum Command {}
 
-fn version() -> String {
-    format!("{} (DPDK {})", env!("CARGO_PKG_VERSION"), dataplane::dpdk::version())
+fn version() -> &'static str {
+    let version = format!(
+        "{} ({})",
+        env!("CARGO_PKG_VERSION"),
+        dataplane::dpdk::version()
+    );
+    // clap wants it for the life of the program.
+    version.leak()
 }
 
 fn main() -> ExitCode {
@@ -41,7 +47,9 @@ fn main() -> ExitCode {
 }
 
 fn run(args: Args) -> Result<()> {
-    let Some(path) = args.config else { return Ok(()) };
+    let Some(path) = args.config else {
+        return Ok(());
+    };
     let config = Config::load(&path)?;
     if args.check {
         return Ok(());
