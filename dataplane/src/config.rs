@@ -12,28 +12,8 @@ use toml::Spanned;
 use crate::conn::Timeouts;
 use crate::conn::state::State;
 use crate::control::model::{Limits, Model, TIMEOUT_MAX_S, is_unicast};
-use crate::packet::PORTS_MAX;
-
-/// An address in its network: `10.0.0.254/24`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Prefix {
-    pub address: Ipv4Addr,
-    pub length: u8,
-}
-
-/// Where packets to a network go.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Route {
-    pub to: Prefix,
-    pub via: Ipv4Addr,
-}
-
-/// A neighbour that need not be asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct StaticNeighbour {
-    pub address: Ipv4Addr,
-    pub mac: [u8; 6],
-}
+use crate::net::{Interface, Prefix, Route, Setup, StaticNeighbour};
+use crate::packet::{PORTS_MAX, PortId};
 
 /// What the file says, with its defaults filled in.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -275,6 +255,32 @@ struct RawServer {
 }
 
 impl Config {
+    /// The interfaces, routes and neighbours of the file; `mac` tells each port's Ethernet address.
+    pub fn setup(&self, mac: impl Fn(PortId) -> [u8; 6]) -> Setup {
+        let mut interfaces = Vec::new();
+        for (port, conf) in (0..).map(PortId).zip(&self.ports) {
+            let tagged = conf
+                .vlans
+                .iter()
+                .map(|(id, addresses)| (Some(*id), addresses));
+            for (vlan, addresses) in std::iter::once((None, &conf.addresses)).chain(tagged) {
+                let (mac, mtu) = (mac(port), conf.mtu);
+                interfaces.push(Interface {
+                    port,
+                    vlan,
+                    mac,
+                    mtu,
+                    addresses: addresses.clone(),
+                });
+            }
+        }
+        Setup {
+            interfaces,
+            routes: self.routes.clone(),
+            neighbours: self.neighbours.clone(),
+        }
+    }
+
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let file = path.display().to_string();
         match std::fs::read_to_string(path) {
