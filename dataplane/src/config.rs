@@ -11,8 +11,8 @@ use toml::Spanned;
 
 use crate::conn::Timeouts;
 use crate::conn::state::State;
-use crate::control::model::{Limits, Model, TIMEOUT_MAX_S, is_unicast};
-use crate::net::{Interface, Prefix, Route, Setup, StaticNeighbour};
+use crate::control::model::{Limits, Model, TIMEOUT_MAX_S};
+use crate::net::{Interface, Prefix, Route, Setup, StaticNeighbour, is_station};
 use crate::packet::{PORTS_MAX, PortId};
 
 /// What the file says, with its defaults filled in.
@@ -334,7 +334,7 @@ impl Connected {
             && self
                 .networks
                 .iter()
-                .any(|network| contains(*network, address))
+                .any(|network| network.contains(address))
     }
 }
 
@@ -618,7 +618,7 @@ impl Reader<'_> {
         let prefix = self.prefix(raw, "10.0.0.254/24")?;
         let Prefix { address, length } = prefix;
         let host = u32::from(address) & !mask(length);
-        if length == 0 || !is_unicast(address) {
+        if length == 0 || !is_station(address) {
             let reason = format!(
                 "{address}/{length} cannot be an interface's, a unicast one like 10.0.0.254/24 is right"
             );
@@ -879,14 +879,6 @@ fn mask(length: u8) -> u32 {
 
 fn network(prefix: Prefix) -> Ipv4Addr {
     Ipv4Addr::from(u32::from(prefix.address) & mask(prefix.length))
-}
-
-fn contains(prefix: Prefix, address: Ipv4Addr) -> bool {
-    network(prefix)
-        == network(Prefix {
-            address,
-            length: prefix.length,
-        })
 }
 
 fn is_word(text: &str) -> bool {
