@@ -503,7 +503,7 @@ mod tests {
         let page = Arc::clone(&a.page);
         page.port(PortId(0)).rx.add(3);
         page.port(PortId(0)).consumed.add(1);
-        Page::drop(&page, PortId(0), DropReason::NoRoute);
+        page.count_drop(PortId(0), DropReason::NoRoute);
         let machine = || Machine {
             ports: vec![stats::PortInfo {
                 name: "lan".into(),

@@ -2,7 +2,7 @@
 //! hands out ids, and keeps what outlives a server: the trash, zero points, rates.
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use control::{Change, Errno, ForwardMode, Refusal, ServerSpec, ServiceKey, ServiceSpec, Totals};
@@ -11,6 +11,7 @@ use super::stats::{self, Estimator, minus, plus};
 use crate::conn::Timeouts;
 use crate::conn::state::State;
 use crate::counters::Page;
+use crate::net::is_station;
 use crate::sched::Kind;
 use crate::update::{ServerId, ServiceId, Update};
 
@@ -686,7 +687,7 @@ fn supported(address: SocketAddr) -> Result<(), Refusal> {
 
 fn usable(address: SocketAddr, whose: &str) -> Result<(), Refusal> {
     match address {
-        SocketAddr::V4(v4) if !is_unicast(*v4.ip()) => Err(refuse(
+        SocketAddr::V4(v4) if !is_station(*v4.ip()) => Err(refuse(
             Errno::Einval,
             format!("{whose} address {} is not unicast", v4.ip()),
         )),
@@ -696,13 +697,6 @@ fn usable(address: SocketAddr, whose: &str) -> Result<(), Refusal> {
         )),
         _ => Ok(()),
     }
-}
-
-/// An address that can be one station's: not unspecified, loopback, multicast, reserved or
-/// broadcast.
-pub(crate) fn is_unicast(address: Ipv4Addr) -> bool {
-    let first = address.octets()[0];
-    first != 0 && first != 127 && first < 224
 }
 
 fn weighed(spec: ServerSpec, address: SocketAddr) -> Result<(), Refusal> {
