@@ -49,18 +49,43 @@ pub enum Request {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Change {
-    AddService { service: ServiceKey, spec: ServiceSpec },
-    EditService { service: ServiceKey, spec: ServiceSpec },
-    DeleteService { service: ServiceKey },
+    AddService {
+        service: ServiceKey,
+        spec: ServiceSpec,
+    },
+    EditService {
+        service: ServiceKey,
+        spec: ServiceSpec,
+    },
+    DeleteService {
+        service: ServiceKey,
+    },
     /// Deletes every service.
     Flush,
-    AddServer { service: ServiceKey, server: SocketAddr, spec: ServerSpec },
-    EditServer { service: ServiceKey, server: SocketAddr, spec: ServerSpec },
-    DeleteServer { service: ServiceKey, server: SocketAddr },
+    AddServer {
+        service: ServiceKey,
+        server: SocketAddr,
+        spec: ServerSpec,
+    },
+    EditServer {
+        service: ServiceKey,
+        server: SocketAddr,
+        spec: ServerSpec,
+    },
+    DeleteServer {
+        service: ServiceKey,
+        server: SocketAddr,
+    },
     /// Moves the zero point of the counters: of all services, or of the one named.
-    Zero { only: Option<ServiceKey> },
+    Zero {
+        only: Option<ServiceKey>,
+    },
     /// Seconds; `None` leaves a value unchanged.
-    SetTimeouts { tcp: Option<u32>, tcp_fin: Option<u32>, udp: Option<u32> },
+    SetTimeouts {
+        tcp: Option<u32>,
+        tcp_fin: Option<u32>,
+        udp: Option<u32>,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -116,8 +141,15 @@ pub enum Reply {
     Done,
     Refused(Refusal),
     Services(Vec<Service>),
-    Connections { list: Vec<Connection>, next: Option<Cursor> },
-    Timeouts { tcp: u32, tcp_fin: u32, udp: u32 },
+    Connections {
+        list: Vec<Connection>,
+        next: Option<Cursor>,
+    },
+    Timeouts {
+        tcp: u32,
+        tcp_fin: u32,
+        udp: u32,
+    },
     Status(Status),
     Neighbours(Vec<Neighbour>),
 }
@@ -289,7 +321,10 @@ pub fn receive<T: DeserializeOwned>(from: &mut impl Read) -> io::Result<T> {
     from.read_exact(&mut len)?;
     let len = u32::from_be_bytes(len) as usize;
     if len > MESSAGE_MAX {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "message too long"));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "message too long",
+        ));
     }
     let mut body = vec![0; len];
     from.read_exact(&mut body)?;

@@ -88,8 +88,7 @@ drop_reasons! {
     NeighbourFailed "neighbour_failed" "the next hop did not answer ARP",
     HeldFull "held_full" "too many packets wait for a neighbour",
     TooBig "too_big" "longer than the next hop's MTU",
-    RateLimited "rate_limited" "an answer of our own was due but answers are rate-limited",
-    NoBuffer "no_buffer" "no packet buffer for an answer of our own",
+    NoHeadroom "no_headroom" "no room in the buffer for a longer Ethernet header",
     TxRefused "tx_refused" "the port's transmit queue was full",
     SteerRingFull "steer_ring_full" "the ring to the connection's worker was full",
     Stopped "stopped" "still waiting for a neighbour when the director stopped",
@@ -171,18 +170,29 @@ impl Page {
 
     /// Counts the end of one packet that was dropped.
     #[inline]
-    pub fn drop(&self, origin: PortId, reason: DropReason) {
+    pub fn count_drop(&self, origin: PortId, reason: DropReason) {
         self.port(origin).drops[reason as usize].add(1);
+    }
+
+    /// Counts the ends of `packets` of the same origin, `bytes` together, that port `to` took.
+    #[inline]
+    pub fn sent_run(&self, to: PortId, packets: usize, bytes: usize, origin: Origin) {
+        let from = self.port(origin.port);
+        let end = if origin.answer {
+            &from.answered
+        } else {
+            &from.forwarded
+        };
+        end.add(packets as u64);
+        let to = self.port(to);
+        to.tx.add(packets as u64);
+        to.tx_bytes.add(bytes as u64);
     }
 
     /// Counts the end of one packet of `len` bytes that port `to` took.
     #[inline]
     pub fn sent(&self, to: PortId, len: usize, origin: Origin) {
-        let from = self.port(origin.port);
-        if origin.answer { from.answered.add(1) } else { from.forwarded.add(1) }
-        let to = self.port(to);
-        to.tx.add(1);
-        to.tx_bytes.add(len as u64);
+        self.sent_run(to, 1, len, origin);
     }
 
     pub fn rx(&self) -> u64 {

@@ -1,1 +1,82 @@
-//! ...
+//! The few instructions that the language has no word for.
+
+/// Starts loading the cache line of `items[index]`; does nothing when there is no such item.
+#[inline(always)]
+pub fn prefetch<T>(items: &[T], index: usize) {
+    if let Some(item) = items.get(index) {
+        prefetch_ref(item);
+    }
+}
+
+/// Starts loading the cache line at the beginning of `item`.
+#[inline(always)]
+#[expect(
+    unsafe_code,
+    reason = "a prefetch is the point of the staged burst: 2x at a million flows"
+)]
+pub fn prefetch_ref<T: ?Sized>(item: &T) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch reads nothing architecturally and cannot fault; SSE is in the baseline.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(item).cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = item;
+}
+
+/// The cycle counter.
+#[inline(always)]
+#[expect(
+    unsafe_code,
+    reason = "reading the time stamp counter has no safe spelling"
+)]
+pub fn cycles() -> u64 {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: rdtsc is in every x86-64 processor and reads no memory.
+    unsafe {
+        std::arch::x86_64::_rdtsc()
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    0
+}
+
+/// One bit per lane that equals `value`, lane 0 in bit 0; no branch.
+#[inline(always)]
+#[expect(
+    unsafe_code,
+    reason = "the compiler's own code for this loop is 5x as long"
+)]
+pub fn equal_lanes(lanes: &[u16; 8], value: u16) -> u32 {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: SSE2 is in the x86-64 baseline; the load reads exactly the 16 bytes of `lanes`, with
+    // no demand on their alignment.
+    unsafe {
+        use std::arch::x86_64::{
+            _mm_cmpeq_epi16, _mm_loadu_si128, _mm_movemask_epi8, _mm_packs_epi16, _mm_set1_epi16,
+            _mm_setzero_si128,
+        };
+        let equal = _mm_cmpeq_epi16(
+            _mm_loadu_si128(lanes.as_ptr().cast()),
+            _mm_set1_epi16(value.cast_signed()),
+        );
+        _mm_movemask_epi8(_mm_packs_epi16(equal, _mm_setzero_si128())).cast_unsigned()
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    lanes
+        .iter()
+        .rev()
+        .fold(0, |bits, lane| bits << 1 | u32::from(*lane == value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equal_lanes_marks_each_lane() {
+        assert_eq!(equal_lanes(&[7, 0, 7, 1, 2, 3, 0xff07, 7], 7), 0b1000_0101);
+        assert_eq!(equal_lanes(&[0; 8], 0), 0xff);
+        assert_eq!(equal_lanes(&[0x8000; 8], 1), 0);
+    }
+}

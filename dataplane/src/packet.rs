@@ -70,6 +70,8 @@ pub trait Egress {
     fn make(&mut self, len: usize) -> Option<Self::Buf>;
     /// Tells the other workers.
     fn share(&mut self, learned: Learned);
+    /// Hands a packet received on `from` to the worker that owns it.
+    fn steer(&mut self, worker: usize, from: PortId, packet: Self::Buf);
 }
 
 /// A packet in plain memory, for tests and replay.
@@ -85,7 +87,10 @@ impl HeapBuf {
     pub fn new(frame: &[u8]) -> Self {
         let mut data = vec![0xa5; Self::HEADROOM];
         data.extend_from_slice(frame);
-        Self { data, start: Self::HEADROOM }
+        Self {
+            data,
+            start: Self::HEADROOM,
+        }
     }
 }
 

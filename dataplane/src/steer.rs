@@ -1,1 +1,102 @@
-//! ...
+//! Which worker owns a packet: the one to which its client-side endpoint hashes.
+//!
+//! The endpoint is the source of a packet to a virtual address and the destination of any other, so
+//! both directions of a connection meet at one worker. The hash is Toeplitz, as NICs compute it for
+//! RSS, under our own key and redirection table, so that a NIC can be made to agree with it.
+
+use crate::wire::flow::Flow;
+
+/// The key of the RSS specification's examples: any fixed key will do, every director uses the same.
+const KEY: [u8; 40] = [
+    0x6d, 0x5a, 0x56, 0xda, 0x25, 0x5b, 0x0e, 0xc2, 0x41, 0x67, 0x25, 0x3d, 0x43, 0xa3, 0x8f, 0xb0,
+    0xd0, 0xca, 0x2b, 0xcb, 0xae, 0x7b, 0x30, 0xb4, 0x77, 0xcb, 0x2d, 0xa3, 0x80, 0x30, 0xf2, 0x0c,
+    0x6a, 0x42, 0xb7, 0x3b, 0xbe, 0xac, 0x01, 0xfa,
+];
+/// Address and port.
+const ENDPOINT: usize = 6;
+/// Entries of the redirection table: what most NICs have.
+const RETA: usize = 128;
+
+/// The rule as one worker applies it.
+#[derive(Debug)]
+pub struct Steer {
+    me: usize,
+    workers: usize,
+    /// What each value of each byte of an endpoint adds to the hash.
+    parts: Box<[[u32; 256]; ENDPOINT]>,
+}
+
+impl Steer {
+    /// For worker `me` of `workers`.
+    pub fn new(me: usize, workers: usize) -> Self {
+        let mut parts = Box::new([[0; 256]; ENDPOINT]);
+        for (i, part) in parts.iter_mut().enumerate() {
+            for (value, hash) in part.iter_mut().enumerate() {
+                *hash = (0..8)
+                    .filter(|bit| value & (0x80 >> bit) != 0)
+                    .fold(0, |h, bit| h ^ window(i * 8 + bit));
+            }
+        }
+        Self { me, workers, parts }
+    }
+
+    pub fn me(&self) -> usize {
+        self.me
+    }
+
+    /// Whether there is anyone else to own a packet.
+    pub fn is_alone(&self) -> bool {
+        self.workers == 1
+    }
+
+    /// The worker that owns a connection whose client sends from `flow`'s source.
+    #[inline]
+    pub fn home(&self, flow: &Flow) -> usize {
+        let [a, b, c, d, ..] = flow.addresses.to_ne_bytes();
+        let [e, f, ..] = flow.ports.to_ne_bytes();
+        let hash = [a, b, c, d, e, f]
+            .into_iter()
+            .zip(self.parts.iter())
+            .fold(0, |hash, (byte, part)| hash ^ part[usize::from(byte)]);
+        hash as usize % RETA % self.workers
+    }
+}
+
+/// The 32 bits of the key from bit `at` on.
+fn window(at: usize) -> u32 {
+    (at..at + 32).fold(0, |bits, i| {
+        bits << 1 | u32::from(KEY[i / 8] >> (7 - i % 8) & 1)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn toeplitz_as_the_specification_computes_it() {
+        // Microsoft's RSS verification suite, IPv4 only: 66.9.149.187 → 161.142.100.80. Its first six
+        // bytes are source address and the destination's first two.
+        let bytes = [66u8, 9, 149, 187, 161, 142, 100, 80];
+        let hash = bytes.iter().enumerate().fold(0, |hash, (i, byte)| {
+            (0..8)
+                .filter(|bit| byte & (0x80 >> bit) != 0)
+                .fold(hash, |h, bit| h ^ window(i * 8 + bit))
+        });
+        assert_eq!(hash, 0x323e_8fc2);
+    }
+
+    #[test]
+    fn both_directions_meet_and_load_spreads() {
+        let steer = Steer::new(0, 3);
+        let mut load = [0; 3];
+        for port in 1024..4024 {
+            let client = format!("198.51.100.7:{port}").parse().unwrap();
+            let inbound = Flow::new(6, client, "10.0.0.1:80".parse().unwrap());
+            let reply = Flow::new(6, "192.168.1.2:80".parse().unwrap(), client);
+            assert_eq!(steer.home(&inbound), steer.home(&reply.reversed()));
+            load[steer.home(&inbound)] += 1;
+        }
+        assert!(load.iter().all(|n| (800..1200).contains(n)), "{load:?}");
+    }
+}

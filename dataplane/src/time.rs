@@ -15,7 +15,10 @@ impl Instant {
     }
 
     /// Whether `deadline` is now or past.
-    #[expect(clippy::cast_possible_wrap, reason = "the sign of the wrapped difference is the order")]
+    #[expect(
+        clippy::cast_possible_wrap,
+        reason = "the sign of the wrapped difference is the order"
+    )]
     pub const fn reached(self, deadline: Self) -> bool {
         self.0.wrapping_sub(deadline.0) as i32 >= 0
     }

@@ -34,18 +34,41 @@ impl ServerId {
 /// One step; a worker applies a list of them between two bursts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Update {
-    AddService { id: ServiceId, key: ServiceKey, scheduler: Kind },
+    AddService {
+        id: ServiceId,
+        key: ServiceKey,
+        scheduler: Kind,
+    },
     /// Rebinds the scheduler if it is another.
-    EditService { id: ServiceId, scheduler: Kind },
+    EditService {
+        id: ServiceId,
+        scheduler: Kind,
+    },
     /// The service and all its servers leave; their connections stay, their packets are dropped.
-    DeleteService { id: ServiceId },
+    DeleteService {
+        id: ServiceId,
+    },
     /// A new server, or one that comes back from the trash under its old id.
-    AddServer { service: ServiceId, id: ServerId, address: SocketAddr, mode: ForwardMode, weight: u32 },
-    EditServer { id: ServerId, mode: ForwardMode, weight: u32 },
+    AddServer {
+        service: ServiceId,
+        id: ServerId,
+        address: SocketAddr,
+        mode: ForwardMode,
+        weight: u32,
+    },
+    EditServer {
+        id: ServerId,
+        mode: ForwardMode,
+        weight: u32,
+    },
     /// Leaves its service; known until [`Update::ForgetServer`] because connections refer to it.
-    DeleteServer { id: ServerId },
+    DeleteServer {
+        id: ServerId,
+    },
     /// No connection refers to it any more.
-    ForgetServer { id: ServerId },
+    ForgetServer {
+        id: ServerId,
+    },
     SetTimeouts(Timeouts),
 }
 

@@ -1,5 +1,366 @@
-//! Connections: key, table, states, timers.
+//! Connections of one worker: a fixed table, found by either side's flow in two cache lines.
 
+mod index; // from a flow to its connection
 pub mod state; // TCP and UDP states, transitions, timeouts
+mod timer; // when connections end
 
-pub use state::Timeouts;
+use std::io;
+use std::net::SocketAddrV4;
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+pub use index::{Hash, Hit};
+pub use state::{Event, State, Timeouts};
+
+use crate::cpu;
+use crate::mem::Array;
+use crate::net::HopId;
+use crate::time::Instant;
+use crate::update::ServerId;
+use crate::wire::delta::Delta;
+use crate::wire::flow::{Flow, TCP, UDP};
+use index::Index;
+use timer::Timers;
+
+/// No next hop known.
+pub const NO_HOP: HopId = HopId(u16::MAX);
+
+/// One connection: all that a packet of it needs, in one cache line.
+///
+/// `sides[0]` is the flow as the client sends it (client → virtual), `sides[1]` as the server does
+/// (server → client; later: → local address). What leaves is always the other side's flow, reversed.
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Debug, Clone, Copy)]
+#[repr(C, align(64))]
+pub struct Conn {
+    addresses: [u64; 2],
+    ports: [u32; 2],
+    /// 0: the entry is free.
+    protocol: u8,
+    state: u8,
+    _reserved: u16,
+    last_seen: u32,
+    server: u32,
+    /// Change of the IP and of the TCP or UDP checksum from client to server.
+    ip_delta: u16,
+    l4_delta: u16,
+    hops: [u16; 2],
+    /// What the hops and the server's availability were taken under; any other is a cold packet.
+    generation: u16,
+    _reserved2: u16,
+    packets: [u32; 2],
+    /// IP bytes in both directions.
+    bytes: u64,
+}
+
+const _: () = assert!(size_of::<Conn>() == 64);
+
+impl Conn {
+    /// NAT: the client keeps its address, the server's replaces the virtual one.
+    fn nat(now: Instant, inbound: &Flow, server: SocketAddrV4, id: ServerId) -> Self {
+        let outbound = Flow::new(inbound.protocol, server, inbound.from());
+        let octets = |flow: &Flow| flow.to().ip().octets();
+        let to = outbound.reversed();
+        let ip = Delta::replace(octets(inbound), octets(&to));
+        let ports = Delta::replace(inbound.ports.to_ne_bytes(), to.ports.to_ne_bytes());
+        Self {
+            addresses: [inbound.addresses, outbound.addresses],
+            ports: [inbound.ports, outbound.ports],
+            protocol: inbound.protocol,
+            state: if inbound.protocol == UDP {
+                State::Udp
+            } else {
+                State::None
+            } as u8,
+            _reserved: 0,
+            last_seen: now.0,
+            server: id.0,
+            ip_delta: ip.raw(),
+            l4_delta: ip.and(ports).raw(),
+            hops: [NO_HOP.0; 2],
+            generation: 0,
+            _reserved2: 0,
+            packets: [0; 2],
+            bytes: 0,
+        }
+    }
+
+    #[inline(always)]
+    fn is(&self, flow: &Flow, outbound: bool) -> bool {
+        let side = usize::from(outbound);
+        (self.addresses[side] == flow.addresses)
+            & (self.ports[side] == flow.ports)
+            & (self.protocol == flow.protocol)
+    }
+
+    /// A side's flow: 0 as the client sends it, 1 as the server does.
+    #[inline(always)]
+    pub fn side(&self, outbound: bool) -> Flow {
+        let side = usize::from(outbound);
+        Flow {
+            addresses: self.addresses[side],
+            ports: self.ports[side],
+            protocol: self.protocol,
+        }
+    }
+
+    #[inline(always)]
+    pub fn state(&self) -> State {
+        // Written by `Conns` alone, from a `State`.
+        State::by_number(self.state)
+    }
+
+    #[inline(always)]
+    pub fn server(&self) -> ServerId {
+        ServerId(self.server)
+    }
+
+    #[inline(always)]
+    pub fn last_seen(&self) -> Instant {
+        Instant(self.last_seen)
+    }
+
+    #[inline(always)]
+    pub fn hop(&self, outbound: bool) -> HopId {
+        HopId(self.hops[usize::from(outbound)])
+    }
+
+    pub fn set_hop(&mut self, outbound: bool, hop: HopId) {
+        self.hops[usize::from(outbound)] = hop.0;
+    }
+
+    #[inline(always)]
+    pub fn generation(&self) -> u16 {
+        self.generation
+    }
+
+    /// Forgets the hops: they were taken under another generation.
+    pub fn renew(&mut self, generation: u16) {
+        self.generation = generation;
+        self.hops = [NO_HOP.0; 2];
+    }
+
+    /// Changes of the IP and the transport checksum for a packet in this direction.
+    #[inline(always)]
+    pub fn deltas(&self, outbound: bool) -> (Delta, Delta) {
+        let (ip, l4) = (
+            Delta::from_raw(self.ip_delta),
+            Delta::from_raw(self.l4_delta),
+        );
+        if outbound {
+            (ip.reversed(), l4.reversed())
+        } else {
+            (ip, l4)
+        }
+    }
+
+    /// Notes one packet of `ip_len` bytes.
+    #[inline(always)]
+    pub fn observe(&mut self, now: Instant, outbound: bool, ip_len: u16) {
+        self.last_seen = now.0;
+        let packets = &mut self.packets[usize::from(outbound)];
+        *packets = packets.wrapping_add(1);
+        self.bytes += u64::from(ip_len);
+    }
+
+    /// Packets from the client and from the server.
+    pub fn packets(&self) -> [u32; 2] {
+        self.packets
+    }
+
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+}
+
+/// The connection table. Its capacity is fixed at start.
+#[derive(Debug)]
+pub struct Conns {
+    entries: Array<Conn>,
+    timers: Timers,
+    index: Index,
+    /// Entries that were used and are free again, chained through `last_seen`.
+    free: Option<u32>,
+    /// Entries from here on were never used.
+    fresh: u32,
+    used: u32,
+}
+
+impl Conns {
+    /// For `capacity` connections; flows are hashed under `secret`.
+    pub fn new(capacity: u32, secret: [u64; 2]) -> io::Result<Self> {
+        let entries = capacity as usize;
+        Ok(Self {
+            entries: Array::zeroed(entries)?,
+            timers: Timers::new(entries)?,
+            index: Index::new(entries * 2, secret)?,
+            free: None,
+            fresh: 0,
+            used: 0,
+        })
+    }
+
+    pub fn capacity(&self) -> u32 {
+        u32::try_from(self.entries.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Connections there are now.
+    pub fn used(&self) -> u32 {
+        self.used
+    }
+
+    /// Memory that the table takes, all included.
+    pub fn bytes(&self) -> usize {
+        self.entries.len() * size_of::<Conn>() + self.timers.bytes() + self.index.bytes()
+    }
+
+    #[inline(always)]
+    pub fn hash(&self, flow: &Flow) -> Hash {
+        self.index.hash(flow)
+    }
+
+    /// First stage: starts loading the flow's bucket.
+    #[inline(always)]
+    pub fn prefetch(&self, hash: Hash) {
+        self.index.prefetch(hash);
+    }
+
+    /// Second stage: the entry that the flow very likely belongs to; starts loading it.
+    #[inline(always)]
+    pub fn likely(&self, hash: Hash) -> Option<Hit> {
+        let hit = self.index.likely(hash)?;
+        cpu::prefetch(&self.entries, hit.entry() as usize);
+        Some(hit)
+    }
+
+    /// Third stage: the connection, if `likely` was right.
+    #[inline(always)]
+    pub fn verify(&mut self, hit: Hit, flow: &Flow) -> Option<&mut Conn> {
+        self.entries
+            .get_mut(hit.entry() as usize)
+            .filter(|conn| conn.is(flow, hit.outbound()))
+    }
+
+    /// The connection a flow belongs to, wherever it is.
+    pub fn lookup(&self, flow: &Flow) -> Option<Hit> {
+        self.index.find(self.hash(flow), |hit| {
+            self.entries[hit.entry() as usize].is(flow, hit.outbound())
+        })
+    }
+
+    /// The connection of a [`Hit`] that was just looked up.
+    #[inline(always)]
+    pub fn get(&mut self, hit: Hit) -> &mut Conn {
+        &mut self.entries[hit.entry() as usize]
+    }
+
+    /// The connection with this number, if the entry is in use.
+    pub fn at(&self, entry: u32) -> Option<&Conn> {
+        self.entries
+            .get(entry as usize)
+            .filter(|conn| conn.protocol != 0)
+    }
+
+    /// Opens a connection whose flow is not in the table; `None` when the table is full. A reply
+    /// flow that another connection already has goes to the newer one, as in LVS.
+    pub fn open(
+        &mut self,
+        now: Instant,
+        inbound: &Flow,
+        server: SocketAddrV4,
+        id: ServerId,
+        timeouts: &Timeouts,
+    ) -> Option<Hit> {
+        let entry = self.take_entry()?;
+        let conn = Conn::nat(now, inbound, server, id);
+        let reply = conn.side(true);
+        if let Some(older) = self.lookup(&reply) {
+            self.index.remove(self.hash(&reply), older);
+        }
+        self.entries[entry as usize] = conn;
+        self.index
+            .insert(self.hash(inbound), Hit::new(entry, false));
+        self.index.insert(self.hash(&reply), Hit::new(entry, true));
+        self.used += 1;
+        self.timers
+            .schedule(now, entry, now.plus_ms(timeouts.ms(conn.state())));
+        Some(Hit::new(entry, false))
+    }
+
+    fn take_entry(&mut self) -> Option<u32> {
+        if let Some(entry) = self.free {
+            let next = self.entries[entry as usize].last_seen;
+            self.free = (next != u32::MAX).then_some(next);
+            return Some(entry);
+        }
+        (self.fresh < self.capacity()).then(|| {
+            self.fresh += 1;
+            self.fresh - 1
+        })
+    }
+
+    /// Ends a connection.
+    pub fn close(&mut self, entry: u32) {
+        let conn = self.entries[entry as usize];
+        debug_assert!(conn.protocol != 0, "closing a free entry");
+        for outbound in [false, true] {
+            self.index.remove(
+                self.index.hash(&conn.side(outbound)),
+                Hit::new(entry, outbound),
+            );
+        }
+        self.timers.unlink(entry);
+        let gone = &mut self.entries[entry as usize];
+        gone.protocol = 0;
+        gone.last_seen = self.free.unwrap_or(u32::MAX);
+        self.free = Some(entry);
+        self.used -= 1;
+    }
+
+    /// Moves a connection to another state and its timer with it.
+    pub fn set_state(&mut self, now: Instant, entry: u32, state: State, timeouts: &Timeouts) {
+        self.entries[entry as usize].state = state as u8;
+        let deadline = now.plus_ms(timeouts.ms(state));
+        if state.is_half_open() {
+            self.timers.queue_half_open(now, entry);
+        } else if !self.timers.looks_by(now, entry, deadline) {
+            self.timers.schedule(now, entry, deadline);
+        }
+    }
+
+    /// Whether no packet came for as long as the connection's state allows. An expired connection
+    /// counts as none even before [`Self::due`] found it.
+    #[inline(always)]
+    pub fn expired(conn: &Conn, now: Instant, timeouts: &Timeouts) -> bool {
+        now.since(conn.last_seen()) >= timeouts.ms(conn.state())
+    }
+
+    /// The next connection whose time ran out, to be closed by the caller. Looks at no more than
+    /// `budget` connections, which it counts down.
+    pub fn due(&mut self, now: Instant, timeouts: &Timeouts, budget: &mut u32) -> Option<u32> {
+        while *budget > 0 {
+            *budget -= 1;
+            let entry = self.timers.passed(now, timeouts.ms(State::SynRecv))?;
+            let conn = &self.entries[entry as usize];
+            if Self::expired(conn, now, timeouts) {
+                return Some(entry);
+            }
+            let deadline = conn.last_seen().plus_ms(timeouts.ms(conn.state()));
+            self.timers.schedule(now, entry, deadline);
+        }
+        None
+    }
+
+    /// The half-open connection that has waited longest: the first to go when the table is full.
+    pub fn oldest_half_open(&self) -> Option<u32> {
+        self.timers.oldest_half_open()
+    }
+
+    /// Protocol as the control side names it.
+    pub fn protocol(conn: &Conn) -> control::Protocol {
+        if conn.protocol == TCP {
+            control::Protocol::Tcp
+        } else {
+            control::Protocol::Udp
+        }
+    }
+}

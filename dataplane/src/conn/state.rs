@@ -34,6 +34,21 @@ impl State {
         Self::Udp,
     ];
 
+    /// The state that `state as u8` was.
+    #[inline(always)]
+    pub const fn by_number(number: u8) -> Self {
+        const PADDED: [State; 16] = {
+            let mut padded = [State::None; 16];
+            let mut i = 0;
+            while i < State::ALL.len() {
+                padded[i] = State::ALL[i];
+                i += 1;
+            }
+            padded
+        };
+        PADDED[(number & 15) as usize]
+    }
+
     /// As `ipvsadm -Lc` prints it.
     pub const fn name(self) -> &'static str {
         match self {
@@ -55,7 +70,10 @@ impl State {
     /// Whether LVS counts a connection in this state as active.
     #[inline]
     pub const fn is_active(self) -> bool {
-        matches!(self, Self::Established | Self::SynSent | Self::SynRecv | Self::Synack)
+        matches!(
+            self,
+            Self::Established | Self::SynSent | Self::SynRecv | Self::Synack
+        )
     }
 }
 
@@ -79,5 +97,142 @@ impl Timeouts {
     /// at its next packet.
     pub const fn set_s(&mut self, state: State, seconds: u32) {
         self.0[state as usize] = seconds * 1000;
+    }
+}
+
+/// What a TCP segment means to the state machine: RST before SYN before FIN before ACK.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event {
+    Syn,
+    Fin,
+    Ack,
+    Rst,
+    /// None of the four flags.
+    Other,
+}
+
+impl Event {
+    #[inline]
+    pub const fn of(flags: u8) -> Self {
+        use crate::wire::flow::tcp_flags::{ACK, FIN, RST, SYN};
+        if flags & RST != 0 {
+            Self::Rst
+        } else if flags & SYN != 0 {
+            Self::Syn
+        } else if flags & FIN != 0 {
+            Self::Fin
+        } else if flags & ACK != 0 {
+            Self::Ack
+        } else {
+            Self::Other
+        }
+    }
+}
+
+const ES: State = State::Established;
+const SS: State = State::SynSent;
+const SR: State = State::SynRecv;
+const FW: State = State::FinWait;
+const TW: State = State::TimeWait;
+const CL: State = State::Close;
+const CW: State = State::CloseWait;
+const LA: State = State::LastAck;
+const LI: State = State::Listen;
+
+/// One state's row: next state by event (SYN, FIN, ACK, RST) from the client, then from the server.
+type Row = ([State; 4], [State; 4]);
+
+/// `spec/connections.md` §6, in the order of the states' numbers.
+const TCP: [Row; 11] = [
+    /* NO */ ([SR, CL, ES, CL], [SS, TW, ES, CL]),
+    /* ES */ ([ES, CW, ES, CL], [ES, FW, ES, CL]),
+    /* SS */ ([ES, SS, SS, CL], [SS, SS, SS, SS]),
+    /* SR */ ([SR, TW, ES, SR], [SR, TW, ES, CL]),
+    /* FW */ ([SR, TW, FW, CL], [SS, FW, FW, CL]),
+    /* TW */ ([SR, TW, TW, CL], [SS, TW, TW, TW]),
+    /* CL */ ([SR, CL, CL, CL], [SS, CL, CL, CL]),
+    /* CW */ ([SR, CW, CW, CL], [SS, TW, CW, CL]),
+    /* LA */ ([SR, LA, CL, LA], [SS, LA, LA, CL]),
+    /* LI */ ([SR, LI, LI, LI], [LI, LI, ES, CL]),
+    /* SA */ ([SR, TW, ES, SR], [SR, TW, ES, CL]),
+];
+
+/// `TCP` by direction, event and state, for one load per packet.
+static NEXT: [[[State; 12]; 5]; 2] = transposed();
+
+const fn transposed() -> [[[State; 12]; 5]; 2] {
+    // A segment without any of the four flags closes; UDP stays UDP whatever comes.
+    let mut next = [[[CL; 12]; 5]; 2];
+    let mut event = 0;
+    while event < 5 {
+        let mut state = 0;
+        while state < TCP.len() {
+            if event < 4 {
+                next[0][event][state] = TCP[state].0[event];
+                next[1][event][state] = TCP[state].1[event];
+            }
+            state += 1;
+        }
+        next[0][event][State::Udp as usize] = State::Udp;
+        next[1][event][State::Udp as usize] = State::Udp;
+        event += 1;
+    }
+    next
+}
+
+impl State {
+    /// A connection's state after `event`, from the server when `outbound`.
+    #[inline(always)]
+    pub fn after(self, event: Event, outbound: bool) -> Self {
+        NEXT[usize::from(outbound)][event as usize][self as usize]
+    }
+
+    /// The client has not yet answered the server's SYN-ACK: first to go when the table is full.
+    #[inline]
+    pub const fn is_half_open(self) -> bool {
+        matches!(self, Self::SynRecv | Self::Synack)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn walks_of_the_specification() {
+        let walk = |steps: &[(Event, bool)]| {
+            steps.iter().fold(State::None, |state, (event, outbound)| {
+                state.after(*event, *outbound)
+            })
+        };
+        use Event::{Ack, Fin, Other, Rst, Syn};
+        let open = [(Syn, false), (Syn, true), (Ack, false)];
+        assert_eq!(walk(&open[..2]), State::SynRecv);
+        assert_eq!(walk(&open), State::Established);
+        assert_eq!(
+            walk(&[&open[..], &[(Fin, false)]].concat()),
+            State::CloseWait
+        );
+        assert_eq!(
+            walk(&[&open[..], &[(Fin, false), (Fin, true)]].concat()),
+            State::TimeWait
+        );
+        assert_eq!(walk(&[&open[..], &[(Fin, true)]].concat()), State::FinWait);
+        assert_eq!(
+            walk(&[&open[..], &[(Fin, true), (Fin, false)]].concat()),
+            State::TimeWait
+        );
+        assert_eq!(walk(&[&open[..], &[(Rst, true)]].concat()), State::Close);
+        assert_eq!(walk(&[&open[..], &[(Other, true)]].concat()), State::Close);
+        assert_eq!(State::Udp.after(Rst, true), State::Udp);
+    }
+
+    #[test]
+    fn flags_by_priority() {
+        assert_eq!(Event::of(0x14), Event::Rst);
+        assert_eq!(Event::of(0x13), Event::Syn);
+        assert_eq!(Event::of(0x11), Event::Fin);
+        assert_eq!(Event::of(0x18), Event::Ack);
+        assert_eq!(Event::of(0x08), Event::Other);
     }
 }

@@ -1,1 +1,365 @@
-//! ...
+//! Where a packet leaves, and to which station: interfaces, routes, neighbours, ARP.
+
+mod arp;
+mod held;
+mod neigh;
+mod route;
+#[cfg(test)]
+mod tests;
+
+use std::net::Ipv4Addr;
+
+use hashbrown::{HashMap, HashSet};
+
+pub use held::{HELD_MAX, HELD_PER_NEIGHBOUR};
+pub use neigh::{NEIGHBOURS_MAX, NeighbourView};
+pub use route::Prefix;
+
+use crate::counters::{DropReason, Page};
+use crate::packet::{Egress, Origin, PORTS_MAX, PacketBuf, PortId};
+use crate::time::Instant;
+use crate::wire::ethernet;
+use held::{Pool, Waiting};
+use neigh::{Entry, State};
+use route::{Routes, Target};
+
+/// A next hop. Right for as long as [`Net::generation`] stays the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct HopId(pub u16);
+
+impl HopId {
+    fn index(self) -> usize {
+        usize::from(self.0)
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Route {
+    pub to: Prefix,
+    pub via: Ipv4Addr,
+}
+
+/// A neighbour whose Ethernet address is given: it never changes and never expires.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StaticNeighbour {
+    pub address: Ipv4Addr,
+    pub mac: [u8; 6],
+}
+
+/// A port's untagged side, or one VLAN of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Interface {
+    pub port: PortId,
+    pub vlan: Option<u16>,
+    pub mac: [u8; 6],
+    /// The longest IP packet.
+    pub mtu: u16,
+    /// Our own addresses, each with its subnet.
+    pub addresses: Vec<Prefix>,
+}
+
+/// What the configuration says. Routes and static neighbours that no interface's subnet reaches
+/// are left out.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Setup {
+    pub interfaces: Vec<Interface>,
+    pub routes: Vec<Route>,
+    pub neighbours: Vec<StaticNeighbour>,
+}
+
+/// What the fast path reads of a next hop: half a cache line.
+#[derive(Debug, Clone)]
+#[repr(C, align(32))]
+pub struct Hop {
+    /// The Ethernet header of an IPv4 packet to it.
+    pub l2: [u8; ethernet::HEADER_MAX],
+    /// 14 or 18.
+    pub l2_len: u8,
+    /// The Ethernet address is known: packets may be addressed.
+    pub ready: bool,
+    /// Whoever sends a packet there sets it, so that the address is kept fresh.
+    pub used: bool,
+    pub port: PortId,
+    /// The longest IP packet.
+    pub mtu: u16,
+}
+
+impl Hop {
+    /// Writes the Ethernet header in front of the IPv4 header that begins at `l3`, growing or
+    /// shrinking the frame where tags differ; `false` when there is no headroom.
+    #[inline]
+    #[must_use]
+    pub fn address<P: PacketBuf>(&self, packet: &mut P, l3: usize) -> bool {
+        if self.l2_len == 14 {
+            replace_header::<P, 14>(packet, l3, &self.l2)
+        } else {
+            replace_header::<P, { ethernet::HEADER_MAX }>(packet, l3, &self.l2)
+        }
+    }
+}
+
+/// Puts the first `LEN` bytes of `header` in the place of the first `l3` bytes of `packet`.
+#[inline]
+fn replace_header<P: PacketBuf, const LEN: usize>(
+    packet: &mut P,
+    l3: usize,
+    header: &[u8; ethernet::HEADER_MAX],
+) -> bool {
+    if l3 < LEN {
+        if !packet.prepend(LEN - l3) {
+            return false;
+        }
+    } else if l3 > LEN {
+        packet.trim_front(l3 - LEN);
+    }
+    packet.bytes_mut()[..LEN].copy_from_slice(&header[..LEN]);
+    true
+}
+
+/// One worker's interfaces, routes and neighbours, and the packets that wait for one.
+#[derive(Debug)]
+pub struct Net<P> {
+    interfaces: Vec<Interface>,
+    /// By port.
+    untagged: [Option<u16>; PORTS_MAX],
+    tagged: HashMap<(PortId, u16), u16>,
+    addresses: HashSet<Ipv4Addr>,
+    broadcasts: HashSet<Ipv4Addr>,
+    routes: Routes,
+    /// By [`HopId`], like `entries`.
+    hops: Vec<Hop>,
+    entries: Vec<Entry>,
+    free: Vec<HopId>,
+    /// By interface and address.
+    index: HashMap<(u16, Ipv4Addr), HopId>,
+    held: Pool<P>,
+    generation: u16,
+    /// When [`Net::tick`] last did something, freed something, and where it goes on.
+    swept: Instant,
+    freed: Instant,
+    cursor: usize,
+}
+
+impl<P: PacketBuf> Net<P> {
+    pub fn new(setup: Setup) -> Self {
+        let mut net = Self {
+            interfaces: setup.interfaces,
+            untagged: [None; PORTS_MAX],
+            tagged: HashMap::new(),
+            addresses: HashSet::new(),
+            broadcasts: HashSet::from([Ipv4Addr::BROADCAST]),
+            routes: Routes::default(),
+            hops: Vec::with_capacity(NEIGHBOURS_MAX),
+            entries: Vec::with_capacity(NEIGHBOURS_MAX),
+            free: Vec::with_capacity(NEIGHBOURS_MAX),
+            index: HashMap::with_capacity(NEIGHBOURS_MAX),
+            held: Pool::new(),
+            generation: 0,
+            swept: Instant::default(),
+            freed: Instant::default(),
+            cursor: 0,
+        };
+        net.connect();
+        net.route(&setup.routes);
+        for neighbour in &setup.neighbours {
+            net.pin(neighbour);
+        }
+        net
+    }
+
+    /// Makes the interfaces and their subnets known.
+    fn connect(&mut self) {
+        for (id, interface) in (0..).zip(&self.interfaces) {
+            match interface.vlan {
+                Some(vlan) => {
+                    self.tagged.entry((interface.port, vlan)).or_insert(id);
+                }
+                None => {
+                    if let Some(slot) = self.untagged.get_mut(interface.port.index()) {
+                        slot.get_or_insert(id);
+                    }
+                }
+            }
+            for &prefix in &interface.addresses {
+                self.addresses.insert(prefix.address);
+                self.broadcasts.extend(prefix.broadcast());
+                self.routes.insert(
+                    prefix,
+                    Target {
+                        interface: id,
+                        via: None,
+                    },
+                );
+            }
+        }
+    }
+
+    /// Subnets are known already, so of equal prefixes the subnet wins.
+    fn route(&mut self, routes: &[Route]) {
+        let on_link: Vec<_> = routes
+            .iter()
+            .filter_map(|route| Some((route, self.interface_of_subnet(route.via)?)))
+            .collect();
+        for (route, interface) in on_link {
+            self.routes.insert(
+                route.to,
+                Target {
+                    interface,
+                    via: Some(route.via),
+                },
+            );
+        }
+    }
+
+    /// The interface whose subnet holds `address`, the smallest subnet first.
+    fn interface_of_subnet(&self, address: Ipv4Addr) -> Option<u16> {
+        (0..)
+            .zip(&self.interfaces)
+            .flat_map(|(id, interface)| interface.addresses.iter().map(move |p| (id, p)))
+            .filter(|(_, prefix)| prefix.contains(address))
+            .reduce(|best, other| {
+                if other.1.length > best.1.length {
+                    other
+                } else {
+                    best
+                }
+            })
+            .map(|(id, _)| id)
+    }
+
+    fn interface_id(&self, port: PortId, vlan: Option<u16>) -> Option<u16> {
+        match vlan {
+            None => *self.untagged.get(port.index())?,
+            Some(vlan) => self.tagged.get(&(port, vlan)).copied(),
+        }
+    }
+
+    pub fn interface(&self, port: PortId, vlan: Option<u16>) -> Option<&Interface> {
+        self.interface_id(port, vlan)
+            .map(|id| &self.interfaces[usize::from(id)])
+    }
+
+    /// Whether an interface has this address.
+    pub fn is_mine(&self, address: Ipv4Addr) -> bool {
+        self.addresses.contains(&address)
+    }
+
+    /// Whether it is the limited broadcast address or that of a subnet of ours.
+    pub fn is_broadcast(&self, address: Ipv4Addr) -> bool {
+        self.broadcasts.contains(&address)
+    }
+
+    /// Our address on that hop's interface, preferably in the hop's own subnet; unspecified where
+    /// the interface has none.
+    pub fn source_for(&self, hop: HopId) -> Ipv4Addr {
+        self.entries[hop.index()].source
+    }
+
+    /// The next hop of packets to `to`; made when new, and then not ready yet.
+    pub fn hop_to(&mut self, now: Instant, to: Ipv4Addr) -> Result<HopId, DropReason> {
+        if !is_station(to) || self.is_broadcast(to) || self.is_mine(to) {
+            return Err(DropReason::NoRoute);
+        }
+        let target = self.routes.lookup(to).ok_or(DropReason::NoRoute)?;
+        let address = target.via.unwrap_or(to);
+        match self.index.get(&(target.interface, address)) {
+            Some(&id) => Ok(id),
+            None => self
+                .create(now, target.interface, address)
+                .ok_or(DropReason::NeighbourFailed),
+        }
+    }
+
+    #[inline]
+    pub fn hop(&self, id: HopId) -> &Hop {
+        &self.hops[id.index()]
+    }
+
+    #[inline]
+    pub fn hop_mut(&mut self, id: HopId) -> &mut Hop {
+        &mut self.hops[id.index()]
+    }
+
+    /// Changes when a [`HopId`] may have come to mean another hop; at most once a second.
+    #[inline]
+    pub fn generation(&self) -> u16 {
+        self.generation
+    }
+
+    /// Keeps a packet whose IPv4 header, already rewritten, begins at `l3` until the neighbour
+    /// answers; sends it at once if the hop is ready.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the packet's three facts and the two outlets"
+    )]
+    pub fn hold<E: Egress<Buf = P>>(
+        &mut self,
+        now: Instant,
+        id: HopId,
+        packet: P,
+        l3: usize,
+        origin: Origin,
+        out: &mut E,
+        page: &Page,
+    ) {
+        let waiting = Waiting { packet, l3, origin };
+        let (hop, entry) = (&mut self.hops[id.index()], &mut self.entries[id.index()]);
+        hop.used = true;
+        if hop.ready {
+            deliver(hop, waiting, out, page);
+            return;
+        }
+        if !entry.may_wait(now) {
+            page.count_drop(origin.port, DropReason::NeighbourFailed);
+            return;
+        }
+        match self.held.push(&mut entry.queue, waiting) {
+            Ok(()) => page.held.up(),
+            Err(_) => page.count_drop(origin.port, DropReason::HeldFull),
+        }
+        if matches!(entry.state, State::Incomplete { tries: 0, .. }) {
+            self.ask(now, id, out, page);
+        }
+    }
+
+    /// Drops what is held, because the director stops.
+    pub fn stop(&mut self, page: &Page) {
+        for id in self.ids() {
+            self.drop_held(id, DropReason::Stopped, page);
+        }
+    }
+
+    /// Sends what waited for a hop that is ready now.
+    fn release<E: Egress<Buf = P>>(&mut self, id: HopId, out: &mut E, page: &Page) {
+        let (hop, entry) = (&mut self.hops[id.index()], &mut self.entries[id.index()]);
+        while let Some(waiting) = self.held.pop(&mut entry.queue) {
+            page.held.down();
+            hop.used = true;
+            deliver(hop, waiting, out, page);
+        }
+    }
+
+    fn drop_held(&mut self, id: HopId, reason: DropReason, page: &Page) {
+        let entry = &mut self.entries[id.index()];
+        while let Some(waiting) = self.held.pop(&mut entry.queue) {
+            page.held.down();
+            page.count_drop(waiting.origin.port, reason);
+        }
+    }
+}
+
+/// Addresses one packet and sends it.
+fn deliver<E: Egress>(hop: &Hop, mut waiting: Waiting<E::Buf>, out: &mut E, page: &Page) {
+    if hop.address(&mut waiting.packet, waiting.l3) {
+        out.send(hop.port, waiting.packet, waiting.origin);
+    } else {
+        page.count_drop(waiting.origin.port, DropReason::NoHeadroom);
+    }
+}
+
+/// Whether one station on a network can have this address: no multicast, broadcast, loopback or
+/// "this network". A subnet's broadcast address is for [`Net::is_broadcast`] to see.
+pub fn is_station(address: Ipv4Addr) -> bool {
+    let first = address.octets()[0];
+    first != 0 && first < 224 && !address.is_loopback()
+}

@@ -1,1 +1,8 @@
-//! ...
+//! Headers on the wire: what each packet is, and what changes in it.
+
+pub mod arp; // ARP for Ethernet and IPv4 (RFC 826)
+pub mod checksum; // whole checksums, for packets of our own
+pub mod delta; // incremental checksums, for packets that are forwarded
+pub mod ethernet; // Ethernet and 802.1Q
+pub mod flow; // what the fast path needs of a packet
+pub mod icmp; // ICMP (RFC 792)

@@ -1,0 +1,207 @@
+//! From a flow to its connection: buckets of one cache line, tags compared at once.
+//!
+//! A bucket holds eight 16-bit tags and eight references. A key that finds its home bucket full goes
+//! to the next one; each bucket counts the keys that passed it, so a look-up stops at the first
+//! bucket that nobody passed, and a removal leaves no tombstone.
+
+use std::io;
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::cpu;
+use crate::mem::Array;
+use crate::wire::flow::Flow;
+
+const SLOTS: usize = 8;
+/// Keys per bucket when the table is full: 75 %.
+const LOAD: usize = 6;
+
+/// An entry of the connection table together with the side that a key belongs to: 0 as the client
+/// sends it, 1 as the server does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hit(u32);
+
+impl Hit {
+    pub const fn new(entry: u32, outbound: bool) -> Self {
+        Self(entry << 1 | outbound as u32)
+    }
+
+    #[inline(always)]
+    pub const fn entry(self) -> u32 {
+        self.0 >> 1
+    }
+
+    #[inline(always)]
+    pub const fn outbound(self) -> bool {
+        self.0 & 1 != 0
+    }
+}
+
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Debug)]
+#[repr(C, align(64))]
+struct Bucket {
+    /// 0: free.
+    tags: [u16; SLOTS],
+    hits: [u32; SLOTS],
+    /// Keys that were placed beyond this bucket though their home is here or before.
+    passed: u32,
+    _pad: [u8; 12],
+}
+
+impl Bucket {
+    /// One bit per slot whose tag is `tag`.
+    #[inline(always)]
+    fn matching(&self, tag: u16) -> u32 {
+        cpu::equal_lanes(&self.tags, tag)
+    }
+}
+
+/// A flow's hash under the table's secret.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hash(u64);
+
+impl Hash {
+    /// Never 0, which marks a free slot. The low bits do not choose the bucket.
+    #[expect(clippy::cast_possible_truncation, reason = "a tag is the low 16 bits")]
+    #[inline(always)]
+    const fn tag(self) -> u16 {
+        let tag = self.0 as u16;
+        if tag == 0 { 1 } else { tag }
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Index {
+    buckets: Array<Bucket>,
+    secret: [u64; 2],
+}
+
+impl Index {
+    /// For `keys` keys.
+    pub(super) fn new(keys: usize, secret: [u64; 2]) -> io::Result<Self> {
+        Ok(Self {
+            buckets: Array::zeroed(keys.div_ceil(LOAD).max(2))?,
+            secret,
+        })
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.buckets.len() * size_of::<Bucket>()
+    }
+
+    /// A folded multiplication under a secret, so that nobody can aim flows at one bucket.
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "both halves of the product are folded"
+    )]
+    #[inline(always)]
+    pub(super) fn hash(&self, flow: &Flow) -> Hash {
+        let [a, b] = self.secret;
+        let words = u64::from(flow.ports) | u64::from(flow.protocol) << 32;
+        let product = u128::from(flow.addresses ^ a) * u128::from(words ^ b);
+        let mixed = (product as u64 ^ (product >> 64) as u64) as u128 * 0x9e37_79b9_7f4a_7c15;
+        Hash(mixed as u64 ^ (mixed >> 64) as u64)
+    }
+
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "less than the number of buckets"
+    )]
+    #[inline(always)]
+    fn home(&self, hash: Hash) -> usize {
+        ((u128::from(hash.0) * self.buckets.len() as u128) >> 64) as usize
+    }
+
+    #[inline(always)]
+    fn after(&self, bucket: usize) -> usize {
+        if bucket + 1 == self.buckets.len() {
+            0
+        } else {
+            bucket + 1
+        }
+    }
+
+    #[inline(always)]
+    pub(super) fn prefetch(&self, hash: Hash) {
+        cpu::prefetch(&self.buckets, self.home(hash));
+    }
+
+    /// The first reference in the home bucket whose tag fits: very likely the right one, to be
+    /// verified against the entry.
+    #[inline(always)]
+    pub(super) fn likely(&self, hash: Hash) -> Option<Hit> {
+        let bucket = &self.buckets[self.home(hash)];
+        let matching = bucket.matching(hash.tag());
+        if matching == 0 {
+            None
+        } else {
+            Some(Hit(bucket.hits[matching.trailing_zeros() as usize % SLOTS]))
+        }
+    }
+
+    /// The reference that `is` accepts, among all whose tag fits.
+    pub(super) fn find(&self, hash: Hash, mut is: impl FnMut(Hit) -> bool) -> Option<Hit> {
+        let mut at = self.home(hash);
+        for _ in 0..self.buckets.len() {
+            let bucket = &self.buckets[at];
+            let mut matching = bucket.matching(hash.tag());
+            while matching != 0 {
+                let hit = Hit(bucket.hits[matching.trailing_zeros() as usize % SLOTS]);
+                if is(hit) {
+                    return Some(hit);
+                }
+                matching &= matching - 1;
+            }
+            if bucket.passed == 0 {
+                return None;
+            }
+            at = self.after(at);
+        }
+        None
+    }
+
+    /// Adds a key. There is room: the caller keeps to the number of keys it asked for.
+    pub(super) fn insert(&mut self, hash: Hash, hit: Hit) {
+        let mut at = self.home(hash);
+        loop {
+            let free = self.buckets[at].matching(0);
+            let bucket = &mut self.buckets[at];
+            if free != 0 {
+                let slot = free.trailing_zeros() as usize % SLOTS;
+                bucket.tags[slot] = hash.tag();
+                bucket.hits[slot] = hit.0;
+                return;
+            }
+            bucket.passed += 1;
+            at = self.after(at);
+        }
+    }
+
+    /// Removes a key; `false` when it is not there.
+    pub(super) fn remove(&mut self, hash: Hash, hit: Hit) -> bool {
+        let home = self.home(hash);
+        let mut at = home;
+        let slot = loop {
+            let bucket = &self.buckets[at];
+            let matching = bucket.matching(hash.tag());
+            if let Some(slot) =
+                (0..SLOTS).find(|s| matching >> s & 1 != 0 && bucket.hits[*s] == hit.0)
+            {
+                break slot;
+            }
+            at = self.after(at);
+            if bucket.passed == 0 || at == home {
+                return false;
+            }
+        };
+        self.buckets[at].tags[slot] = 0;
+        let mut passed = home;
+        while passed != at {
+            self.buckets[passed].passed -= 1;
+            passed = self.after(passed);
+        }
+        true
+    }
+}
+
+const _: () = assert!(size_of::<Bucket>() == 64);

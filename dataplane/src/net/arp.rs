@@ -1,0 +1,199 @@
+//! ARP: answers, learns, asks, announces (RFC 826, RFC 5227).
+
+use std::net::Ipv4Addr;
+
+use zerocopy::IntoBytes;
+
+use super::{Interface, Net, is_station, replace_header};
+use crate::counters::{DropReason, Page};
+use crate::packet::{Egress, Learned, Origin, PacketBuf, PortId};
+use crate::time::Instant;
+use crate::wire::arp::{self, Arp};
+use crate::wire::ethernet::{self, FRAME_MIN};
+
+impl<P: PacketBuf> Net<P> {
+    /// Takes an ARP frame whose message begins at `l3`: answers for our addresses and VIPs
+    /// on whatever interface asks, learns who sent it, and sends what waited for the sender.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "where it came from, what it is, two outlets"
+    )]
+    pub fn receive_arp<E: Egress<Buf = P>>(
+        &mut self,
+        now: Instant,
+        port: PortId,
+        vlan: Option<u16>,
+        packet: P,
+        l3: usize,
+        is_vip: impl Fn(Ipv4Addr) -> bool,
+        out: &mut E,
+        page: &Page,
+    ) {
+        let checked = match self.interface_id(port, vlan) {
+            None => Err(DropReason::UnknownVlan),
+            Some(id) => self.check(packet.bytes(), l3, &is_vip).map(|arp| (id, arp)),
+        };
+        let (interface, arp) = match checked {
+            Ok(checked) => checked,
+            Err(reason) => return page.count_drop(port, reason),
+        };
+        let target = arp.target.into();
+        let to_us = self.is_mine(target) || is_vip(target);
+        self.learn(now, interface, &arp, to_us, out, page);
+        if to_us && arp.operation.get() == arp::REQUEST {
+            let interface = &self.interfaces[usize::from(interface)];
+            answer(interface, &arp, packet, l3, out, page);
+        } else {
+            page.port(port).consumed.add(1);
+        }
+    }
+
+    /// The message, if it is one that may be believed.
+    fn check(
+        &self,
+        frame: &[u8],
+        l3: usize,
+        is_vip: impl Fn(Ipv4Addr) -> bool,
+    ) -> Result<Arp, DropReason> {
+        let arp = frame
+            .get(l3..)
+            .and_then(Arp::parse)
+            .ok_or(DropReason::Truncated)?;
+        let sender = Ipv4Addr::from(arp.sender);
+        let operation = arp.operation.get();
+        // An address probe (RFC 5227) asks on behalf of nobody yet.
+        let is_probe = operation == arp::REQUEST && sender.is_unspecified();
+        let may_send = is_probe
+            || is_station(sender)
+                && !self.is_broadcast(sender)
+                && !self.is_mine(sender)
+                && !is_vip(sender);
+        let is_valid = arp.is_ethernet_ipv4()
+            && matches!(operation, arp::REQUEST | arp::REPLY)
+            && is_unicast(arp.sender_mac)
+            && may_send;
+        if is_valid {
+            Ok(arp)
+        } else {
+            Err(DropReason::BadArp)
+        }
+    }
+
+    /// Updates a known sender; a new one is kept only if it spoke to us (RFC 826).
+    fn learn<E: Egress<Buf = P>>(
+        &mut self,
+        now: Instant,
+        interface: u16,
+        arp: &Arp,
+        to_us: bool,
+        out: &mut E,
+        page: &Page,
+    ) {
+        let address = Ipv4Addr::from(arp.sender);
+        if address.is_unspecified() {
+            return;
+        }
+        let mut known = self.index.get(&(interface, address)).copied();
+        let on = &self.interfaces[usize::from(interface)];
+        let (port, vlan) = (on.port, on.vlan);
+        if known.is_none() && to_us && on.addresses.iter().any(|p| p.contains(address)) {
+            known = self.create(now, interface, address);
+        }
+        let news = match known {
+            Some(id) => self.confirm(now, id, arp.sender_mac, out, page),
+            // Another worker may know the sender and needs to hear that it moved.
+            None => arp.sender == arp.target,
+        };
+        // Another worker may have asked, and the answer came here.
+        let answered = to_us && arp.operation.get() == arp::REPLY;
+        if news || answered {
+            out.share(Learned {
+                port,
+                vlan,
+                address,
+                mac: arp.sender_mac,
+            });
+        }
+    }
+
+    /// Takes up what another worker learned; a neighbour that nobody asked for here stays unknown.
+    pub fn learned<E: Egress<Buf = P>>(
+        &mut self,
+        now: Instant,
+        learned: &Learned,
+        out: &mut E,
+        page: &Page,
+    ) {
+        let interface = self.interface_id(learned.port, learned.vlan);
+        let known = interface.and_then(|id| self.index.get(&(id, learned.address)).copied());
+        if let Some(id) = known {
+            self.confirm(now, id, learned.mac, out, page);
+        }
+    }
+
+    /// Tells the stations around that `address` is here (gratuitous ARP, RFC 5227 §3): on the
+    /// interfaces whose subnet holds it, or else on all.
+    pub fn announce<E: Egress<Buf = P>>(&self, address: Ipv4Addr, out: &mut E, page: &Page) {
+        let holds = |i: &Interface| i.addresses.iter().any(|p| p.contains(address));
+        let everywhere = !self.interfaces.iter().any(holds);
+        for interface in self.interfaces.iter().filter(|i| everywhere || holds(i)) {
+            let request = Arp::request(interface.mac, address, address);
+            send(interface, ethernet::BROADCAST, &request, out, page);
+        }
+    }
+}
+
+/// Makes a frame for `arp` and sends it; when buffers ran out, nothing: ARP repeats itself.
+pub(super) fn send<E: Egress>(
+    interface: &Interface,
+    to: [u8; 6],
+    arp: &Arp,
+    out: &mut E,
+    page: &Page,
+) {
+    let Some(mut packet) = out.make(FRAME_MIN) else {
+        return;
+    };
+    let port = interface.port;
+    page.port(port).made.add(1);
+    let (l2, len) = ethernet::header(to, interface.mac, interface.vlan, ethernet::ARP);
+    let l3 = usize::from(len);
+    let frame = packet.bytes_mut();
+    frame[..l3].copy_from_slice(&l2[..l3]);
+    frame[l3..l3 + arp::LEN].copy_from_slice(arp.as_bytes());
+    out.send(port, packet, Origin { port, answer: true });
+}
+
+/// Turns a request's frame into its answer.
+fn answer<E: Egress>(
+    interface: &Interface,
+    request: &Arp,
+    mut packet: E::Buf,
+    l3: usize,
+    out: &mut E,
+    page: &Page,
+) {
+    let port = interface.port;
+    let (l2, len) = ethernet::header(
+        request.sender_mac,
+        interface.mac,
+        interface.vlan,
+        ethernet::ARP,
+    );
+    let replaced = match len {
+        14 => replace_header::<_, 14>(&mut packet, l3, &l2),
+        _ => replace_header::<_, { ethernet::HEADER_MAX }>(&mut packet, l3, &l2),
+    };
+    if !replaced || !packet.resize(FRAME_MIN) {
+        return page.count_drop(port, DropReason::NoHeadroom);
+    }
+    let (message, padding) = packet.bytes_mut()[usize::from(len)..].split_at_mut(arp::LEN);
+    message.copy_from_slice(request.answer(interface.mac).as_bytes());
+    padding.fill(0);
+    out.send(port, packet, Origin { port, answer: true });
+}
+
+/// Neither all zero nor a group address.
+fn is_unicast(mac: [u8; 6]) -> bool {
+    mac[0] & 1 == 0 && mac != [0; 6]
+}

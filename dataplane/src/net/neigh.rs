@@ -1,0 +1,334 @@
+//! Neighbours: who is asked for its Ethernet address, who is asked again, who is forgotten.
+
+use std::net::Ipv4Addr;
+
+use super::held::Queue;
+use super::{Hop, HopId, Net, StaticNeighbour, is_station};
+use crate::counters::{DropReason, Page};
+use crate::packet::{Egress, PacketBuf, PortId};
+use crate::time::Instant;
+use crate::wire::arp::Arp;
+use crate::wire::ethernet;
+
+/// The most neighbours one worker knows.
+pub const NEIGHBOURS_MAX: usize = 16_384;
+
+/// Requests and probes that stay unanswered before the next worse state.
+const TRIES_MAX: u8 = 3;
+const RETRY_MS: u32 = 1000;
+/// How long packets to a neighbour that did not answer are dropped at once.
+const FAILED_MS: u32 = 3000;
+/// An address in use is checked when it is this old.
+const FRESH_MS: u32 = 30_000;
+/// An address that nobody uses is forgotten when it is this old.
+const UNUSED_MS: u32 = 60_000;
+
+/// [`Net::tick`] looks at this many neighbours, this often.
+const SWEEP_MAX: usize = 256;
+const SWEEP_EVERY_MS: u32 = 10;
+/// Neighbours are forgotten in batches so that the 16-bit generation takes 18 hours to wrap.
+const FREE_EVERY_MS: u32 = 1000;
+
+/// What the fast path does not read of a next hop.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) interface: u16,
+    pub(super) address: Ipv4Addr,
+    pub(super) source: Ipv4Addr,
+    pub(super) state: State,
+    pub(super) queue: Queue,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum State {
+    Free,
+    /// Asked `tries` times; asked again, or given up, at `next`.
+    Incomplete {
+        tries: u8,
+        next: Instant,
+    },
+    Reachable {
+        since: Instant,
+    },
+    /// Still ready, but asked whether it is still there.
+    Probing {
+        tries: u8,
+        next: Instant,
+    },
+    Failed {
+        until: Instant,
+    },
+    Static,
+}
+
+impl State {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Free => "free",
+            Self::Incomplete { .. } => "incomplete",
+            Self::Reachable { .. } => "reachable",
+            Self::Probing { .. } => "probing",
+            Self::Failed { .. } => "failed",
+            Self::Static => "static",
+        }
+    }
+}
+
+impl Entry {
+    /// Whether a packet may wait for it; one that failed long enough ago gets another chance.
+    pub(super) fn may_wait(&mut self, now: Instant) -> bool {
+        match self.state {
+            State::Failed { until } if now.reached(until) => {
+                self.state = State::Incomplete {
+                    tries: 0,
+                    next: now,
+                };
+                true
+            }
+            State::Failed { .. } | State::Free => false,
+            _ => true,
+        }
+    }
+}
+
+/// A neighbour as it is listed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NeighbourView {
+    pub port: PortId,
+    pub vlan: Option<u16>,
+    pub address: Ipv4Addr,
+    /// `None` while unknown.
+    pub mac: Option<[u8; 6]>,
+    /// `incomplete`, `reachable`, `probing`, `failed` or `static`.
+    pub state: &'static str,
+}
+
+impl<P: PacketBuf> Net<P> {
+    pub(super) fn ids(&self) -> impl Iterator<Item = HopId> + use<P> {
+        (0..=u16::MAX).take(self.entries.len()).map(HopId)
+    }
+
+    /// A new neighbour, not asked yet; `None` when the table is full.
+    pub(super) fn create(
+        &mut self,
+        now: Instant,
+        interface: u16,
+        address: Ipv4Addr,
+    ) -> Option<HopId> {
+        let on = &self.interfaces[usize::from(interface)];
+        let own = on
+            .addresses
+            .iter()
+            .find(|p| p.contains(address))
+            .or(on.addresses.first());
+        let entry = Entry {
+            interface,
+            address,
+            source: own.map_or(Ipv4Addr::UNSPECIFIED, |prefix| prefix.address),
+            state: State::Incomplete {
+                tries: 0,
+                next: now,
+            },
+            queue: Queue::default(),
+        };
+        let (l2, l2_len) = ethernet::header([0; 6], on.mac, on.vlan, ethernet::IPV4);
+        let hop = Hop {
+            l2,
+            l2_len,
+            ready: false,
+            used: false,
+            port: on.port,
+            mtu: on.mtu,
+        };
+        let id = self.place(hop, entry)?;
+        self.index.insert((interface, address), id);
+        Some(id)
+    }
+
+    fn place(&mut self, hop: Hop, entry: Entry) -> Option<HopId> {
+        if let Some(id) = self.free.pop() {
+            self.hops[id.index()] = hop;
+            self.entries[id.index()] = entry;
+            return Some(id);
+        }
+        let id = u16::try_from(self.entries.len()).ok().map(HopId)?;
+        if id.index() >= NEIGHBOURS_MAX {
+            return None;
+        }
+        self.hops.push(hop);
+        self.entries.push(entry);
+        Some(id)
+    }
+
+    /// Makes a static neighbour, if an interface's subnet holds it.
+    pub(super) fn pin(&mut self, neighbour: &StaticNeighbour) {
+        let address = neighbour.address;
+        let Some(interface) = self
+            .interface_of_subnet(address)
+            .filter(|_| is_station(address))
+        else {
+            return;
+        };
+        let known = self.index.get(&(interface, address)).copied();
+        let Some(id) = known.or_else(|| self.create(Instant::default(), interface, address)) else {
+            return;
+        };
+        self.entries[id.index()].state = State::Static;
+        self.set_mac(id, neighbour.mac);
+    }
+
+    fn set_mac(&mut self, id: HopId, mac: [u8; 6]) {
+        let hop = &mut self.hops[id.index()];
+        hop.l2[..6].copy_from_slice(&mac);
+        hop.ready = true;
+    }
+
+    /// The neighbour was heard from `mac`: what waited for it leaves. Whether that was news.
+    pub(super) fn confirm<E: Egress<Buf = P>>(
+        &mut self,
+        now: Instant,
+        id: HopId,
+        mac: [u8; 6],
+        out: &mut E,
+        page: &Page,
+    ) -> bool {
+        let (hop, entry) = (&mut self.hops[id.index()], &mut self.entries[id.index()]);
+        if entry.state == State::Static {
+            return false;
+        }
+        let news = !matches!(entry.state, State::Reachable { .. }) || hop.l2[..6] != mac;
+        entry.state = State::Reachable { since: now };
+        hop.used = false;
+        self.set_mac(id, mac);
+        self.release(id, out, page);
+        news
+    }
+
+    /// Asks for an incomplete neighbour's address, or a probed one whether it is still there.
+    pub(super) fn ask<E: Egress<Buf = P>>(
+        &mut self,
+        now: Instant,
+        id: HopId,
+        out: &mut E,
+        page: &Page,
+    ) {
+        let (hop, entry) = (&self.hops[id.index()], &mut self.entries[id.index()]);
+        let mut station = ethernet::BROADCAST;
+        match &mut entry.state {
+            State::Incomplete { tries, next } => {
+                *tries += 1;
+                *next = now.plus_ms(RETRY_MS);
+            }
+            State::Probing { tries, next } => {
+                *tries += 1;
+                *next = now.plus_ms(RETRY_MS);
+                station.copy_from_slice(&hop.l2[..6]);
+            }
+            State::Free | State::Reachable { .. } | State::Failed { .. } | State::Static => return,
+        }
+        let interface = &self.interfaces[usize::from(entry.interface)];
+        let request = Arp::request(interface.mac, entry.source, entry.address);
+        super::arp::send(interface, station, &request, out, page);
+    }
+
+    /// Retries, checks and forgets neighbours: a bounded number, and nothing most of the time.
+    pub fn tick<E: Egress<Buf = P>>(&mut self, now: Instant, out: &mut E, page: &Page) {
+        if now.since(self.swept) < SWEEP_EVERY_MS {
+            return;
+        }
+        self.swept = now;
+        let may_free = now.since(self.freed) >= FREE_EVERY_MS;
+        let mut freed = false;
+        for _ in 0..self.entries.len().min(SWEEP_MAX) {
+            let Ok(id) = u16::try_from(self.cursor).map(HopId) else {
+                break;
+            };
+            self.cursor = (self.cursor + 1) % self.entries.len();
+            if self.is_forgotten(now, id) {
+                if may_free {
+                    self.forget(id);
+                    freed = true;
+                }
+            } else {
+                self.age(now, id, out, page);
+            }
+        }
+        if freed {
+            self.freed = now;
+            self.generation = self.generation.wrapping_add(1);
+        }
+    }
+
+    /// Whether nothing speaks for keeping it.
+    fn is_forgotten(&self, now: Instant, id: HopId) -> bool {
+        match self.entries[id.index()].state {
+            State::Reachable { since } => {
+                now.since(since) >= UNUSED_MS && !self.hops[id.index()].used
+            }
+            // Packets could have started it again for a while, and none did.
+            State::Failed { until } => now.reached(until.plus_ms(FAILED_MS)),
+            _ => false,
+        }
+    }
+
+    fn forget(&mut self, id: HopId) {
+        let entry = &mut self.entries[id.index()];
+        self.index.remove(&(entry.interface, entry.address));
+        entry.state = State::Free;
+        self.hops[id.index()].ready = false;
+        self.free.push(id);
+    }
+
+    /// Takes the next step of one neighbour if it is due.
+    fn age<E: Egress<Buf = P>>(&mut self, now: Instant, id: HopId, out: &mut E, page: &Page) {
+        let (hop, entry) = (&mut self.hops[id.index()], &mut self.entries[id.index()]);
+        match entry.state {
+            State::Incomplete { tries, next } if now.reached(next) => {
+                if tries >= TRIES_MAX {
+                    entry.state = State::Failed {
+                        until: now.plus_ms(FAILED_MS),
+                    };
+                    self.drop_held(id, DropReason::NeighbourFailed, page);
+                    return;
+                }
+            }
+            State::Reachable { since } if now.since(since) >= FRESH_MS && hop.used => {
+                entry.state = State::Probing {
+                    tries: 0,
+                    next: now,
+                };
+            }
+            State::Probing { tries, next } if now.reached(next) => {
+                if tries >= TRIES_MAX {
+                    // It may have moved to another station: ask everyone.
+                    entry.state = State::Incomplete {
+                        tries: 0,
+                        next: now,
+                    };
+                    hop.ready = false;
+                }
+            }
+            _ => return,
+        }
+        self.ask(now, id, out, page);
+    }
+
+    pub fn neighbours(&self) -> Vec<NeighbourView> {
+        let entries = self.entries.iter().zip(&self.hops);
+        let taken = entries.filter(|(entry, _)| entry.state != State::Free);
+        taken.map(|(entry, hop)| self.view(entry, hop)).collect()
+    }
+
+    fn view(&self, entry: &Entry, hop: &Hop) -> NeighbourView {
+        let interface = &self.interfaces[usize::from(entry.interface)];
+        let mut mac = [0; 6];
+        mac.copy_from_slice(&hop.l2[..6]);
+        NeighbourView {
+            port: interface.port,
+            vlan: interface.vlan,
+            address: entry.address,
+            mac: hop.ready.then_some(mac),
+            state: entry.state.name(),
+        }
+    }
+}
