@@ -155,8 +155,9 @@ impl Port {
 #[derive(Debug)]
 pub(super) struct Started {
     id: u16,
-    /// Queues that are set up, so that they can be drained.
     queues: u16,
+    /// Whether DPDK was asked for more than its limits: only then there is something to undo.
+    configured: bool,
     running: bool,
     /// The rx queues allocate from these: they outlive the port.
     pools: Vec<Mempool>,
@@ -198,11 +199,13 @@ impl Drop for Started {
         if self.running {
             self.drain();
         }
-        // SAFETY: wants a valid port that no thread polls: the last handle and queue are gone. A
-        // port that never ran may be stopped too.
-        unsafe {
-            ffi::rte_eth_dev_stop(self.id);
-            ffi::rte_eth_dev_close(self.id);
+        if self.configured {
+            // SAFETY: wants a valid port that no thread polls: the last handle and queue are
+            // gone. A port that never ran may be stopped too.
+            unsafe {
+                ffi::rte_eth_dev_stop(self.id);
+                ffi::rte_eth_dev_close(self.id);
+            }
         }
         self.hold.books().ports.retain(|&id| id != self.id);
     }
@@ -230,6 +233,7 @@ impl<'a> Configuring<'a> {
         let started = Started {
             id,
             queues: 0,
+            configured: false,
             running: false,
             pools,
             hold,
@@ -291,6 +295,7 @@ impl<'a> Configuring<'a> {
     /// mbuf a queue sends to be of one pool, and steering mixes them.
     fn configure(&mut self) -> Result<(), Error> {
         let (config, id) = (self.config, self.started.id);
+        self.started.configured = true;
         let mut conf = Box::<ffi::rte_eth_conf>::default();
         conf.rxmode.mtu = u32::from(config.mtu);
         let rss = self.info.flow_type_rss_offloads & ffi::DIRECTOR_RSS_L3_L4;
