@@ -12,6 +12,8 @@ use crate::packet::BURST;
 
 /// Ethernet header and two VLAN tags.
 const L2_MAX: u32 = 14 + 2 * 4;
+/// Ethernet header and frame check sequence.
+const L2_DEFAULT: u32 = 14 + 4;
 /// MTU that DPDK assumes before anybody sets one.
 const MTU_DEFAULT: u16 = 1500;
 
@@ -270,8 +272,7 @@ impl<'a> Configuring<'a> {
             )));
         }
         let mtu = config.mtu;
-        let longest = u16::try_from(info.max_rx_pktlen.saturating_sub(14)).unwrap_or(u16::MAX);
-        let mtu_max = info.max_mtu.min(longest);
+        let mtu_max = mtu_max(info);
         if mtu < info.min_mtu || mtu > mtu_max {
             let mtu_min = info.min_mtu;
             return Err(config.refuse(format!("MTU {mtu}: it offers {mtu_min} to {mtu_max}")));
@@ -389,6 +390,16 @@ impl<'a> Configuring<'a> {
         self.config.check(code, "reading its address")?;
         Ok(address.addr_bytes)
     }
+}
+
+/// The largest MTU, counted as DPDK does: a driver that names none may limit the frame instead.
+fn mtu_max(info: &ffi::rte_eth_dev_info) -> u16 {
+    let header = match info.max_mtu {
+        u16::MAX => L2_DEFAULT,
+        max_mtu => info.max_rx_pktlen.saturating_sub(u32::from(max_mtu)),
+    };
+    let longest = info.max_rx_pktlen.saturating_sub(header);
+    info.max_mtu.min(u16::try_from(longest).unwrap_or(u16::MAX))
 }
 
 /// The port of a device string or of a PCI address, with or without its domain.
