@@ -346,7 +346,10 @@ impl<'a> Configuring<'a> {
                 let pool = pool.as_ptr();
                 ffi::rte_eth_rx_queue_setup(id, queue, descriptors, socket, &rx_conf, pool)
             };
-            config.check(code, &format!("setting up rx queue {queue}"))?;
+            // Some drivers take mbufs right here: AF_XDP 2048 a queue, and says only "invalid".
+            let free = pool.mbufs().saturating_sub(pool.in_use());
+            let doing = format!("setting up rx queue {queue} with {free} free mbufs");
+            config.check(code, &doing)?;
             // SAFETY: as above, without a pool.
             let code = unsafe {
                 let descriptors = self.tx_descriptors;
