@@ -873,3 +873,36 @@ fn scheduler_flags(scheduler: &str, text: &str) -> Result<u8, Failure> {
     }
     Ok(flags)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::names::SystemNames;
+    use super::*;
+    use proptest::prelude::*;
+
+    fn words(line: &str) -> Vec<String> {
+        line.split(' ').map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn bundles_and_values_in_one_word() {
+        let apart = parse(&words("-A -t 10.0.0.1:80 -s rr"), &SystemNames);
+        assert!(apart.is_ok());
+        assert_eq!(parse(&words("-At 10.0.0.1:80 -srr"), &SystemNames), apart);
+        let long = words("--add-service --tcp-service=10.0.0.1:80 --scheduler rr");
+        assert_eq!(parse(&long, &SystemNames), apart);
+    }
+
+    proptest! {
+        #[test]
+        fn never_panics(
+            line in proptest::collection::vec(
+                // Words without names: the resolver is not to be asked.
+                "-[A-Za-z6]{1,3}|--(set|pe|tun-type|syncid|timeout)(=[0-9]{1,3})?|-?[0-9.:\\[\\]]{0,9}",
+                0..8,
+            ),
+        ) {
+            let _ = parse(&line, &SystemNames);
+        }
+    }
+}

@@ -380,3 +380,47 @@ fn merge_sort<T>(mut items: Vec<T>, compare: &dyn Fn(&T, &T) -> Ordering) -> Vec
     merged.extend(right);
     merged
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STYLE: Style<'_> = Style {
+        format: Format::Stats,
+        exact: false,
+        sorted: true,
+        names: None,
+    };
+
+    #[test]
+    fn large_numbers_get_units() {
+        let numbers = [
+            12_345,
+            99_999_999,
+            100_000_000,
+            123_456_789_012,
+            1_234_567_890_123_456,
+        ];
+        let units = large(numbers, &STYLE);
+        assert_eq!(units, "    12345 99999999  100000K     123G    1234T");
+        let exact = large(
+            numbers,
+            &Style {
+                exact: true,
+                ..STYLE
+            },
+        );
+        assert_eq!(
+            exact,
+            "    12345 99999999 100000000 123456789012 1234567890123456"
+        );
+    }
+
+    #[test]
+    fn addresses_sort_by_signed_difference() {
+        let order = |a: &str, b: &str| by_address(a.parse().unwrap(), b.parse().unwrap());
+        assert_eq!(order("192.168.0.1:80", "10.0.0.1:80"), Ordering::Less);
+        assert_eq!(order("10.0.0.1:80", "10.0.0.2:80"), Ordering::Less);
+        assert_eq!(order("10.0.0.1:443", "10.0.0.1:80"), Ordering::Greater);
+    }
+}
