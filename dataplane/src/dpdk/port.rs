@@ -1,0 +1,470 @@
+//! A NIC, physical or virtual: configured, started, and closed with its last queue.
+
+use std::ffi::{CStr, c_char, c_int};
+use std::sync::Arc;
+
+use dpdk_sys as ffi;
+use nix::libc::ENOTSUP;
+
+use super::eal::{Hold, device_name, find_port};
+use super::{BURST_LEN, Eal, Error, HEADROOM, Mempool, RxQueue, TxQueue, describe};
+use crate::packet::BURST;
+
+/// Ethernet header and two VLAN tags.
+const L2_MAX: u32 = 14 + 2 * 4;
+/// MTU that DPDK assumes before anybody sets one.
+const MTU_DEFAULT: u16 = 1500;
+
+/// How a port starts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PortConfig {
+    pub name: String,
+    /// A virtual device string, as given to the EAL, or a PCI address.
+    pub device: String,
+    /// Receive and transmit queues: one of each for every worker.
+    pub queues: u16,
+    pub rx_descriptors: u16,
+    pub tx_descriptors: u16,
+    pub mtu: u16,
+    pub promiscuous: bool,
+}
+
+impl PortConfig {
+    fn refuse(&self, reason: impl Into<String>) -> Error {
+        Error::Port {
+            port: self.name.clone(),
+            device: self.device.clone(),
+            reason: reason.into(),
+        }
+    }
+
+    /// `Ok` for 0, or what `doing` failed with.
+    fn check(&self, code: c_int, doing: &str) -> Result<(), Error> {
+        if code >= 0 {
+            Ok(())
+        } else {
+            Err(self.refuse(format!("{doing}: {}", describe(code))))
+        }
+    }
+}
+
+/// What the port lost, as its driver counts; a driver that does not count says 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PortStats {
+    /// Dropped by the NIC because the rx queue was full.
+    pub imissed: u64,
+    /// Received broken.
+    pub ierrors: u64,
+    /// Failed to send.
+    pub oerrors: u64,
+    /// Not received because the mempool was exhausted.
+    pub rx_nombuf: u64,
+}
+
+/// A started port. It closes, and returns every mbuf, when this and all its queues are gone.
+#[derive(Debug)]
+pub struct Port {
+    started: Arc<Started>,
+    name: String,
+    device: String,
+    mac: [u8; 6],
+    mtu: u16,
+    capabilities: String,
+}
+
+impl Port {
+    /// Configures and starts the port of `config.device`, with one rx queue per pool.
+    pub fn start(
+        eal: &Eal,
+        config: &PortConfig,
+        pools: &[Mempool],
+    ) -> Result<(Self, Vec<RxQueue>, Vec<TxQueue>), Error> {
+        let mut port = Configuring::claim(eal, config, pools)?;
+        port.check_limits()?;
+        port.configure()?;
+        port.set_mtu()?;
+        port.set_up_queues()?;
+        port.set_promiscuous()?;
+        port.start()?;
+        let mac = port.mac()?;
+        let capabilities = capabilities(&port.info);
+        let started = Arc::new(port.started);
+        let rx = (0..config.queues).map(|queue| RxQueue::new(Arc::clone(&started), queue));
+        let tx = (0..config.queues).map(|queue| TxQueue::new(Arc::clone(&started), queue));
+        let (rx, tx) = (rx.collect(), tx.collect());
+        let (name, device) = (config.name.clone(), config.device.clone());
+        Ok((
+            Self {
+                started,
+                name,
+                device,
+                mac,
+                mtu: config.mtu,
+                capabilities,
+            },
+            rx,
+            tx,
+        ))
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub fn device(&self) -> &str {
+        &self.device
+    }
+
+    pub fn mac(&self) -> [u8; 6] {
+        self.mac
+    }
+
+    pub fn mtu(&self) -> u16 {
+        self.mtu
+    }
+
+    /// What driver and NIC offer, in one line for people.
+    pub fn capabilities(&self) -> &str {
+        &self.capabilities
+    }
+
+    pub fn link_up(&self) -> bool {
+        // SAFETY: wants a valid port, which `Started` is.
+        unsafe { ffi::director_link_up(self.started.id) != 0 }
+    }
+
+    pub fn stats(&self) -> PortStats {
+        let mut stats = ffi::rte_eth_stats::default();
+        // SAFETY: wants a valid port, which `Started` is, and room for the structure.
+        if unsafe { ffi::rte_eth_stats_get(self.started.id, &mut stats) } != 0 {
+            return PortStats::default();
+        }
+        PortStats {
+            imissed: stats.imissed,
+            ierrors: stats.ierrors,
+            oerrors: stats.oerrors,
+            rx_nombuf: stats.rx_nombuf,
+        }
+    }
+
+    /// Gives up this handle: the port stops and closes once its queues are gone too.
+    pub fn stop(self) {}
+}
+
+/// A port that is ours; it stops and closes when this goes.
+#[derive(Debug)]
+pub(super) struct Started {
+    id: u16,
+    /// Queues that are set up, so that they can be drained.
+    queues: u16,
+    running: bool,
+    /// The rx queues allocate from these: they outlive the port.
+    pools: Vec<Mempool>,
+    hold: Arc<Hold>,
+}
+
+impl Started {
+    #[inline(always)]
+    pub(super) fn id(&self) -> u16 {
+        self.id
+    }
+
+    /// Frees what waits in the rx queues: some virtual devices do not when they close.
+    fn drain(&self) {
+        let mbufs: u64 = self.pools.iter().map(|pool| u64::from(pool.mbufs())).sum();
+        for queue in 0..self.queues {
+            let mut left = mbufs;
+            loop {
+                let mut burst = [std::ptr::null_mut(); BURST];
+                // SAFETY: wants a running port and queue, nobody else on it (the last handle is
+                // going), and room for BURST pointers. The mbufs it gives are ours to free.
+                let len = unsafe {
+                    let room = burst.as_mut_ptr();
+                    let len = ffi::rte_eth_rx_burst(self.id, queue, room, BURST_LEN);
+                    ffi::rte_pktmbuf_free_bulk(room, u32::from(len));
+                    len
+                };
+                left = left.saturating_sub(u64::from(len));
+                if len == 0 || left == 0 {
+                    break;
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        if self.running {
+            self.drain();
+        }
+        // SAFETY: wants a valid port that no thread polls: the last handle and queue are gone. A
+        // port that never ran may be stopped too.
+        unsafe {
+            ffi::rte_eth_dev_stop(self.id);
+            ffi::rte_eth_dev_close(self.id);
+        }
+        self.hold.books().ports.retain(|&id| id != self.id);
+    }
+}
+
+/// A port on its way from claimed to started.
+struct Configuring<'a> {
+    started: Started,
+    config: &'a PortConfig,
+    info: Box<ffi::rte_eth_dev_info>,
+    rx_descriptors: u16,
+    tx_descriptors: u16,
+}
+
+impl<'a> Configuring<'a> {
+    fn claim(eal: &Eal, config: &'a PortConfig, pools: &[Mempool]) -> Result<Self, Error> {
+        let id = find_device(&config.device).ok_or_else(|| config.refuse(missing(config)))?;
+        let mut books = eal.hold.books();
+        if books.ports.contains(&id) {
+            return Err(config.refuse("another port uses this device already"));
+        }
+        books.ports.push(id);
+        drop(books);
+        let (pools, hold) = (pools.to_vec(), Arc::clone(&eal.hold));
+        let started = Started {
+            id,
+            queues: 0,
+            running: false,
+            pools,
+            hold,
+        };
+        let mut info = Box::<ffi::rte_eth_dev_info>::default();
+        // SAFETY: wants a valid port, which was just found and is ours, and room.
+        let code = unsafe { ffi::rte_eth_dev_info_get(id, &mut *info) };
+        config.check(code, "reading its limits")?;
+        let (rx_descriptors, tx_descriptors) = (config.rx_descriptors, config.tx_descriptors);
+        Ok(Self {
+            started,
+            config,
+            info,
+            rx_descriptors,
+            tx_descriptors,
+        })
+    }
+
+    /// What the device cannot do, said before it is tried.
+    fn check_limits(&self) -> Result<(), Error> {
+        let (config, info) = (self.config, &self.info);
+        let queues = config.queues;
+        let offered = info.max_rx_queues.min(info.max_tx_queues);
+        if queues == 0 || self.started.pools.len() != usize::from(queues) {
+            let pools = self.started.pools.len();
+            return Err(config.refuse(format!(
+                "{queues} queues with {pools} mempools: wants at least one queue, and one mempool each"
+            )));
+        }
+        if offered < queues {
+            let hint = queue_hint(&config.device, queues);
+            return Err(config.refuse(format!(
+                "offers {offered} queues, {queues} workers need {queues}{hint}"
+            )));
+        }
+        let mtu = config.mtu;
+        let longest = u16::try_from(info.max_rx_pktlen.saturating_sub(14)).unwrap_or(u16::MAX);
+        let mtu_max = info.max_mtu.min(longest);
+        if mtu < info.min_mtu || mtu > mtu_max {
+            let mtu_min = info.min_mtu;
+            return Err(config.refuse(format!("MTU {mtu}: it offers {mtu_min} to {mtu_max}")));
+        }
+        let needed = u32::from(HEADROOM) + u32::from(mtu) + L2_MAX;
+        match self
+            .started
+            .pools
+            .iter()
+            .find(|pool| u32::from(pool.data_room()) < needed)
+        {
+            Some(pool) => Err(config.refuse(format!(
+                "MTU {mtu} needs mbufs of {needed} bytes, the mempool's have {}",
+                pool.data_room()
+            ))),
+            None => Ok(()),
+        }
+    }
+
+    /// No offload is asked for. Checksums are updated in software; "fast free" would need every
+    /// mbuf a queue sends to be of one pool, and steering mixes them.
+    fn configure(&mut self) -> Result<(), Error> {
+        let (config, id) = (self.config, self.started.id);
+        let mut conf = Box::<ffi::rte_eth_conf>::default();
+        conf.rxmode.mtu = u32::from(config.mtu);
+        let rss = self.info.flow_type_rss_offloads & ffi::DIRECTOR_RSS_L3_L4;
+        if config.queues > 1 && rss != 0 {
+            conf.rxmode.mq_mode = ffi::rte_eth_rx_mq_mode::RTE_ETH_MQ_RX_RSS;
+            conf.rx_adv_conf.rss_conf.rss_hf = rss;
+        }
+        // SAFETY: wants a valid, stopped port, and a configuration that it copies.
+        let code = unsafe { ffi::rte_eth_dev_configure(id, config.queues, config.queues, &*conf) };
+        config.check(code, "configuring it")?;
+        let (rx, tx) = (&mut self.rx_descriptors, &mut self.tx_descriptors);
+        // SAFETY: wants a valid port and two numbers to adjust.
+        let code = unsafe { ffi::rte_eth_dev_adjust_nb_rx_tx_desc(id, rx, tx) };
+        config.check(code, "choosing the numbers of descriptors")
+    }
+
+    fn set_mtu(&self) -> Result<(), Error> {
+        let config = self.config;
+        // SAFETY: wants a valid, configured port.
+        let code = unsafe { ffi::rte_eth_dev_set_mtu(self.started.id, config.mtu) };
+        // A driver without this call takes whatever it says it takes, which was checked.
+        if code == -ENOTSUP && (config.mtu <= MTU_DEFAULT || self.info.max_mtu < u16::MAX) {
+            return Ok(());
+        }
+        if code == -ENOTSUP {
+            return Err(config.refuse(format!(
+                "its driver cannot set an MTU; {MTU_DEFAULT} or less works, not {}",
+                config.mtu
+            )));
+        }
+        config.check(code, &format!("setting MTU {}", config.mtu))
+    }
+
+    fn set_up_queues(&mut self) -> Result<(), Error> {
+        let (config, id) = (self.config, self.started.id);
+        // SAFETY: takes any port number; -1, any node, where it does not know.
+        let socket = unsafe { ffi::rte_eth_dev_socket_id(id) }.cast_unsigned();
+        let mut rx_conf = self.info.default_rxconf;
+        rx_conf.offloads = 0;
+        let mut tx_conf = self.info.default_txconf;
+        tx_conf.offloads = 0;
+        for (queue, pool) in (0..config.queues).zip(&self.started.pools) {
+            // SAFETY: wants a configured port, a queue below the number configured, a
+            // configuration that it copies, and a pool that outlives the port (`Started`).
+            let code = unsafe {
+                let descriptors = self.rx_descriptors;
+                let pool = pool.as_ptr();
+                ffi::rte_eth_rx_queue_setup(id, queue, descriptors, socket, &rx_conf, pool)
+            };
+            config.check(code, &format!("setting up rx queue {queue}"))?;
+            // SAFETY: as above, without a pool.
+            let code = unsafe {
+                let descriptors = self.tx_descriptors;
+                ffi::rte_eth_tx_queue_setup(id, queue, descriptors, socket, &tx_conf)
+            };
+            config.check(code, &format!("setting up tx queue {queue}"))?;
+        }
+        self.started.queues = config.queues;
+        Ok(())
+    }
+
+    fn set_promiscuous(&self) -> Result<(), Error> {
+        // SAFETY: wants a valid, configured port.
+        let code = unsafe {
+            if self.config.promiscuous {
+                ffi::rte_eth_promiscuous_enable(self.started.id)
+            } else {
+                ffi::rte_eth_promiscuous_disable(self.started.id)
+            }
+        };
+        // A device without the call does not filter: it delivers what it gets.
+        if code == -ENOTSUP {
+            Ok(())
+        } else {
+            self.config.check(code, "setting promiscuous mode")
+        }
+    }
+
+    fn start(&mut self) -> Result<(), Error> {
+        // SAFETY: wants a valid port with all queues set up.
+        let code = unsafe { ffi::rte_eth_dev_start(self.started.id) };
+        self.config.check(code, "starting it")?;
+        self.started.running = true;
+        Ok(())
+    }
+
+    fn mac(&self) -> Result<[u8; 6], Error> {
+        let mut address = ffi::rte_ether_addr::default();
+        // SAFETY: wants a valid port and room for an address.
+        let code = unsafe { ffi::rte_eth_macaddr_get(self.started.id, &mut address) };
+        self.config.check(code, "reading its address")?;
+        Ok(address.addr_bytes)
+    }
+}
+
+/// The port of a device string or of a PCI address, with or without its domain.
+fn find_device(device: &str) -> Option<u16> {
+    let name = device_name(device);
+    find_port(name).or_else(|| find_port(&format!("0000:{name}")))
+}
+
+fn missing(config: &PortConfig) -> String {
+    let name = device_name(&config.device);
+    if name.contains(':') {
+        return format!(
+            "DPDK has no port for it; bind it with: dpdk-devbind.py -b vfio-pci {name}, and let \
+             the EAL look at PCI devices"
+        );
+    }
+    "DPDK has no port of that name; a virtual device is created when the EAL starts".to_owned()
+}
+
+/// How a device string asks for more queues.
+fn queue_hint(device: &str, queues: u16) -> String {
+    let name = device_name(device);
+    let option = [
+        ("net_af_packet", "qpairs"),
+        ("eth_af_packet", "qpairs"),
+        ("net_af_xdp", "queue_count"),
+        ("net_vhost", "queues"),
+        ("net_virtio_user", "queues"),
+    ]
+    .into_iter()
+    .find(|(driver, _)| name.starts_with(driver));
+    option.map_or_else(String::new, |(_, option)| {
+        format!("; ask for them in its device string: {name},{option}={queues},...")
+    })
+}
+
+fn capabilities(info: &ffi::rte_eth_dev_info) -> String {
+    let driver = if info.driver_name.is_null() {
+        "unknown driver".to_owned()
+    } else {
+        // SAFETY: not null, and a driver's name is a static NUL-terminated string.
+        unsafe { CStr::from_ptr(info.driver_name) }
+            .to_string_lossy()
+            .into_owned()
+    };
+    format!(
+        "{driver}, {} rx and {} tx queues, MTU {} to {}, RSS {}, rx offloads {}, tx offloads {}",
+        info.max_rx_queues,
+        info.max_tx_queues,
+        info.min_mtu,
+        info.max_mtu,
+        if info.flow_type_rss_offloads == 0 {
+            "no"
+        } else {
+            "yes"
+        },
+        // SAFETY: the function takes any number and answers with a static string.
+        offloads(info.rx_offload_capa, |bit| unsafe {
+            ffi::rte_eth_dev_rx_offload_name(bit)
+        }),
+        // SAFETY: as above.
+        offloads(info.tx_offload_capa, |bit| unsafe {
+            ffi::rte_eth_dev_tx_offload_name(bit)
+        }),
+    )
+}
+
+/// The names of the bits set in `capabilities`; `name` answers with a static C string.
+fn offloads(capabilities: u64, name: impl Fn(u64) -> *const c_char) -> String {
+    let names: Vec<_> = (0..u64::BITS)
+        .map(|shift| 1 << shift)
+        .filter(|bit| capabilities & bit != 0)
+        .map(|bit| {
+            // SAFETY: a static NUL-terminated string, never null.
+            let name = unsafe { CStr::from_ptr(name(bit)) };
+            name.to_string_lossy().into_owned()
+        })
+        .collect();
+    if names.is_empty() {
+        "none".to_owned()
+    } else {
+        names.join(" ")
+    }
+}
