@@ -174,18 +174,25 @@ impl Page {
         self.port(origin).drops[reason as usize].add(1);
     }
 
+    /// Counts the ends of `packets` of the same origin, `bytes` together, that port `to` took.
+    #[inline]
+    pub fn sent_run(&self, to: PortId, packets: usize, bytes: usize, origin: Origin) {
+        let from = self.port(origin.port);
+        let end = if origin.answer {
+            &from.answered
+        } else {
+            &from.forwarded
+        };
+        end.add(packets as u64);
+        let to = self.port(to);
+        to.tx.add(packets as u64);
+        to.tx_bytes.add(bytes as u64);
+    }
+
     /// Counts the end of one packet of `len` bytes that port `to` took.
     #[inline]
     pub fn sent(&self, to: PortId, len: usize, origin: Origin) {
-        let from = self.port(origin.port);
-        if origin.answer {
-            from.answered.add(1)
-        } else {
-            from.forwarded.add(1)
-        }
-        let to = self.port(to);
-        to.tx.add(1);
-        to.tx_bytes.add(len as u64);
+        self.sent_run(to, 1, len, origin);
     }
 
     pub fn rx(&self) -> u64 {

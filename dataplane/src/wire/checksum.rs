@@ -54,12 +54,12 @@ mod tests {
 
     /// The textbook loop.
     fn naive(bytes: &[u8]) -> u16 {
-        let mut total = 0u32;
+        let mut total = 0;
         for pair in bytes.chunks(2) {
             total += u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0));
             total = (total & 0xffff) + (total >> 16);
         }
-        !(total as u16)
+        !u16::try_from(total).unwrap()
     }
 
     #[test]
@@ -93,7 +93,7 @@ mod tests {
         ) {
             let mut whole = [src.to_be_bytes(), dst.to_be_bytes()].concat();
             whole.extend([0, 6]);
-            whole.extend((segment.len() as u16).to_be_bytes());
+            whole.extend(u16::try_from(segment.len()).unwrap().to_be_bytes());
             whole.extend(&segment);
             prop_assert_eq!(transport_v4(src.into(), dst.into(), 6, &segment), naive(&whole));
         }
