@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
+use dataplane::bench;
 use dataplane::config::Config;
 use dataplane::daemon;
 
@@ -25,7 +26,9 @@ struct Args {
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {}
+enum Command {
+    Bench(bench::Options),
+}
 
 fn version() -> &'static str {
     let version = format!(
@@ -48,6 +51,11 @@ fn main() -> ExitCode {
 }
 
 fn run(args: Args) -> Result<()> {
+    if let Some(command) = args.command {
+        return match command {
+            Command::Bench(options) => bench::command(&options),
+        };
+    }
     let Some(path) = args.config else {
         return Ok(());
     };

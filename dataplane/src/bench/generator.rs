@@ -200,7 +200,6 @@ impl Generator {
     }
 
     /// Any number below `flows` (xorshift64).
-    #[expect(clippy::cast_possible_truncation, reason = "less than `flows`")]
     fn pick(&mut self, flows: u32) -> u32 {
         self.random ^= self.random << 13;
         self.random ^= self.random >> 7;

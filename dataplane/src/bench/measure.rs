@@ -137,7 +137,7 @@ const STEPS: u32 = 100_000;
 #[derive(zerocopy::FromBytes, zerocopy::IntoBytes, Debug)]
 #[repr(C, align(64))]
 struct Link {
-    next: u64,
+    next: usize,
     _rest: [u64; 7],
 }
 
@@ -176,7 +176,7 @@ impl Yardstick {
         for _ in 0..3 {
             let chased = [&self.dram, &self.l2].map(|links| {
                 let mut at = 0;
-                self.per_step(|| at = links[at as usize].next)
+                self.per_step(|| at = links[at].next)
             });
             let mut x = black_box(1u64);
             let computed = self.per_step(|| x = black_box(x).wrapping_mul(3).wrapping_add(1));
@@ -212,7 +212,7 @@ impl Yardstick {
 fn circle(bytes: usize) -> io::Result<Array<Link>> {
     let mut links = Array::<Link>::zeroed(bytes / LINE)?;
     for (i, link) in links.iter_mut().enumerate() {
-        link.next = i as u64;
+        link.next = i;
     }
     let mut random = 1u64;
     for i in (1..links.len()).rev() {
@@ -234,7 +234,7 @@ mod tests {
         let links = circle(64 * 1000).unwrap();
         let mut at = 0;
         let steps = std::iter::from_fn(|| {
-            at = links[at].next as usize;
+            at = links[at].next;
             Some(at)
         });
         assert_eq!(steps.take_while(|at| *at != 0).count(), 999);

@@ -167,7 +167,11 @@ fn fill_checksums(frame: &mut Frame) {
     frame[24..26].copy_from_slice(&header.to_be_bytes());
     let at = if frame[23] == TCP { 50 } else { 40 };
     frame[at..at + 2].fill(0);
-    let segment = transport_checksum(frame);
+    // In UDP 0 would mean none; 0xffff is the same number.
+    let segment = match transport_checksum(frame) {
+        0 => 0xffff,
+        sum => sum,
+    };
     frame[at..at + 2].copy_from_slice(&segment.to_be_bytes());
 }
 
