@@ -19,6 +19,7 @@ const FUNCTIONS: &[&str] = &[
     "rte_eth_promiscuous_(enable|disable)",
     "rte_eth_macaddr_get",
     "rte_eth_stats_get",
+    "rte_version",
     "director_.*",
 ];
 const TYPES: &[&str] = &["rte_mbuf", "rte_mempool", "rte_eth_(rx|tx)_mq_mode"];

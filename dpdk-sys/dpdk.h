@@ -11,6 +11,7 @@
 #include <rte_log.h>
 #include <rte_mbuf.h>
 #include <rte_mempool.h>
+#include <rte_version.h>
 
 /* Where the fields of an mbuf are: newer releases keep them in anonymous unions. */
 static const size_t DIRECTOR_MBUF_BUF_ADDR = offsetof(struct rte_mbuf, buf_addr);

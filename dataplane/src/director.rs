@@ -94,7 +94,7 @@ impl<P: PacketBuf> Director<P> {
         }
         Ok(Self {
             conns: Conns::new(connections_max, secret)?,
-            services: Services::default(),
+            services: Services::staggered(steer.me()),
             net: Net::new(setup),
             timeouts: Timeouts::default(),
             answers: RateLimit::default(),

@@ -21,6 +21,8 @@ pub mod wire; // headers as typed views, checksums
 #[cfg(feature = "dpdk")]
 pub mod bench; // clients and servers played on the worker's own core
 #[cfg(feature = "dpdk")]
-pub mod dpdk; // EAL, mempools, mbufs, ports, queues: the only home of unsafe code
+pub mod daemon; // configuration, EAL, ports, workers, control server
+#[cfg(feature = "dpdk")]
+pub mod dpdk; // EAL, mempools, mbufs, ports, queues
 #[cfg(feature = "dpdk")]
 pub mod worker; // the lcore loop

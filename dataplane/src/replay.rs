@@ -13,11 +13,11 @@ use std::time::Duration;
 
 use pcap_file::pcap::{PcapHeader, PcapPacket, PcapReader, PcapWriter};
 
-use crate::config::{Config, PortConf, Prefix};
+use crate::config::Config;
 use crate::control::model::Model;
 use crate::counters::{DropReason, Page};
 use crate::director::Director;
-use crate::net::{self, Interface, Setup};
+use crate::net::Setup;
 use crate::packet::{Burst, Egress, HeapBuf, Learned, Origin, PacketBuf, PortId};
 use crate::steer::Steer;
 use crate::time::Instant;
@@ -135,35 +135,7 @@ fn take(at: Instant, wire: &mut Wire, sent: &mut Vec<Frame>) {
 
 /// The interfaces, routes and neighbours of `config`, with the ports' addresses of a replay.
 pub fn setup(config: &Config) -> Setup {
-    let prefix = |p: &Prefix| net::Prefix {
-        address: p.address,
-        length: p.length,
-    };
-    let interfaces = |(number, port): (u8, &PortConf)| {
-        let interface = |vlan, addresses: &[Prefix]| Interface {
-            port: PortId(number),
-            vlan,
-            mac: [2, 0, 0, 0, 0, number],
-            mtu: port.mtu,
-            addresses: addresses.iter().map(prefix).collect(),
-        };
-        let untagged = interface(None, &port.addresses);
-        let tagged = port.vlans.iter().map(|(id, at)| interface(Some(*id), at));
-        std::iter::once(untagged).chain(tagged).collect::<Vec<_>>()
-    };
-    let route = |route: &crate::config::Route| net::Route {
-        to: prefix(&route.to),
-        via: route.via,
-    };
-    let neighbour = |n: &crate::config::StaticNeighbour| net::StaticNeighbour {
-        address: n.address,
-        mac: n.mac,
-    };
-    Setup {
-        interfaces: (0..).zip(&config.ports).flat_map(interfaces).collect(),
-        routes: config.routes.iter().map(route).collect(),
-        neighbours: config.neighbours.iter().map(neighbour).collect(),
-    }
+    config.setup(|port| [2, 0, 0, 0, 0, port.0])
 }
 
 /// Every counter that moved.

@@ -1,18 +1,547 @@
 //! The control side, on the main thread: a request becomes updates in every worker's mailbox.
 
 pub mod model; // the authoritative services and servers
+pub mod server; // the Unix socket
 pub mod stats; // sums, rates, status
 
+use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
+use control::{Change, Connection, Cursor, Errno, Neighbour, Refusal, Reply, Request, ServerSpec};
+use crossbeam::channel::{Receiver, Sender, bounded};
+
+use crate::conn::state::State;
 use crate::counters::Page;
+use crate::update::{Batch, ServerId, Update};
+use model::{Limits, Model, SWEEP_S, name, refuse};
+use server::{Backend, Peer};
+use stats::{ESTIMATE_S, Machine};
 
 /// Program and release, for people.
 pub const PROGRAM: &str = concat!("directord ", env!("CARGO_PKG_VERSION"));
+/// The most commands that wait for one worker.
+pub const MAILBOX_MAX: usize = 64;
+/// How long a worker may take to answer a command.
+pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What a worker does between two bursts. It never waits for the answer to be taken, and nobody
+/// may be there to take it.
+#[derive(Debug)]
+pub enum Command {
+    /// Applies every update, in order, then says so.
+    Apply(Batch, Sender<()>),
+    /// Up to `limit` connections from table entry `from` on, and the entry to go on from.
+    Connections {
+        from: u32,
+        limit: usize,
+        reply: Sender<Slice>,
+    },
+    Neighbours(Sender<Vec<Neighbour>>),
+}
+
+/// Part of a worker's connections, and the table entry to go on from.
+pub type Slice = (Vec<Connection>, Option<u32>);
 
 /// One worker, as the control side sees it.
 #[derive(Debug)]
 pub struct Worker {
     pub core: u16,
     pub page: Arc<Page>,
+    pub mailbox: Sender<Command>,
+}
+
+/// Answers the socket's requests from the model and the workers.
+pub struct Control {
+    model: Model,
+    workers: Vec<Worker>,
+    /// Per worker.
+    connections_max: u64,
+    machine: Box<dyn Fn() -> Machine>,
+    now: Duration,
+    estimate_due: Duration,
+    sweep_due: Duration,
+}
+
+impl fmt::Debug for Control {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Control")
+            .field("model", &self.model)
+            .field("workers", &self.workers)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Control {
+    /// Controls `workers`, whose pages were made for `limits`. `machine` is asked at each status.
+    pub fn new(
+        limits: Limits,
+        workers: Vec<Worker>,
+        connections_max: u64,
+        machine: impl Fn() -> Machine + 'static,
+    ) -> Self {
+        let pages = workers
+            .iter()
+            .map(|worker| Arc::clone(&worker.page))
+            .collect();
+        Self {
+            model: Model::new(limits).watching(pages),
+            workers,
+            connections_max,
+            machine: Box::new(machine),
+            now: Duration::ZERO,
+            estimate_due: Duration::from_secs(ESTIMATE_S),
+            sweep_due: Duration::from_secs(SWEEP_S),
+        }
+    }
+
+    /// Carries out every change in order and returns when every worker has, or refuses.
+    ///
+    /// [`Errno::Eagain`] from a worker that does not answer in time is the one refusal after which
+    /// the change takes effect: when that worker goes on.
+    pub fn change(&mut self, changes: &[Change]) -> Result<(), Refusal> {
+        // Once the model has changed every worker must hear of it.
+        if let Some(worker) = self.workers.iter().find(|worker| worker.mailbox.is_full()) {
+            let detail = format!(
+                "the worker on core {} has not answered {MAILBOX_MAX} commands",
+                worker.core
+            );
+            return Err(refuse(Errno::Eagain, detail));
+        }
+        let updates = self.model.apply(changes)?;
+        let confirmations = self.post(updates);
+        for _ in &self.workers {
+            match &confirmations {
+                Some(confirmations) => answer(confirmations)?,
+                None => break,
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts `updates` into every mailbox. Who applies them says so to the receiver.
+    fn post(&self, updates: Vec<Update>) -> Option<Receiver<()>> {
+        if updates.is_empty() {
+            return None;
+        }
+        let batch = Batch::from(updates);
+        let (done, confirmations) = bounded(self.workers.len());
+        for worker in &self.workers {
+            if worker
+                .mailbox
+                .try_send(Command::Apply(Arc::clone(&batch), done.clone()))
+                .is_err()
+            {
+                tracing::error!(
+                    core = worker.core,
+                    "the worker does not take updates any more"
+                );
+            }
+        }
+        Some(confirmations)
+    }
+
+    /// [`Control::change`], with a line in the log for each step or for what was refused.
+    fn audited(&mut self, changes: &[Change], peer: &Peer) -> Reply {
+        if let Err(refusal) = self.change(changes) {
+            let change = refusal
+                .step
+                .and_then(|step| changes.get(step))
+                .map(describe);
+            tracing::warn!(target: "audit", %peer, change, steps = changes.len(), "refused: {refusal}");
+            return Reply::Refused(refusal);
+        }
+        for change in changes {
+            tracing::info!(target: "audit", %peer, "{}", describe(change));
+        }
+        Reply::Done
+    }
+
+    /// Walks the workers one after the other: a reply holds connections of one.
+    fn connections(&self, cursor: Cursor) -> Result<Reply, Refusal> {
+        let Some(worker) = self.workers.get(usize::from(cursor.worker)) else {
+            return Ok(Reply::Connections {
+                list: Vec::new(),
+                next: None,
+            });
+        };
+        let (list, entry) = ask(worker, |reply| Command::Connections {
+            from: cursor.entry,
+            limit: control::CONNECTIONS_MAX,
+            reply,
+        })?;
+        let next_worker = cursor.worker + 1;
+        let next = match entry {
+            Some(entry) => Some(Cursor { entry, ..cursor }),
+            None if usize::from(next_worker) < self.workers.len() => Some(Cursor {
+                worker: next_worker,
+                entry: 0,
+            }),
+            None => None,
+        };
+        Ok(Reply::Connections { list, next })
+    }
+
+    fn timeouts(&self) -> Reply {
+        let seconds = |state| self.model.timeouts().ms(state) / 1000;
+        Reply::Timeouts {
+            tcp: seconds(State::Established),
+            tcp_fin: seconds(State::FinWait),
+            udp: seconds(State::Udp),
+        }
+    }
+
+    fn sweep(&mut self) {
+        let Self {
+            model,
+            workers,
+            now,
+            ..
+        } = self;
+        if workers.iter().any(|worker| worker.mailbox.is_full()) {
+            return; // the next sweep will do
+        }
+        let in_use = |id: ServerId| {
+            workers.iter().any(|worker| {
+                let page = &worker.page.servers[id.index()];
+                page.active.get() > 0 || page.inactive.get() > 0
+            })
+        };
+        let updates = model.sweep(now.as_secs(), in_use);
+        self.post(updates);
+    }
+}
+
+impl Backend for Control {
+    fn handle(&mut self, request: Request, peer: &Peer) -> Reply {
+        let answer = match request {
+            Request::Change(changes) => Ok(self.audited(&changes, peer)),
+            Request::Services { only } => self.model.services(only.as_ref()).map(Reply::Services),
+            Request::Connections { cursor } => self.connections(cursor),
+            Request::Timeouts => Ok(self.timeouts()),
+            Request::Status => {
+                let uptime_s = self.now.as_secs();
+                Ok(Reply::Status(stats::status(
+                    &self.workers,
+                    (self.machine)(),
+                    self.connections_max,
+                    uptime_s,
+                )))
+            }
+            Request::Neighbours => self
+                .workers
+                .first()
+                .map_or(Ok(Vec::new()), |worker| ask(worker, Command::Neighbours))
+                .map(Reply::Neighbours),
+        };
+        answer.unwrap_or_else(Reply::Refused)
+    }
+
+    fn tick(&mut self, now: Duration) {
+        self.now = now;
+        if due(&mut self.estimate_due, now, ESTIMATE_S) {
+            self.model.estimate();
+        }
+        if due(&mut self.sweep_due, now, SWEEP_S) {
+            self.sweep();
+        }
+    }
+}
+
+/// Whether `deadline` has come; if so it moves on by `period_s`, without catching up.
+fn due(deadline: &mut Duration, now: Duration, period_s: u64) -> bool {
+    let period = Duration::from_secs(period_s);
+    let due = now >= *deadline;
+    if due {
+        *deadline += period;
+        if *deadline <= now {
+            *deadline = now + period;
+        }
+    }
+    due
+}
+
+fn ask<T>(worker: &Worker, command: impl FnOnce(Sender<T>) -> Command) -> Result<T, Refusal> {
+    let (reply, answers) = bounded(1);
+    let posted = worker.mailbox.try_send(command(reply)).ok();
+    posted
+        .and_then(|()| answers.recv_timeout(ANSWER_TIMEOUT).ok())
+        .ok_or_else(|| {
+            let timeout_s = ANSWER_TIMEOUT.as_secs();
+            refuse(
+                Errno::Eagain,
+                format!(
+                    "the worker on core {} did not answer within {timeout_s} s",
+                    worker.core
+                ),
+            )
+        })
+}
+
+fn answer(confirmations: &Receiver<()>) -> Result<(), Refusal> {
+    confirmations.recv_timeout(ANSWER_TIMEOUT).map_err(|_| {
+        let timeout_s = ANSWER_TIMEOUT.as_secs();
+        let detail = format!(
+            "a worker did not confirm the change within {timeout_s} s; it takes effect there when the worker goes on"
+        );
+        refuse(Errno::Eagain, detail)
+    })
+}
+
+/// A change in words, for the audit log.
+fn describe(change: &Change) -> String {
+    let shown =
+        |spec: &ServerSpec| format!("{:?}, weight {}", spec.mode, spec.weight).to_lowercase();
+    match change {
+        Change::AddService { service, spec } => {
+            format!("add service {}: {:?}", name(service), spec.scheduler)
+        }
+        Change::EditService { service, spec } => {
+            format!("edit service {}: {:?}", name(service), spec.scheduler)
+        }
+        Change::DeleteService { service } => format!("delete service {}", name(service)),
+        Change::Flush => "delete every service".to_owned(),
+        Change::AddServer {
+            service,
+            server,
+            spec,
+        } => {
+            format!("add server {server} to {}: {}", name(service), shown(spec))
+        }
+        Change::EditServer {
+            service,
+            server,
+            spec,
+        } => {
+            format!("edit server {server} of {}: {}", name(service), shown(spec))
+        }
+        Change::DeleteServer { service, server } => {
+            format!("delete server {server} of {}", name(service))
+        }
+        Change::Zero {
+            only: Some(service),
+        } => format!("zero the counters of {}", name(service)),
+        Change::Zero { only: None } => "zero every counter".to_owned(),
+        Change::SetTimeouts { tcp, tcp_fin, udp } => {
+            let shown = |seconds: &Option<u32>| {
+                seconds.map_or("as it is".to_owned(), |seconds| format!("{seconds} s"))
+            };
+            format!(
+                "set timeouts: tcp {}, tcp_fin {}, udp {}",
+                shown(tcp),
+                shown(tcp_fin),
+                shown(udp)
+            )
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use control::{ForwardMode, Protocol, ServiceKey, ServiceSpec};
+
+    use super::*;
+    use crate::counters::DropReason;
+    use crate::packet::PortId;
+
+    const LIMITS: Limits = Limits {
+        services_max: 4,
+        servers_max: 4,
+    };
+
+    fn worker(core: u16, mailbox_max: usize) -> (Worker, Receiver<Command>) {
+        let (mailbox, commands) = bounded(mailbox_max);
+        (
+            Worker {
+                core,
+                page: Arc::new(Page::new(4, 4)),
+                mailbox,
+            },
+            commands,
+        )
+    }
+
+    fn key() -> ServiceKey {
+        ServiceKey {
+            protocol: Protocol::Tcp,
+            address: "10.0.0.1:80".parse().unwrap(),
+        }
+    }
+
+    fn add_service() -> Change {
+        Change::AddService {
+            service: key(),
+            spec: ServiceSpec {
+                scheduler: "rr".into(),
+            },
+        }
+    }
+
+    fn add_server() -> Change {
+        let spec = ServerSpec {
+            mode: ForwardMode::Nat,
+            weight: 1,
+        };
+        Change::AddServer {
+            service: key(),
+            server: "10.1.0.1:80".parse().unwrap(),
+            spec,
+        }
+    }
+
+    fn peer() -> Peer {
+        Peer {
+            uid: 0,
+            gid: 0,
+            pid: 1,
+        }
+    }
+
+    #[test]
+    fn every_worker_applies_before_the_answer() {
+        let (a, of_a) = worker(1, 1);
+        let (b, of_b) = worker(2, 1);
+        let applied = thread::spawn(move || {
+            [of_a, of_b].map(|commands| match commands.recv().unwrap() {
+                Command::Apply(batch, done) => {
+                    thread::sleep(Duration::from_millis(20));
+                    done.send(()).unwrap();
+                    batch.len()
+                }
+                other => panic!("{other:?}"),
+            })
+        });
+        let mut control = Control::new(LIMITS, vec![a, b], 64, Machine::default);
+        let reply = control.handle(Request::Change(vec![add_service(), add_server()]), &peer());
+        assert_eq!(reply, Reply::Done);
+        assert_eq!(applied.join().unwrap(), [2, 2]);
+    }
+
+    #[test]
+    fn a_full_mailbox_refuses_before_anything_changes() {
+        let (a, commands) = worker(3, 1);
+        let (filler, _) = bounded(1);
+        a.mailbox.send(Command::Neighbours(filler)).unwrap();
+        let mut control = Control::new(LIMITS, vec![a], 64, Machine::default);
+        let refusal = control.change(&[add_service()]).unwrap_err();
+        assert_eq!(refusal.errno, Errno::Eagain);
+        assert_eq!(control.model.services(None).unwrap(), []);
+        drop(commands);
+    }
+
+    #[test]
+    fn without_workers_changes_apply_and_lists_are_empty() {
+        let mut control = Control::new(LIMITS, Vec::new(), 64, Machine::default);
+        assert_eq!(
+            control.handle(Request::Change(vec![add_service()]), &peer()),
+            Reply::Done
+        );
+        let Reply::Services(services) = control.handle(Request::Services { only: None }, &peer())
+        else {
+            panic!()
+        };
+        assert_eq!(services.len(), 1);
+        let none = Reply::Connections {
+            list: Vec::new(),
+            next: None,
+        };
+        assert_eq!(
+            control.handle(
+                Request::Connections {
+                    cursor: Cursor::default()
+                },
+                &peer()
+            ),
+            none
+        );
+        assert_eq!(
+            control.handle(Request::Neighbours, &peer()),
+            Reply::Neighbours(Vec::new())
+        );
+        assert_eq!(
+            control.handle(Request::Timeouts, &peer()),
+            Reply::Timeouts {
+                tcp: 900,
+                tcp_fin: 120,
+                udp: 300
+            }
+        );
+    }
+
+    #[test]
+    fn connections_go_on_from_worker_to_worker() {
+        let (a, of_a) = worker(1, 4);
+        let (b, of_b) = worker(2, 4);
+        let answering = thread::spawn(move || {
+            for (commands, expected, next) in
+                [(&of_a, 0, Some(7)), (&of_a, 7, None), (&of_b, 0, None)]
+            {
+                let Command::Connections { from, reply, .. } = commands.recv().unwrap() else {
+                    panic!()
+                };
+                assert_eq!(from, expected);
+                reply.send((Vec::new(), next)).unwrap();
+            }
+        });
+        let mut control = Control::new(LIMITS, vec![a, b], 64, Machine::default);
+        let mut cursor = Some(Cursor::default());
+        let mut cursors = Vec::new();
+        while let Some(at) = cursor {
+            let Reply::Connections { next, .. } =
+                control.handle(Request::Connections { cursor: at }, &peer())
+            else {
+                panic!()
+            };
+            cursors.push((at.worker, at.entry));
+            cursor = next;
+        }
+        assert_eq!(cursors, [(0, 0), (0, 7), (1, 0)]);
+        answering.join().unwrap();
+    }
+
+    #[test]
+    fn the_status_names_ends_and_drops() {
+        let (a, _commands) = worker(5, 1);
+        let page = Arc::clone(&a.page);
+        page.port(PortId(0)).rx.add(3);
+        page.port(PortId(0)).consumed.add(1);
+        page.count_drop(PortId(0), DropReason::NoRoute);
+        let machine = || Machine {
+            ports: vec![stats::PortInfo {
+                name: "lan".into(),
+                device: "net_null0".into(),
+                mac: "02:00:00:00:00:01".into(),
+                mtu: 1500,
+                link_up: true,
+            }],
+            mbufs_in_use: 9,
+        };
+        let mut control = Control::new(LIMITS, vec![a], 64, machine);
+        control.tick(Duration::from_secs(5));
+        let Reply::Status(status) = control.handle(Request::Status, &peer()) else {
+            panic!()
+        };
+        assert!(!status.balanced, "one of three packets has no end");
+        assert_eq!((status.uptime_s, status.mbufs_in_use), (5, 9));
+        assert_eq!(status.ports[0].drops, [("no_route".to_owned(), 1)]);
+        assert!(status.ports[0].ends.contains(&("dropped".to_owned(), 1)));
+        assert!(status.workers[0].ends.contains(&("consumed".to_owned(), 1)));
+        page.held.set(1);
+        let Reply::Status(status) = control.handle(Request::Status, &peer()) else {
+            panic!()
+        };
+        assert!(status.balanced);
+    }
+
+    #[test]
+    fn a_late_tick_does_not_catch_up() {
+        let mut deadline = Duration::from_secs(2);
+        assert!(!due(&mut deadline, Duration::from_millis(1999), 2));
+        assert!(due(&mut deadline, Duration::from_millis(2300), 2));
+        assert_eq!(deadline, Duration::from_secs(4));
+        assert!(due(&mut deadline, Duration::from_secs(9), 2));
+        assert_eq!(deadline, Duration::from_secs(11));
+    }
 }

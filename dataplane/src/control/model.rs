@@ -2,7 +2,7 @@
 //! hands out ids, and keeps what outlives a server: the trash, zero points, rates.
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use control::{Change, Errno, ForwardMode, Refusal, ServerSpec, ServiceKey, ServiceSpec, Totals};
@@ -11,6 +11,7 @@ use super::stats::{self, Estimator, minus, plus};
 use crate::conn::Timeouts;
 use crate::conn::state::State;
 use crate::counters::Page;
+use crate::net::is_station;
 use crate::sched::Kind;
 use crate::update::{ServerId, ServiceId, Update};
 
@@ -158,7 +159,7 @@ impl Model {
             Change::AddService { service, spec } => self.add_service(*service, spec, done),
             Change::EditService { service, spec } => self.edit_service(*service, spec, done),
             Change::DeleteService { service } => {
-                let id = self.find(service, "no such service")?;
+                let id = self.find(service)?;
                 self.delete_service(id, done);
                 Ok(())
             }
@@ -180,7 +181,7 @@ impl Model {
             } => self.edit_server(service, *server, *spec, done),
             Change::DeleteServer { service, server } => self.delete_server(service, *server, done),
             Change::Zero { only: Some(key) } => {
-                let id = self.find(key, "no such service")?;
+                let id = self.find(key)?;
                 self.zero(id, done);
                 Ok(())
             }
@@ -244,7 +245,7 @@ impl Model {
         spec: &ServiceSpec,
         done: &mut Transaction,
     ) -> Result<(), Refusal> {
-        let id = self.find(&key, "no such service")?;
+        let id = self.find(&key)?;
         let scheduler = scheduler(spec)?;
         let head = self.head(id);
         // The same scheduler keeps its cursor.
@@ -273,7 +274,7 @@ impl Model {
         spec: ServerSpec,
         done: &mut Transaction,
     ) -> Result<(), Refusal> {
-        let service = self.find(key, "no such service")?;
+        let service = self.find(key)?;
         supported(address)?;
         weighed(spec, address)?;
         let known = self.by_address.get(&(*key, address)).copied();
@@ -382,7 +383,7 @@ impl Model {
         spec: ServerSpec,
         done: &mut Transaction,
     ) -> Result<(), Refusal> {
-        self.find(key, "no such service")?;
+        self.find(key)?;
         weighed(spec, address)?;
         let (id, ..) = self.find_server(key, address)?;
         let server = self.servers.get_mut(id.0);
@@ -402,7 +403,7 @@ impl Model {
         address: SocketAddr,
         done: &mut Transaction,
     ) -> Result<(), Refusal> {
-        self.find(key, "no such service")?;
+        self.find(key)?;
         let (id, service, age) = self.find_server(key, address)?;
         let joined = self.servers.get(id.0).joined;
         let contributed = minus(stats::counted(&self.pages, id), joined);
@@ -553,7 +554,7 @@ impl Model {
     /// All services sorted by key, or the one named.
     pub fn services(&self, only: Option<&ServiceKey>) -> Result<Vec<control::Service>, Refusal> {
         let mut chosen: Vec<&Service> = match only {
-            Some(key) => vec![self.services.get(self.find(key, "no such service")?.0)],
+            Some(key) => vec![self.services.get(self.find(key)?.0)],
             None => self.services.slots.iter().flatten().collect(),
         };
         chosen.sort_unstable_by_key(|service| service.key);
@@ -610,8 +611,8 @@ impl Model {
         &mut self.services.get_mut(id.0).head
     }
 
-    fn find(&self, key: &ServiceKey, otherwise: &str) -> Result<ServiceId, Refusal> {
-        let missing = || refuse(Errno::Esrch, format!("{otherwise}: {}", name(key)));
+    fn find(&self, key: &ServiceKey) -> Result<ServiceId, Refusal> {
+        let missing = || refuse(Errno::Esrch, format!("no such service: {}", name(key)));
         self.by_key.get(key).copied().ok_or_else(missing)
     }
 
@@ -686,7 +687,7 @@ fn supported(address: SocketAddr) -> Result<(), Refusal> {
 
 fn usable(address: SocketAddr, whose: &str) -> Result<(), Refusal> {
     match address {
-        SocketAddr::V4(v4) if !is_unicast(*v4.ip()) => Err(refuse(
+        SocketAddr::V4(v4) if !is_station(*v4.ip()) => Err(refuse(
             Errno::Einval,
             format!("{whose} address {} is not unicast", v4.ip()),
         )),
@@ -696,13 +697,6 @@ fn usable(address: SocketAddr, whose: &str) -> Result<(), Refusal> {
         )),
         _ => Ok(()),
     }
-}
-
-/// An address that can be one station's: not unspecified, loopback, multicast, reserved or
-/// broadcast.
-pub(crate) fn is_unicast(address: Ipv4Addr) -> bool {
-    let first = address.octets()[0];
-    first != 0 && first != 127 && first < 224
 }
 
 fn weighed(spec: ServerSpec, address: SocketAddr) -> Result<(), Refusal> {
@@ -785,5 +779,686 @@ impl<T> Slots<T> {
             .filter(|(_, slot)| slot.is_some())
             .map(|(id, _)| id)
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+    use std::time::Duration;
+
+    use control::Protocol;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const LIMITS: Limits = Limits {
+        services_max: 3,
+        servers_max: 8,
+    };
+
+    fn key(n: u8) -> ServiceKey {
+        ServiceKey {
+            protocol: Protocol::Tcp,
+            address: SocketAddr::from(([10, 0, 0, n], 80)),
+        }
+    }
+
+    fn address(n: u8) -> SocketAddr {
+        SocketAddr::from(([192, 168, 1, n], 80))
+    }
+
+    fn weight(weight: u32) -> ServerSpec {
+        ServerSpec {
+            mode: ForwardMode::Nat,
+            weight,
+        }
+    }
+
+    fn spec(scheduler: &str) -> ServiceSpec {
+        ServiceSpec {
+            scheduler: scheduler.into(),
+        }
+    }
+
+    fn add_service(n: u8) -> Change {
+        Change::AddService {
+            service: key(n),
+            spec: spec("rr"),
+        }
+    }
+
+    fn add_server(service: u8, server: u8) -> Change {
+        Change::AddServer {
+            service: key(service),
+            server: address(server),
+            spec: weight(1),
+        }
+    }
+
+    fn delete_server(service: u8, server: u8) -> Change {
+        Change::DeleteServer {
+            service: key(service),
+            server: address(server),
+        }
+    }
+
+    /// A model that reads one page, with service 1 and its servers 1 and 2.
+    fn counted() -> (Model, Arc<Page>) {
+        let page = Arc::new(Page::new(LIMITS.services_max, LIMITS.servers_max));
+        let mut model = Model::new(LIMITS).watching(vec![Arc::clone(&page)]);
+        model
+            .apply(&[add_service(1), add_server(1, 1), add_server(1, 2)])
+            .unwrap();
+        (model, page)
+    }
+
+    fn conns(model: &Model) -> (u64, Vec<u64>) {
+        let service = &model.services(None).unwrap()[0];
+        (
+            service.totals.conns,
+            service
+                .servers
+                .iter()
+                .map(|server| server.totals.conns)
+                .collect(),
+        )
+    }
+
+    #[test]
+    fn refusals_carry_lvss_errno_and_a_sentence() {
+        let at = |text: &str| text.parse::<SocketAddr>().unwrap();
+        let service = |address| ServiceKey {
+            protocol: Protocol::Udp,
+            address,
+        };
+        let add = |address: &str| Change::AddService {
+            service: service(at(address)),
+            spec: spec("rr"),
+        };
+        let server = |address: &str, w| Change::AddServer {
+            service: key(1),
+            server: at(address),
+            spec: weight(w),
+        };
+        for (change, errno, detail) in [
+            (
+                add_service(1),
+                Errno::Eexist,
+                "service tcp 10.0.0.1:80 exists already",
+            ),
+            (
+                Change::AddService {
+                    service: key(9),
+                    spec: spec("wlc"),
+                },
+                Errno::Enoent,
+                "no scheduler \"wlc\", known are rr, wrr",
+            ),
+            (
+                add("224.0.0.1:80"),
+                Errno::Einval,
+                "service address 224.0.0.1 is not unicast",
+            ),
+            (
+                add("0.0.0.0:80"),
+                Errno::Einval,
+                "service address 0.0.0.0 is not unicast",
+            ),
+            (
+                add("10.0.0.9:0"),
+                Errno::Einval,
+                "service 10.0.0.9:0 has port 0, 1 to 65535 is right",
+            ),
+            (
+                add("[2001:db8::1]:80"),
+                Errno::Eopnotsupp,
+                "[2001:db8::1]:80: IPv6 is not supported yet, use an IPv4 address",
+            ),
+            (
+                Change::EditService {
+                    service: key(9),
+                    spec: spec("rr"),
+                },
+                Errno::Esrch,
+                "no such service: tcp 10.0.0.9:80",
+            ),
+            (
+                Change::EditService {
+                    service: key(1),
+                    spec: spec(""),
+                },
+                Errno::Enoent,
+                "no scheduler \"\", known are rr, wrr",
+            ),
+            (
+                Change::DeleteService { service: key(9) },
+                Errno::Esrch,
+                "no such service: tcp 10.0.0.9:80",
+            ),
+            (
+                Change::Zero { only: Some(key(9)) },
+                Errno::Esrch,
+                "no such service: tcp 10.0.0.9:80",
+            ),
+            (
+                add_server(9, 1),
+                Errno::Esrch,
+                "no such service: tcp 10.0.0.9:80",
+            ),
+            (
+                add_server(1, 1),
+                Errno::Eexist,
+                "service tcp 10.0.0.1:80 has server 192.168.1.1:80 already",
+            ),
+            (
+                server("255.255.255.255:80", 1),
+                Errno::Einval,
+                "server address 255.255.255.255 is not unicast",
+            ),
+            (
+                server("192.168.1.9:0", 1),
+                Errno::Einval,
+                "server 192.168.1.9:0 has port 0, 1 to 65535 is right",
+            ),
+            (
+                server("192.168.1.1:80", 1 << 31),
+                Errno::Erange,
+                "weight 2147483648 of server 192.168.1.1:80 is too high, at most 2147483647 is right",
+            ),
+            (
+                delete_server(9, 1),
+                Errno::Esrch,
+                "no such service: tcp 10.0.0.9:80",
+            ),
+            (
+                delete_server(1, 9),
+                Errno::Enoent,
+                "service tcp 10.0.0.1:80 has no server 192.168.1.9:80",
+            ),
+            (
+                Change::EditServer {
+                    service: key(1),
+                    server: address(9),
+                    spec: weight(1),
+                },
+                Errno::Enoent,
+                "service tcp 10.0.0.1:80 has no server 192.168.1.9:80",
+            ),
+            (
+                Change::SetTimeouts {
+                    tcp: Some(2_678_401),
+                    tcp_fin: None,
+                    udp: None,
+                },
+                Errno::Einval,
+                "a timeout of 2678401 s is too long, at most 2678400 (31 days) is right",
+            ),
+        ] {
+            let (mut model, _page) = counted();
+            let refusal = model.apply(&[add_service(2), change.clone()]).unwrap_err();
+            assert_eq!(
+                (refusal.errno, refusal.detail.as_str(), refusal.step),
+                (errno, detail, Some(1)),
+                "{change:?}"
+            );
+            assert_eq!(model.services(None).unwrap().len(), 1, "all or nothing");
+        }
+    }
+
+    #[test]
+    fn full_tables_refuse() {
+        let (mut model, _page) = counted();
+        let refusal = model
+            .apply(&[add_service(2), add_service(3), add_service(4)])
+            .unwrap_err();
+        assert_eq!(
+            refusal.detail,
+            "all 3 services are in use; raise max_services"
+        );
+        let servers: Vec<Change> = (3..=9).map(|n| add_server(1, n)).collect();
+        let refusal = model.apply(&servers).unwrap_err();
+        assert_eq!((refusal.errno, refusal.step), (Errno::Enomem, Some(6)));
+        model.apply(&servers[..6]).unwrap();
+    }
+
+    #[test]
+    fn editing_to_the_same_scheduler_tells_the_workers_nothing() {
+        let (mut model, _page) = counted();
+        let edit = |name| Change::EditService {
+            service: key(1),
+            spec: spec(name),
+        };
+        assert_eq!(model.apply(&[edit("rr")]).unwrap(), []);
+        assert_eq!(
+            model.apply(&[edit("wrr")]).unwrap(),
+            [Update::EditService {
+                id: ServiceId(0),
+                scheduler: Kind::Wrr
+            }]
+        );
+    }
+
+    #[test]
+    fn zero_seconds_leave_a_timeout() {
+        let (mut model, _page) = counted();
+        model
+            .apply(&[Change::SetTimeouts {
+                tcp: Some(0),
+                tcp_fin: None,
+                udp: Some(60),
+            }])
+            .unwrap();
+        let seconds = [State::Established, State::FinWait, State::Udp]
+            .map(|state| model.timeouts().ms(state) / 1000);
+        assert_eq!(seconds, [900, 120, 60]);
+    }
+
+    #[test]
+    fn a_deleted_server_returns_with_its_id_and_counters() {
+        let (mut model, page) = counted();
+        page.servers[0].conns.add(5);
+        page.servers[1].conns.add(7);
+        assert_eq!(conns(&model), (12, vec![7, 5]));
+        model.apply(&[delete_server(1, 1)]).unwrap();
+        assert_eq!(
+            conns(&model),
+            (12, vec![7]),
+            "the service keeps what the server counted"
+        );
+        let updates = model.apply(&[add_server(1, 1)]).unwrap();
+        assert!(matches!(
+            updates[..],
+            [Update::AddServer {
+                id: ServerId(0),
+                ..
+            }]
+        ));
+        page.servers[0].conns.add(1);
+        assert_eq!(conns(&model), (13, vec![6, 7]), "and is the newest");
+    }
+
+    #[test]
+    fn in_a_service_made_anew_it_counts_from_zero() {
+        let (mut model, page) = counted();
+        page.servers[0].conns.add(5);
+        let updates = model
+            .apply(&[
+                Change::DeleteService { service: key(1) },
+                add_service(1),
+                add_server(1, 1),
+            ])
+            .unwrap();
+        assert!(matches!(
+            updates[2],
+            Update::AddServer {
+                id: ServerId(0),
+                ..
+            }
+        ));
+        assert_eq!(conns(&model), (0, vec![0]));
+    }
+
+    #[test]
+    fn zero_moves_the_zero_point_of_service_and_servers() {
+        let (mut model, page) = counted();
+        page.servers[0].conns.add(5);
+        model.estimate();
+        model
+            .apply(&[delete_server(1, 2), Change::Zero { only: Some(key(1)) }])
+            .unwrap();
+        assert_eq!(conns(&model), (0, vec![0]));
+        assert_eq!(
+            model.services(None).unwrap()[0].rates,
+            control::Rates::default()
+        );
+        page.servers[0].conns.add(2);
+        assert_eq!(conns(&model), (2, vec![2]));
+        assert!(
+            model
+                .apply(&[Change::Zero { only: None }, add_service(1)])
+                .is_err()
+        );
+        assert_eq!(
+            conns(&model),
+            (2, vec![2]),
+            "a refused batch zeroes nothing"
+        );
+    }
+
+    #[test]
+    fn the_trash_is_swept_as_lvs_does() {
+        let (mut model, page) = counted();
+        page.servers[0].conns.add(5);
+        model.apply(&[delete_server(1, 1)]).unwrap();
+        assert_eq!(model.sweep(60, |_| true), []);
+        assert_eq!(model.sweep(120, |_| false), [], "stamped");
+        assert_eq!(
+            model.sweep(180, |_| true),
+            [],
+            "in use again, the stamp goes"
+        );
+        assert_eq!(model.sweep(240, |_| false), []);
+        assert_eq!(model.sweep(300, |_| false), []);
+        assert_eq!(
+            model.sweep(360, |_| false),
+            [Update::ForgetServer { id: ServerId(0) }]
+        );
+        assert_eq!(model.sweep(420, |_| false), []);
+        // Another server under the same id starts at zero.
+        let updates = model.apply(&[add_server(1, 3)]).unwrap();
+        assert!(matches!(
+            updates[..],
+            [Update::AddServer {
+                id: ServerId(0),
+                ..
+            }]
+        ));
+        assert_eq!(conns(&model), (5, vec![0, 0]));
+    }
+
+    #[test]
+    fn rates_follow_the_pages() {
+        let (mut model, page) = counted();
+        page.servers[0].in_packets.add(1000);
+        page.servers[1].in_packets.add(3000);
+        model.estimate();
+        let service = &model.services(None).unwrap()[0];
+        let rates: Vec<u64> = service
+            .servers
+            .iter()
+            .map(|server| server.rates.in_pps)
+            .collect();
+        assert_eq!((service.rates.in_pps, rates), (500, vec![375, 125]));
+    }
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "guards against quadratic time")]
+    fn ten_thousand_changes_take_a_moment() {
+        let mut model = Model::new(Limits {
+            services_max: 10_000,
+            servers_max: 20_000,
+        });
+        let many = |change: fn(u16) -> Change| (0..10_000).map(change).collect::<Vec<_>>();
+        let service = |n: u16| ServiceKey {
+            protocol: Protocol::Udp,
+            address: SocketAddr::from(([10, 0, 0, 1], n + 1)),
+        };
+        let start = std::time::Instant::now();
+        let services: Vec<Change> = (0..10_000)
+            .map(|n| Change::AddService {
+                service: service(n),
+                spec: spec("rr"),
+            })
+            .collect();
+        model.apply(&services).unwrap();
+        model
+            .apply(&many(|n| Change::AddServer {
+                service: ServiceKey {
+                    protocol: Protocol::Udp,
+                    address: SocketAddr::from(([10, 0, 0, 1], 1)),
+                },
+                server: SocketAddr::from(([10, 1, 0, 1], n + 1)),
+                spec: weight(1),
+            }))
+            .unwrap();
+        let mut failing = many(|n| Change::DeleteServer {
+            service: ServiceKey {
+                protocol: Protocol::Udp,
+                address: SocketAddr::from(([10, 0, 0, 1], 1)),
+            },
+            server: SocketAddr::from(([10, 1, 0, 1], n + 1)),
+        });
+        failing.push(Change::Flush);
+        failing.push(Change::DeleteService {
+            service: service(0),
+        });
+        model.apply(&failing).unwrap_err();
+        assert_eq!(
+            model.services(Some(&service(0))).unwrap()[0].servers.len(),
+            10_000
+        );
+        model.apply(&failing[..10_001]).unwrap();
+        assert!(
+            start.elapsed() < Duration::from_secs(3),
+            "{:?}",
+            start.elapsed()
+        );
+    }
+
+    /// Services in order of birth, servers newest first.
+    type Naive = Vec<(ServiceKey, String, Vec<(SocketAddr, u32)>)>;
+
+    /// The same rules without ids, undo or limits; `None` when refused.
+    fn naive(state: &mut Naive, change: &Change) -> Option<()> {
+        let place =
+            |state: &Naive, key: &ServiceKey| state.iter().position(|service| service.0 == *key);
+        let known = |spec: &ServiceSpec| {
+            ["rr", "wrr"]
+                .contains(&spec.scheduler.as_str())
+                .then(|| spec.scheduler.clone())
+        };
+        match change {
+            Change::AddService { service, spec } => {
+                let scheduler = known(spec)?;
+                place(state, service).is_none().then_some(())?;
+                state.push((*service, scheduler, Vec::new()));
+            }
+            Change::EditService { service, spec } => {
+                let at = place(state, service)?;
+                state[at].1 = known(spec)?;
+            }
+            Change::DeleteService { service } => {
+                let at = place(state, service)?;
+                state.remove(at);
+            }
+            Change::Flush => state.clear(),
+            Change::AddServer {
+                service,
+                server,
+                spec,
+            } => {
+                let servers = &mut place(state, service).map(|at| &mut state[at])?.2;
+                servers
+                    .iter()
+                    .all(|other| other.0 != *server)
+                    .then_some(())?;
+                servers.insert(0, (*server, spec.weight));
+            }
+            Change::EditServer {
+                service,
+                server,
+                spec,
+            } => {
+                let servers = &mut place(state, service).map(|at| &mut state[at])?.2;
+                servers.iter_mut().find(|other| other.0 == *server)?.1 = spec.weight;
+            }
+            Change::DeleteServer { service, server } => {
+                let servers = &mut place(state, service).map(|at| &mut state[at])?.2;
+                let at = servers.iter().position(|other| other.0 == *server)?;
+                servers.remove(at);
+            }
+            Change::Zero { only } => {
+                only.is_none_or(|key| place(state, &key).is_some())
+                    .then_some(())?;
+            }
+            Change::SetTimeouts { .. } => {}
+        }
+        Some(())
+    }
+
+    fn shown(model: &Model) -> Naive {
+        let servers = |service: &control::Service| {
+            service
+                .servers
+                .iter()
+                .map(|server| (server.address, server.spec.weight))
+                .collect()
+        };
+        let services = model.services(None).unwrap();
+        services
+            .iter()
+            .map(|service| {
+                (
+                    service.key,
+                    service.spec.scheduler.clone(),
+                    servers(service),
+                )
+            })
+            .collect()
+    }
+
+    fn sorted(state: &Naive) -> Naive {
+        let mut state = state.clone();
+        state.sort_by_key(|service| service.0);
+        state
+    }
+
+    /// What a worker knows; it panics at an update that makes no sense.
+    #[derive(Default)]
+    struct Mirror {
+        services: HashMap<ServiceId, (ServiceKey, Kind, Vec<ServerId>)>,
+        servers: HashMap<ServerId, (SocketAddr, u32)>,
+        binned: HashSet<ServerId>,
+    }
+
+    impl Mirror {
+        fn apply(&mut self, update: &Update) {
+            match *update {
+                Update::AddService { id, key, scheduler } => {
+                    assert!(
+                        self.services
+                            .insert(id, (key, scheduler, Vec::new()))
+                            .is_none()
+                    );
+                }
+                Update::EditService { id, scheduler } => {
+                    self.services.get_mut(&id).unwrap().1 = scheduler
+                }
+                Update::DeleteService { id } => {
+                    self.binned.extend(self.services.remove(&id).unwrap().2)
+                }
+                Update::AddServer {
+                    service,
+                    id,
+                    address,
+                    weight,
+                    ..
+                } => {
+                    let old = self.servers.insert(id, (address, weight));
+                    assert_eq!(old.is_some(), self.binned.remove(&id));
+                    assert!(old.is_none_or(|old| old.0 == address));
+                    self.services.get_mut(&service).unwrap().2.insert(0, id);
+                }
+                Update::EditServer { id, weight, .. } => {
+                    self.servers.get_mut(&id).unwrap().1 = weight
+                }
+                Update::DeleteServer { id } => {
+                    assert!(self.binned.insert(id));
+                    let holders = self
+                        .services
+                        .values_mut()
+                        .filter(|service| service.2.contains(&id));
+                    assert_eq!(
+                        holders
+                            .map(|service| service.2.retain(|other| *other != id))
+                            .count(),
+                        1
+                    );
+                }
+                Update::ForgetServer { id } => {
+                    assert!(self.binned.remove(&id));
+                    self.servers.remove(&id).unwrap();
+                }
+                Update::SetTimeouts(_) => {}
+            }
+        }
+
+        fn shown(&self) -> Naive {
+            let servers = |ids: &[ServerId]| ids.iter().map(|id| self.servers[id]).collect();
+            let services = self.services.values();
+            sorted(
+                &services
+                    .map(|(key, kind, ids)| (*key, kind.name().to_owned(), servers(ids)))
+                    .collect(),
+            )
+        }
+    }
+
+    fn change() -> impl Strategy<Value = Change> {
+        let service = || (1u8..4).prop_map(key);
+        let server = || (1u8..5).prop_map(address);
+        let name =
+            || prop_oneof![6 => Just("rr"), 6 => Just("wrr"), 1 => Just("none")].prop_map(spec);
+        let weights = || (0u32..4).prop_map(weight);
+        prop_oneof![
+            5 => (service(), name()).prop_map(|(service, spec)| Change::AddService { service, spec }),
+            2 => (service(), name()).prop_map(|(service, spec)| Change::EditService { service, spec }),
+            2 => service().prop_map(|service| Change::DeleteService { service }),
+            1 => Just(Change::Flush),
+            9 => (service(), server(), weights())
+                .prop_map(|(service, server, spec)| Change::AddServer { service, server, spec }),
+            3 => (service(), server(), weights())
+                .prop_map(|(service, server, spec)| Change::EditServer { service, server, spec }),
+            4 => (service(), server()).prop_map(|(service, server)| Change::DeleteServer { service, server }),
+            1 => proptest::option::of(service()).prop_map(|only| Change::Zero { only }),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// Batches and sweeps in any order: the model shows what the naive one does, a refused batch
+        /// changes nothing, and the updates lead every worker to the same.
+        #[test]
+        fn agrees_with_a_naive_model(batches in vec((vec(change(), 1..5), any::<bool>()), 1..60)) {
+            let page = Arc::new(Page::new(3, 12));
+            let mut model = Model::new(Limits { services_max: 3, servers_max: 12 }).watching(vec![Arc::clone(&page)]);
+            let (mut reference, mut mirror, mut now_s) = (Naive::new(), Mirror::default(), 0);
+            for (batch, sweep) in batches {
+                let mut next = reference.clone();
+                let accepted = batch.iter().all(|change| naive(&mut next, change).is_some());
+                match model.apply(&batch) {
+                    Ok(updates) => {
+                        prop_assert!(accepted);
+                        reference = next;
+                        updates.iter().for_each(|update| mirror.apply(update));
+                    }
+                    Err(refusal) => prop_assert!(!accepted, "{refusal}"),
+                }
+                if sweep {
+                    now_s += 60;
+                    let updates = model.sweep(now_s, |id| id.0 % 4 == 0);
+                    updates.iter().for_each(|update| mirror.apply(update));
+                }
+                prop_assert_eq!(shown(&model), sorted(&reference));
+                prop_assert_eq!(mirror.shown(), sorted(&reference));
+            }
+        }
+
+        /// What the listing counts never runs backwards or below zero, whatever comes and goes.
+        #[test]
+        fn totals_never_wrap(batches in vec(vec(change(), 1..4), 1..40)) {
+            let page = Arc::new(Page::new(3, 12));
+            let mut model = Model::new(Limits { services_max: 3, servers_max: 12 }).watching(vec![Arc::clone(&page)]);
+            let mut counted = 0;
+            for batch in batches {
+                let before = model.services(None).unwrap();
+                if model.apply(&batch).is_err() {
+                    prop_assert_eq!(&model.services(None).unwrap(), &before);
+                }
+                for server in &page.servers {
+                    server.conns.add(1);
+                    counted += 1;
+                }
+                for service in model.services(None).unwrap() {
+                    prop_assert!(service.totals.conns <= counted);
+                    for server in service.servers {
+                        prop_assert!(server.totals.conns <= counted);
+                    }
+                }
+            }
+        }
     }
 }

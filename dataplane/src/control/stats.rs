@@ -257,7 +257,7 @@ mod tests {
         });
         assert_eq!(
             estimator.rates().cps,
-            13,
+            12,
             "100 in 2 s is 50 a second, a quarter of it 12.5"
         );
         estimator.clear();

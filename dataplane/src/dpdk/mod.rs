@@ -63,6 +63,14 @@ pub enum Error {
     },
 }
 
+/// The release that is loaded: `DPDK 22.11.11`.
+pub fn version() -> String {
+    // SAFETY: takes nothing; the answer is a static NUL-terminated string.
+    unsafe { CStr::from_ptr(ffi::rte_version()) }
+        .to_string_lossy()
+        .into_owned()
+}
+
 /// `text` for C, or the one reason why it cannot be.
 fn c_string(text: &str) -> Result<CString, String> {
     CString::new(text).map_err(|_| format!("{text:?} contains a zero byte"))

@@ -1,0 +1,285 @@
+//! Clients and real servers, played between two bursts on the worker's own core.
+//!
+//! What the director sends is checked, turned in place into the other side's answer, and comes
+//! back [`DELAY`] packets later, when neither the packet nor its connection is in the first
+//! cache. All of this happens while the cycle counter is not looked at.
+
+use std::collections::VecDeque;
+
+use anyhow::{Context, Result, bail};
+use control::Protocol;
+use zerocopy::IntoBytes;
+
+use super::measure::{Clock, Meter};
+use super::network::{self, CLIENT_SIDE, FRAME, SERVER_SIDE};
+use crate::cpu;
+use crate::director::Director;
+use crate::dpdk::{Mbuf, Mempool};
+use crate::packet::{BURST, Burst, Egress, Learned, Origin, PacketBuf, PortId};
+use crate::wire::arp::{self, Arp};
+use crate::wire::ethernet;
+use crate::wire::flow::{ETHERNET, tcp_flags};
+
+/// Packets that pass between a packet's leaving and its answer's coming back.
+const DELAY: usize = 1024;
+/// Mbufs that the generator and the director may hold together.
+pub(super) const MBUFS: u32 = 8191;
+
+const SYN: u8 = tcp_flags::SYN;
+const FIN: u8 = tcp_flags::FIN;
+const ACK: u8 = tcp_flags::ACK;
+
+/// What the clients do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Script {
+    /// Open flow after flow up to this number, once each.
+    Open(u32),
+    /// One packet and its answer on any of so many open flows, in random order.
+    Established(u32),
+    /// Whole TCP connections on so many flows, one after the other: SYN, SYN/ACK, ACK with data,
+    /// FIN/ACK, FIN/ACK, ACK.
+    Connections(u32),
+}
+
+impl Script {
+    /// Flags of the next packet on the connection after one with `flags` arrived at a server
+    /// (`at` the server side) or a client; `None` when the connection has nothing more to say.
+    fn answer(self, at: PortId, protocol: Protocol, flags: u8) -> Option<u8> {
+        let at_server = at == SERVER_SIDE;
+        if protocol == Protocol::Udp {
+            return at_server.then_some(0);
+        }
+        let whole = matches!(self, Self::Connections(_));
+        match (at_server, flags & (SYN | FIN)) {
+            (true, SYN) => Some(SYN | ACK),
+            (false, SYN) => Some(ACK),
+            (true, FIN) => Some(ACK),
+            (false, FIN) => Some(FIN | ACK),
+            (true, _) if whole => Some(FIN | ACK),
+            (true, _) if matches!(self, Self::Established(_)) => Some(ACK),
+            _ => None,
+        }
+    }
+}
+
+/// What the director sent since the generator last looked.
+#[derive(Debug)]
+struct Outbox {
+    pool: Mempool,
+    sent: Vec<(PortId, Mbuf, Origin)>,
+}
+
+impl Egress for Outbox {
+    type Buf = Mbuf;
+
+    #[inline(always)]
+    fn send(&mut self, to: PortId, packet: Mbuf, origin: Origin) {
+        self.sent.push((to, packet, origin));
+    }
+
+    fn make(&mut self, len: usize) -> Option<Mbuf> {
+        let mut packet = self.pool.alloc()?;
+        if !packet.resize(len) {
+            return None;
+        }
+        packet.bytes_mut().fill(0);
+        Some(packet)
+    }
+
+    fn share(&mut self, _learned: Learned) {}
+
+    fn steer(&mut self, _worker: usize, _from: PortId, _packet: Mbuf) {
+        unreachable!("there is one worker");
+    }
+}
+
+/// A director and the network around it.
+#[derive(Debug)]
+pub(super) struct Generator {
+    director: Director<Mbuf>,
+    clock: Clock,
+    protocol: Protocol,
+    outbox: Outbox,
+    /// On their way to the director, by the port they come in on.
+    coming: [VecDeque<Mbuf>; 2],
+    idle: Vec<Mbuf>,
+    script: Script,
+    /// The flow to open next.
+    next: u32,
+    random: u64,
+    /// Connections whose last packet arrived.
+    completed: u64,
+}
+
+impl Generator {
+    pub(super) fn new(
+        director: Director<Mbuf>,
+        clock: Clock,
+        protocol: Protocol,
+        pool: Mempool,
+    ) -> Result<Self> {
+        let mut generator = Self {
+            director,
+            clock,
+            protocol,
+            outbox: Outbox {
+                pool,
+                sent: Vec::with_capacity(MBUFS as usize),
+            },
+            coming: [(); 2].map(|()| VecDeque::with_capacity(2 * DELAY)),
+            idle: Vec::with_capacity(MBUFS as usize),
+            script: Script::Open(0),
+            next: 0,
+            random: 0x9e37_79b9_7f4a_7c15,
+            completed: 0,
+        };
+        for update in network::updates(protocol) {
+            generator.director.apply(&update, &mut generator.outbox);
+        }
+        generator.account();
+        generator.collect()?;
+        Ok(generator)
+    }
+
+    pub(super) fn director(&self) -> &Director<Mbuf> {
+        &self.director
+    }
+
+    /// Connections of which the client saw the last packet, since the start.
+    pub(super) fn completed(&self) -> u64 {
+        self.completed
+    }
+
+    /// What the clients do from now on. Packets under way are let run out first.
+    pub(super) fn play(&mut self, script: Script, meter: &mut Meter) -> Result<()> {
+        while self.coming.iter().any(|queue| !queue.is_empty()) {
+            self.pass(CLIENT_SIDE, meter)?;
+            self.pass(SERVER_SIDE, meter)?;
+        }
+        (self.script, self.next) = (script, 0);
+        Ok(())
+    }
+
+    /// Opens flows 0 to `flows`, and returns when the last packet of the last of them arrived.
+    pub(super) fn open(&mut self, flows: u32, meter: &mut Meter) -> Result<()> {
+        self.play(Script::Open(flows), meter)?;
+        while self.next < flows {
+            self.round(meter)?;
+        }
+        self.play(Script::Open(flows), meter)
+    }
+
+    /// One burst from the clients and, once replies have waited long enough, one from the servers.
+    pub(super) fn round(&mut self, meter: &mut Meter) -> Result<()> {
+        while self.coming[CLIENT_SIDE.index()].len() < DELAY + BURST && self.begin()? {}
+        self.pass(CLIENT_SIDE, meter)?;
+        if self.coming[SERVER_SIDE.index()].len() >= DELAY {
+            self.pass(SERVER_SIDE, meter)?;
+        }
+        Ok(())
+    }
+
+    /// Puts the next packet that a client sends of itself under way; `false` when all were sent.
+    fn begin(&mut self) -> Result<bool> {
+        let (flow, flags) = match self.script {
+            Script::Open(flows) if self.next >= flows => return Ok(false),
+            Script::Open(_) => (self.next, SYN),
+            Script::Established(flows) => (self.pick(flows), ACK),
+            Script::Connections(flows) => (self.next % flows, SYN),
+        };
+        self.next = self.next.wrapping_add(1);
+        let idle = self.idle.pop().or_else(|| self.outbox.pool.alloc());
+        let mut packet = idle.context("the mempool is exhausted: packets were lost")?;
+        if !packet.resize(FRAME) {
+            bail!("an mbuf has no room for {FRAME} bytes");
+        }
+        let frame = network::client_frame(self.protocol, flow, flags);
+        packet.bytes_mut().copy_from_slice(&frame);
+        self.coming[CLIENT_SIDE.index()].push_back(packet);
+        Ok(true)
+    }
+
+    /// Any number below `flows` (xorshift64).
+    fn pick(&mut self, flows: u32) -> u32 {
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        (((self.random >> 32) * u64::from(flows)) >> 32) as u32
+    }
+
+    /// Hands the director one burst as a worker does, and answers what it sends. Only the
+    /// director's part, the accounting and the timers included, is measured.
+    fn pass(&mut self, from: PortId, meter: &mut Meter) -> Result<()> {
+        let mut burst = Burst::new();
+        let coming = &mut self.coming[from.index()];
+        burst.extend(coming.drain(..coming.len().min(BURST)));
+        let packets = burst.len();
+
+        let begin = cpu::cycles();
+        let now = self.clock.instant(begin);
+        self.director
+            .process(now, from, &mut burst, &mut self.outbox);
+        self.director.tick(now, &mut self.outbox);
+        self.account();
+        meter.add(packets, cpu::cycles() - begin);
+
+        self.collect()
+    }
+
+    /// Counts the ends of what was sent, as the worker does when the port took it.
+    #[inline(always)]
+    fn account(&self) {
+        let page = self.director.page();
+        for (to, packet, origin) in &self.outbox.sent {
+            page.sent(*to, packet.bytes().len(), *origin);
+        }
+    }
+
+    /// Answers all that was sent.
+    fn collect(&mut self) -> Result<()> {
+        for (to, mut packet, _) in self.outbox.sent.drain(..) {
+            if packet.bytes().get(12..14) == Some(&ethernet::ARP.to_be_bytes()) {
+                if answer_arp(packet.bytes_mut()) {
+                    self.coming[to.index()].push_front(packet);
+                }
+                continue;
+            }
+            let flags = match network::arrived(packet.bytes(), to, self.protocol) {
+                Ok(flags) => flags,
+                Err(wrong) => bail!(
+                    "the director sent a packet and {wrong}: {:02x?}",
+                    packet.bytes()
+                ),
+            };
+            match self.script.answer(to, self.protocol, flags) {
+                Some(flags) => {
+                    if let Ok(frame) = packet.bytes_mut().try_into() {
+                        network::turn_round(frame, to, flags);
+                    }
+                    self.coming[to.index()].push_back(packet);
+                }
+                None => {
+                    self.completed += 1;
+                    self.idle.push(packet);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Turns a request for a server's Ethernet address into the answer; `false` when it is none.
+fn answer_arp(frame: &mut [u8]) -> bool {
+    let Some(request) = Arp::parse(&frame[ETHERNET..]) else {
+        return false;
+    };
+    // An announcement asks for the sender's own address.
+    if request.operation.get() != arp::REQUEST || request.sender == request.target {
+        return false;
+    }
+    let mac = network::server_mac(request.target);
+    frame[..6].copy_from_slice(&request.sender_mac);
+    frame[6..12].copy_from_slice(&mac);
+    frame[ETHERNET..ETHERNET + arp::LEN].copy_from_slice(request.answer(mac).as_bytes());
+    true
+}

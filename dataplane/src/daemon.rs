@@ -1,0 +1,304 @@
+//! The daemon around the director: configuration, EAL, ports, workers, control server, and the end.
+
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread::Scope;
+
+use anyhow::{Context, Result, bail};
+use crossbeam::channel::{Receiver, Sender, bounded};
+
+use crate::config::{Config, PortConf};
+use crate::control::server::Server;
+use crate::control::stats::{Machine, PortInfo};
+use crate::control::{Command, Control, MAILBOX_MAX, Worker as WorkerHandle};
+use crate::counters::Page;
+use crate::director::Director;
+use crate::dpdk::{
+    Eal, EalConfig, HEADROOM, Mempool, Port, PortConfig, RxQueue, TxQueue, register_worker,
+    socket_of,
+};
+use crate::net::Setup;
+use crate::steer::Steer;
+use crate::worker::{Clock, Links, Worker, links, mac_text};
+
+/// Ethernet header with one tag, in front of an IP packet.
+const L2_MAX: u16 = 18;
+
+/// Runs until SIGTERM or SIGINT.
+pub fn run(config: &Config) -> Result<()> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
+        signal_hook::flag::register(signal, Arc::clone(&stop)).context("taking over signals")?;
+    }
+    let mut server = Server::bind(&config.director.socket)?;
+    let eal = Eal::init(&eal_config(config))?;
+    let pools = pools(&eal, config)?;
+    let (ports, queues) = start_ports(&eal, config, &pools)?;
+    let result = serve(config, &mut server, &eal, &pools, ports, queues, &stop);
+    let in_use: u32 = pools.iter().map(Mempool::in_use).sum();
+    if in_use > 0 {
+        tracing::error!(in_use, "packet buffers were not returned");
+    }
+    tracing::info!("stopped");
+    result
+}
+
+/// Starts the workers, serves the socket until `stop`, and ends the workers.
+fn serve(
+    config: &Config,
+    server: &mut Server,
+    eal: &Eal,
+    pools: &[Mempool],
+    ports: Vec<Port>,
+    queues: Vec<Vec<(RxQueue, TxQueue)>>,
+    stop: &AtomicBool,
+) -> Result<()> {
+    let setup = config.setup(|port| ports[port.index()].mac());
+    let ended = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let workers = start_workers(scope, config, eal, pools, queues, &setup, &ended);
+        // Whatever happens from here on, the workers must be told to end or the scope waits for ever.
+        let result = workers.and_then(|workers| {
+            let mbufs = pools.to_vec();
+            let machine = move || machine(&ports, &mbufs);
+            let connections_max = u64::from(config.director.max_connections);
+            let mut control =
+                Control::new(config.director.limits(), workers, connections_max, machine);
+            control
+                .change(&config.changes)
+                .context("applying the services of the configuration")?;
+            announce_ready(config);
+            server
+                .run(&mut control, stop)
+                .context("serving the control socket")
+        });
+        ended.store(true, Relaxed);
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+        result
+    })
+}
+
+fn announce_ready(config: &Config) {
+    let (socket, workers) = (config.director.socket.display(), &config.director.workers);
+    tracing::info!(%socket, ?workers, "ready");
+    // Fails only when nobody asked to be notified in a way we can reach: nothing to do about it.
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+}
+
+fn eal_config(config: &Config) -> EalConfig {
+    let devices = |is_virtual| {
+        let of_kind = config
+            .ports
+            .iter()
+            .filter(move |port| port.is_virtual() == is_virtual);
+        of_kind.map(|port| port.device.clone()).collect::<Vec<_>>()
+    };
+    let (vdevs, devices) = (devices(true), devices(false));
+    EalConfig {
+        file_prefix: config.eal.file_prefix.clone(),
+        huge_pages: config.eal.huge_pages,
+        memory_mb: config.eal.memory_mb,
+        pci: !devices.is_empty(),
+        single_file_segments: config.eal.single_file_segments,
+        vdevs,
+        devices,
+        main_core: config.director.control_core,
+        extra: config.eal.extra.clone(),
+    }
+}
+
+/// One pool per worker, in the memory of its core's NUMA node.
+fn pools(eal: &Eal, config: &Config) -> Result<Vec<Mempool>> {
+    let mtu = config
+        .ports
+        .iter()
+        .map(|port| port.mtu)
+        .max()
+        .unwrap_or(1500);
+    let room = HEADROOM + L2_MAX + mtu.max(2048 - L2_MAX);
+    let cores = config.director.workers.iter().enumerate();
+    let make = |(i, core): (usize, &u16)| {
+        Mempool::new(
+            eal,
+            &format!("worker{i}"),
+            config.eal.mbufs,
+            room,
+            socket_of(*core),
+        )
+    };
+    Ok(cores.map(make).collect::<Result<_, _>>()?)
+}
+
+/// Starts every port with a queue pair for each worker; the queues are by worker, then by port.
+fn start_ports(
+    eal: &Eal,
+    config: &Config,
+    pools: &[Mempool],
+) -> Result<(Vec<Port>, Vec<Vec<(RxQueue, TxQueue)>>)> {
+    let mut queues: Vec<Vec<_>> = pools.iter().map(|_| Vec::new()).collect();
+    let mut ports = Vec::new();
+    for port in &config.ports {
+        let (port, rx, tx) = Port::start(eal, &port_config(port, pools.len())?, pools)?;
+        for (worker, pair) in queues.iter_mut().zip(rx.into_iter().zip(tx)) {
+            worker.push(pair);
+        }
+        tracing::info!(
+            port = port.name(),
+            device = port.device(),
+            mac = mac_text(port.mac()),
+            capabilities = port.capabilities(),
+            "port started"
+        );
+        ports.push(port);
+    }
+    Ok((ports, queues))
+}
+
+fn port_config(port: &PortConf, workers: usize) -> Result<PortConfig> {
+    Ok(PortConfig {
+        name: port.name.clone(),
+        device: port.device.clone(),
+        queues: u16::try_from(workers).context("more workers than a port can have queues")?,
+        rx_descriptors: port.rx_descriptors,
+        tx_descriptors: port.tx_descriptors,
+        mtu: port.mtu,
+        promiscuous: port.promiscuous,
+    })
+}
+
+fn machine(ports: &[Port], pools: &[Mempool]) -> Machine {
+    let info = |port: &Port| PortInfo {
+        name: port.name().to_owned(),
+        device: port.device().to_owned(),
+        mac: mac_text(port.mac()),
+        mtu: port.mtu(),
+        link_up: port.link_up(),
+    };
+    Machine {
+        ports: ports.iter().map(info).collect(),
+        mbufs_in_use: pools.iter().map(|pool| u64::from(pool.in_use())).sum(),
+    }
+}
+
+/// Everything that one worker's thread is started with.
+struct Start {
+    me: usize,
+    core: u16,
+    queues: Vec<(RxQueue, TxQueue)>,
+    links: Links,
+    mailbox: Receiver<Command>,
+    page: Arc<Page>,
+    /// Says whether the worker could be set up.
+    ready: Sender<Result<()>>,
+}
+
+fn start_workers<'s>(
+    scope: &'s Scope<'s, '_>,
+    config: &'s Config,
+    eal: &'s Eal,
+    pools: &'s [Mempool],
+    queues: Vec<Vec<(RxQueue, TxQueue)>>,
+    setup: &'s Setup,
+    ended: &'s AtomicBool,
+) -> Result<Vec<WorkerHandle>> {
+    let cores = &config.director.workers;
+    let clock = Clock::start();
+    let secret = [random(), random()];
+    let limits = config.director.limits();
+    let mut handles = Vec::new();
+    for (me, (queues, links)) in queues.into_iter().zip(links(cores.len())).enumerate() {
+        let core = cores[me];
+        let page = Arc::new(Page::new(limits.services_max, limits.servers_max));
+        let (sender, mailbox) = bounded(MAILBOX_MAX);
+        let (ready, is_ready) = bounded(1);
+        handles.push(WorkerHandle {
+            core,
+            page: Arc::clone(&page),
+            mailbox: sender,
+        });
+        let start = Start {
+            me,
+            core,
+            queues,
+            links,
+            mailbox,
+            page,
+            ready,
+        };
+        std::thread::Builder::new()
+            .name(format!("worker{me}"))
+            .spawn_scoped(scope, move || {
+                work(
+                    start,
+                    config,
+                    eal,
+                    &pools[me],
+                    setup.clone(),
+                    secret,
+                    clock,
+                    ended,
+                );
+            })
+            .with_context(|| format!("starting the worker on core {core}"))?;
+        match is_ready.recv() {
+            Ok(result) => result.with_context(|| format!("starting the worker on core {core}"))?,
+            Err(_) => bail!("the worker on core {core} ended while it was started"),
+        }
+    }
+    Ok(handles)
+}
+
+#[expect(
+    clippy::too_many_arguments,
+    reason = "one thread's whole world, given once"
+)]
+fn work(
+    start: Start,
+    config: &Config,
+    eal: &Eal,
+    pool: &Mempool,
+    setup: Setup,
+    secret: [u64; 2],
+    clock: Clock,
+    ended: &AtomicBool,
+) {
+    // Memory that the thread touches first lies at its own NUMA node: so pin before building.
+    let built = register_worker(eal, start.core)
+        .map_err(anyhow::Error::from)
+        .and_then(|thread| {
+            let steer = Steer::new(start.me, config.director.workers.len());
+            let connections = config.director.max_connections;
+            let director = Director::new(connections, secret, setup, steer, start.page)
+                .with_context(|| format!("memory for {connections} connections"))?;
+            Ok((thread, director))
+        });
+    match built {
+        Ok((thread, director)) => {
+            let names = config.ports.iter().map(|port| port.name.clone()).collect();
+            let (pool, idle) = (pool.clone(), config.director.idle);
+            let mut worker = Worker::new(
+                director,
+                start.queues,
+                pool,
+                start.links,
+                start.mailbox,
+                clock,
+                idle,
+                names,
+            );
+            let _ = start.ready.send(Ok(()));
+            worker.run(ended);
+            drop(worker);
+            drop(thread);
+        }
+        Err(error) => {
+            let _ = start.ready.send(Err(error));
+        }
+    }
+}
+
+/// A number that nobody outside can guess: the standard library's own hash-flood protection.
+fn random() -> u64 {
+    RandomState::new().build_hasher().finish()
+}
