@@ -94,7 +94,7 @@ pub fn run(config: &Config, frames: &[Frame]) -> io::Result<Outcome> {
     let mut director = Director::new(
         config.director.max_connections,
         SECRET,
-        setup(config),
+        config.setup(|port| [2, 0, 0, 0, 0, port.0]),
         Steer::new(0, 1),
         page.clone(),
     )?;
@@ -131,11 +131,6 @@ fn take(at: Instant, wire: &mut Wire, sent: &mut Vec<Frame>) {
         port,
         bytes: packet.bytes().to_vec(),
     }));
-}
-
-/// The interfaces, routes and neighbours of `config`, with the ports' addresses of a replay.
-pub fn setup(config: &Config) -> Setup {
-    config.setup(|port| [2, 0, 0, 0, 0, port.0])
 }
 
 /// Every counter that moved.
