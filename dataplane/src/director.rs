@@ -11,6 +11,8 @@
 )]
 mod frames; // packets for tests, built by code of their own
 #[cfg(test)]
+mod simulation; // random packets, changes and pauses
+#[cfg(test)]
 mod testbed; // a director with its networks and services, checked step by step
 #[cfg(test)]
 mod tests;

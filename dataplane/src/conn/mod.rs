@@ -2,6 +2,8 @@
 
 mod index; // from a flow to its connection
 pub mod state; // TCP and UDP states, transitions, timeouts
+#[cfg(test)]
+mod tests; // the table, its index and its timers against naive models
 mod timer; // when connections end
 
 use std::io;
