@@ -43,7 +43,8 @@ gone() {
     ! grep -q '^State:[[:space:]]*[^ZX]' "/proc/$1/status" 2>/dev/null
 }
 
-# in_lab NAME COMMAND…: in one of the lab's namespaces (client, dir, rs1, …).
+# in_lab NAME COMMAND…: in one of the lab's namespaces (client, dir, rs1, …). Not for the background:
+# $! would be a shell's; `ip netns exec` itself becomes the command.
 in_lab() {
     local name=$1
     shift

@@ -4,6 +4,9 @@
 //! [`Hello`]; the daemon answers with its own. Then each [`Request`] gets exactly one [`Reply`].
 //! Protocol types exist once, here; the daemon never sees command-line text.
 
+pub mod client;
+pub mod ipvsadm;
+
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr};
 

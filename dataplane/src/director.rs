@@ -3,6 +3,20 @@
 //! A director owns no NIC, no clock and no lock. All it ever does follows from [`Director::apply`],
 //! [`Director::process`] and [`Director::tick`], each with the time.
 
+#[cfg(test)]
+#[expect(
+    unreachable_pub,
+    clippy::cast_possible_truncation,
+    reason = "the system tests include it as a module of their own"
+)]
+mod frames; // packets for tests, built by code of their own
+#[cfg(test)]
+mod simulation; // random packets, changes and pauses
+#[cfg(test)]
+mod testbed; // a director with its networks and services, checked step by step
+#[cfg(test)]
+mod tests;
+
 use std::io;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -80,7 +94,7 @@ impl<P: PacketBuf> Director<P> {
         }
         Ok(Self {
             conns: Conns::new(connections_max, secret)?,
-            services: Services::default(),
+            services: Services::staggered(steer.me()),
             net: Net::new(setup),
             timeouts: Timeouts::default(),
             answers: RateLimit::default(),
@@ -246,8 +260,21 @@ impl<P: PacketBuf> Director<P> {
         if !hop.ready | (seen.ip_len > hop.mtu) | (hop.l2_len != seen.l3) {
             return None;
         }
+        self.count(seen, hit);
         self.deliver(now, seen, hit, packet);
         Some(hop_id)
+    }
+
+    /// Counts a packet of a connection for its server.
+    #[inline(always)]
+    fn count(&mut self, seen: &Seen, hit: Hit) {
+        let server = &self.page.servers[self.conns.get(hit).server().index()];
+        let (packets, bytes) = match hit.outbound() {
+            false => (&server.in_packets, &server.in_bytes),
+            true => (&server.out_packets, &server.out_bytes),
+        };
+        packets.add(1);
+        bytes.add(u64::from(seen.ip_len));
     }
 
     /// Tracks a packet of a connection and rewrites it, all but its Ethernet header.
@@ -258,13 +285,6 @@ impl<P: PacketBuf> Director<P> {
         conn.observe(now, outbound, seen.ip_len);
         let (to, deltas) = (conn.side(!outbound).reversed(), conn.deltas(outbound));
         let state = conn.state();
-        let server = &self.page.servers[conn.server().index()];
-        let (packets, bytes) = match outbound {
-            false => (&server.in_packets, &server.in_bytes),
-            true => (&server.out_packets, &server.out_bytes),
-        };
-        packets.add(1);
-        bytes.add(u64::from(seen.ip_len));
         let next = state.after(Event::of(seen.tcp_flags), outbound);
         if next != state {
             self.change_state(now, hit, next);
@@ -424,6 +444,9 @@ impl<P: PacketBuf> Director<P> {
         };
         self.fits(now, seen, hop, packet, out)
             .map_err(|reason| Denied(reason, service))?;
+        if available {
+            self.count(seen, hit);
+        }
         self.deliver(now, seen, hit, packet);
         Ok(Verdict::Forward(hop))
     }
@@ -439,14 +462,15 @@ impl<P: PacketBuf> Director<P> {
     ) -> Result<(), DropReason> {
         let mtu = self.net.hop(hop).mtu;
         let ip = ip_packet(packet, seen);
-        let source = *seen.flow.to().ip();
         if seen.ttl <= 1 {
+            let source = self.speaker(now, seen);
             self.answer(now, icmp::time_exceeded(ip, source), out);
             return Err(DropReason::TtlExpired);
         }
         if seen.ip_len > mtu {
             const DONT_FRAGMENT: u8 = 0x40;
             if ip[6] & DONT_FRAGMENT != 0 {
+                let source = self.speaker(now, seen);
                 self.answer(
                     now,
                     icmp::unreachable(ip, Unreachable::FragmentationNeeded(mtu), source),
@@ -456,6 +480,17 @@ impl<P: PacketBuf> Director<P> {
             return Err(DropReason::TooBig);
         }
         Ok(())
+    }
+
+    /// The address that an error about a packet comes from: where it was sent to, if that is ours, or
+    /// ours on the sender's side. Unspecified where we have none.
+    fn speaker(&mut self, now: Instant, seen: &Seen) -> Ipv4Addr {
+        let to = *seen.flow.to().ip();
+        if self.owns(to) {
+            return to;
+        }
+        let hop = self.net.hop_to(now, *seen.flow.from().ip());
+        hop.map_or(Ipv4Addr::UNSPECIFIED, |hop| self.net.source_for(hop))
     }
 
     /// A packet without a connection: it opens one, or its sender is told why not.

@@ -14,6 +14,8 @@ struct Service {
     key: Key,
     kind: Kind,
     scheduler: Box<dyn Scheduler>,
+    /// Picks to pass over before the first, see [`Services::staggered`].
+    stagger: usize,
     /// Oldest first.
     servers: Vec<Candidate>,
 }
@@ -39,9 +41,19 @@ pub struct Services {
     /// How many services each virtual address has.
     vips: HashMap<Ipv4Addr, u32>,
     generation: u16,
+    stagger: usize,
 }
 
 impl Services {
+    /// For worker `me`: its schedulers begin `me` picks later than the first worker's, so that few
+    /// connections over many workers still spread over the servers.
+    pub fn staggered(me: usize) -> Self {
+        Self {
+            stagger: me,
+            ..Self::default()
+        }
+    }
+
     /// The service that a packet of `flow` from a client asks for.
     pub fn matching(&self, flow: &Flow) -> Option<ServiceId> {
         self.by_key.get(&(flow.protocol, flow.to())).copied()
@@ -60,6 +72,10 @@ impl Services {
     /// The scheduler's choice for a new connection.
     pub fn pick(&mut self, service: ServiceId, flow: &Flow) -> Option<(ServerId, SocketAddrV4)> {
         let service = self.services.get_mut(service.index())?.as_mut()?;
+        let passed_over = std::mem::take(&mut service.stagger).checked_rem(service.servers.len());
+        for _ in 0..passed_over.unwrap_or(0) {
+            service.scheduler.pick(&service.servers, flow);
+        }
         let picked = service.scheduler.pick(&service.servers, flow)?;
         let id = service.servers[picked].id;
         Some((id, self.server(id)?.address))
@@ -85,6 +101,7 @@ impl Services {
                     key,
                     kind: scheduler,
                     scheduler: scheduler.bind(&[]),
+                    stagger: self.stagger,
                     servers: Vec::new(),
                 };
                 *slot(&mut self.services, id.index()) = Some(service);
@@ -94,10 +111,12 @@ impl Services {
                 return (*services == 1).then_some(*address.ip());
             }
             Update::EditService { id, scheduler } => {
+                let stagger = self.stagger;
                 let service = self.service_mut(id);
                 if service.kind != scheduler {
                     service.kind = scheduler;
                     service.scheduler = scheduler.bind(&service.servers);
+                    service.stagger = stagger;
                 }
             }
             Update::DeleteService { id } => self.delete_service(id),

@@ -2,6 +2,8 @@
 
 mod index; // from a flow to its connection
 pub mod state; // TCP and UDP states, transitions, timeouts
+#[cfg(test)]
+mod tests; // the table, its index and its timers against naive models
 mod timer; // when connections end
 
 use std::io;
@@ -344,8 +346,14 @@ impl Conns {
             if Self::expired(conn, now, timeouts) {
                 return Some(entry);
             }
-            let deadline = conn.last_seen().plus_ms(timeouts.ms(conn.state()));
-            self.timers.schedule(now, entry, deadline);
+            let last_seen = conn.last_seen();
+            if conn.state() == State::SynRecv {
+                // Asked again, still not answered: it stays among the first to go.
+                self.timers.queue_half_open(last_seen, entry);
+            } else {
+                let deadline = last_seen.plus_ms(timeouts.ms(conn.state()));
+                self.timers.schedule(now, entry, deadline);
+            }
         }
         None
     }

@@ -144,6 +144,6 @@ impl Timers {
         }
         let oldest = self.oldest_half_open()?;
         let age = present.wrapping_sub(self.links[oldest as usize].list) & TIME_MASK;
-        (age > half_open_ms >> SLOT_SHIFT).then_some(oldest)
+        (age > half_open_ms.div_ceil(1 << SLOT_SHIFT)).then_some(oldest)
     }
 }

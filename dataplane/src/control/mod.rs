@@ -141,16 +141,20 @@ impl Control {
         Some(confirmations)
     }
 
+    /// [`Control::change`], with a line in the log for each step or for what was refused.
     fn audited(&mut self, changes: &[Change], peer: &Peer) -> Reply {
-        let outcome = self.change(changes);
-        let refused = outcome
-            .as_ref()
-            .err()
-            .map(|refusal| refusal.detail.as_str());
-        for change in changes {
-            tracing::info!(target: "audit", %peer, refused, "{}", describe(change));
+        if let Err(refusal) = self.change(changes) {
+            let change = refusal
+                .step
+                .and_then(|step| changes.get(step))
+                .map(describe);
+            tracing::warn!(target: "audit", %peer, change, steps = changes.len(), "refused: {refusal}");
+            return Reply::Refused(refusal);
         }
-        outcome.map_or_else(Reply::Refused, |()| Reply::Done)
+        for change in changes {
+            tracing::info!(target: "audit", %peer, "{}", describe(change));
+        }
+        Reply::Done
     }
 
     /// Walks the workers one after the other: a reply holds connections of one.
@@ -503,7 +507,7 @@ mod tests {
         let page = Arc::clone(&a.page);
         page.port(PortId(0)).rx.add(3);
         page.port(PortId(0)).consumed.add(1);
-        Page::drop(&page, PortId(0), DropReason::NoRoute);
+        page.count_drop(PortId(0), DropReason::NoRoute);
         let machine = || Machine {
             ports: vec![stats::PortInfo {
                 name: "lan".into(),

@@ -2,7 +2,7 @@
 //! hands out ids, and keeps what outlives a server: the trash, zero points, rates.
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use control::{Change, Errno, ForwardMode, Refusal, ServerSpec, ServiceKey, ServiceSpec, Totals};
@@ -11,6 +11,7 @@ use super::stats::{self, Estimator, minus, plus};
 use crate::conn::Timeouts;
 use crate::conn::state::State;
 use crate::counters::Page;
+use crate::net::is_station;
 use crate::sched::Kind;
 use crate::update::{ServerId, ServiceId, Update};
 
@@ -158,7 +159,7 @@ impl Model {
             Change::AddService { service, spec } => self.add_service(*service, spec, done),
             Change::EditService { service, spec } => self.edit_service(*service, spec, done),
             Change::DeleteService { service } => {
-                let id = self.find(service, "no such service")?;
+                let id = self.find(service)?;
                 self.delete_service(id, done);
                 Ok(())
             }
@@ -180,7 +181,7 @@ impl Model {
             } => self.edit_server(service, *server, *spec, done),
             Change::DeleteServer { service, server } => self.delete_server(service, *server, done),
             Change::Zero { only: Some(key) } => {
-                let id = self.find(key, "no such service")?;
+                let id = self.find(key)?;
                 self.zero(id, done);
                 Ok(())
             }
@@ -244,7 +245,7 @@ impl Model {
         spec: &ServiceSpec,
         done: &mut Transaction,
     ) -> Result<(), Refusal> {
-        let id = self.find(&key, "no such service")?;
+        let id = self.find(&key)?;
         let scheduler = scheduler(spec)?;
         let head = self.head(id);
         // The same scheduler keeps its cursor.
@@ -273,7 +274,7 @@ impl Model {
         spec: ServerSpec,
         done: &mut Transaction,
     ) -> Result<(), Refusal> {
-        let service = self.find(key, "no such service")?;
+        let service = self.find(key)?;
         supported(address)?;
         weighed(spec, address)?;
         let known = self.by_address.get(&(*key, address)).copied();
@@ -382,7 +383,7 @@ impl Model {
         spec: ServerSpec,
         done: &mut Transaction,
     ) -> Result<(), Refusal> {
-        self.find(key, "no such service")?;
+        self.find(key)?;
         weighed(spec, address)?;
         let (id, ..) = self.find_server(key, address)?;
         let server = self.servers.get_mut(id.0);
@@ -402,7 +403,7 @@ impl Model {
         address: SocketAddr,
         done: &mut Transaction,
     ) -> Result<(), Refusal> {
-        self.find(key, "no such service")?;
+        self.find(key)?;
         let (id, service, age) = self.find_server(key, address)?;
         let joined = self.servers.get(id.0).joined;
         let contributed = minus(stats::counted(&self.pages, id), joined);
@@ -553,7 +554,7 @@ impl Model {
     /// All services sorted by key, or the one named.
     pub fn services(&self, only: Option<&ServiceKey>) -> Result<Vec<control::Service>, Refusal> {
         let mut chosen: Vec<&Service> = match only {
-            Some(key) => vec![self.services.get(self.find(key, "no such service")?.0)],
+            Some(key) => vec![self.services.get(self.find(key)?.0)],
             None => self.services.slots.iter().flatten().collect(),
         };
         chosen.sort_unstable_by_key(|service| service.key);
@@ -610,8 +611,8 @@ impl Model {
         &mut self.services.get_mut(id.0).head
     }
 
-    fn find(&self, key: &ServiceKey, otherwise: &str) -> Result<ServiceId, Refusal> {
-        let missing = || refuse(Errno::Esrch, format!("{otherwise}: {}", name(key)));
+    fn find(&self, key: &ServiceKey) -> Result<ServiceId, Refusal> {
+        let missing = || refuse(Errno::Esrch, format!("no such service: {}", name(key)));
         self.by_key.get(key).copied().ok_or_else(missing)
     }
 
@@ -686,7 +687,7 @@ fn supported(address: SocketAddr) -> Result<(), Refusal> {
 
 fn usable(address: SocketAddr, whose: &str) -> Result<(), Refusal> {
     match address {
-        SocketAddr::V4(v4) if !is_unicast(*v4.ip()) => Err(refuse(
+        SocketAddr::V4(v4) if !is_station(*v4.ip()) => Err(refuse(
             Errno::Einval,
             format!("{whose} address {} is not unicast", v4.ip()),
         )),
@@ -696,13 +697,6 @@ fn usable(address: SocketAddr, whose: &str) -> Result<(), Refusal> {
         )),
         _ => Ok(()),
     }
-}
-
-/// An address that can be one station's: not unspecified, loopback, multicast, reserved or
-/// broadcast.
-pub(crate) fn is_unicast(address: Ipv4Addr) -> bool {
-    let first = address.octets()[0];
-    first != 0 && first != 127 && first < 224
 }
 
 fn weighed(spec: ServerSpec, address: SocketAddr) -> Result<(), Refusal> {

@@ -749,22 +749,11 @@ mod tests {
 
     #[test]
     fn half_a_request_times_out() {
-        let (ours, _theirs) = Stream::pair().unwrap();
-        ours.set_nonblocking(true).unwrap();
-        let peer = Peer {
+        let (mut client, mut theirs) = greeted(Peer {
             uid: 0,
             gid: 0,
-            pid: 0,
-        };
-        let mut client = Client::new(UnixStream::from_std(ours), peer, Duration::ZERO);
-        assert!(matches!(
-            client.turn(&mut Counting(0), Duration::from_secs(1)),
-            Next::Wait
-        ));
-        assert_eq!(client.deadline, Some(REQUEST_TIMEOUT), "no hello yet");
-        let mut theirs = _theirs;
-        send(&mut theirs, &hello()).unwrap();
-        client.turn(&mut Counting(0), Duration::from_secs(2));
+            pid: 1,
+        });
         assert_eq!(
             client.deadline, None,
             "a client between requests may wait for ever"
@@ -773,11 +762,60 @@ mod tests {
         client.turn(&mut Counting(0), Duration::from_secs(3));
         theirs.write_all(b"\0").unwrap();
         client.turn(&mut Counting(0), Duration::from_secs(9));
-        assert_eq!(
-            client.deadline,
-            Some(Duration::from_secs(3) + REQUEST_TIMEOUT),
-            "trickling gains no time"
-        );
+        let deadline = Duration::from_secs(3) + REQUEST_TIMEOUT;
+        assert_eq!(client.deadline, Some(deadline), "trickling gains no time");
+    }
+
+    #[test]
+    fn who_does_not_greet_in_time_is_left() {
+        let dir = TempDir::new().unwrap();
+        let mut server = Server::bind(&dir.path().join("s")).unwrap();
+        let mut silent = Stream::connect(dir.path().join("s")).unwrap();
+        server.accept(Duration::ZERO);
+        server.serve(&mut Counting(0), REQUEST_TIMEOUT - Duration::from_millis(1));
+        assert!(server.clients[0].is_some());
+        server.serve(&mut Counting(0), REQUEST_TIMEOUT);
+        assert!(server.clients[0].is_none());
+        assert_closed(&mut silent);
+    }
+
+    /// A greeted client with `peer`'s credentials, and the other end.
+    fn greeted(peer: Peer) -> (Client, Stream) {
+        let (ours, mut theirs) = Stream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let mut client = Client::new(UnixStream::from_std(ours), peer, Duration::ZERO);
+        send(&mut theirs, &hello()).unwrap();
+        client.turn(&mut Counting(0), Duration::ZERO);
+        assert_eq!(receive::<Hello>(&mut theirs).unwrap(), hello());
+        (client, theirs)
+    }
+
+    #[test]
+    fn strangers_may_look_but_not_change() {
+        let (daemon, group) = (geteuid().as_raw(), getegid().as_raw());
+        let stranger = 4_000_000_000;
+        for (uid, gid, allowed) in [
+            (0, stranger, true),
+            (daemon, stranger, true),
+            (stranger, group, true),
+            (stranger, stranger, false),
+        ] {
+            let (mut client, mut theirs) = greeted(Peer { uid, gid, pid: 1 });
+            send(&mut theirs, &Request::Change(Vec::new())).unwrap();
+            send(&mut theirs, &Request::Timeouts).unwrap();
+            client.turn(&mut Counting(0), Duration::ZERO);
+            match receive(&mut theirs).unwrap() {
+                Reply::Done => assert!(allowed, "{uid} {gid}"),
+                Reply::Refused(refusal) => {
+                    assert!(!allowed && refusal.errno == Errno::Eperm, "{uid} {gid}")
+                }
+                other => panic!("{other:?}"),
+            }
+            assert!(matches!(
+                receive(&mut theirs).unwrap(),
+                Reply::Timeouts { .. }
+            ));
+        }
     }
 
     #[test]

@@ -66,7 +66,7 @@ impl Eal {
         let log = CapturedLog::begin();
         let initialised = call_init(arguments);
         let log = log.map(CapturedLog::end).unwrap_or_default();
-        initialised.map_err(|reason| Error::Eal(join(&reason, &log)))?;
+        initialised.map_err(|reason| blame(config, &reason, &log))?;
         let eal = Self {
             hold: Arc::new(Hold::new()),
         };
@@ -307,6 +307,16 @@ pub(super) fn find_port(name: &str) -> Option<u16> {
     let mut port = 0;
     // SAFETY: wants a NUL-terminated name and room for one u16; both are ours.
     (unsafe { ffi::rte_eth_dev_get_port_by_name(name.as_ptr(), &mut port) } == 0).then_some(port)
+}
+
+/// The error of an EAL that did not start: of the device that its log names, or of its own.
+fn blame(config: &EalConfig, reason: &str, log: &[String]) -> Error {
+    let reason = join(reason, log);
+    let named = |device: &&String| log.iter().any(|line| line.contains(device_name(device)));
+    match config.vdevs.iter().chain(&config.devices).find(named) {
+        Some(device) => device_error(device, reason),
+        None => Error::Eal(reason),
+    }
 }
 
 fn join(reason: &str, log: &[String]) -> String {

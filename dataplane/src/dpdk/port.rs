@@ -12,6 +12,8 @@ use crate::packet::BURST;
 
 /// Ethernet header and two VLAN tags.
 const L2_MAX: u32 = 14 + 2 * 4;
+/// Ethernet header and frame check sequence.
+const L2_DEFAULT: u32 = 14 + 4;
 /// MTU that DPDK assumes before anybody sets one.
 const MTU_DEFAULT: u16 = 1500;
 
@@ -155,8 +157,9 @@ impl Port {
 #[derive(Debug)]
 pub(super) struct Started {
     id: u16,
-    /// Queues that are set up, so that they can be drained.
     queues: u16,
+    /// Whether DPDK was asked for more than its limits: only then there is something to undo.
+    configured: bool,
     running: bool,
     /// The rx queues allocate from these: they outlive the port.
     pools: Vec<Mempool>,
@@ -198,11 +201,13 @@ impl Drop for Started {
         if self.running {
             self.drain();
         }
-        // SAFETY: wants a valid port that no thread polls: the last handle and queue are gone. A
-        // port that never ran may be stopped too.
-        unsafe {
-            ffi::rte_eth_dev_stop(self.id);
-            ffi::rte_eth_dev_close(self.id);
+        if self.configured {
+            // SAFETY: wants a valid port that no thread polls: the last handle and queue are
+            // gone. A port that never ran may be stopped too.
+            unsafe {
+                ffi::rte_eth_dev_stop(self.id);
+                ffi::rte_eth_dev_close(self.id);
+            }
         }
         self.hold.books().ports.retain(|&id| id != self.id);
     }
@@ -230,6 +235,7 @@ impl<'a> Configuring<'a> {
         let started = Started {
             id,
             queues: 0,
+            configured: false,
             running: false,
             pools,
             hold,
@@ -266,8 +272,7 @@ impl<'a> Configuring<'a> {
             )));
         }
         let mtu = config.mtu;
-        let longest = u16::try_from(info.max_rx_pktlen.saturating_sub(14)).unwrap_or(u16::MAX);
-        let mtu_max = info.max_mtu.min(longest);
+        let mtu_max = mtu_max(info);
         if mtu < info.min_mtu || mtu > mtu_max {
             let mtu_min = info.min_mtu;
             return Err(config.refuse(format!("MTU {mtu}: it offers {mtu_min} to {mtu_max}")));
@@ -291,6 +296,7 @@ impl<'a> Configuring<'a> {
     /// mbuf a queue sends to be of one pool, and steering mixes them.
     fn configure(&mut self) -> Result<(), Error> {
         let (config, id) = (self.config, self.started.id);
+        self.started.configured = true;
         let mut conf = Box::<ffi::rte_eth_conf>::default();
         conf.rxmode.mtu = u32::from(config.mtu);
         let rss = self.info.flow_type_rss_offloads & ffi::DIRECTOR_RSS_L3_L4;
@@ -340,7 +346,10 @@ impl<'a> Configuring<'a> {
                 let pool = pool.as_ptr();
                 ffi::rte_eth_rx_queue_setup(id, queue, descriptors, socket, &rx_conf, pool)
             };
-            config.check(code, &format!("setting up rx queue {queue}"))?;
+            // Some drivers take mbufs right here: AF_XDP 2048 a queue, and says only "invalid".
+            let free = pool.mbufs().saturating_sub(pool.in_use());
+            let doing = format!("setting up rx queue {queue} with {free} free mbufs");
+            config.check(code, &doing)?;
             // SAFETY: as above, without a pool.
             let code = unsafe {
                 let descriptors = self.tx_descriptors;
@@ -384,6 +393,16 @@ impl<'a> Configuring<'a> {
         self.config.check(code, "reading its address")?;
         Ok(address.addr_bytes)
     }
+}
+
+/// The largest MTU, counted as DPDK does: a driver that names none may limit the frame instead.
+fn mtu_max(info: &ffi::rte_eth_dev_info) -> u16 {
+    let header = match info.max_mtu {
+        u16::MAX => L2_DEFAULT,
+        max_mtu => info.max_rx_pktlen.saturating_sub(u32::from(max_mtu)),
+    };
+    let longest = info.max_rx_pktlen.saturating_sub(header);
+    info.max_mtu.min(u16::try_from(longest).unwrap_or(u16::MAX))
 }
 
 /// The port of a device string or of a PCI address, with or without its domain.

@@ -94,6 +94,10 @@ impl Egress for Out {
     fn share(&mut self, learned: Learned) {
         self.shared.push(learned);
     }
+
+    fn steer(&mut self, _: usize, _: PortId, _: HeapBuf) {
+        unreachable!("one worker");
+    }
 }
 
 struct Bed {

@@ -1,0 +1,200 @@
+//! From ipvsadm's words to the control protocol, and what the director cannot do yet.
+
+use std::net::SocketAddr;
+
+use super::Failure;
+use super::args::{Command, Forward, Netmask, Opt, Parsed, Service};
+use super::names::Transport;
+use crate::{Change, Cursor, Errno, ForwardMode, Protocol, Request};
+use crate::{ServerSpec, ServiceKey, ServiceSpec};
+
+/// Something that LVS can do and this director cannot.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0} not supported by this director yet")]
+pub struct Unsupported(pub &'static str);
+
+/// The request that a command line stands for.
+///
+/// [`Command::Restore`], [`Command::Help`] and [`Command::Version`] ask nothing by themselves:
+/// they give `None`.
+pub fn supported(parsed: &Parsed) -> Result<Option<Request>, Unsupported> {
+    let changed = |change| Ok(Some(Request::Change(vec![change])));
+    match parsed.command {
+        Command::AddService => changed(Change::AddService {
+            service: service(parsed)?,
+            spec: service_spec(parsed)?,
+        }),
+        Command::EditService => changed(Change::EditService {
+            service: service(parsed)?,
+            spec: service_spec(parsed)?,
+        }),
+        Command::DeleteService => changed(Change::DeleteService {
+            service: service(parsed)?,
+        }),
+        Command::Flush => changed(Change::Flush),
+        Command::AddServer => changed(Change::AddServer {
+            service: service(parsed)?,
+            server: server(parsed)?,
+            spec: server_spec(parsed)?,
+        }),
+        Command::EditServer => changed(Change::EditServer {
+            service: service(parsed)?,
+            server: server(parsed)?,
+            spec: server_spec(parsed)?,
+        }),
+        Command::DeleteServer => changed(Change::DeleteServer {
+            service: service(parsed)?,
+            server: server(parsed)?,
+        }),
+        Command::Zero => changed(Change::Zero {
+            only: only(parsed)?,
+        }),
+        Command::Set => {
+            let [tcp, tcp_fin, udp] = parsed.timeouts.map(|value| (value != 0).then_some(value));
+            changed(Change::SetTimeouts { tcp, tcp_fin, udp })
+        }
+        Command::List => list(parsed).map(Some),
+        Command::Save => Ok(Some(Request::Services { only: None })),
+        Command::StartDaemon | Command::StopDaemon => Err(Unsupported(
+            "connection synchronisation (--start-daemon, --stop-daemon) is",
+        )),
+        Command::Restore | Command::Help | Command::Version => Ok(None),
+    }
+}
+
+fn list(parsed: &Parsed) -> Result<Request, Unsupported> {
+    if parsed.has(Opt::Connection) {
+        return Ok(Request::Connections {
+            cursor: Cursor::default(),
+        });
+    }
+    if parsed.has(Opt::Timeout) {
+        return Ok(Request::Timeouts);
+    }
+    if parsed.has(Opt::Daemon) {
+        return Err(Unsupported("connection synchronisation (--daemon) is"));
+    }
+    Ok(Request::Services {
+        only: only(parsed)?,
+    })
+}
+
+fn only(parsed: &Parsed) -> Result<Option<ServiceKey>, Unsupported> {
+    parsed
+        .service
+        .is_some()
+        .then(|| service(parsed))
+        .transpose()
+}
+
+fn service(parsed: &Parsed) -> Result<ServiceKey, Unsupported> {
+    let (transport, address) = match parsed.service {
+        Some(Service::Address { transport, address }) => (transport, address),
+        Some(Service::Mark { .. }) | None => {
+            return Err(Unsupported("firewall-mark services (-f) are"));
+        }
+    };
+    let protocol = match transport {
+        Transport::Tcp => Protocol::Tcp,
+        Transport::Udp => Protocol::Udp,
+        Transport::Sctp => return Err(Unsupported("SCTP services (--sctp-service) are")),
+    };
+    if address.is_ipv6() {
+        return Err(Unsupported("IPv6 services are"));
+    }
+    Ok(ServiceKey { protocol, address })
+}
+
+fn service_spec(parsed: &Parsed) -> Result<ServiceSpec, Unsupported> {
+    if parsed.persistent.is_some() {
+        return Err(Unsupported("persistence (-p) is"));
+    }
+    if !matches!(
+        parsed.netmask,
+        None | Some(Netmask::V4(std::net::Ipv4Addr::BROADCAST))
+    ) {
+        return Err(Unsupported("persistence by network (-M) is"));
+    }
+    if parsed.engine.is_some() {
+        return Err(Unsupported("persistence by an engine (--pe) is"));
+    }
+    if parsed.has(Opt::OnePacket) {
+        return Err(Unsupported("one-packet scheduling (-o) is"));
+    }
+    if parsed.scheduler_flags != 0 {
+        return Err(Unsupported("scheduler flags (-b) are"));
+    }
+    Ok(ServiceSpec {
+        scheduler: parsed.scheduler.clone(),
+    })
+}
+
+fn server(parsed: &Parsed) -> Result<SocketAddr, Unsupported> {
+    match parsed.server {
+        Some(server) if server.is_ipv4() => Ok(server),
+        _ => Err(Unsupported("IPv6 servers are")),
+    }
+}
+
+fn server_spec(parsed: &Parsed) -> Result<ServerSpec, Unsupported> {
+    let mode = match parsed.forward {
+        Forward::Nat => ForwardMode::Nat,
+        Forward::Direct if parsed.has(Opt::Forward) => {
+            return Err(Unsupported("forwarding method -g (direct routing) is"));
+        }
+        Forward::Direct => {
+            return Err(Unsupported(
+                "forwarding method -g (direct routing, the default; -m means NAT) is",
+            ));
+        }
+        Forward::Tunnel => return Err(Unsupported("forwarding method -i (tunnel) is")),
+    };
+    if parsed.upper != 0 || parsed.lower != 0 {
+        return Err(Unsupported("connection thresholds (-x, -y) are"));
+    }
+    Ok(ServerSpec {
+        mode,
+        weight: parsed.weight,
+    })
+}
+
+/// What ipvsadm says when `change` was refused.
+pub fn refusal(change: &Change, errno: Errno, detail: &str) -> Failure {
+    use Change::{
+        AddServer, AddService, DeleteServer, DeleteService, EditServer, EditService, Zero,
+    };
+    let text = match (change, errno) {
+        (AddService { .. }, Errno::Eexist) => "Service already exists",
+        (AddService { .. } | EditService { .. }, Errno::Enoent) => {
+            "Scheduler or persistence engine not found"
+        }
+        (EditService { .. } | DeleteService { .. } | Zero { .. }, Errno::Esrch) => {
+            "No such service"
+        }
+        (AddServer { .. } | EditServer { .. } | DeleteServer { .. }, Errno::Esrch) => {
+            "Service not defined"
+        }
+        (AddServer { .. }, Errno::Eexist) => "Destination already exists",
+        (EditServer { .. } | DeleteServer { .. }, Errno::Enoent) => "No such destination",
+        (_, errno) => return Failure::refused(general(errno, detail)),
+    };
+    Failure::refused(text)
+}
+
+/// What ipvsadm says of an errno, whatever was asked.
+pub fn general(errno: Errno, detail: &str) -> &str {
+    match errno {
+        Errno::Eperm => "Permission denied (you must be root)",
+        Errno::Einval => {
+            "Invalid operation.  Possibly wrong module version, address not unicast, ..."
+        }
+        Errno::Enomem => "Memory allocation problem",
+        Errno::Eopnotsupp => "Operation not supported with IPv6",
+        Errno::Erange => "Numerical result out of range",
+        Errno::Eexist => "File exists",
+        Errno::Enoent => "No such file or directory",
+        Errno::Esrch => "No such process",
+        // The kernel never says these; the director knows what it means.
+        Errno::Eproto | Errno::Eagain => detail,
+    }
+}

@@ -1,0 +1,426 @@
+//! Replies as ipvsadm's tables, byte for byte.
+
+use std::cmp::Ordering;
+use std::fmt::Write;
+use std::net::{IpAddr, SocketAddr};
+
+use super::args::{Opt, Parsed};
+use super::names::{Names, Transport};
+use crate::{Connection, ForwardMode, Protocol, Server, Service};
+
+/// Names longer than these are cut in the table.
+const SERVICE_NAME_MAX: usize = 33;
+const SERVER_NAME_MAX: usize = 28;
+
+/// Which columns a listing has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    Plain,
+    Stats,
+    Rate,
+    Thresholds,
+    PersistentConn,
+    TunInfo,
+}
+
+/// How a listing is printed.
+#[derive(Clone, Copy)]
+pub struct Style<'a> {
+    pub format: Format,
+    /// Whole numbers instead of K, M, G and T.
+    pub exact: bool,
+    /// As LVS would have them sorted; else in the director's order.
+    pub sorted: bool,
+    /// `None` prints numbers.
+    pub names: Option<&'a dyn Names>,
+}
+
+impl std::fmt::Debug for Style<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Style")
+            .field("format", &self.format)
+            .field("exact", &self.exact)
+            .field("sorted", &self.sorted)
+            .field("numeric", &self.names.is_none())
+            .finish()
+    }
+}
+
+impl<'a> Style<'a> {
+    /// What a command line asks for.
+    pub fn of(parsed: &Parsed, names: &'a dyn Names) -> Self {
+        let formats = [
+            (Opt::Stats, Format::Stats),
+            (Opt::Rate, Format::Rate),
+            (Opt::Thresholds, Format::Thresholds),
+            (Opt::PersistentConn, Format::PersistentConn),
+            (Opt::TunInfo, Format::TunInfo),
+        ];
+        let format = formats.iter().find(|(opt, _)| parsed.has(*opt));
+        Self {
+            format: format.map_or(Format::Plain, |(_, format)| *format),
+            exact: parsed.has(Opt::Exact),
+            sorted: !parsed.has(Opt::NoSort),
+            names: (!parsed.has(Opt::Numeric)).then_some(names),
+        }
+    }
+
+    /// `ADDRESS:PORT`, by name where there is one.
+    fn address(&self, address: SocketAddr, protocol: Protocol) -> String {
+        let transport = match protocol {
+            Protocol::Tcp => Transport::Tcp,
+            Protocol::Udp => Transport::Udp,
+        };
+        let host = self.names.and_then(|names| names.host_name(address.ip()));
+        let port = self
+            .names
+            .and_then(|names| names.port_name(address.port(), transport));
+        let host = host.unwrap_or_else(|| address.ip().to_string());
+        let port = port.unwrap_or_else(|| address.port().to_string());
+        if address.is_ipv6() {
+            format!("[{host}]:{port}")
+        } else {
+            format!("{host}:{port}")
+        }
+    }
+}
+
+/// The lines above all services.
+pub const TITLE: &str = "IP Virtual Server version 1.2.1 (size=4096)\n";
+
+/// The services' table.
+pub fn services(services: Vec<Service>, style: &Style<'_>) -> String {
+    let mut out = header(style.format);
+    for service in in_order(services, style.sorted) {
+        service_line(&mut out, &service, style);
+        for server in &service.servers {
+            server_line(&mut out, server, service.key.protocol, style);
+        }
+    }
+    out
+}
+
+/// The services as command lines for `ipvsadm -R`.
+pub fn save(services: Vec<Service>, style: &Style<'_>) -> String {
+    let mut out = String::new();
+    for service in in_order(services, style.sorted) {
+        let protocol = service.key.protocol;
+        let flag = match protocol {
+            Protocol::Tcp => 't',
+            Protocol::Udp => 'u',
+        };
+        let name = style.address(service.key.address, protocol);
+        line(
+            &mut out,
+            format_args!("-A -{flag} {name} -s {}", service.spec.scheduler),
+        );
+        for server in &service.servers {
+            let method = match server.spec.mode {
+                ForwardMode::Nat => 'm',
+            };
+            let address = style.address(server.address, protocol);
+            let weight = server.spec.weight;
+            line(
+                &mut out,
+                format_args!("-a -{flag} {name} -r {address} -{method} -w {weight}"),
+            );
+        }
+    }
+    out
+}
+
+/// The line under `--timeout`.
+pub fn timeouts(tcp: u32, tcp_fin: u32, udp: u32) -> String {
+    format!("Timeout (tcp tcpfin udp): {tcp} {tcp_fin} {udp}\n")
+}
+
+/// The lines above all connections.
+pub fn connections_title(style: &Style<'_>) -> String {
+    let mut out = String::from("IPVS connection entries\n");
+    let title = match style.format {
+        Format::PersistentConn => format!(
+            "pro expire {:<11} {:<18} {:<18} {:<18} {:<16} pe_data",
+            "state", "source", "virtual", "destination", "pe name"
+        ),
+        _ => format!(
+            "pro expire {:<11} {:<18} {:<18} destination",
+            "state", "source", "virtual"
+        ),
+    };
+    line(&mut out, format_args!("{title}"));
+    out
+}
+
+/// One page of connections.
+pub fn connections(list: &[Connection], style: &Style<'_>) -> String {
+    let mut out = String::new();
+    for conn in list {
+        let seconds = conn.expires_ms / 1000;
+        let expire = format!("{:02}:{:02}", seconds / 60, seconds % 60);
+        let name = |address| style.address(address, conn.protocol);
+        line(
+            &mut out,
+            format_args!(
+                "{:<3} {expire:<6} {:<11} {:<18} {:<18} {}",
+                protocol(conn.protocol),
+                conn.state,
+                name(conn.client),
+                name(conn.virtual_address),
+                name(conn.server),
+            ),
+        );
+    }
+    out
+}
+
+fn line(out: &mut String, text: std::fmt::Arguments<'_>) {
+    // Writing to a string cannot fail.
+    let _ = writeln!(out, "{text}");
+}
+
+fn protocol(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Tcp => "TCP",
+        Protocol::Udp => "UDP",
+    }
+}
+
+fn header(format: Format) -> String {
+    const LOCAL: &str = "Prot LocalAddress:Port";
+    const REMOTE: &str = "  -> RemoteAddress:Port";
+    const FLAGS: &str = "Prot LocalAddress:Port Scheduler Flags";
+    let counters = |names: [&str; 5]| {
+        let [a, b, c, d, e] = names;
+        format!("{LOCAL:<33} {a:>8} {b:>8} {c:>8} {d:>8} {e:>8}\n{REMOTE}\n")
+    };
+    match format {
+        Format::Plain => {
+            format!("{FLAGS}\n{REMOTE}           Forward Weight ActiveConn InActConn\n")
+        }
+        Format::TunInfo => format!(
+            "{FLAGS}\n{REMOTE}           Forward TunnelInfo    Weight ActiveConn InActConn\n"
+        ),
+        Format::Stats => counters(["Conns", "InPkts", "OutPkts", "InBytes", "OutBytes"]),
+        Format::Rate => counters(["CPS", "InPPS", "OutPPS", "InBPS", "OutBPS"]),
+        Format::Thresholds => format!(
+            "{LOCAL:<33} {:<10} {:<10} {:<10} {:<10}\n{REMOTE}\n",
+            "Uthreshold", "Lthreshold", "ActiveConn", "InActConn"
+        ),
+        Format::PersistentConn => format!(
+            "{LOCAL:<33} {:<9} {:<11} {:<10} {:<10}\n{REMOTE}\n",
+            "Weight", "PersistConn", "ActiveConn", "InActConn"
+        ),
+    }
+}
+
+fn service_line(out: &mut String, service: &Service, style: &Style<'_>) {
+    let protocol_name = protocol(service.key.protocol);
+    let name = cut(
+        style,
+        service.key.address,
+        service.key.protocol,
+        SERVICE_NAME_MAX,
+    );
+    let padded = format!("{protocol_name:<4} {name}");
+    match style.format {
+        Format::Stats => {
+            let t = &service.totals;
+            let numbers = [
+                t.conns,
+                t.in_packets,
+                t.out_packets,
+                t.in_bytes,
+                t.out_bytes,
+            ];
+            line(out, format_args!("{padded:<33}{}", large(numbers, style)));
+        }
+        Format::Rate => {
+            let r = &service.rates;
+            let numbers = [r.cps, r.in_pps, r.out_pps, r.in_bps, r.out_bps];
+            line(out, format_args!("{padded:<33}{}", large(numbers, style)));
+        }
+        _ => line(out, format_args!("{padded} {}", service.spec.scheduler)),
+    }
+}
+
+fn server_line(out: &mut String, server: &Server, protocol: Protocol, style: &Style<'_>) {
+    let name = cut(style, server.address, protocol, SERVER_NAME_MAX);
+    let name = format!("  -> {name:<28}");
+    let (method, tunnel) = match server.spec.mode {
+        ForwardMode::Nat => ("Masq", "n/a"),
+    };
+    let (weight, active, inactive) = (server.spec.weight, server.active, server.inactive);
+    match style.format {
+        Format::Plain => line(
+            out,
+            format_args!("{name} {method:<7} {weight:<6} {active:<10} {inactive:<10}"),
+        ),
+        Format::TunInfo => line(
+            out,
+            format_args!("{name} {method:<7} {tunnel:<13} {weight:<6} {active:<10} {inactive:<10}"),
+        ),
+        Format::Stats => {
+            let t = &server.totals;
+            let numbers = [
+                t.conns,
+                t.in_packets,
+                t.out_packets,
+                t.in_bytes,
+                t.out_bytes,
+            ];
+            line(out, format_args!("{name}{}", large(numbers, style)));
+        }
+        Format::Rate => {
+            let r = &server.rates;
+            let bytes = large([r.in_bps, r.out_bps], style);
+            line(
+                out,
+                format_args!(
+                    "{name} {:>8} {:>8} {:>8}{bytes}",
+                    r.cps, r.in_pps, r.out_pps
+                ),
+            );
+        }
+        // This director has no thresholds and no persistence: none is what there is.
+        Format::Thresholds => {
+            line(
+                out,
+                format_args!("{name} {0:<10} {0:<10} {active:<10} {inactive:<10}", 0),
+            );
+        }
+        Format::PersistentConn => {
+            line(
+                out,
+                format_args!("{name} {weight:<9} {:<11} {active:<10} {inactive:<10}", 0),
+            );
+        }
+    }
+}
+
+/// An address's name; IPv4 ones are cut to the column.
+fn cut(style: &Style<'_>, address: SocketAddr, protocol: Protocol, max: usize) -> String {
+    let name = style.address(address, protocol);
+    if address.is_ipv4() {
+        name.chars().take(max).collect()
+    } else {
+        name
+    }
+}
+
+fn large<const N: usize>(numbers: [u64; N], style: &Style<'_>) -> String {
+    let mut out = String::new();
+    for n in numbers {
+        // Writing to a string cannot fail.
+        let _ = match n {
+            _ if style.exact => {
+                // A blank always precedes it, however long it is.
+                let digits = n.to_string();
+                write!(out, " {digits:>8}")
+            }
+            0..100_000_000 => write!(out, "{n:>9}"),
+            0..1_000_000_000 => write!(out, "{:>8}K", n / 1000),
+            0..100_000_000_000 => write!(out, "{:>8}M", n / 1_000_000),
+            0..100_000_000_000_000 => write!(out, "{:>8}G", n / 1_000_000_000),
+            _ => write!(out, "{:>8}T", n / 1_000_000_000_000),
+        };
+    }
+    out
+}
+
+fn in_order(mut services: Vec<Service>, sorted: bool) -> Vec<Service> {
+    if !sorted {
+        return services;
+    }
+    for service in &mut services {
+        service.servers = merge_sort(
+            std::mem::take(&mut service.servers),
+            &|a: &Server, b: &Server| by_address(a.address, b.address),
+        );
+    }
+    merge_sort(services, &|a: &Service, b: &Service| {
+        let family = a.key.address.is_ipv6().cmp(&b.key.address.is_ipv6());
+        let protocol = a.key.protocol.number().cmp(&b.key.protocol.number());
+        family
+            .then(protocol)
+            .then_with(|| by_address(a.key.address, b.key.address))
+    })
+}
+
+/// LVS's comparison: the sign of a 32-bit difference, so 192.168.0.0 comes before 10.0.0.0.
+fn by_address(a: SocketAddr, b: SocketAddr) -> Ordering {
+    let address = match (a.ip(), b.ip()) {
+        (IpAddr::V4(a), IpAddr::V4(b)) => {
+            a.to_bits().wrapping_sub(b.to_bits()).cast_signed().cmp(&0)
+        }
+        (a, b) => a.cmp(&b),
+    };
+    address.then(a.port().cmp(&b.port()))
+}
+
+/// The C library's qsort: that comparison is no order, so the outcome depends on the algorithm
+/// (and the standard library's sort may panic).
+fn merge_sort<T>(mut items: Vec<T>, compare: &dyn Fn(&T, &T) -> Ordering) -> Vec<T> {
+    if items.len() < 2 {
+        return items;
+    }
+    let right = items.split_off(items.len() / 2);
+    let total = items.len() + right.len();
+    let mut left = merge_sort(items, compare).into_iter().peekable();
+    let mut right = merge_sort(right, compare).into_iter().peekable();
+    let mut merged = Vec::with_capacity(total);
+    while let (Some(a), Some(b)) = (left.peek(), right.peek()) {
+        let from = if compare(a, b).is_gt() {
+            &mut right
+        } else {
+            &mut left
+        };
+        merged.extend(from.next());
+    }
+    merged.extend(left);
+    merged.extend(right);
+    merged
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STYLE: Style<'_> = Style {
+        format: Format::Stats,
+        exact: false,
+        sorted: true,
+        names: None,
+    };
+
+    #[test]
+    fn large_numbers_get_units() {
+        let numbers = [
+            12_345,
+            99_999_999,
+            100_000_000,
+            123_456_789_012,
+            1_234_567_890_123_456,
+        ];
+        let units = large(numbers, &STYLE);
+        assert_eq!(units, "    12345 99999999  100000K     123G    1234T");
+        let exact = large(
+            numbers,
+            &Style {
+                exact: true,
+                ..STYLE
+            },
+        );
+        assert_eq!(
+            exact,
+            "    12345 99999999 100000000 123456789012 1234567890123456"
+        );
+    }
+
+    #[test]
+    fn addresses_sort_by_signed_difference() {
+        let order = |a: &str, b: &str| by_address(a.parse().unwrap(), b.parse().unwrap());
+        assert_eq!(order("192.168.0.1:80", "10.0.0.1:80"), Ordering::Less);
+        assert_eq!(order("10.0.0.1:80", "10.0.0.2:80"), Ordering::Less);
+        assert_eq!(order("10.0.0.1:443", "10.0.0.1:80"), Ordering::Greater);
+    }
+}

@@ -1,0 +1,297 @@
+//! The table against a `HashMap` and a list of deadlines; index and timers against their own models;
+//! the states against the recorded tables.
+
+use std::collections::{HashMap, HashSet};
+use std::net::Ipv4Addr;
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use super::timer::Timers;
+use super::*;
+
+const SERVER: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 1, 0, 1), 80);
+
+fn flow(n: u16, protocol: u8) -> Flow {
+    let client = SocketAddrV4::new([192, 0, 2, 1].into(), 1000 + n);
+    Flow::new(protocol, client, "203.0.113.1:80".parse().unwrap())
+}
+
+#[test]
+fn states_are_the_recorded_ones() {
+    let text = include_str!("../../../tests/oracle/state_tables.json");
+    let recorded: serde_json::Value = serde_json::from_str(text).unwrap();
+    let events = [
+        ("syn", Event::Syn),
+        ("fin", Event::Fin),
+        ("ack", Event::Ack),
+        ("rst", Event::Rst),
+    ];
+    let mut compared = 0;
+    for (direction, outbound) in [("INPUT", false), ("OUTPUT", true)] {
+        for (name, event) in events {
+            let table = &recorded["tcp"]["normal"][direction][name];
+            for state in State::ALL.into_iter().filter(|s| *s != State::Udp) {
+                let expected = table[state.name()].as_str().unwrap();
+                let next = state.after(event, outbound);
+                assert_eq!(
+                    next.name(),
+                    expected,
+                    "{direction} {name} in {}",
+                    state.name()
+                );
+                compared += 1;
+            }
+        }
+    }
+    assert_eq!(compared, 2 * 4 * 11);
+}
+
+#[test]
+fn timeouts_are_the_specified_ones() {
+    let timeouts = Timeouts::default();
+    let seconds = State::ALL.map(|state| timeouts.ms(state) / 1000);
+    assert_eq!(
+        seconds,
+        [2, 900, 120, 60, 120, 120, 10, 60, 30, 120, 120, 300]
+    );
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Open(u16, bool),
+    Close(u16),
+    SetState(u16, usize),
+    Packet(u16, bool),
+    Wait(u32),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let n = || 0..24u16;
+    let step = prop_oneof![
+        4 => (n(), any::<bool>()).prop_map(|(n, udp)| Step::Open(n, udp)),
+        1 => n().prop_map(Step::Close),
+        3 => (n(), 0..State::ALL.len()).prop_map(|(n, s)| Step::SetState(n, s)),
+        3 => (n(), any::<bool>()).prop_map(|(n, outbound)| Step::Packet(n, outbound)),
+        3 => prop_oneof![0..400u32, 0..30_000u32, 0..2_000_000u32].prop_map(Step::Wait),
+    ];
+    vec(step, 1..200)
+}
+
+/// What the model knows of one connection: its entry, its state and its last packet.
+struct Known {
+    entry: u32,
+    state: State,
+    seen_ms: u64,
+}
+
+struct Model {
+    conns: Conns,
+    known: HashMap<u16, Known>,
+    timeouts: Timeouts,
+    /// Never wraps; the table sees it wrapped.
+    now_ms: u64,
+}
+
+impl Model {
+    fn now(&self) -> Instant {
+        Instant(self.now_ms as u32)
+    }
+
+    fn deadline(&self, known: &Known) -> u64 {
+        known.seen_ms + u64::from(self.timeouts.ms(known.state))
+    }
+
+    /// Lets the table expire what it finds; each must be due, and each that is overdue must be found.
+    fn expire(&mut self) -> Result<(), TestCaseError> {
+        let mut budget = 10_000;
+        while let Some(entry) = self.conns.due(self.now(), &self.timeouts, &mut budget) {
+            let found = self.known.iter().find(|(_, known)| known.entry == entry);
+            let n = *found.expect("only connections there are").0;
+            let known = self.known.remove(&n).unwrap();
+            prop_assert!(self.deadline(&known) <= self.now_ms, "expired too early");
+            self.conns.close(entry);
+        }
+        prop_assert!(budget > 0, "the timers do not come to rest");
+        for known in self.known.values().filter(|k| k.state != State::SynRecv) {
+            // A slot is 256 ms; what is re-armed goes one further.
+            prop_assert!(
+                self.deadline(known) + 600 > self.now_ms,
+                "{:?} overdue",
+                known.state
+            );
+        }
+        Ok(())
+    }
+
+    fn step(&mut self, step: &Step) -> Result<(), TestCaseError> {
+        let now = self.now();
+        match *step {
+            Step::Open(n, udp) => {
+                if self.known.contains_key(&n) {
+                    return Ok(());
+                }
+                let inbound = flow(n, if udp { UDP } else { TCP });
+                let is_full = self.conns.used() == self.conns.capacity();
+                let hit = self
+                    .conns
+                    .open(now, &inbound, SERVER, ServerId(0), &self.timeouts);
+                prop_assert_eq!(hit.is_none(), is_full);
+                if let Some(hit) = hit {
+                    let known = Known {
+                        entry: hit.entry(),
+                        state: self.conns.get(hit).state(),
+                        seen_ms: self.now_ms,
+                    };
+                    self.known.insert(n, known);
+                }
+            }
+            Step::Close(n) => {
+                if let Some(known) = self.known.remove(&n) {
+                    self.conns.close(known.entry);
+                }
+            }
+            Step::SetState(n, state) => {
+                if let Some(known) = self.known.get_mut(&n) {
+                    known.state = State::ALL[state];
+                    known.seen_ms = self.now_ms;
+                    let hit = Hit::new(known.entry, false);
+                    self.conns.get(hit).observe(now, false, 40);
+                    self.conns
+                        .set_state(now, known.entry, known.state, &self.timeouts);
+                }
+            }
+            Step::Packet(n, outbound) => {
+                if let Some(known) = self.known.get_mut(&n) {
+                    known.seen_ms = self.now_ms;
+                    self.conns
+                        .get(Hit::new(known.entry, outbound))
+                        .observe(now, outbound, 40);
+                }
+            }
+            Step::Wait(ms) => {
+                self.now_ms += u64::from(ms);
+                self.expire()?;
+            }
+        }
+        self.agrees()
+    }
+
+    fn agrees(&mut self) -> Result<(), TestCaseError> {
+        prop_assert_eq!(self.conns.used() as usize, self.known.len());
+        for n in 0..24 {
+            for protocol in [TCP, UDP] {
+                let inbound = flow(n, protocol);
+                let hit = self.conns.lookup(&inbound);
+                let is_it = |k: &&Known| {
+                    self.conns
+                        .at(k.entry)
+                        .is_some_and(|conn| conn.side(false) == inbound)
+                };
+                let known = self.known.get(&n).filter(is_it);
+                prop_assert_eq!(hit, known.map(|known| Hit::new(known.entry, false)));
+                let Some(known) = known else { continue };
+                let conn = *self.conns.at(known.entry).unwrap();
+                prop_assert_eq!(conn.state(), known.state);
+                let reply = Flow::new(protocol, SERVER, inbound.from());
+                prop_assert_eq!(self.conns.lookup(&reply), Some(Hit::new(known.entry, true)));
+            }
+        }
+        Ok(())
+    }
+}
+
+proptest! {
+    #[test]
+    fn the_table_is_a_map_with_deadlines(
+        steps in steps(),
+        capacity in prop_oneof![1..6u32, Just(64)],
+        start in prop_oneof![Just(0u64), Just(u64::from(u32::MAX) - 40_000)],
+    ) {
+        let mut model = Model {
+            conns: Conns::new(capacity, [7, 9]).unwrap(),
+            known: HashMap::new(),
+            timeouts: Timeouts::default(),
+            now_ms: start,
+        };
+        model.expire()?;
+        for step in &steps {
+            model.step(step)?;
+        }
+        // Two rounds: a half-open connection that asked again is looked at once more.
+        for _ in 0..3 {
+            model.step(&Step::Wait(1_000_000))?;
+        }
+        prop_assert_eq!(model.conns.used(), 0);
+    }
+
+    #[test]
+    fn the_index_is_a_multimap(
+        keys in vec((0u16..40, any::<bool>(), any::<bool>()), 1..300),
+        secret in prop_oneof![Just([0, 0]), any::<[u64; 2]>()],
+    ) {
+        // A secret of zeros and few flows make buckets overflow.
+        let mut index = Index::new(60, secret).unwrap();
+        let mut model = HashSet::new();
+        for (n, outbound, insert) in keys {
+            let hash = index.hash(&flow(n % 4, TCP));
+            let hit = Hit::new(n.into(), outbound);
+            if insert && model.len() < 60 && model.insert((n, outbound)) {
+                index.insert(hash, hit);
+            } else if !insert {
+                prop_assert_eq!(index.remove(hash, hit), model.remove(&(n, outbound)));
+            }
+            for n in 0..40 {
+                for outbound in [false, true] {
+                    let hit = Hit::new(n.into(), outbound);
+                    let found = index.find(index.hash(&flow(n % 4, TCP)), |h| h == hit);
+                    prop_assert_eq!(found.is_some(), model.contains(&(n, outbound)));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn timers_come_up_once_and_in_time(
+        start in prop_oneof![Just(0), Just(u32::MAX - 100_000), any::<u32>()],
+        lives in vec(0u32..1_000_000, 1..40),
+        pauses in vec(prop_oneof![0..300u32, 0..100_000u32, 0..20_000_000u32], 1..40),
+    ) {
+        let mut timers = Timers::new(lives.len()).unwrap();
+        let mut now = Instant(start);
+        while timers.passed(now, 60_000).is_some() {}
+        let mut due: HashMap<u32, u32> = HashMap::new();
+        for (entry, life) in (0..).zip(&lives) {
+            timers.schedule(now, entry, now.plus_ms(*life));
+            due.insert(entry, *life);
+        }
+        let mut elapsed = 0u32;
+        for pause in pauses {
+            elapsed += pause;
+            now = now.plus_ms(pause);
+            while let Some(entry) = timers.passed(now, 60_000) {
+                timers.unlink(entry);
+                let life = due.remove(&entry);
+                prop_assert!(life.is_some_and(|life| life < elapsed + 256), "early or twice");
+            }
+            prop_assert!(due.values().all(|life| *life + 512 > elapsed), "late");
+        }
+    }
+
+    #[test]
+    fn half_open_connections_leave_in_order(gone in vec(any::<prop::sample::Index>(), 0..10)) {
+        let mut timers = Timers::new(20).unwrap();
+        let mut queue: Vec<u32> = (0..20).collect();
+        for entry in &queue {
+            timers.queue_half_open(Instant(*entry * 1000), *entry);
+        }
+        for index in gone {
+            timers.unlink(queue.remove(index.index(queue.len())));
+        }
+        while let Some(entry) = timers.oldest_half_open() {
+            prop_assert_eq!(entry, queue.remove(0));
+            timers.unlink(entry);
+        }
+        prop_assert!(queue.is_empty());
+    }
+}

@@ -1,0 +1,403 @@
+//! Random packets, changes and pauses over a small universe; and a million frames of rubbish.
+
+use std::collections::HashMap;
+use std::net::SocketAddrV4;
+
+use control::Protocol;
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::test_runner::{RngAlgorithm, TestRng};
+
+use super::frames::{Frame, icmp, tcp, udp};
+use super::testbed::{Testbed, add_server, arriving, port_mac, setup, weigh};
+use super::*;
+use crate::counters::balanced;
+use crate::packet::HeapBuf;
+use crate::update::Update;
+
+const VIPS: [(Protocol, &str); 2] = [
+    (Protocol::Tcp, "203.0.113.1:80"),
+    (Protocol::Udp, "203.0.113.1:53"),
+];
+const SERVERS_EACH: u32 = 3;
+
+#[derive(Debug, Clone)]
+enum Step {
+    /// From client, to service, with these flags.
+    Inbound(u16, usize, &'static str),
+    /// To client, from service and server.
+    Reply(u16, usize, u32, &'static str),
+    AddServer(usize, u32),
+    DeleteServer(usize, u32),
+    Weigh(usize, u32, u32),
+    Wait(u32),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let flags = || prop::sample::select(vec!["S", "SA", "A", "FA", "R", "PA", "."]);
+    let service = || 0..VIPS.len();
+    let server = || 0..SERVERS_EACH;
+    let step = prop_oneof![
+        8 => (0..12u16, service(), flags()).prop_map(|(c, s, f)| Step::Inbound(c, s, f)),
+        6 => (0..12u16, service(), server(), flags()).prop_map(|(c, s, r, f)| Step::Reply(c, s, r, f)),
+        1 => (service(), server()).prop_map(|(s, r)| Step::AddServer(s, r)),
+        1 => (service(), server()).prop_map(|(s, r)| Step::DeleteServer(s, r)),
+        1 => (service(), server(), 0..4u32).prop_map(|(s, r, w)| Step::Weigh(s, r, w)),
+        2 => prop_oneof![0..500u32, 0..70_000u32, 0..1_000_000u32].prop_map(Step::Wait),
+    ];
+    vec(step, 1..150)
+}
+
+fn client(n: u16) -> String {
+    format!("198.51.100.{}:{}", 10 + n % 3, 2000 + n)
+}
+
+fn server(service: usize, n: u32) -> String {
+    format!(
+        "10.1.0.{}:{}",
+        n + 1,
+        VIPS[service].1.rsplit(':').next().unwrap()
+    )
+}
+
+fn id(service: usize, n: u32) -> u32 {
+    u32::try_from(service).unwrap() * SERVERS_EACH + n
+}
+
+fn packet(service: usize, from: &str, to: &str, flags: &str) -> Frame {
+    match VIPS[service].0 {
+        Protocol::Tcp => tcp(from, to, flags),
+        Protocol::Udp => udp(from, to, flags.as_bytes()),
+    }
+}
+
+/// One director or several that pass each other what is not theirs, as workers do.
+struct World {
+    workers: Vec<Testbed>,
+    now: u32,
+    present: Vec<bool>,
+    /// By service and client: the worker and the server that its packets went to.
+    serving: HashMap<(usize, u16), (usize, SocketAddrV4)>,
+}
+
+impl World {
+    fn new(workers: usize, capacity: u32) -> Self {
+        let worker = |me| {
+            let mut bed = Testbed::new(capacity, setup(true));
+            bed.director.steer = Steer::new(me, workers);
+            for (n, (protocol, vip)) in (0..).zip(VIPS) {
+                bed.add_service(n, protocol, vip);
+            }
+            bed
+        };
+        let mut world = Self {
+            workers: (0..workers).map(worker).collect(),
+            now: 0,
+            present: vec![false; VIPS.len() * SERVERS_EACH as usize],
+            serving: HashMap::new(),
+        };
+        for service in 0..VIPS.len() {
+            for n in 0..SERVERS_EACH {
+                world.step(&Step::AddServer(service, n), 0).unwrap();
+            }
+        }
+        world
+    }
+
+    fn apply(&mut self, update: &Update) {
+        for bed in &mut self.workers {
+            bed.director.apply(update, &mut bed.out);
+            bed.take();
+        }
+    }
+
+    fn step(&mut self, step: &Step, receiver: usize) -> Result<(), TestCaseError> {
+        match *step {
+            Step::Inbound(c, service, flags) => {
+                let frame = packet(service, &client(c), VIPS[service].1, flags);
+                let before = self.conns(service);
+                let sent = self.send(receiver, &frame);
+                for (worker, frame) in sent.iter().filter(|(_, f)| is_forwarded(f)) {
+                    let to = ends(frame).1;
+                    let last = self.serving.insert((service, c), (*worker, to));
+                    if let Some((owner, at)) = last {
+                        prop_assert_eq!(*worker, owner, "a flow moved to another worker");
+                        let is_same = before == self.conns(service);
+                        prop_assert!(!is_same || to == at, "a flow changed its server");
+                    }
+                }
+            }
+            Step::Reply(c, service, n, flags) => {
+                let frame = packet(service, &server(service, n), &client(c), flags);
+                for (worker, frame) in self.send(receiver, &frame) {
+                    prop_assert_eq!(ends(&frame).0, VIPS[service].1.parse().unwrap());
+                    let known = self.serving.get(&(service, c)).copied();
+                    let at = server(service, n).parse().unwrap();
+                    prop_assert_eq!(known, Some((worker, at)), "a reply of another server");
+                }
+            }
+            Step::AddServer(service, n) => {
+                let slot = id(service, n);
+                if !std::mem::replace(&mut self.present[slot as usize], true) {
+                    let service_id = u32::try_from(service).unwrap();
+                    self.apply(&add_server(service_id, slot, &server(service, n), 1));
+                }
+            }
+            Step::DeleteServer(service, n) => {
+                let slot = id(service, n);
+                if std::mem::replace(&mut self.present[slot as usize], false) {
+                    self.apply(&Update::DeleteServer { id: ServerId(slot) });
+                }
+            }
+            Step::Weigh(service, n, weight) => {
+                if self.present[id(service, n) as usize] {
+                    self.apply(&weigh(id(service, n), weight));
+                }
+            }
+            Step::Wait(ms) => {
+                for bed in &mut self.workers {
+                    for at in (0..ms).step_by(100).chain([ms]) {
+                        let now = Instant(self.now + at);
+                        bed.director.tick(now, &mut bed.out);
+                    }
+                }
+                self.now += ms;
+            }
+        }
+        self.holds()
+    }
+
+    /// Connections a service's servers ever had, on all workers.
+    fn conns(&self, service: usize) -> u64 {
+        let servers = (0..SERVERS_EACH).map(|n| id(service, n) as usize);
+        let all = servers.flat_map(|s| {
+            self.workers
+                .iter()
+                .map(move |w| w.page.servers[s].conns.get())
+        });
+        all.sum()
+    }
+
+    /// What leaves, and from which worker.
+    fn send(&mut self, receiver: usize, frame: &Frame) -> Vec<(usize, Vec<u8>)> {
+        let now = Instant(self.now);
+        let (port, frame) = arriving(frame);
+        let mut burst = Burst::from_iter([HeapBuf::new(&frame.bytes())]);
+        let bed = &mut self.workers[receiver];
+        bed.director.process(now, port, &mut burst, &mut bed.out);
+        let steered: Vec<_> = bed.out.steered.drain(..).collect();
+        for (to, port, packet) in steered {
+            assert_ne!(to, receiver, "steered in a circle");
+            let bed = &mut self.workers[to];
+            let mut burst = Burst::from_iter([packet]);
+            bed.director
+                .process_home(now, port, &mut burst, &mut bed.out);
+            assert_eq!(bed.out.steered.len(), 0, "steered twice");
+        }
+        let sent = self.workers.iter_mut().enumerate();
+        sent.flat_map(|(worker, bed)| {
+            bed.take()
+                .into_iter()
+                .map(move |(_, frame)| (worker, frame))
+        })
+        .collect()
+    }
+
+    /// Gauges are a recount; every packet has an end.
+    fn holds(&self) -> Result<(), TestCaseError> {
+        prop_assert!(balanced(self.workers.iter().map(|bed| &*bed.page)));
+        for bed in &self.workers {
+            let mut recount = vec![(0, 0); bed.page.servers.len()];
+            let conns = &bed.director.conns;
+            for conn in (0..conns.capacity()).filter_map(|entry| conns.at(entry)) {
+                let (active, inactive) = &mut recount[conn.server().index()];
+                *if conn.state().is_active() {
+                    active
+                } else {
+                    inactive
+                } += 1;
+            }
+            let gauges: Vec<_> = (0..recount.len()).map(|server| bed.load(server)).collect();
+            prop_assert_eq!(gauges, recount);
+            prop_assert_eq!(bed.page.connections.get(), conns.used());
+        }
+        Ok(())
+    }
+
+    fn ends_empty(&mut self) -> Result<(), TestCaseError> {
+        for _ in 0..3 {
+            self.step(&Step::Wait(1_000_000), 0)?;
+        }
+        for bed in &self.workers {
+            prop_assert_eq!(bed.director.conns.used(), 0);
+        }
+        Ok(())
+    }
+}
+
+/// Whether a frame goes on to a server, unlike an answer.
+fn is_forwarded(frame: &[u8]) -> bool {
+    frame[30..33] == [10, 1, 0]
+}
+
+/// Source and destination of a TCP or UDP packet without tag and options.
+fn ends(frame: &[u8]) -> (SocketAddrV4, SocketAddrV4) {
+    let end = |ip: usize, port: usize| {
+        let address: [u8; 4] = *frame[ip..].first_chunk().unwrap();
+        let port = u16::from_be_bytes(*frame[port..].first_chunk().unwrap());
+        SocketAddrV4::new(address.into(), port)
+    };
+    (end(26, 34), end(30, 36))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    #[test]
+    fn one_director(steps in steps(), capacity in prop_oneof![2..8u32, Just(100)]) {
+        let mut world = World::new(1, capacity);
+        for step in &steps {
+            world.step(step, 0)?;
+        }
+        world.ends_empty()?;
+    }
+
+    #[test]
+    fn two_workers(steps in vec((steps(), any::<bool>()), 1..4)) {
+        let mut world = World::new(2, 100);
+        for (steps, receiver) in &steps {
+            for (n, step) in steps.iter().enumerate() {
+                world.step(step, (usize::from(*receiver) + n) % 2)?;
+            }
+        }
+        world.ends_empty()?;
+    }
+}
+
+/// Frames worth spoiling.
+fn seeds() -> Vec<Vec<u8>> {
+    let mut frames = vec![
+        tcp("192.0.2.10:1", VIPS[0].1, "S"),
+        tcp("192.0.2.10:1", VIPS[0].1, "A").data(&[1; 30]),
+        tcp("10.1.0.1:80", "192.0.2.10:1", "SA"),
+        tcp("192.0.2.10:1", "203.0.113.1:81", "S").options(&[1, 1, 1, 1]),
+        udp("192.0.2.10:1", VIPS[1].1, &[2; 40]),
+        udp("10.1.0.1:53", "192.0.2.10:1", &[2; 40]).ttl(1),
+        udp("192.0.2.10:1", VIPS[1].1, &[2; 40]).fragment(super::frames::MORE_FRAGMENTS),
+        icmp("192.0.2.10", "203.0.113.1", 8, 0, [1; 4], &[3; 30]),
+    ];
+    frames.push(
+        frames[1]
+            .clone()
+            .vlan(100)
+            .between([2; 6], port_mac(PortId(1))),
+    );
+    let mut seeds: Vec<_> = frames.iter().map(|f| arriving(f).1.bytes()).collect();
+    let sender = ([2, 0xff, 192, 0, 2, 10], [192, 0, 2, 10].into());
+    for operation in [1, 2] {
+        let target = (port_mac(PortId(0)), [203, 0, 113, 1].into());
+        seeds.push(super::frames::arp(
+            operation, sender, target, [0xff; 6], None,
+        ));
+    }
+    seeds
+}
+
+/// One frame: a seed that was spoilt, cut or lengthened, or nothing but noise behind our address.
+fn rubbish(rng: &mut TestRng, seeds: &[Vec<u8>]) -> Vec<u8> {
+    let word = rng.next_u64();
+    let pick = |shift: u32, below: usize| (word >> shift) as usize % below;
+    if pick(0, 8) == 0 {
+        let mut frame = vec![0; pick(3, 120)];
+        rng.fill_bytes(&mut frame);
+        if pick(16, 2) == 0 && frame.len() > 14 {
+            frame[..6].copy_from_slice(&port_mac(PortId(0)));
+            frame[12..14].copy_from_slice([[8, 0], [8, 6], [0x81, 0]][pick(20, 3)].as_slice());
+        }
+        return frame;
+    }
+    let mut frame = seeds[pick(8, seeds.len())].clone();
+    for n in 0..pick(16, 4) {
+        let noise = rng.next_u64();
+        // Headers more often than data.
+        let at = (noise >> 8) as usize % if n == 0 { 60 } else { frame.len() };
+        if let Some(byte) = frame.get_mut(at) {
+            *byte = noise as u8;
+        }
+    }
+    match pick(24, 8) {
+        0 => frame.truncate(pick(32, frame.len())),
+        1 => frame.resize(frame.len() + pick(32, 1600), 0x5a),
+        _ => {}
+    }
+    frame
+}
+
+#[test]
+fn a_million_frames_of_rubbish_each_have_one_end() {
+    let mut rng = TestRng::from_seed(RngAlgorithm::XorShift, &[7; 16]);
+    let seeds = seeds();
+    let mut bed = Testbed::new(20_000, setup(true));
+    for (n, (protocol, vip)) in (0..).zip(VIPS) {
+        bed.add_service(n, protocol, vip);
+        // Reached through ARP, which nobody answers; the newer server is picked first.
+        bed.apply(add_server(n, n * 2, "10.1.0.9:7", 1));
+        bed.apply(add_server(n, n * 2 + 1, &server(n as usize, 0), 1));
+    }
+    let mut frames = 0;
+    while frames < 1_000_000 {
+        let now = Instant(frames / 20);
+        let mut burst: Burst<_> = (0..BURST)
+            .map(|_| HeapBuf::new(&rubbish(&mut rng, &seeds)))
+            .collect();
+        frames += burst.len() as u32;
+        let port = PortId(u8::from(frames.is_multiple_of(7)));
+        bed.director.process(now, port, &mut burst, &mut bed.out);
+        bed.director.tick(now, &mut bed.out);
+        bed.out.sent.clear();
+        bed.out.learned.clear();
+        assert!(
+            burst.is_empty() && bed.page.balanced(),
+            "after {frames} frames"
+        );
+    }
+    let moved = |counter: fn(&crate::counters::PortPage) -> u64| {
+        bed.page.ports.iter().map(counter).sum::<u64>()
+    };
+    assert_eq!(moved(|p| p.rx.get()), u64::from(frames));
+    eprintln!(
+        "{} {:?}",
+        moved(|p| p.forwarded.get()),
+        DropReason::ALL
+            .iter()
+            .map(|r| (
+                r.name(),
+                bed.page
+                    .ports
+                    .iter()
+                    .map(|p| p.drops[*r as usize].get())
+                    .sum::<u64>()
+            ))
+            .collect::<Vec<_>>()
+    );
+    assert!(
+        moved(|p| p.forwarded.get()) > 100_000,
+        "too few came through to prove anything"
+    );
+    for reason in [
+        DropReason::Truncated,
+        DropReason::BadHeader,
+        DropReason::NotForUs,
+        DropReason::Fragment,
+        DropReason::UnknownEthertype,
+        DropReason::BadArp,
+        DropReason::NotOurs,
+    ] {
+        let drops = bed
+            .page
+            .ports
+            .iter()
+            .map(|p| p.drops[reason as usize].get());
+        assert!(drops.sum::<u64>() > 1000, "{}", reason.name());
+    }
+}

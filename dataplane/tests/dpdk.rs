@@ -1,0 +1,540 @@
+//! DPDK for real, on virtual devices: mbufs balance, queues carry, mistakes are named.
+//!
+//! One EAL a process, so this is one test. What needs an EAL of its own runs in a child: this
+//! program again, told by the environment which part it plays.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test fails by panicking"
+)]
+
+use std::collections::HashSet;
+use std::process::Command;
+
+use dataplane::dpdk::{
+    Eal, EalConfig, Error, HEADROOM, Mbuf, Mempool, Port, PortConfig, RxQueue, TxQueue, free_burst,
+    register_worker, socket_of,
+};
+use dataplane::packet::{BURST, Burst, PacketBuf};
+
+/// Names the part of a child process.
+const ROLE: &str = "DPDK_TEST_ROLE";
+const DATA_ROOM: u16 = 2048 + HEADROOM;
+
+#[test]
+fn dpdk() {
+    match std::env::var(ROLE).as_deref() {
+        Ok("unknown vdev") => unknown_vdev(),
+        Ok("refused option") => refused_option(),
+        Ok("mbuf outlives everything") => mbuf_outlives_everything(),
+        Ok("veth") => veth(),
+        Ok(other) => panic!("no such part: {other}"),
+        Err(_) => {
+            for role in ["unknown vdev", "refused option", "mbuf outlives everything"] {
+                in_child(role);
+            }
+            match Veth::new() {
+                Some(_veth) => in_child("veth"),
+                None => println!("skipped: AF_PACKET on a veth pair (needs root and ip)"),
+            }
+            all();
+        }
+    }
+}
+
+fn in_child(role: &str) {
+    let program = std::env::current_exe().unwrap();
+    let child = Command::new(program)
+        .args(["--exact", "dpdk", "--nocapture"])
+        .env(ROLE, role)
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&[child.stdout, child.stderr].concat()).into_owned();
+    assert!(child.status.success(), "{role}: {}: {text}", child.status);
+}
+
+fn eal_config() -> EalConfig {
+    let vdevs = [
+        "net_ring0",
+        "net_ring1",
+        "net_ring2",
+        "net_ring3",
+        "net_ring4",
+        "net_null0",
+    ];
+    EalConfig {
+        file_prefix: format!("director-test-{}", std::process::id()),
+        huge_pages: false,
+        memory_mb: 128,
+        pci: false,
+        single_file_segments: false,
+        vdevs: vdevs.map(str::to_owned).to_vec(),
+        devices: Vec::new(),
+        main_core: 0,
+        extra: Vec::new(),
+    }
+}
+
+/// The runtime files of this process's EAL, which DPDK leaves behind.
+struct RuntimeFiles;
+
+impl Drop for RuntimeFiles {
+    fn drop(&mut self) {
+        let prefix = eal_config().file_prefix;
+        let _ = std::fs::remove_dir_all(format!("/var/run/dpdk/{prefix}"));
+    }
+}
+
+fn port_config(device: &str, queues: u16) -> PortConfig {
+    PortConfig {
+        name: "test".to_owned(),
+        device: device.to_owned(),
+        queues,
+        rx_descriptors: 256,
+        tx_descriptors: 256,
+        mtu: 1500,
+        promiscuous: true,
+    }
+}
+
+fn unknown_vdev() {
+    let _files = RuntimeFiles;
+    let vdev = "net_nosuch0,iface=nowhere";
+    let config = EalConfig {
+        vdevs: vec![vdev.to_owned()],
+        ..eal_config()
+    };
+    let error = Eal::init(&config).unwrap_err();
+    assert!(
+        matches!(&error, Error::Device { device, .. } if device == vdev),
+        "{error}"
+    );
+    assert_eq!(
+        Eal::init(&eal_config()).unwrap_err(),
+        Error::AlreadyInitialised
+    );
+}
+
+fn refused_option() {
+    let _files = RuntimeFiles;
+    let config = EalConfig {
+        extra: vec!["--no-such-option".to_owned()],
+        ..eal_config()
+    };
+    let error = Eal::init(&config).unwrap_err();
+    assert!(matches!(error, Error::Eal(_)), "{error}");
+}
+
+/// Its memory must stay, or this would crash.
+fn mbuf_outlives_everything() {
+    let _files = RuntimeFiles;
+    let eal = Eal::init(&eal_config()).unwrap();
+    let pool = Mempool::new(&eal, "short-lived", 64, DATA_ROOM, -1).unwrap();
+    let mut mbuf = pool.alloc().unwrap();
+    drop(pool);
+    drop(eal);
+    assert!(mbuf.resize(1000));
+    mbuf.bytes_mut().fill(0x5a);
+    assert!(mbuf.bytes().iter().all(|&byte| byte == 0x5a));
+}
+
+/// A pair of network interfaces, `dtaPID` and `dtbPID`, removed when dropped.
+struct Veth(u32);
+
+impl Veth {
+    fn new() -> Option<Self> {
+        let id = std::process::id();
+        let (a, b) = (format!("dta{id}"), format!("dtb{id}"));
+        let ip = |args: &[&str]| Command::new("ip").args(args).output();
+        let made = ip(&["link", "add", &a, "type", "veth", "peer", "name", &b]).ok()?;
+        let pair = made.status.success().then_some(Self(id))?;
+        for name in [a, b] {
+            assert!(ip(&["link", "set", &name, "up"]).unwrap().status.success());
+        }
+        Some(pair)
+    }
+}
+
+impl Drop for Veth {
+    fn drop(&mut self) {
+        let _ = Command::new("ip")
+            .args(["link", "del", &format!("dta{}", self.0)])
+            .output();
+    }
+}
+
+/// Real sockets: what one end sends, the other receives, and the pool balances after the close.
+fn veth() {
+    let _files = RuntimeFiles;
+    let id = std::os::unix::process::parent_id();
+    let [a, b] =
+        [("0", "a"), ("1", "b")].map(|(n, end)| format!("net_af_packet{n},iface=dt{end}{id}"));
+    let config = EalConfig {
+        vdevs: vec![a.clone(), b.clone()],
+        ..eal_config()
+    };
+    let eal = Eal::init(&config).unwrap();
+    let pool = Mempool::new(&eal, "veth", 4095, DATA_ROOM, -1).unwrap();
+    let two = Port::start(&eal, &port_config(&a, 2), &[pool.clone(), pool.clone()]);
+    let error = two.map(drop).unwrap_err().to_string();
+    assert!(
+        error.contains("offers 1 queues, 2 workers need 2"),
+        "{error}"
+    );
+    assert!(error.contains("net_af_packet0,qpairs=2"), "{error}");
+    let long = Port::start(
+        &eal,
+        &PortConfig {
+            mtu: 2020,
+            ..port_config(&a, 1)
+        },
+        std::slice::from_ref(&pool),
+    );
+    let error = long.map(drop).unwrap_err().to_string();
+    assert!(error.contains("MTU 2020: it offers"), "{error}");
+
+    let one = std::slice::from_ref(&pool);
+    let (port, _rx, mut tx) = start(&eal, &a, one);
+    let (_other, mut rx, _tx) = start(&eal, &b, one);
+    assert_ne!(port.mac(), [0; 6]);
+    let mut burst = Burst::new();
+    let mut ours = frame(&pool, 100, 0xffff_ffff);
+    ours.bytes_mut()[4..6].fill(0xff);
+    burst.push(ours);
+    assert_eq!(tx[0].send(&mut burst), 1);
+    let arrived = (0..10_000).any(|_| {
+        std::thread::sleep(std::time::Duration::from_micros(100));
+        rx[0].recv(&mut burst);
+        burst
+            .iter()
+            .any(|mbuf| mbuf.bytes().len() == 100 && mbuf.bytes()[6..].iter().all(|&b| b == 0xa5))
+    });
+    assert!(arrived);
+    drop(burst);
+    drop((port, _rx, tx, _other, rx, _tx));
+    assert_eq!(pool.in_use(), 0);
+}
+
+fn all() {
+    mistakes_before_the_eal();
+    let _files = RuntimeFiles;
+    let eal = Eal::init(&eal_config()).unwrap();
+    assert_eq!(
+        Eal::init(&eal_config()).unwrap_err(),
+        Error::AlreadyInitialised
+    );
+    pools(&eal);
+    frames_move_within_their_buffer(&eal);
+    let pool = Mempool::new(&eal, "ports", 8191, DATA_ROOM, socket_of(0)).unwrap();
+    mistakes_with_ports(&eal, &pool);
+    round_trip_and_refusal(&eal, &pool);
+    two_workers_two_queues(&eal, &pool);
+    a_million_cycles(&eal, &pool);
+    let clone = pool.clone();
+    drop(eal);
+    drop(pool);
+    // The clone alone keeps pool and EAL.
+    assert!(clone.alloc().is_some());
+}
+
+fn mistakes_before_the_eal() {
+    let with_vdev = |vdev: &str| EalConfig {
+        vdevs: vec![vdev.to_owned()],
+        ..eal_config()
+    };
+    for vdev in ["net_af_packet0,iface=nowhere0", "net_af_xdp0", ",iface=lo"] {
+        let error = Eal::init(&with_vdev(vdev)).unwrap_err();
+        assert!(
+            matches!(&error, Error::Device { device, .. } if device == vdev),
+            "{error}"
+        );
+    }
+    let error = Eal::init(&EalConfig {
+        main_core: 9999,
+        ..eal_config()
+    })
+    .unwrap_err();
+    assert!(matches!(error, Error::Core { core: 9999, .. }), "{error}");
+    let error = Eal::init(&EalConfig {
+        file_prefix: "a\0b".to_owned(),
+        ..eal_config()
+    });
+    assert!(matches!(error, Err(Error::Eal(_))), "{error:?}");
+
+    let free = std::fs::read_to_string("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages");
+    if free.is_ok_and(|free| free.trim() == "0") {
+        let error = Eal::init(&EalConfig {
+            huge_pages: true,
+            ..eal_config()
+        })
+        .unwrap_err();
+        assert!(
+            matches!(&error, Error::HugePages(text) if text.contains("echo 64 >")),
+            "{error}"
+        );
+    } else {
+        println!("skipped: huge pages wanted where there are none (this machine has some)");
+    }
+}
+
+fn pools(eal: &Eal) {
+    let wrong = [
+        ("", 64, DATA_ROOM),
+        ("none", 0, DATA_ROOM),
+        ("small", 64, HEADROOM),
+        ("n\0", 64, 2048),
+    ];
+    for (name, mbufs, room) in wrong {
+        let error = Mempool::new(eal, name, mbufs, room, -1).unwrap_err();
+        assert!(
+            matches!(&error, Error::Mempool { name: named, .. } if named == name),
+            "{error}"
+        );
+    }
+    let error = Mempool::new(eal, "a-name-that-is-much-too-long", 64, DATA_ROOM, -1).unwrap_err();
+    assert!(error.to_string().contains("a name has 1 to"), "{error}");
+    let error = Mempool::new(eal, "huge", 1 << 20, DATA_ROOM, -1).unwrap_err();
+    assert!(error.to_string().contains("MiB"), "{error}");
+
+    let pool = Mempool::new(eal, "exhaust", 100, DATA_ROOM, -1).unwrap();
+    let again = Mempool::new(eal, "exhaust", 100, DATA_ROOM, -1).unwrap_err();
+    assert!(again.to_string().contains("exhaust"), "{again}");
+    let out: Vec<Mbuf> = std::iter::from_fn(|| pool.alloc()).collect();
+    assert_eq!((out.len(), pool.in_use()), (100, 100));
+    let mut burst = Burst::new();
+    assert!(!pool.alloc_burst(&mut burst, 1));
+    assert!(burst.is_empty());
+    drop(out);
+    assert_eq!(pool.in_use(), 0);
+
+    assert!(pool.alloc_burst(&mut burst, BURST - 1));
+    assert!(!pool.alloc_burst(&mut burst, 2), "more than a burst");
+    assert!(pool.alloc_burst(&mut burst, 1));
+    assert_eq!((burst.len(), pool.in_use()), (BURST, 32));
+    free_burst(burst);
+    assert_eq!(pool.in_use(), 0);
+    drop(pool);
+    // Its last owner went with no mbuf out: the name is free again.
+    drop(Mempool::new(eal, "exhaust", 100, DATA_ROOM, -1).unwrap());
+}
+
+fn frames_move_within_their_buffer(eal: &Eal) {
+    let pool = Mempool::new(eal, "bounds", 64, DATA_ROOM, -1).unwrap();
+    let mut mbuf = pool.alloc().unwrap();
+    assert!(mbuf.bytes().is_empty());
+    assert!(mbuf.resize(2048), "all behind the headroom");
+    assert!(!mbuf.resize(2049));
+    assert!(!mbuf.resize(1 << 16), "not mistaken for 0");
+    assert_eq!(mbuf.bytes().len(), 2048);
+
+    assert!(mbuf.resize(4));
+    mbuf.bytes_mut().copy_from_slice(b"abcd");
+    assert!(!mbuf.prepend(usize::from(HEADROOM) + 1));
+    assert!(!mbuf.prepend(1 << 16));
+    assert!(mbuf.prepend(usize::from(HEADROOM)), "all of the headroom");
+    assert!(!mbuf.prepend(1));
+    assert_eq!(&mbuf.bytes()[usize::from(HEADROOM)..], b"abcd");
+    assert!(mbuf.resize(usize::from(DATA_ROOM)));
+    assert!(!mbuf.resize(usize::from(DATA_ROOM) + 1));
+
+    mbuf.trim_front(usize::from(HEADROOM) + 1);
+    assert_eq!(&mbuf.bytes()[..3], b"bcd");
+    mbuf.prefetch();
+    assert!(mbuf.resize(3));
+    mbuf.trim_front(3);
+    assert!(mbuf.bytes().is_empty());
+    let past = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| mbuf.trim_front(1)));
+    assert!(past.is_err(), "no frame has a negative length");
+    drop(mbuf);
+    assert_eq!(pool.in_use(), 0);
+}
+
+fn mistakes_with_ports(eal: &Eal, pool: &Mempool) {
+    let refusal = |config: &PortConfig, pools: &[Mempool]| {
+        Port::start(eal, config, pools)
+            .map(drop)
+            .unwrap_err()
+            .to_string()
+    };
+    let one = std::slice::from_ref(pool);
+    for device in ["net_tap7,iface=tap7", "0000:ff:1f.7", "a\0b", ""] {
+        let text = refusal(&port_config(device, 1), one);
+        assert!(text.contains("DPDK has no port"), "{text}");
+    }
+    let text = refusal(&port_config("net_ring2", 2), one);
+    assert!(text.contains("2 queues with 1 mempools"), "{text}");
+    // What was refused is not lost: the device can be had with a better configuration.
+    let text = refusal(&port_config("net_ring2", 17), &vec![pool.clone(); 17]);
+    assert!(
+        text.contains("offers 16 queues, 17 workers need 17"),
+        "{text}"
+    );
+    let text = refusal(
+        &PortConfig {
+            mtu: 2048,
+            ..port_config("net_ring2", 1)
+        },
+        one,
+    );
+    assert!(
+        text.contains("MTU 2048 needs mbufs of 2198 bytes"),
+        "{text}"
+    );
+    let text = refusal(
+        &PortConfig {
+            mtu: 20,
+            ..port_config("net_ring2", 1)
+        },
+        one,
+    );
+    assert!(text.contains("MTU 20: it offers"), "{text}");
+    drop(start(eal, "net_ring2", one));
+    assert_eq!(pool.in_use(), 0);
+}
+
+fn frame(pool: &Mempool, len: usize, number: u32) -> Mbuf {
+    let mut mbuf = pool.alloc().unwrap();
+    assert!(mbuf.resize(len));
+    mbuf.bytes_mut().fill(0xa5);
+    mbuf.bytes_mut()[..4].copy_from_slice(&number.to_be_bytes());
+    mbuf
+}
+
+fn number(mbuf: &Mbuf) -> u32 {
+    u32::from_be_bytes(mbuf.bytes()[..4].try_into().unwrap())
+}
+
+fn start(eal: &Eal, device: &str, pools: &[Mempool]) -> (Port, Vec<RxQueue>, Vec<TxQueue>) {
+    Port::start(
+        eal,
+        &port_config(device, u16::try_from(pools.len()).unwrap()),
+        pools,
+    )
+    .unwrap()
+}
+
+fn round_trip_and_refusal(eal: &Eal, pool: &Mempool) {
+    let one = std::slice::from_ref(pool);
+    let (port, mut rx, mut tx) = start(eal, "net_ring0", one);
+    assert!(port.link_up());
+    assert_eq!(
+        (port.name(), port.device(), port.mtu()),
+        ("test", "net_ring0", 1500)
+    );
+    assert!(
+        port.capabilities().contains("net_ring"),
+        "{}",
+        port.capabilities()
+    );
+    let twice = Port::start(eal, &port_config("net_ring0", 1), one)
+        .map(drop)
+        .unwrap_err();
+    assert!(twice.to_string().contains("already"), "{twice}");
+
+    let mut burst: Burst<Mbuf> = (0..5).map(|i| frame(pool, 60 + i as usize, i)).collect();
+    assert_eq!(tx[0].send(&mut burst), 5);
+    assert!(burst.is_empty());
+    assert_eq!(rx[0].recv(&mut burst), 5);
+    for (i, mbuf) in (0..).zip(&burst) {
+        assert_eq!((number(mbuf), mbuf.bytes().len()), (i, 60 + i as usize));
+        assert!(mbuf.bytes()[4..].iter().all(|&byte| byte == 0xa5));
+    }
+    free_burst(burst);
+    assert_eq!(pool.in_use(), 0);
+    assert_eq!(tx[0].send(&mut Burst::new()), 0);
+
+    // The ring holds 1023: the burst that meets its end is sent in part.
+    let mut sent = 0;
+    loop {
+        let mut burst: Burst<Mbuf> = (sent..sent + 32).map(|i| frame(pool, 60, i)).collect();
+        let taken = u32::try_from(tx[0].send(&mut burst)).unwrap();
+        assert!(burst.is_empty());
+        sent += taken;
+        assert_eq!(pool.in_use(), sent, "exactly what was refused is freed");
+        if taken < 32 {
+            break;
+        }
+    }
+    assert_eq!(sent, 1023);
+    let mut burst = Burst::new();
+    assert_eq!(rx[0].recv(&mut burst), BURST);
+    assert_eq!(
+        burst.iter().map(number).collect::<Vec<_>>(),
+        (0..32).collect::<Vec<_>>()
+    );
+    drop(burst);
+    assert_eq!(rx[0].scattered(), 0);
+    port.stop();
+    drop(rx);
+    assert_eq!(
+        pool.in_use(),
+        1023 - 32,
+        "a queue is left, so the port still runs"
+    );
+    drop(tx);
+    assert_eq!(pool.in_use(), 0, "the port closed");
+}
+
+fn two_workers_two_queues(eal: &Eal, pool: &Mempool) {
+    let second = Mempool::new(eal, "second", 2047, DATA_ROOM, -1).unwrap();
+    let pools = [pool.clone(), second.clone()];
+    let (port, rx, tx) = start(eal, "net_ring1", &pools);
+    let cores = std::fs::read_to_string("/sys/devices/system/cpu/present").unwrap();
+    let cores = if cores.trim() == "0" { 1 } else { 2 };
+    std::thread::scope(|scope| {
+        for (i, (mut rx, mut tx)) in (0..2).zip(rx.into_iter().zip(tx)) {
+            let pool = &pools[usize::from(i)];
+            scope.spawn(move || {
+                let worker = register_worker(eal, i % cores).unwrap();
+                let again = register_worker(eal, i % cores).unwrap_err();
+                assert!(again.to_string().contains("already"), "{again}");
+                let mut seen = HashSet::new();
+                let mut burst = Burst::new();
+                for round in 0..1000u32 {
+                    let numbers = round * 8..round * 8 + 8;
+                    burst.extend(numbers.map(|n| frame(pool, 60, n)));
+                    assert_eq!(tx.send(&mut burst), 8);
+                    while rx.recv(&mut burst) > 0 {
+                        seen.extend(burst.drain(..).map(|mbuf| number(&mbuf)));
+                    }
+                }
+                assert_eq!(seen.len(), 8000);
+                drop((rx, tx));
+                drop(worker);
+                assert!(register_worker(eal, 9999).is_err());
+            });
+        }
+    });
+    assert_eq!((pool.in_use(), second.in_use()), (0, 0));
+    assert_eq!(port.stats().rx_nombuf, 0);
+}
+
+/// Allocate, then send, receive or free, in every mixture: the pool balances at the end.
+fn a_million_cycles(eal: &Eal, pool: &Mempool) {
+    let (port, mut rx, mut tx) = start(eal, "net_null0", std::slice::from_ref(pool));
+    let mut random = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut cycles = 0;
+    while cycles < 1_000_000 {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        let n = (random % 33) as usize;
+        let mut burst = Burst::new();
+        assert!(pool.alloc_burst(&mut burst, n));
+        burst.iter_mut().for_each(|mbuf| assert!(mbuf.resize(60)));
+        match (random >> 32) % 4 {
+            0 => drop(burst),
+            1 => free_burst(burst),
+            2 => assert_eq!(tx[0].send(&mut burst), n),
+            _ => {
+                burst.clear();
+                assert_eq!(rx[0].recv(&mut burst), BURST);
+            }
+        }
+        cycles += n;
+    }
+    assert_eq!(pool.in_use(), 0);
+    drop((port, rx, tx));
+    assert_eq!(pool.in_use(), 0);
+}

@@ -1,0 +1,257 @@
+//! What real kernels chose, and what we choose: recordings replayed through a director.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+
+use control::{Change, ForwardMode, Protocol, ServerSpec, ServiceKey, ServiceSpec};
+use serde_json::Value;
+use system_tests::frames;
+use system_tests::lab::{Lab, service};
+
+/// Recordings that use nothing but what there is; fewer means that something got lost.
+const REPLAYED_MIN: usize = 50;
+const CHOICES_MIN: usize = 1000;
+
+fn oracle(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("oracle")
+        .join(name);
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// An `ipvsadm` command line as a change; `Err` names what is not supported yet.
+fn change(command: &str) -> Result<Change, String> {
+    let mut words = command.split_whitespace().skip(1);
+    let (mut verb, mut key, mut server) = ("", None, None);
+    let (mut scheduler, mut weight) = (String::new(), 1);
+    while let Some(word) = words.next() {
+        let mut value = || words.next().unwrap_or_default();
+        match word {
+            "-A" | "-E" | "-D" | "-a" | "-e" | "-d" => verb = word,
+            "-t" | "-u" => {
+                let protocol = if word == "-t" { Protocol::Tcp } else { Protocol::Udp };
+                let address = value();
+                if address.starts_with('[') {
+                    return Err("IPv6".to_owned());
+                }
+                key = Some(service(protocol, address));
+            }
+            "-f" => return Err("fwmark".to_owned()),
+            "-p" => return Err("persistence".to_owned()),
+            "-o" => return Err("one-packet scheduling".to_owned()),
+            "-x" | "-y" => return Err("thresholds".to_owned()),
+            "-s" => scheduler = value().to_owned(),
+            "-r" => server = Some(value().parse().expect("a server's address")),
+            "-w" => weight = value().parse().expect("a weight"),
+            "-m" => {}
+            other => return Err(format!("option {other}")),
+        }
+    }
+    let service = key.ok_or("no service")?;
+    let server = || server.ok_or("no server");
+    let spec = ServerSpec {
+        mode: ForwardMode::Nat,
+        weight,
+    };
+    Ok(match verb {
+        "-A" => Change::AddService { service, spec: ServiceSpec { scheduler } },
+        "-E" => Change::EditService { service, spec: ServiceSpec { scheduler } },
+        "-D" => Change::DeleteService { service },
+        "-a" => Change::AddServer { service, server: server()?, spec },
+        "-e" => Change::EditServer { service, server: server()?, spec },
+        "-d" => Change::DeleteServer { service, server: server()? },
+        other => return Err(format!("verb {other}")),
+    })
+}
+
+/// All changes of a recording by command; `Err` says why it cannot be replayed.
+fn changes(recording: &Value) -> Result<HashMap<String, Change>, String> {
+    let list = |name: &str| recording[name].as_array().cloned().unwrap_or_default();
+    let mut changes = HashMap::new();
+    for step in list("setup").iter().chain(&list("steps")) {
+        if let Some(command) = step["cmd"].as_str() {
+            changes.insert(command.to_owned(), change(command)?);
+        } else if !step["sysctl"].is_null() {
+            return Err("sysctl".to_owned());
+        }
+    }
+    match list("sysctl").is_empty() {
+        true => Ok(changes),
+        false => Err("sysctl".to_owned()),
+    }
+}
+
+/// One recording, through a director of its own.
+struct Replay<'r> {
+    lab: Lab,
+    name: &'r str,
+    key: ServiceKey,
+    /// Client, virtual address and server of each connection, by its number.
+    open: HashMap<u64, (String, String, String)>,
+    choices: usize,
+}
+
+impl Replay<'_> {
+    fn step(&mut self, step: &Value, changes: &HashMap<String, Change>) {
+        if let Some(number) = step["conn"].as_u64() {
+            self.connect(number, step);
+        } else if let Some(command) = step["cmd"].as_str() {
+            self.lab.change(&[changes[command].clone()]);
+        } else if let Some(number) = step["close"].as_u64() {
+            self.close(number, step["how"].as_str().expect("how it closes"));
+        } else if let Some(table) = step["table"].as_str() {
+            self.compare_table(table);
+        } else {
+            panic!("{}: a step that is not understood: {step}", self.name);
+        }
+    }
+
+    fn connect(&mut self, number: u64, step: &Value) {
+        let end = |address: &str, port: &str| {
+            format!("{}:{}", step[address].as_str().expect("an address"), step[port])
+        };
+        let (client, virtual_address) = (end("src", "sport"), end("dst", "dport"));
+        let chosen = match self.key.protocol {
+            Protocol::Tcp => self.lab.connect(&client, &virtual_address),
+            Protocol::Udp => self.lab.chosen(&frames::udp(&client, &virtual_address, b"x")),
+        };
+        let chosen = chosen.map(|server| server.to_string());
+        assert_eq!(chosen.as_deref(), step["chosen"].as_str(), "{}: {step}", self.name);
+        self.choices += 1;
+        if let Some(server) = chosen {
+            self.open.insert(number, (client, virtual_address, server));
+        }
+    }
+
+    /// The client closes; the server follows a FIN with its own.
+    fn close(&mut self, number: u64, how: &str) {
+        let (client, virtual_address, server) = &self.open[&number];
+        let flags: &[(bool, &str)] = match how {
+            "fin" => &[(false, "FA"), (true, "FA"), (false, "A")],
+            "rst" => &[(false, "RA")],
+            other => panic!("{}: closes by {other}", self.name),
+        };
+        for (outbound, flags) in flags {
+            let frame = match outbound {
+                false => frames::tcp(client, virtual_address, flags),
+                true => frames::tcp(server, client, flags),
+            };
+            assert_eq!(self.lab.send(&frame).len(), 1);
+        }
+    }
+
+    fn compare_table(&self, table: &str) {
+        let mut recorded: Vec<_> = table
+            .lines()
+            .filter_map(|line| line.strip_prefix("  -> "))
+            .filter(|line| !line.starts_with("RemoteAddress"))
+            .map(|line| {
+                let words: Vec<&str> = line.split_whitespace().collect();
+                let number = |i: usize| words[i].parse::<u32>().expect("a number");
+                (words[0].parse().expect("an address"), number(2), number(3), number(4))
+            })
+            .collect();
+        let mut counted = self.lab.servers(&self.key);
+        recorded.sort_unstable();
+        counted.sort_unstable();
+        assert_eq!(counted, recorded, "{}: {table}", self.name);
+    }
+}
+
+#[test]
+fn kernels_choices_are_ours() {
+    let (mut replayed, mut choices) = (0, 0);
+    let mut skipped: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for file in ["rr", "wrr"] {
+        for line in oracle(&format!("schedulers/{file}.jsonl")).lines() {
+            let recording: Value = serde_json::from_str(line).expect("a recording");
+            let name = recording["name"].as_str().expect("a name");
+            let changes = match changes(&recording) {
+                Ok(changes) => changes,
+                Err(why) => {
+                    skipped.entry(why).or_default().push(name.to_owned());
+                    continue;
+                }
+            };
+            let setup = recording["setup"].as_array().expect("a setup");
+            let Change::AddService { service, .. } =
+                changes[setup[0]["cmd"].as_str().expect("a command")]
+            else {
+                panic!("{name} does not begin with a service");
+            };
+            let mut replay = Replay {
+                lab: Lab::default(),
+                name,
+                key: service,
+                open: HashMap::new(),
+                choices: 0,
+            };
+            for step in setup.iter().chain(recording["steps"].as_array().expect("steps")) {
+                replay.step(step, &changes);
+            }
+            replayed += 1;
+            choices += replay.choices;
+        }
+    }
+    println!("{replayed} recordings with {choices} choices compared; skipped: {skipped:#?}");
+    assert!(replayed >= REPLAYED_MIN, "only {replayed} recordings replayed");
+    assert!(choices >= CHOICES_MIN, "only {choices} choices compared");
+}
+
+/// The specification's worked examples; an overloaded server is what thresholds will make of one.
+#[test]
+fn worked_examples() {
+    let all: Value = serde_json::from_str(&oracle("worked.json")).expect("examples");
+    let mut picks = 0;
+    for example in all.as_array().expect("a list") {
+        let scheduler = example["scheduler"].as_str().expect("a scheduler");
+        if matches!(scheduler, "rr" | "wrr") {
+            picks += work(example, scheduler);
+        }
+    }
+    assert!(picks >= 60, "only {picks} picks compared");
+}
+
+/// Works one example up to the first line that needs thresholds; how many picks were compared.
+fn work(example: &Value, scheduler: &str) -> usize {
+    let (mut lab, mut clients, mut picks) = (Lab::default(), 0u16, 0);
+    let key = service(Protocol::Udp, "9.9.9.9:1000");
+    let server = |name: &str| format!("192.168.1.{}:80", name.as_bytes()[0]);
+    lab.change(&[Change::AddService {
+        service: key,
+        spec: ServiceSpec { scheduler: scheduler.to_owned() },
+    }]);
+    let mut expected = example["expect"].as_array().expect("a list").iter();
+    for line in example["scenario"].as_array().expect("a list") {
+        let words: Vec<&str> = line.as_str().expect("a line").split_whitespace().collect();
+        let spec = |i: usize| ServerSpec {
+            mode: ForwardMode::Nat,
+            weight: words[i].parse().expect("a weight"),
+        };
+        let server_at = |i: usize| server(words[i]).parse().expect("an address");
+        match words[0] {
+            "#" => {}
+            "overload" => break,
+            "add" => lab.change(&[Change::AddServer {
+                service: key, server: server_at(1), spec: spec(4),
+            }]),
+            "upd" => lab.change(&[Change::EditServer {
+                service: key, server: server_at(1), spec: spec(2),
+            }]),
+            "del" => lab.change(&[Change::DeleteServer { service: key, server: server_at(1) }]),
+            "pick" => {
+                let expected = expected.next().and_then(Value::as_str).expect("an expectation");
+                for name in expected.split_whitespace() {
+                    clients += 1;
+                    let client = format!("10.9.9.9:{}", 1000 + clients);
+                    let chosen = lab.chosen(&frames::udp(&client, "9.9.9.9:1000", b"x"));
+                    let right = (name != "-").then(|| server(name));
+                    assert_eq!(chosen.map(|s| s.to_string()), right, "{scheduler}: {line}");
+                    picks += 1;
+                }
+            }
+            other => panic!("{other} is not understood"),
+        }
+    }
+    picks
+}
