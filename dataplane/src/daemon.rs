@@ -25,6 +25,9 @@ use crate::worker::{Clock, Links, Worker, links, mac_text};
 /// Ethernet header with one tag, in front of an IP packet.
 const L2_MAX: u16 = 18;
 
+/// One worker's queues, by port.
+type Queues = Vec<(RxQueue, TxQueue)>;
+
 /// Runs until SIGTERM or SIGINT.
 pub fn run(config: &Config) -> Result<()> {
     let stop = Arc::new(AtomicBool::new(false));
@@ -51,7 +54,7 @@ fn serve(
     eal: &Eal,
     pools: &[Mempool],
     ports: Vec<Port>,
-    queues: Vec<Vec<(RxQueue, TxQueue)>>,
+    queues: Vec<Queues>,
     stop: &AtomicBool,
 ) -> Result<()> {
     let setup = config.setup(|port| ports[port.index()].mac());
@@ -131,11 +134,7 @@ fn pools(eal: &Eal, config: &Config) -> Result<Vec<Mempool>> {
 }
 
 /// Starts every port with a queue pair for each worker; the queues are by worker, then by port.
-fn start_ports(
-    eal: &Eal,
-    config: &Config,
-    pools: &[Mempool],
-) -> Result<(Vec<Port>, Vec<Vec<(RxQueue, TxQueue)>>)> {
+fn start_ports(eal: &Eal, config: &Config, pools: &[Mempool]) -> Result<(Vec<Port>, Vec<Queues>)> {
     let mut queues: Vec<Vec<_>> = pools.iter().map(|_| Vec::new()).collect();
     let mut ports = Vec::new();
     for port in &config.ports {
@@ -185,7 +184,7 @@ fn machine(ports: &[Port], pools: &[Mempool]) -> Machine {
 struct Start {
     me: usize,
     core: u16,
-    queues: Vec<(RxQueue, TxQueue)>,
+    queues: Queues,
     links: Links,
     mailbox: Receiver<Command>,
     page: Arc<Page>,
@@ -198,7 +197,7 @@ fn start_workers<'s>(
     config: &'s Config,
     eal: &'s Eal,
     pools: &'s [Mempool],
-    queues: Vec<Vec<(RxQueue, TxQueue)>>,
+    queues: Vec<Queues>,
     setup: &'s Setup,
     ended: &'s AtomicBool,
 ) -> Result<Vec<WorkerHandle>> {

@@ -749,7 +749,7 @@ fn ip_packet<'p, P: PacketBuf>(packet: &'p P, seen: &Seen) -> &'p [u8] {
 
 /// Gives a packet the addresses and ports of `to`, one hop less to live, and checksums to match.
 #[inline(always)]
-fn translate(frame: &mut [u8], seen: &Seen, to: &Flow, (ip, l4): (Delta, Delta)) {
+pub fn translate(frame: &mut [u8], seen: &Seen, to: &Flow, (ip, l4): (Delta, Delta)) {
     let (header, segment) =
         frame[usize::from(seen.l3)..].split_at_mut(usize::from(seen.l4 - seen.l3));
     let header: &mut [u8; 20] = header

@@ -82,11 +82,11 @@ impl<T> DerefMut for Array<T> {
     }
 }
 
-// SAFETY: an `Array` owns its mapping alone, like a `Vec` its buffer.
 #[expect(
     unsafe_code,
     reason = "the pointer is to memory that only this value owns"
 )]
+// SAFETY: an `Array` owns its mapping alone, like a `Vec` its buffer.
 unsafe impl<T: Send> Send for Array<T> {}
 
 #[cfg(test)]

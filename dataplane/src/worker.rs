@@ -106,6 +106,10 @@ pub struct Worker {
 
 impl Worker {
     /// `queues` and `port_names` are by port; `pool` is where packets of its own come from.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "everything a worker owns, given once"
+    )]
     pub fn new(
         director: Director<Mbuf>,
         queues: Vec<(RxQueue, TxQueue)>,

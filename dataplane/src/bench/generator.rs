@@ -102,6 +102,8 @@ pub(super) struct Generator {
     outbox: Outbox,
     /// On their way to the director, by the port they come in on.
     coming: [VecDeque<Mbuf>; 2],
+    /// Answers to ARP requests are among them: packets wait for these.
+    urgent: bool,
     idle: Vec<Mbuf>,
     script: Script,
     /// The flow to open next.
@@ -127,6 +129,7 @@ impl Generator {
                 sent: Vec::with_capacity(MBUFS as usize),
             },
             coming: [(); 2].map(|()| VecDeque::with_capacity(2 * DELAY)),
+            urgent: false,
             idle: Vec::with_capacity(MBUFS as usize),
             script: Script::Open(0),
             next: 0,
@@ -173,7 +176,8 @@ impl Generator {
     pub(super) fn round(&mut self, meter: &mut Meter) -> Result<()> {
         while self.coming[CLIENT_SIDE.index()].len() < DELAY + BURST && self.begin()? {}
         self.pass(CLIENT_SIDE, meter)?;
-        if self.coming[SERVER_SIDE.index()].len() >= DELAY {
+        let replies = self.coming[SERVER_SIDE.index()].len();
+        if replies >= DELAY || std::mem::take(&mut self.urgent) {
             self.pass(SERVER_SIDE, meter)?;
         }
         Ok(())
@@ -241,6 +245,7 @@ impl Generator {
             if packet.bytes().get(12..14) == Some(&ethernet::ARP.to_be_bytes()) {
                 if answer_arp(packet.bytes_mut()) {
                     self.coming[to.index()].push_front(packet);
+                    self.urgent = true;
                 }
                 continue;
             }

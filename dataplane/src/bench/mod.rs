@@ -11,6 +11,7 @@ mod measure; // cycles, windows, calibration
 mod network; // addresses and frames
 mod report; // what was found
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -23,7 +24,7 @@ use pcap_file::pcap::{PcapPacket, PcapWriter};
 pub use measure::{Calibration, Spread};
 pub use report::{Case, Machine, Report, Traffic};
 
-use crate::counters::{Page, PortPage};
+use crate::counters::{DropReason, Page};
 use crate::cpu;
 use crate::director::Director;
 use crate::dpdk::{Eal, EalConfig, Mempool};
@@ -208,9 +209,22 @@ impl Bench<'_> {
             packets,
             bytes_per_connection: generator.director().table_bytes() as f64 / f64::from(flows),
             stalls,
-            dropped: page.ports.iter().map(PortPage::dropped).sum(),
+            dropped: drops(page),
         })
     }
+}
+
+fn drops(page: &Page) -> BTreeMap<&'static str, u64> {
+    let count = |reason: DropReason| {
+        page.ports
+            .iter()
+            .map(|p| p.drops[reason as usize].get())
+            .sum()
+    };
+    let all = DropReason::ALL
+        .iter()
+        .map(|reason| (reason.name(), count(*reason)));
+    all.filter(|(_, packets)| *packets > 0).collect()
 }
 
 /// A capture of one packet from each of [`PCAP_FLOWS`] clients.

@@ -1,5 +1,6 @@
 //! What a run found, for people and as JSON.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
 
@@ -44,8 +45,8 @@ pub struct Case {
     pub bytes_per_connection: f64,
     /// Bursts that took longer than 300 µs, left out.
     pub stalls: u32,
-    /// Packets that the director dropped.
-    pub dropped: u64,
+    /// Packets that the director dropped, by reason.
+    pub dropped: BTreeMap<&'static str, u64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -151,7 +152,11 @@ impl fmt::Display for Case {
             1e3 / self.packet.best_ns,
             self.bytes_per_connection,
             self.stalls,
-            self.dropped,
-        )
+            self.dropped.values().sum::<u64>(),
+        )?;
+        for (reason, packets) in &self.dropped {
+            writeln!(f, "    dropped {packets}: {reason}")?;
+        }
+        Ok(())
     }
 }

@@ -77,6 +77,7 @@ mod tests {
     use super::*;
 
     /// RFC 1071, as its text says it.
+    #[expect(clippy::cast_possible_truncation, reason = "folded to 16 bits")]
     fn checksum(bytes: &[u8]) -> [u8; 2] {
         let mut sum: u32 = bytes
             .chunks(2)
