@@ -362,7 +362,7 @@ impl<P: PacketBuf> Director<P> {
             }
             Ok(Verdict::Arp) => {
                 let services = &self.services;
-                let is_vip = |address| services.is_vip(address);
+                let is_vip = |address| services.owns(address);
                 self.net
                     .receive_arp(now, from, seen.vlan, packet, l3, is_vip, out, &self.page);
             }
@@ -583,7 +583,7 @@ impl<P: PacketBuf> Director<P> {
     }
 
     fn owns(&self, address: Ipv4Addr) -> bool {
-        self.services.is_vip(address) || self.net.is_mine(address)
+        self.services.owns(address) || self.net.is_mine(address)
     }
 
     /// Whether a client may have this address.

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 
 use hashbrown::HashMap;
 
+use crate::net::is_station;
 use crate::sched::{Candidate, Kind, Scheduler};
 use crate::update::{ServerId, ServiceId, Update};
 use crate::wire::flow::Flow;
@@ -65,11 +66,19 @@ impl Services {
         self.vips.contains_key(&address)
     }
 
-    pub fn vips(&self) -> impl Iterator<Item = Ipv4Addr> + '_ {
-        self.vips.keys().copied()
+    /// Whether `address` is a virtual one that the director speaks for; a service of 0.0.0.0 or a
+    /// multicast group is nobody's to announce.
+    pub fn owns(&self, address: Ipv4Addr) -> bool {
+        is_station(address) && self.is_vip(address)
     }
 
-    /// The scheduler's choice for a new connection.
+    /// What the director announces.
+    pub fn vips(&self) -> impl Iterator<Item = Ipv4Addr> + '_ {
+        self.vips.keys().copied().filter(|vip| is_station(*vip))
+    }
+
+    /// The scheduler's choice for a new connection. A server without a port is asked at the one
+    /// that the client asked.
     pub fn pick(&mut self, service: ServiceId, flow: &Flow) -> Option<(ServerId, SocketAddrV4)> {
         let service = self.services.get_mut(service.index())?.as_mut()?;
         let passed_over = std::mem::take(&mut service.stagger).checked_rem(service.servers.len());
@@ -78,7 +87,11 @@ impl Services {
         }
         let picked = service.scheduler.pick(&service.servers, flow)?;
         let id = service.servers[picked].id;
-        Some((id, self.server(id)?.address))
+        let mut server = self.server(id)?.address;
+        if server.port() == 0 {
+            server.set_port(flow.to().port());
+        }
+        Some((id, server))
     }
 
     pub fn server(&self, id: ServerId) -> Option<&Server> {
@@ -91,7 +104,8 @@ impl Services {
         self.generation
     }
 
-    /// Applies one validated update; returns the virtual address that appeared with it, if any.
+    /// Applies one validated update; returns the virtual address to announce that appeared with
+    /// it, if any.
     pub fn apply(&mut self, update: &Update) -> Option<Ipv4Addr> {
         match *update {
             Update::AddService { id, key, scheduler } => {
@@ -108,7 +122,7 @@ impl Services {
                 self.by_key.insert(key, id);
                 let services = self.vips.entry(*address.ip()).or_insert(0);
                 *services += 1;
-                return (*services == 1).then_some(*address.ip());
+                return (*services == 1 && is_station(*address.ip())).then_some(*address.ip());
             }
             Update::EditService { id, scheduler } => {
                 let stagger = self.stagger;

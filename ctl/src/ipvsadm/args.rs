@@ -517,7 +517,7 @@ pub fn parse(words: &[String], names: &dyn Names) -> Result<Parsed, Failure> {
         return Ok(Parsed::new(Command::List));
     }
     let mut line = Words::new(SWITCHES, words);
-    let Ok(Some((Meaning::Command(command), value))) = line.next() else {
+    let Ok(Some((Meaning::Command(command), value))) = line.option() else {
         return Err(Failure::try_help());
     };
     let mut parsed = Parsed::new(command);
@@ -528,7 +528,7 @@ pub fn parse(words: &[String], names: &dyn Names) -> Result<Parsed, Failure> {
     parsed.role = role(command, value)?;
     let mut flags = "";
     loop {
-        match line.next() {
+        match line.option() {
             Ok(None) => break,
             Ok(Some((Meaning::Command(_), _))) => {
                 return Err(Failure::invalid(format!("invalid option `{}'", line.word)));

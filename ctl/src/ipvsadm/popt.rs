@@ -58,7 +58,7 @@ impl<'w, T: Copy> Words<'w, T> {
     }
 
     /// The next option, or `None` at the end of the line.
-    pub fn next(&mut self) -> Result<Option<Found<'w, T>>, Bad> {
+    pub fn option(&mut self) -> Result<Option<Found<'w, T>>, Bad> {
         while self.bundle.is_empty() {
             let Some(word) = self.rest.next() else {
                 return Ok(None);

@@ -83,7 +83,7 @@ impl Error {
 /// One step of a restore.
 enum Step {
     Changes(Vec<Change>),
-    Show(Parsed, Request),
+    Show(Box<Parsed>, Request),
 }
 
 impl Ipvsadm<'_> {
@@ -142,7 +142,7 @@ impl Ipvsadm<'_> {
             match (supported(&parsed)?, steps.last_mut()) {
                 (Some(Request::Change(new)), Some(Step::Changes(changes))) => changes.extend(new),
                 (Some(Request::Change(new)), _) => steps.push(Step::Changes(new)),
-                (Some(request), _) => steps.push(Step::Show(parsed, request)),
+                (Some(request), _) => steps.push(Step::Show(Box::new(parsed), request)),
                 (None, _) => {}
             }
         }

@@ -50,6 +50,26 @@ fn error(from: &str, kind: u8, code: u8, mtu: u16, original: &Frame) -> Frame {
     ours(error)
 }
 
+/// A server without a port is asked at the one that the client asked.
+#[test]
+fn a_server_with_port_0_keeps_the_port() {
+    let (vip, asked) = (VIP, RS.replace(":8080", ":80"));
+    let server = RS.replace(":8080", ":0");
+    let mut t = Testbed::nat(Tcp, vip, &[&server]);
+    establish(&mut t, 0, C, &asked);
+}
+
+/// LVS takes such a service; nobody is told that its address is here.
+#[test]
+fn a_service_of_no_station_is_not_ours_to_answer_for() {
+    for vip in ["0.0.0.0:80", "224.0.0.1:80"] {
+        let t = Testbed::nat(Tcp, vip, &[RS]);
+        let address = vip.split(':').next().unwrap().parse().unwrap();
+        assert!(!t.director.owns(address), "{vip}");
+        assert_eq!(t.director.services.vips().count(), 0, "{vip}");
+    }
+}
+
 #[test]
 fn nat_tcp_round_trip() {
     let mut t = Testbed::nat(Tcp, VIP, &[RS]);
