@@ -252,7 +252,7 @@ impl<P: PacketBuf> Director<P> {
             | (hop_id == NO_HOP)
             | (seen.ttl <= 1)
             | (seen.tcp_flags & tcp_flags::SYN != 0)
-            | Conns::expired(conn, now, &self.timeouts)
+            | conn.expired(now)
         {
             return None;
         }
@@ -286,7 +286,7 @@ impl<P: PacketBuf> Director<P> {
         let (to, deltas) = (conn.side(!outbound).reversed(), conn.deltas(outbound));
         let state = conn.state();
         let next = state.after(Event::of(seen.tcp_flags), outbound);
-        if next != state {
+        if (next != state) | (conn.timeout_ms() != self.timeouts.ms(next)) {
             self.change_state(now, hit, next);
         }
         translate(packet.bytes_mut(), seen, &to, deltas);
@@ -402,7 +402,7 @@ impl<P: PacketBuf> Director<P> {
             && seen.flow.protocol == TCP
             && seen.tcp_flags & (tcp_flags::SYN | tcp_flags::RST) == tcp_flags::SYN
             && matches!(conn.state(), State::TimeWait | State::Close);
-        if reused || Conns::expired(conn, now, &self.timeouts) {
+        if reused || conn.expired(now) {
             self.close(hit.entry());
             return None;
         }
@@ -695,10 +695,7 @@ impl<P: PacketBuf> Director<P> {
             if list.len() == limit {
                 return (list, Some(entry));
             }
-            let conn = self
-                .conns
-                .at(entry)
-                .filter(|conn| !Conns::expired(conn, now, &self.timeouts));
+            let conn = self.conns.at(entry).filter(|conn| !conn.expired(now));
             list.extend(conn.map(|conn| self.shown(now, conn)));
         }
         (list, Some(end).filter(|end| *end < self.conns.capacity()))
@@ -706,7 +703,7 @@ impl<P: PacketBuf> Director<P> {
 
     fn shown(&self, now: Instant, conn: &crate::conn::Conn) -> control::Connection {
         let [in_packets, out_packets] = conn.packets();
-        let life = self.timeouts.ms(conn.state());
+        let life = conn.timeout_ms();
         control::Connection {
             protocol: Conns::protocol(conn),
             client: conn.side(false).from().into(),
