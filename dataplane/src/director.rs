@@ -156,10 +156,10 @@ impl<P: PacketBuf> Director<P> {
                 *hit = self.conns.likely(*hash);
             }
         }
-        for (staged, packet) in staged.into_iter().zip(burst.drain(..)) {
+        for (staged, packet) in staged.iter().zip(burst.drain(..)) {
             match staged {
-                Ok((seen, _, hit)) => self.walk(now, from, &seen, hit, packet, out),
-                Err(reason) => self.page.count_drop(from, reason),
+                Ok((seen, _, hit)) => self.walk(now, from, seen, *hit, packet, out),
+                Err(reason) => self.page.count_drop(from, *reason),
             }
         }
     }
