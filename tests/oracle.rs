@@ -183,6 +183,11 @@ impl Director {
         if let Some(missing) = self.missing.take() {
             return Err(Skip::Feature(missing));
         }
+        // Which line it was, ipvsadm does not say.
+        let result = result.map_err(|error| match error {
+            Error::Line { error, .. } => *error,
+            error => error,
+        });
         let (stderr, rc) = match result {
             Ok(()) => (String::new(), 0),
             Err(Error::Unsupported(what)) => return Err(Skip::Feature(what.to_string())),
