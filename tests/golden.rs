@@ -23,7 +23,9 @@ const NS: &str = "10.1.0.1:53";
 const CLIENT_MAC: Mac = [2, 0, 0, 0, 1, 10];
 const SERVER_MAC: Mac = [2, 0, 0, 0, 2, 1];
 
-const CASES: [(&str, fn(&mut Capture)); 8] = [
+type Case = (&'static str, fn(&mut Capture));
+
+const CASES: [Case; 8] = [
     ("nat-tcp", nat_tcp),
     ("nat-udp", nat_udp),
     ("no-server", no_server),
@@ -190,7 +192,7 @@ fn read_captures(folder: &Path, what: &str, ports: usize) -> Vec<Frame> {
     let open = |port: usize| {
         let path = numbered(folder, what, port);
         let file = File::open(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-        (PortId(port as u8), file)
+        (PortId(u8::try_from(port).expect("few ports")), file)
     };
     replay::read((0..ports).map(open)).expect("captures")
 }

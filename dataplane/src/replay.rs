@@ -17,7 +17,6 @@ use crate::config::Config;
 use crate::control::model::Model;
 use crate::counters::{DropReason, Page};
 use crate::director::Director;
-use crate::net::Setup;
 use crate::packet::{Burst, Egress, HeapBuf, Learned, Origin, PacketBuf, PortId};
 use crate::steer::Steer;
 use crate::time::Instant;

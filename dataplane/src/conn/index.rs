@@ -177,6 +177,14 @@ impl Index {
         }
     }
 
+    /// Whether every bucket is as it was at the start.
+    #[cfg(test)]
+    pub(super) fn is_untouched(&self) -> bool {
+        self.buckets
+            .iter()
+            .all(|bucket| bucket.tags == [0; SLOTS] && bucket.passed == 0)
+    }
+
     /// Removes a key; `false` when it is not there.
     pub(super) fn remove(&mut self, hash: Hash, hit: Hit) -> bool {
         let home = self.home(hash);

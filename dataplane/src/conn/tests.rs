@@ -94,6 +94,7 @@ struct Model {
 }
 
 impl Model {
+    #[expect(clippy::cast_possible_truncation, reason = "the director's time wraps")]
     fn now(&self) -> Instant {
         Instant(self.now_ms as u32)
     }
@@ -249,6 +250,10 @@ proptest! {
                 }
             }
         }
+        for (n, outbound) in model {
+            prop_assert!(index.remove(index.hash(&flow(n % 4, TCP)), Hit::new(n.into(), outbound)));
+        }
+        prop_assert!(index.is_untouched(), "a removal leaves something behind");
     }
 
     #[test]

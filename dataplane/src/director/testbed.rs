@@ -51,6 +51,11 @@ pub(super) fn seen(reason: DropReason) -> bool {
     SEEN.get() >> (reason as u32) & 1 != 0
 }
 
+/// A frame and the port that it leaves from.
+pub(super) type Sent = (PortId, Vec<u8>);
+/// How far counters moved, by name.
+type Moves = BTreeMap<String, u64>;
+
 /// What becomes of one packet.
 #[derive(Debug, Clone)]
 pub(super) enum End {
@@ -216,7 +221,7 @@ impl Testbed {
     }
 
     /// Lets a worker's rounds pass until `ms`, as they do while no packet comes; returns what left.
-    pub(super) fn wait(&mut self, from: u32, to: u32) -> Vec<(PortId, Vec<u8>)> {
+    pub(super) fn wait(&mut self, from: u32, to: u32) -> Vec<Sent> {
         for ms in (from..to).step_by(100).chain([to]) {
             self.director.tick(Instant::from_ms(ms), &mut self.out);
         }
@@ -230,7 +235,7 @@ impl Testbed {
         (page.active.get(), page.inactive.get())
     }
 
-    pub(super) fn take(&mut self) -> Vec<(PortId, Vec<u8>)> {
+    pub(super) fn take(&mut self) -> Vec<Sent> {
         let sent = self.out.sent.drain(..);
         sent.map(|(port, packet)| (port, packet.bytes().to_vec()))
             .collect()
@@ -269,12 +274,7 @@ impl Testbed {
     }
 
     /// What must leave, and the counters that must move, but for those of what is sent.
-    fn demand(
-        &self,
-        expected: &End,
-        port: PortId,
-        packet: &[u8],
-    ) -> (Vec<(PortId, Vec<u8>)>, BTreeMap<String, u64>) {
+    fn demand(&self, expected: &End, port: PortId, packet: &[u8]) -> (Vec<Sent>, Moves) {
         let (mut frames, mut moves) = (Vec::new(), BTreeMap::new());
         let mut count = |name: String, n| *moves.entry(name).or_insert(0) += n;
         match expected {
@@ -344,7 +344,7 @@ impl Testbed {
     }
 
     /// Every counter but the gauges, by name.
-    fn counters(&self) -> BTreeMap<String, u64> {
+    fn counters(&self) -> Moves {
         let mut all = BTreeMap::new();
         for (i, port) in self.page.ports.iter().enumerate() {
             for (name, counter) in [
@@ -420,7 +420,7 @@ fn source(frame: &[u8]) -> SocketAddrV4 {
     SocketAddrV4::new([a, b, c, d].into(), port)
 }
 
-fn moved(before: &BTreeMap<String, u64>, after: &BTreeMap<String, u64>) -> BTreeMap<String, u64> {
+fn moved(before: &Moves, after: &Moves) -> Moves {
     let moved = after
         .iter()
         .map(|(name, n)| (name.clone(), n - before[name]));
@@ -428,12 +428,8 @@ fn moved(before: &BTreeMap<String, u64>, after: &BTreeMap<String, u64>) -> BTree
 }
 
 #[track_caller]
-fn compare_frames(
-    sent: &[(PortId, Vec<u8>)],
-    expected: &[(PortId, Vec<u8>)],
-    context: &dyn Fn() -> String,
-) {
-    let show = |frames: &[(PortId, Vec<u8>)]| {
+fn compare_frames(sent: &[Sent], expected: &[Sent], context: &dyn Fn() -> String) {
+    let show = |frames: &[Sent]| {
         let lines = frames
             .iter()
             .map(|(port, frame)| format!("  port {}: {}\n", port.0, describe(frame)));
