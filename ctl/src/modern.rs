@@ -89,7 +89,7 @@ enum ServiceVerb {
         #[arg(long, short)]
         scheduler: String,
     },
-    /// Delete a service; its connections end.
+    /// Delete a service; its connections stay, but their packets are dropped
     Delete(Key),
 }
 
@@ -113,7 +113,7 @@ enum ServerVerb {
         #[arg(long, short, allow_negative_numbers = true)]
         weight: u32,
     },
-    /// Delete a server; its connections end.
+    /// Delete a server; its connections stay, but their packets are dropped
     Delete {
         #[command(flatten)]
         service: Key,
@@ -195,7 +195,10 @@ impl ServerArgs {
 
 /// Runs the verb on the command line.
 pub(crate) fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return ExitCode::from(control::usage::explain("directorctl", &error)),
+    };
     let printed = run(&cli).and_then(|text| match io::stdout().write_all(text.as_bytes()) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error.into()),
         _ => Ok(()),

@@ -220,16 +220,16 @@ fn ports(status: &Status) -> String {
 }
 
 fn workers(workers: &[WorkerStatus]) -> String {
-    let ends = workers.first().map_or(&[][..], |worker| &worker.ends);
     let title = ["WORKER", "RECEIVED", "MADE"].map(str::to_owned);
-    let ends = ends.iter().map(|(name, _)| name.to_uppercase());
+    let ends = workers.iter().take(1).flat_map(|worker| worker.ends.keys());
+    let ends = ends.map(|name| name.to_uppercase());
     let last = ["HELD", "STEERED OUT", "STEERED IN", "CONNECTIONS"].map(str::to_owned);
     let mut table = Table::new(1, title.into_iter().chain(ends).chain(last));
     for worker in workers {
         let first = [format!("core {}", worker.core)];
         let numbers = [worker.rx, worker.made]
             .into_iter()
-            .chain(worker.ends.iter().map(|(_, count)| *count))
+            .chain(worker.ends.values().copied())
             .chain([worker.held, worker.steered_out, worker.steered_in]);
         let connections = format!("{} of {}", worker.connections, worker.connections_max);
         table.row(
@@ -247,7 +247,7 @@ fn drops(status: &Status) -> String {
     let mut table = Table::new(2, ["DROPPED BECAUSE", "PORT", "PACKETS"]);
     let mut any = false;
     for port in &status.ports {
-        for (reason, count) in port.drops.iter().filter(|(_, count)| *count > 0) {
+        for (reason, count) in port.drops.iter().filter(|(_, count)| **count > 0) {
             any = true;
             table.row([reason.clone(), port.name.clone(), count.to_string()]);
         }
@@ -257,6 +257,8 @@ fn drops(status: &Status) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
     use control::{PortStatus, Server, ServerSpec, ServiceKey, ServiceSpec};
 
@@ -308,8 +310,8 @@ mod tests {
 
     #[test]
     fn status_is_a_line_and_three_tables() {
-        let ends = vec![("forwarded".to_owned(), 7), ("dropped".to_owned(), 3)];
-        let drops = vec![("no_route".to_owned(), 3), ("truncated".to_owned(), 0)];
+        let ends: BTreeMap<_, _> = [("forwarded".to_owned(), 7), ("dropped".to_owned(), 3)].into();
+        let drops = [("no_route".to_owned(), 3), ("truncated".to_owned(), 0)].into();
         let shown = status(&Status {
             program: "directord 1".into(),
             uptime_s: 3700,
@@ -324,7 +326,7 @@ mod tests {
                 rx_packets: 10,
                 rx_bytes: 1000,
                 ends: ends.clone(),
-                drops: drops.clone(),
+                drops,
             }],
             workers: vec![WorkerStatus {
                 core: 1,
@@ -336,7 +338,7 @@ mod tests {
                 steered_out: 0,
                 steered_in: 0,
                 ends,
-                drops,
+                drops: BTreeMap::new(),
             }],
             balanced: true,
             mbufs_in_use: 4,
