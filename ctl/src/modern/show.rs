@@ -350,8 +350,8 @@ mod tests {
              PORT  DEVICE     MAC                LINK   MTU  RX PACKETS  RX BYTES  TX PACKETS  TX BYTES\n\
              lan   net_null0  02:00:00:00:00:01  up    1500          10      1000           7       700\n\
              \n\
-             WORKER  RECEIVED  MADE  FORWARDED  DROPPED  HELD  STEERED OUT  STEERED IN  CONNECTIONS\n\
-             core 1        10     0          7        3     0            0           0      2 of 64\n\
+             WORKER  RECEIVED  MADE  DROPPED  FORWARDED  HELD  STEERED OUT  STEERED IN  CONNECTIONS\n\
+             core 1        10     0        3          7     0            0           0      2 of 64\n\
              \n\
              DROPPED BECAUSE  PORT  PACKETS\n\
              no_route         lan         3\n"
