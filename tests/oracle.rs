@@ -4,6 +4,12 @@
 //! A recording that needs a feature the director does not have yet is skipped, and counted by
 //! that feature; pure grammar (nothing reaches the director) is always compared.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test fails by panicking"
+)]
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -183,6 +189,11 @@ impl Director {
         if let Some(missing) = self.missing.take() {
             return Err(Skip::Feature(missing));
         }
+        // Which line it was, ipvsadm does not say.
+        let result = result.map_err(|error| match error {
+            Error::Line { error, .. } => *error,
+            error => error,
+        });
         let (stderr, rc) = match result {
             Ok(()) => (String::new(), 0),
             Err(Error::Unsupported(what)) => return Err(Skip::Feature(what.to_string())),
@@ -259,7 +270,7 @@ fn check(recording: &Recording) -> Result<Vec<String>, Skip> {
     }
     // The same words, but nothing was changed.
     compare(&recording.step, outcome);
-    if director.run("ipvsadm -Sn", "")?.stdout != "" {
+    if !director.run("ipvsadm -Sn", "")?.stdout.is_empty() {
         wrong.push(format!("{:?} was applied in part", recording.stdin));
     }
     Ok(wrong)

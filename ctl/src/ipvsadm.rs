@@ -15,6 +15,8 @@ pub struct Failure {
     pub message: String,
     /// The process's exit status.
     pub code: u8,
+    /// What the director knows beyond ipvsadm's words.
+    pub detail: Option<String>,
 }
 
 impl Failure {
@@ -23,6 +25,7 @@ impl Failure {
         Self {
             message: message.into(),
             code: 2,
+            detail: None,
         }
     }
 
@@ -31,6 +34,7 @@ impl Failure {
         Self {
             message: message.into(),
             code: 255,
+            detail: None,
         }
     }
 
@@ -39,6 +43,7 @@ impl Failure {
         Self {
             message: message.into(),
             code: 1,
+            detail: None,
         }
     }
 

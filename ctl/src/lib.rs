@@ -6,7 +6,9 @@
 
 pub mod client;
 pub mod ipvsadm;
+pub mod usage;
 
+use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr};
 
@@ -287,8 +289,8 @@ pub struct PortStatus {
     pub rx_packets: u64,
     pub rx_bytes: u64,
     /// What became of the packets received (or made) here, by name.
-    pub ends: Vec<(String, u64)>,
-    pub drops: Vec<(String, u64)>,
+    pub ends: BTreeMap<String, u64>,
+    pub drops: BTreeMap<String, u64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -301,9 +303,9 @@ pub struct WorkerStatus {
     pub connections_max: u64,
     pub steered_out: u64,
     pub steered_in: u64,
-    pub ends: Vec<(String, u64)>,
+    pub ends: BTreeMap<String, u64>,
     /// Of the dropped: the reasons that occurred.
-    pub drops: Vec<(String, u64)>,
+    pub drops: BTreeMap<String, u64>,
 }
 
 /// Writes one length-prefixed message.

@@ -56,10 +56,7 @@ fn ipvsadm(name: &str, words: &[String]) -> ExitCode {
         Err(error) => {
             // What was printed before goes out before.
             let _ = output.flush();
-            match &error {
-                Error::Failure(failure) => eprintln!("{failure}"),
-                error => eprintln!("{name}: {error}"),
-            }
+            eprint!("{}", error.report(name));
             ExitCode::from(error.code())
         }
     }

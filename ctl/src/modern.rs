@@ -1,6 +1,7 @@
 //! directorctl's own verbs.
 
-use std::fmt::Write as _;
+mod show;
+
 use std::io::{self, ErrorKind, Write as _};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -10,8 +11,8 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use control::client::Client;
 use control::{
-    Change, Connection, Cursor, DEFAULT_SOCKET, ForwardMode, Neighbour, Protocol, Reply, Request,
-    ServerSpec, Service, ServiceKey, ServiceSpec, Status,
+    Change, Connection, Cursor, DEFAULT_SOCKET, ForwardMode, Protocol, Refusal, Reply, Request,
+    ServerSpec, ServiceKey, ServiceSpec,
 };
 use serde::Serialize;
 
@@ -49,8 +50,11 @@ enum Verb {
     Neighbour(NeighbourVerb),
     /// Zero the counters: of all services, or of the one named.
     Zero {
-        #[command(flatten)]
-        service: Option<Key>,
+        #[arg(requires = "address")]
+        protocol: Option<Transport>,
+        /// ADDRESS:PORT of the service.
+        #[arg(value_parser = address_port)]
+        address: Option<SocketAddr>,
     },
     /// Show the timeouts, or set those named, in seconds.
     Timeouts {
@@ -67,32 +71,67 @@ enum Verb {
 
 #[derive(Debug, Subcommand)]
 enum ServiceVerb {
+    /// All services and their servers.
     List,
-    Add(ServiceArgs),
-    Edit(ServiceArgs),
+    /// Add a service.
+    Add {
+        #[command(flatten)]
+        service: Key,
+        /// rr or wrr.
+        #[arg(long, short, default_value = "rr")]
+        scheduler: String,
+    },
+    /// Give a service another scheduler; connections stay.
+    Edit {
+        #[command(flatten)]
+        service: Key,
+        /// rr or wrr.
+        #[arg(long, short)]
+        scheduler: String,
+    },
+    /// Delete a service; its connections stay, but their packets are dropped
     Delete(Key),
 }
 
 #[derive(Debug, Subcommand)]
 enum ServerVerb {
+    /// The servers of one service.
     List(Key),
-    Add(ServerArgs),
-    Edit(ServerArgs),
+    /// Add a server.
+    Add {
+        #[command(flatten)]
+        server: ServerArgs,
+        /// Share of new connections; 0 drains the server.
+        #[arg(long, short, default_value_t = 1, allow_negative_numbers = true)]
+        weight: u32,
+    },
+    /// Give a server another weight.
+    Edit {
+        #[command(flatten)]
+        server: ServerArgs,
+        /// Share of new connections; 0 drains the server.
+        #[arg(long, short, allow_negative_numbers = true)]
+        weight: u32,
+    },
+    /// Delete a server; its connections stay, but their packets are dropped
     Delete {
         #[command(flatten)]
         service: Key,
         /// ADDRESS:PORT of the server.
+        #[arg(value_parser = address_port)]
         server: SocketAddr,
     },
 }
 
 #[derive(Debug, Subcommand)]
 enum ConnectionVerb {
+    /// All connections.
     List,
 }
 
 #[derive(Debug, Subcommand)]
 enum NeighbourVerb {
+    /// Who answers to which Ethernet address.
     List,
 }
 
@@ -100,7 +139,13 @@ enum NeighbourVerb {
 struct Key {
     protocol: Transport,
     /// ADDRESS:PORT of the service.
+    #[arg(value_parser = address_port)]
     address: SocketAddr,
+}
+
+fn address_port(text: &str) -> Result<SocketAddr, &'static str> {
+    text.parse()
+        .map_err(|_| "not an address and port, 10.0.0.1:80 is right")
 }
 
 impl Key {
@@ -123,26 +168,15 @@ enum Transport {
 }
 
 #[derive(Debug, Args)]
-struct ServiceArgs {
-    #[command(flatten)]
-    service: Key,
-    /// LVS's name: rr, wrr, lc, wlc …
-    #[arg(long, short, default_value = "wlc")]
-    scheduler: String,
-}
-
-#[derive(Debug, Args)]
 struct ServerArgs {
     #[command(flatten)]
     service: Key,
     /// ADDRESS:PORT of the server.
+    #[arg(value_parser = address_port)]
     server: SocketAddr,
     /// How packets reach the server.
     #[arg(long, value_enum, default_value = "nat")]
     mode: Mode,
-    /// Share of new connections; 0 drains the server.
-    #[arg(long, short, default_value_t = 1)]
-    weight: u32,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -151,20 +185,20 @@ enum Mode {
 }
 
 impl ServerArgs {
-    fn spec(&self) -> ServerSpec {
+    fn spec(&self, weight: u32) -> ServerSpec {
         let mode = match self.mode {
             Mode::Nat => ForwardMode::Nat,
         };
-        ServerSpec {
-            mode,
-            weight: self.weight,
-        }
+        ServerSpec { mode, weight }
     }
 }
 
 /// Runs the verb on the command line.
 pub(crate) fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return ExitCode::from(control::usage::explain("directorctl", &error)),
+    };
     let printed = run(&cli).and_then(|text| match io::stdout().write_all(text.as_bytes()) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error.into()),
         _ => Ok(()),
@@ -172,6 +206,11 @@ pub(crate) fn main() -> ExitCode {
     match printed {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
+            // A program that reads JSON finds the reason where the answer would be.
+            if let Some(refusal) = error.downcast_ref::<Refusal>().filter(|_| cli.json) {
+                let refused = serde_json::json!({ "refused": refusal });
+                let _ = writeln!(io::stdout(), "{refused:#}");
+            }
             eprintln!("directorctl: {error:#}");
             ExitCode::FAILURE
         }
@@ -190,7 +229,10 @@ fn run(cli: &Cli) -> Result<String> {
         Reply::Done if cli.json => json(&Reply::Done),
         Reply::Done => Ok(String::new()),
         Reply::Services(list) if cli.json => json(&list),
-        Reply::Services(list) => Ok(services(list, &cli.verb)),
+        Reply::Services(list) => Ok(match cli.verb {
+            Verb::Stats => show::stats(list),
+            _ => show::services(list),
+        }),
         Reply::Timeouts { tcp, tcp_fin, udp } if cli.json => {
             json(&serde_json::json!({ "tcp": tcp, "tcp_fin": tcp_fin, "udp": udp }))
         }
@@ -210,17 +252,17 @@ fn run(cli: &Cli) -> Result<String> {
                 status.program
             )),
             (_, true) => json(&status),
-            (_, false) => Ok(show_status(&status)),
+            (_, false) => Ok(show::status(&status)),
         },
         Reply::Neighbours(list) if cli.json => json(&list),
-        Reply::Neighbours(list) => Ok(neighbours(&list)),
+        Reply::Neighbours(list) => Ok(show::neighbours(&list)),
         Reply::Connections { .. } => bail!(control::client::ClientError::Unexpected),
     }
 }
 
 fn request(verb: &Verb) -> Request {
-    let spec = |args: &ServiceArgs| ServiceSpec {
-        scheduler: args.scheduler.clone(),
+    let spec = |scheduler: &String| ServiceSpec {
+        scheduler: scheduler.clone(),
     };
     let change = match verb {
         Verb::Service(ServiceVerb::List) | Verb::Stats => return Request::Services { only: None },
@@ -246,29 +288,31 @@ fn request(verb: &Verb) -> Request {
             tcp_fin: *tcp_fin,
             udp: *udp,
         },
-        Verb::Zero { service } => Change::Zero {
-            only: service.as_ref().map(Key::key),
+        Verb::Zero { protocol, address } => Change::Zero {
+            only: protocol
+                .zip(*address)
+                .map(|(protocol, address)| Key { protocol, address }.key()),
         },
-        Verb::Service(ServiceVerb::Add(args)) => Change::AddService {
-            service: args.service.key(),
-            spec: spec(args),
+        Verb::Service(ServiceVerb::Add { service, scheduler }) => Change::AddService {
+            service: service.key(),
+            spec: spec(scheduler),
         },
-        Verb::Service(ServiceVerb::Edit(args)) => Change::EditService {
-            service: args.service.key(),
-            spec: spec(args),
+        Verb::Service(ServiceVerb::Edit { service, scheduler }) => Change::EditService {
+            service: service.key(),
+            spec: spec(scheduler),
         },
         Verb::Service(ServiceVerb::Delete(service)) => Change::DeleteService {
             service: service.key(),
         },
-        Verb::Server(ServerVerb::Add(args)) => Change::AddServer {
-            service: args.service.key(),
-            server: args.server,
-            spec: args.spec(),
+        Verb::Server(ServerVerb::Add { server, weight }) => Change::AddServer {
+            service: server.service.key(),
+            server: server.server,
+            spec: server.spec(*weight),
         },
-        Verb::Server(ServerVerb::Edit(args)) => Change::EditServer {
-            service: args.service.key(),
-            server: args.server,
-            spec: args.spec(),
+        Verb::Server(ServerVerb::Edit { server, weight }) => Change::EditServer {
+            service: server.service.key(),
+            server: server.server,
+            spec: server.spec(*weight),
         },
         Verb::Server(ServerVerb::Delete { service, server }) => Change::DeleteServer {
             service: service.key(),
@@ -300,169 +344,142 @@ fn connections(cli: &Cli, client: &mut Client) -> Result<String> {
     if cli.json {
         return json(&all);
     }
-    let mut out = row(&["PROTO", "STATE", "EXPIRES", "CLIENT", "VIRTUAL", "SERVER"]);
-    for conn in &all {
-        let expires = format!("{} s", conn.expires_ms / 1000);
-        let (client, service) = (conn.client.to_string(), conn.virtual_address.to_string());
-        let server = conn.server.to_string();
-        out += &row(&[
-            protocol(conn.protocol),
-            &conn.state,
-            &expires,
-            &client,
-            &service,
-            &server,
-        ]);
-    }
-    Ok(out)
+    Ok(show::connections(&all))
 }
 
-fn row(cells: &[&str]) -> String {
-    let mut out = String::new();
-    for cell in cells {
-        // Writing to a string cannot fail.
-        let _ = write!(out, "{cell:<22}");
-    }
-    out.truncate(out.trim_end().len());
-    out + "\n"
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-fn protocol(protocol: Protocol) -> &'static str {
-    match protocol {
-        Protocol::Tcp => "tcp",
-        Protocol::Udp => "udp",
+    fn asked(line: &str) -> Request {
+        let words = ["directorctl"].into_iter().chain(line.split(' '));
+        request(&Cli::try_parse_from(words).unwrap().verb)
     }
-}
 
-/// Services and their servers in numeric order: what they are, or with `stats` what they did.
-fn services(mut list: Vec<Service>, verb: &Verb) -> String {
-    list.sort_by_key(|service| service.key);
-    let stats = matches!(verb, Verb::Stats);
-    let mut out = if stats {
-        row(&[
-            "",
-            "CONNECTIONS",
-            "IN PACKETS",
-            "OUT PACKETS",
-            "IN BYTES",
-            "OUT BYTES",
-            "CONNS/S",
-        ])
-    } else {
-        row(&[
-            "SERVICE / SERVER",
-            "SCHEDULER / MODE",
-            "WEIGHT",
-            "ACTIVE",
-            "INACTIVE",
-        ])
-    };
-    for mut service in list {
-        let name = format!("{} {}", protocol(service.key.protocol), service.key.address);
-        out += &if stats {
-            counters(&name, &service.totals, &service.rates)
-        } else {
-            row(&[&name, &service.spec.scheduler])
-        };
-        service.servers.sort_by_key(|server| server.address);
-        for server in &service.servers {
-            let name = format!("  {}", server.address);
-            let mode = match server.spec.mode {
-                ForwardMode::Nat => "nat",
-            };
-            let numbers = [server.spec.weight, server.active, server.inactive];
-            let [weight, active, inactive] = numbers.map(|n| n.to_string());
-            out += &if stats {
-                counters(&name, &server.totals, &server.rates)
-            } else {
-                row(&[&name, mode, &weight, &active, &inactive])
-            };
+    fn complaint(line: &str) -> String {
+        let words = ["directorctl"].into_iter().chain(line.split(' '));
+        Cli::try_parse_from(words).unwrap_err().to_string()
+    }
+
+    fn key() -> ServiceKey {
+        ServiceKey {
+            protocol: Protocol::Tcp,
+            address: "10.0.0.1:80".parse().unwrap(),
         }
     }
-    out
-}
 
-fn counters(name: &str, totals: &control::Totals, rates: &control::Rates) -> String {
-    let t = totals;
-    let numbers = [
-        t.conns,
-        t.in_packets,
-        t.out_packets,
-        t.in_bytes,
-        t.out_bytes,
-        rates.cps,
-    ];
-    let numbers = numbers.map(|n| n.to_string());
-    let mut cells = vec![name];
-    cells.extend(numbers.iter().map(String::as_str));
-    row(&cells)
-}
-
-fn show_status(status: &Status) -> String {
-    let balanced = if status.balanced {
-        "balance"
-    } else {
-        "do not balance (yet)"
-    };
-    let mut out = format!(
-        "{}, up {} s; {} buffers in use; packet counts {balanced}\n",
-        status.program, status.uptime_s, status.mbufs_in_use
-    );
-    for port in &status.ports {
-        let link = if port.link_up { "up" } else { "down" };
-        let _ = writeln!(
-            out,
-            "port {} ({}) {}, mtu {}, link {link}: received {} packets, {} bytes; sent {}, {}",
-            port.name,
-            port.device,
-            port.mac,
-            port.mtu,
-            port.rx_packets,
-            port.rx_bytes,
-            port.tx_packets,
-            port.tx_bytes
-        );
-        out += &named("end", &port.ends);
-        out += &named("drop", &port.drops);
+    #[test]
+    fn verbs_become_requests() {
+        let (service, server) = (key(), "10.1.0.1:80".parse().unwrap());
+        let scheduler = |name: &str| ServiceSpec {
+            scheduler: name.into(),
+        };
+        let weighing = |weight| ServerSpec {
+            mode: ForwardMode::Nat,
+            weight,
+        };
+        let only = Some(service);
+        for (line, change) in [
+            (
+                "service add tcp 10.0.0.1:80",
+                Change::AddService {
+                    service,
+                    spec: scheduler("rr"),
+                },
+            ),
+            (
+                "service edit tcp 10.0.0.1:80 -s wrr",
+                Change::EditService {
+                    service,
+                    spec: scheduler("wrr"),
+                },
+            ),
+            (
+                "service delete tcp 10.0.0.1:80",
+                Change::DeleteService { service },
+            ),
+            (
+                "server add tcp 10.0.0.1:80 10.1.0.1:80",
+                Change::AddServer {
+                    service,
+                    server,
+                    spec: weighing(1),
+                },
+            ),
+            (
+                "server edit tcp 10.0.0.1:80 10.1.0.1:80 -w 7",
+                Change::EditServer {
+                    service,
+                    server,
+                    spec: weighing(7),
+                },
+            ),
+            (
+                "server delete tcp 10.0.0.1:80 10.1.0.1:80",
+                Change::DeleteServer { service, server },
+            ),
+            ("zero", Change::Zero { only: None }),
+            ("zero tcp 10.0.0.1:80", Change::Zero { only }),
+            (
+                "timeouts --tcp 5",
+                Change::SetTimeouts {
+                    tcp: Some(5),
+                    tcp_fin: None,
+                    udp: None,
+                },
+            ),
+        ] {
+            assert_eq!(asked(line), Request::Change(vec![change]), "{line}");
+        }
+        for (line, request) in [
+            ("service list", Request::Services { only: None }),
+            ("stats", Request::Services { only: None }),
+            ("server list tcp 10.0.0.1:80", Request::Services { only }),
+            (
+                "connection list",
+                Request::Connections {
+                    cursor: Cursor::default(),
+                },
+            ),
+            ("status", Request::Status),
+            ("version", Request::Status),
+            ("neighbour list", Request::Neighbours),
+            ("timeouts", Request::Timeouts),
+        ] {
+            assert_eq!(asked(line), request, "{line}");
+        }
     }
-    for worker in &status.workers {
-        let _ = writeln!(
-            out,
-            "worker on core {}: received {}, made {}, held {}; {} of {} connections; \
-             steered out {}, in {}",
-            worker.core,
-            worker.rx,
-            worker.made,
-            worker.held,
-            worker.connections,
-            worker.connections_max,
-            worker.steered_out,
-            worker.steered_in
-        );
-        out += &named("end", &worker.ends);
-        out += &named("drop", &worker.drops);
-    }
-    out
-}
 
-/// Those counters that moved.
-fn named(kind: &str, counters: &[(String, u64)]) -> String {
-    let moved = counters.iter().filter(|(_, count)| *count > 0);
-    moved
-        .map(|(name, count)| format!("  {kind} {name}: {count}\n"))
-        .collect()
-}
-
-fn neighbours(list: &[Neighbour]) -> String {
-    let mut out = row(&["PORT", "ADDRESS", "MAC", "STATE"]);
-    for neighbour in list {
-        let mac = neighbour.mac.as_deref().unwrap_or("-");
-        out += &row(&[
-            &neighbour.port,
-            &neighbour.address.to_string(),
-            mac,
-            &neighbour.state,
-        ]);
+    #[test]
+    fn mistakes_say_what_is_right() {
+        for (line, words) in [
+            (
+                "servce list",
+                "similar subcommands exist: 'server', 'service'",
+            ),
+            ("service lst", "a similar subcommand exists: 'list'"),
+            (
+                "service add tcp 10.0.0.1",
+                "not an address and port, 10.0.0.1:80 is right",
+            ),
+            (
+                "service add sctp 10.0.0.1:80",
+                "[possible values: tcp, udp]",
+            ),
+            ("service edit tcp 10.0.0.1:80", "--scheduler"),
+            ("server edit tcp 10.0.0.1:80 10.1.0.1:80", "--weight"),
+            (
+                "server add tcp 10.0.0.1:80 10.1.0.1:80 -w -1",
+                "-1 is not in 0..=4294967295",
+            ),
+            (
+                "server add tcp 10.0.0.1:80 10.1.0.1:80 --mode dr",
+                "[possible values: nat]",
+            ),
+            ("zero tcp", "<ADDRESS>"),
+        ] {
+            let said = complaint(line);
+            assert!(said.contains(words), "{line}: {said}");
+        }
     }
-    out
 }

@@ -156,10 +156,10 @@ impl<P: PacketBuf> Director<P> {
                 *hit = self.conns.likely(*hash);
             }
         }
-        for (staged, packet) in staged.into_iter().zip(burst.drain(..)) {
+        for (staged, packet) in staged.iter().zip(burst.drain(..)) {
             match staged {
-                Ok((seen, _, hit)) => self.walk(now, from, &seen, hit, packet, out),
-                Err(reason) => self.page.count_drop(from, reason),
+                Ok((seen, _, hit)) => self.walk(now, from, seen, *hit, packet, out),
+                Err(reason) => self.page.count_drop(from, *reason),
             }
         }
     }
@@ -223,7 +223,7 @@ impl<P: PacketBuf> Director<P> {
         mut packet: P,
         out: &mut E,
     ) {
-        if let Some(hit) = hit
+        if let Some(hit) = self.sure(seen, hit)
             && let Some(hop) = self.established(now, seen, hit, &mut packet)
         {
             let origin = Origin {
@@ -233,6 +233,18 @@ impl<P: PacketBuf> Director<P> {
             return self.leave(now, hop, packet, usize::from(seen.l3), origin, out);
         }
         self.decide(now, from, seen, packet, out);
+    }
+
+    /// The packet's connection. In a full table one key in twenty is not where it is likely to be,
+    /// and its packets are as hot as any: only those that open connections go the cold way at once.
+    #[inline(always)]
+    fn sure(&mut self, seen: &Seen, likely: Option<Hit>) -> Option<Hit> {
+        match likely.filter(|hit| self.conns.verify(*hit, &seen.flow).is_some()) {
+            None if seen.kind == Kind::Transport && seen.tcp_flags & tcp_flags::SYN == 0 => {
+                self.conns.lookup(&seen.flow)
+            }
+            hit => hit,
+        }
     }
 
     /// The fast path: a packet of a known connection in its usual course, whose next hop is ready.
@@ -246,13 +258,13 @@ impl<P: PacketBuf> Director<P> {
         packet: &mut P,
     ) -> Option<HopId> {
         let generation = self.generation();
-        let conn = self.conns.verify(hit, &seen.flow)?;
+        let conn = self.conns.get(hit);
         let hop_id = conn.hop(hit.outbound());
         if (conn.generation() != generation)
             | (hop_id == NO_HOP)
             | (seen.ttl <= 1)
             | (seen.tcp_flags & tcp_flags::SYN != 0)
-            | Conns::expired(conn, now, &self.timeouts)
+            | conn.expired(now)
         {
             return None;
         }
@@ -286,7 +298,7 @@ impl<P: PacketBuf> Director<P> {
         let (to, deltas) = (conn.side(!outbound).reversed(), conn.deltas(outbound));
         let state = conn.state();
         let next = state.after(Event::of(seen.tcp_flags), outbound);
-        if next != state {
+        if (next != state) | (conn.timeout_ms() != self.timeouts.ms(next)) {
             self.change_state(now, hit, next);
         }
         translate(packet.bytes_mut(), seen, &to, deltas);
@@ -402,7 +414,7 @@ impl<P: PacketBuf> Director<P> {
             && seen.flow.protocol == TCP
             && seen.tcp_flags & (tcp_flags::SYN | tcp_flags::RST) == tcp_flags::SYN
             && matches!(conn.state(), State::TimeWait | State::Close);
-        if reused || Conns::expired(conn, now, &self.timeouts) {
+        if reused || conn.expired(now) {
             self.close(hit.entry());
             return None;
         }
@@ -695,10 +707,7 @@ impl<P: PacketBuf> Director<P> {
             if list.len() == limit {
                 return (list, Some(entry));
             }
-            let conn = self
-                .conns
-                .at(entry)
-                .filter(|conn| !Conns::expired(conn, now, &self.timeouts));
+            let conn = self.conns.at(entry).filter(|conn| !conn.expired(now));
             list.extend(conn.map(|conn| self.shown(now, conn)));
         }
         (list, Some(end).filter(|end| *end < self.conns.capacity()))
@@ -706,7 +715,7 @@ impl<P: PacketBuf> Director<P> {
 
     fn shown(&self, now: Instant, conn: &crate::conn::Conn) -> control::Connection {
         let [in_packets, out_packets] = conn.packets();
-        let life = self.timeouts.ms(conn.state());
+        let life = conn.timeout_ms();
         control::Connection {
             protocol: Conns::protocol(conn),
             client: conn.side(false).from().into(),

@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 use dataplane::bench;
 use dataplane::config::Config;
@@ -44,7 +43,7 @@ fn version() -> &'static str {
 fn main() -> ExitCode {
     let args = match Args::try_parse() {
         Ok(args) => args,
-        Err(error) => return explain(&error),
+        Err(error) => return ExitCode::from(control::usage::explain("directord", &error)),
     };
     match run(args) {
         Ok(()) => ExitCode::SUCCESS,
@@ -53,20 +52,6 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-/// Help and version as clap prints them; a mistake in one line.
-fn explain(error: &clap::Error) -> ExitCode {
-    if !error.use_stderr() || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
-        // Nobody is left to tell when even this cannot be printed.
-        let _ = error.print();
-    } else {
-        let text = error.to_string();
-        let first = text.lines().next().unwrap_or_default();
-        let what = first.strip_prefix("error: ").unwrap_or(first);
-        eprintln!("directord: {what} (directord --help lists what there is)");
-    }
-    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(1))
 }
 
 fn run(args: Args) -> Result<()> {

@@ -176,9 +176,15 @@ pub fn refusal(change: &Change, errno: Errno, detail: &str) -> Failure {
         }
         (AddServer { .. }, Errno::Eexist) => "Destination already exists",
         (EditServer { .. } | DeleteServer { .. }, Errno::Enoent) => "No such destination",
-        (_, errno) => return Failure::refused(general(errno, detail)),
+        (_, errno) => general(errno, detail),
     };
-    Failure::refused(text)
+    // These words leave open what would be right.
+    let vague = matches!(errno, Errno::Einval | Errno::Enomem | Errno::Erange)
+        || text.starts_with("Scheduler");
+    Failure {
+        detail: (vague && text != detail).then(|| detail.to_owned()),
+        ..Failure::refused(text)
+    }
 }
 
 /// What ipvsadm says of an errno, whatever was asked.

@@ -63,6 +63,15 @@ pub enum Error {
     Unsupported(#[from] Unsupported),
     #[error(transparent)]
     Client(#[from] ClientError),
+    /// A line of a restore is wrong or refused.
+    #[error("{error}")]
+    Line {
+        /// From 1.
+        line: usize,
+        /// Whether a listing had lines before it applied.
+        applied: bool,
+        error: Box<Error>,
+    },
     #[error("cannot write the answer: {0}")]
     Output(io::Error),
     #[error("cannot read standard input: {0}")]
@@ -74,16 +83,42 @@ impl Error {
     pub fn code(&self) -> u8 {
         match self {
             Self::Failure(failure) => failure.code,
+            Self::Line { error, .. } => error.code(),
             Self::Unsupported(_) | Self::Client(_) | Self::Input(_) => 2,
             Self::Output(_) => 1,
+        }
+    }
+
+    /// All that goes to stderr: ipvsadm's own words first, then what we know beyond them.
+    pub fn report(&self, name: &str) -> String {
+        match self {
+            Self::Failure(failure) => {
+                let more = failure.detail.iter();
+                let more = more.map(|detail| format!("{name}: {detail}\n"));
+                format!("{failure}\n{}", more.collect::<String>())
+            }
+            Self::Line {
+                line,
+                applied,
+                error,
+            } => {
+                let before = if *applied {
+                    "only what comes before the last listing above it was applied"
+                } else {
+                    "nothing was changed"
+                };
+                format!("{}{name}: in line {line}; {before}\n", error.report(name))
+            }
+            error => format!("{name}: {error}\n"),
         }
     }
 }
 
 /// One step of a restore.
 enum Step {
-    Changes(Vec<Change>),
-    Show(Box<Parsed>, Request),
+    /// With the line of each.
+    Changes(Vec<Change>, Vec<usize>),
+    Show(Box<Parsed>, Request, usize),
 }
 
 impl Ipvsadm<'_> {
@@ -121,50 +156,42 @@ impl Ipvsadm<'_> {
     fn restore(&mut self, first: Vec<Change>) -> Result<(), Error> {
         let mut text = String::new();
         self.input.read_to_string(&mut text).map_err(Error::Input)?;
-        // Every line is read before any is judged unsupported, and that before any is sent.
-        let mut lines = Vec::new();
-        for line in text.lines() {
-            let words = restore_words(line);
-            if words.is_empty() {
-                continue;
-            }
-            let parsed = parse(&words, self.names)?;
-            if matches!(
-                parsed.command,
-                Command::Restore | Command::Help | Command::Version
-            ) {
-                return Err(Failure::try_help().into());
-            }
-            lines.push(parsed);
-        }
-        let mut steps = vec![Step::Changes(first)];
-        for parsed in lines {
-            match (supported(&parsed)?, steps.last_mut()) {
-                (Some(Request::Change(new)), Some(Step::Changes(changes))) => changes.extend(new),
-                (Some(Request::Change(new)), _) => steps.push(Step::Changes(new)),
-                (Some(request), _) => steps.push(Step::Show(Box::new(parsed), request)),
-                (None, _) => {}
-            }
-        }
-        for step in steps {
-            match step {
-                Step::Changes(changes) if changes.is_empty() => {}
-                Step::Changes(changes) => self.change(changes)?,
-                Step::Show(parsed, request) => self.show(&parsed, request)?,
-            }
+        let mut applied = false;
+        for step in steps(&text, first, self.names)? {
+            let (result, line) = match step {
+                Step::Changes(changes, _) if changes.is_empty() => continue,
+                Step::Changes(changes, lines) => match self.send(changes)? {
+                    Ok(()) => {
+                        applied = true;
+                        continue;
+                    }
+                    Err((failure, step)) => (Err(failure.into()), lines.get(step).copied()),
+                },
+                Step::Show(parsed, request, line) => (self.show(&parsed, request), Some(line)),
+            };
+            result.map_err(|error| match (&error, line) {
+                (Error::Failure(_), Some(line)) if line > 0 => at(line, applied, error),
+                _ => error,
+            })?;
         }
         Ok(())
     }
 
     fn change(&mut self, changes: Vec<Change>) -> Result<(), Error> {
+        Ok(self.send(changes)?.map_err(|(failure, _)| failure)?)
+    }
+
+    /// The inner error: what the director refused, and which of the changes that was.
+    fn send(&mut self, changes: Vec<Change>) -> Result<Result<(), (Failure, usize)>, Error> {
         let request = Request::Change(changes);
         match (self.ask)(&request)? {
-            Reply::Done => Ok(()),
+            Reply::Done => Ok(Ok(())),
             Reply::Refused(refused) => {
                 let Request::Change(changes) = &request else {
                     unreachable!("made above")
                 };
-                Err(refused_change(changes, &refused).into())
+                let step = refused.step.unwrap_or(0);
+                Ok(Err((refused_change(changes.get(step), &refused), step)))
             }
             _ => Err(ClientError::Unexpected.into()),
         }
@@ -228,8 +255,53 @@ fn restore_words(line: &str) -> Vec<String> {
         .collect()
 }
 
-fn refused_change(changes: &[Change], refused: &Refusal) -> Failure {
-    match changes.get(refused.step.unwrap_or(0)) {
+/// Every line is read before any is judged unsupported, and that before any is sent.
+fn steps(text: &str, first: Vec<Change>, names: &dyn Names) -> Result<Vec<Step>, Error> {
+    let mut parsed_lines = Vec::new();
+    for (line, text) in (1..).zip(text.lines()) {
+        let words = restore_words(text);
+        if words.is_empty() {
+            continue;
+        }
+        let parsed = parse(&words, names).map_err(|error| at(line, false, error.into()))?;
+        if matches!(
+            parsed.command,
+            Command::Restore | Command::Help | Command::Version
+        ) {
+            return Err(at(line, false, Failure::try_help().into()));
+        }
+        parsed_lines.push((line, parsed));
+    }
+    let lines = vec![0; first.len()];
+    let mut steps = vec![Step::Changes(first, lines)];
+    for (line, parsed) in parsed_lines {
+        let request = supported(&parsed).map_err(|error| at(line, false, error.into()))?;
+        match (request, steps.last_mut()) {
+            (Some(Request::Change(new)), Some(Step::Changes(changes, lines))) => {
+                lines.resize(lines.len() + new.len(), line);
+                changes.extend(new);
+            }
+            (Some(Request::Change(new)), _) => {
+                let lines = vec![line; new.len()];
+                steps.push(Step::Changes(new, lines));
+            }
+            (Some(request), _) => steps.push(Step::Show(Box::new(parsed), request, line)),
+            (None, _) => {}
+        }
+    }
+    Ok(steps)
+}
+
+fn at(line: usize, applied: bool, error: Error) -> Error {
+    Error::Line {
+        line,
+        applied,
+        error: Box::new(error),
+    }
+}
+
+fn refused_change(change: Option<&Change>, refused: &Refusal) -> Failure {
+    match change {
         Some(change) => refusal(change, refused.errno, &refused.detail),
         None => Failure::refused(general(refused.errno, &refused.detail)),
     }

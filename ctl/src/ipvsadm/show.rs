@@ -416,6 +416,199 @@ mod tests {
         );
     }
 
+    fn style(format: Format, exact: bool) -> Style<'static> {
+        Style {
+            format,
+            exact,
+            ..STYLE
+        }
+    }
+
+    /// What a kernel counted while it was flooded, with its own listings of it.
+    fn flooded(totals: [u64; 5], rates: [u64; 5]) -> Vec<Service> {
+        let [conns, in_packets, out_packets, in_bytes, out_bytes] = totals;
+        let totals = crate::Totals {
+            conns,
+            in_packets,
+            out_packets,
+            in_bytes,
+            out_bytes,
+        };
+        let [cps, in_pps, out_pps, in_bps, out_bps] = rates;
+        let rates = crate::Rates {
+            cps,
+            in_pps,
+            out_pps,
+            in_bps,
+            out_bps,
+        };
+        let server = Server {
+            address: "192.168.1.78:3006".parse().unwrap(),
+            spec: crate::ServerSpec {
+                mode: ForwardMode::Nat,
+                weight: 65535,
+            },
+            active: 0,
+            inactive: 148_185,
+            totals,
+            rates,
+        };
+        vec![Service {
+            key: crate::ServiceKey {
+                protocol: Protocol::Udp,
+                address: "10.0.0.4:3006".parse().unwrap(),
+            },
+            spec: crate::ServiceSpec {
+                scheduler: "rr".into(),
+            },
+            totals,
+            rates,
+            servers: vec![server],
+        }]
+    }
+
+    #[test]
+    fn listings_as_a_flooded_kernel_gave_them() {
+        let after_a_minute = || {
+            flooded(
+                [148_185, 10_129_737, 0, 14_426_505_500, 0],
+                [13, 222_200, 0, 333_256_277, 0],
+            )
+        };
+        let early = flooded([1, 900_725, 0, 900_725_000, 0], [0; 5]);
+        let head = "Prot LocalAddress:Port               Conns   InPkts  OutPkts  InBytes OutBytes\n  -> RemoteAddress:Port\n";
+        assert_eq!(
+            services(early, &style(Format::Stats, false)),
+            format!(
+                "{head}UDP  10.0.0.4:3006                       1   900725        0  900725K        0\n\
+                 \x20 -> 192.168.1.78:3006                   1   900725        0  900725K        0\n"
+            )
+        );
+        assert_eq!(
+            services(after_a_minute(), &style(Format::Stats, false)),
+            format!(
+                "{head}UDP  10.0.0.4:3006                  148185 10129737        0   14426M        0\n\
+                 \x20 -> 192.168.1.78:3006              148185 10129737        0   14426M        0\n"
+            )
+        );
+        assert_eq!(
+            services(after_a_minute(), &style(Format::Stats, true)),
+            format!(
+                "{head}UDP  10.0.0.4:3006                  148185 10129737        0 14426505500        0\n\
+                 \x20 -> 192.168.1.78:3006              148185 10129737        0 14426505500        0\n"
+            )
+        );
+        let head = "Prot LocalAddress:Port                 CPS    InPPS   OutPPS    InBPS   OutBPS\n  -> RemoteAddress:Port\n";
+        assert_eq!(
+            services(after_a_minute(), &style(Format::Rate, false)),
+            format!(
+                "{head}UDP  10.0.0.4:3006                      13   222200        0  333256K        0\n\
+                 \x20 -> 192.168.1.78:3006                  13   222200        0  333256K        0\n"
+            )
+        );
+        assert_eq!(
+            services(after_a_minute(), &style(Format::Rate, true)),
+            format!(
+                "{head}UDP  10.0.0.4:3006                      13   222200        0 333256277        0\n\
+                 \x20 -> 192.168.1.78:3006                  13   222200        0 333256277        0\n"
+            )
+        );
+        assert_eq!(
+            services(after_a_minute(), &style(Format::Plain, false)),
+            "Prot LocalAddress:Port Scheduler Flags\n\
+             \x20 -> RemoteAddress:Port           Forward Weight ActiveConn InActConn\n\
+             UDP  10.0.0.4:3006 rr\n\
+             \x20 -> 192.168.1.78:3006            Masq    65535  0          148185    \n"
+        );
+    }
+
+    #[test]
+    fn connections_as_a_kernel_listed_them() {
+        let rows = [
+            (
+                Protocol::Tcp,
+                "ESTABLISHED",
+                40001,
+                899_999,
+                "TCP 14:59  ESTABLISHED 10.1.0.1:40001     10.0.0.1:3001      192.168.1.11:3001",
+            ),
+            (
+                Protocol::Tcp,
+                "CLOSE_WAIT",
+                40001,
+                59_999,
+                "TCP 00:59  CLOSE_WAIT  10.1.0.1:40001     10.0.0.1:3001      192.168.1.11:3001",
+            ),
+            (
+                Protocol::Tcp,
+                "TIME_WAIT",
+                40001,
+                119_000,
+                "TCP 01:59  TIME_WAIT   10.1.0.1:40001     10.0.0.1:3001      192.168.1.11:3001",
+            ),
+            (
+                Protocol::Tcp,
+                "FIN_WAIT",
+                40002,
+                119_000,
+                "TCP 01:59  FIN_WAIT    10.1.0.1:40002     10.0.0.1:3001      192.168.1.11:3001",
+            ),
+            (
+                Protocol::Tcp,
+                "CLOSE",
+                40003,
+                9_001,
+                "TCP 00:09  CLOSE       10.1.0.1:40003     10.0.0.1:3001      192.168.1.11:3001",
+            ),
+            (
+                Protocol::Tcp,
+                "SYN_RECV",
+                40006,
+                59_000,
+                "TCP 00:59  SYN_RECV    10.1.0.1:40006     10.0.0.1:3001      192.168.1.11:3001",
+            ),
+            (
+                Protocol::Udp,
+                "UDP",
+                41000,
+                299_500,
+                "UDP 04:59  UDP         10.1.0.1:41000     10.0.0.1:3001      192.168.1.11:3001",
+            ),
+            (
+                Protocol::Tcp,
+                "LAST_ACK",
+                1,
+                7_199_000,
+                "TCP 119:59 LAST_ACK    10.1.0.1:1         10.0.0.1:3001      192.168.1.11:3001",
+            ),
+        ];
+        for (protocol, state, port, expires_ms, expected) in rows {
+            let conn = Connection {
+                protocol,
+                client: SocketAddr::from(([10, 1, 0, 1], port)),
+                virtual_address: "10.0.0.1:3001".parse().unwrap(),
+                server: "192.168.1.11:3001".parse().unwrap(),
+                state: state.into(),
+                expires_ms,
+                in_packets: 1,
+                out_packets: 1,
+                bytes: 80,
+                worker: 0,
+            };
+            assert_eq!(connections(&[conn], &STYLE), format!("{expected}\n"));
+        }
+        assert_eq!(
+            connections_title(&STYLE),
+            "IPVS connection entries\n\
+             pro expire state       source             virtual            destination\n"
+        );
+    }
+
+    #[test]
+    fn timeouts_as_a_kernel_listed_them() {
+        assert_eq!(timeouts(5, 3, 4), "Timeout (tcp tcpfin udp): 5 3 4\n");
+    }
+
     #[test]
     fn addresses_sort_by_signed_difference() {
         let order = |a: &str, b: &str| by_address(a.parse().unwrap(), b.parse().unwrap());

@@ -39,16 +39,16 @@ pub struct Conn {
     /// 0: the entry is free.
     protocol: u8,
     state: u8,
-    _reserved: u16,
+    /// What the hops and the server's availability were taken under; any other is a cold packet.
+    generation: u16,
     last_seen: u32,
     server: u32,
     /// Change of the IP and of the TCP or UDP checksum from client to server.
     ip_delta: u16,
     l4_delta: u16,
     hops: [u16; 2],
-    /// What the hops and the server's availability were taken under; any other is a cold packet.
-    generation: u16,
-    _reserved2: u16,
+    /// Life without a packet, as the state's timeout was at the last one.
+    timeout_ms: u32,
     packets: [u32; 2],
     /// IP bytes in both directions.
     bytes: u64,
@@ -73,14 +73,13 @@ impl Conn {
             } else {
                 State::None
             } as u8,
-            _reserved: 0,
+            generation: 0,
             last_seen: now.0,
             server: id.0,
             ip_delta: ip.raw(),
             l4_delta: ip.and(ports).raw(),
             hops: [NO_HOP.0; 2],
-            generation: 0,
-            _reserved2: 0,
+            timeout_ms: 0,
             packets: [0; 2],
             bytes: 0,
         }
@@ -119,6 +118,18 @@ impl Conn {
     #[inline(always)]
     pub fn last_seen(&self) -> Instant {
         Instant(self.last_seen)
+    }
+
+    #[inline(always)]
+    pub fn timeout_ms(&self) -> u32 {
+        self.timeout_ms
+    }
+
+    /// Whether no packet came for as long as the connection's state allowed. An expired connection
+    /// counts as none even before [`Conns::due`] found it.
+    #[inline(always)]
+    pub fn expired(&self, now: Instant) -> bool {
+        now.since(self.last_seen()) >= self.timeout_ms
     }
 
     #[inline(always)]
@@ -273,7 +284,8 @@ impl Conns {
         timeouts: &Timeouts,
     ) -> Option<Hit> {
         let entry = self.take_entry()?;
-        let conn = Conn::nat(now, inbound, server, id);
+        let mut conn = Conn::nat(now, inbound, server, id);
+        conn.timeout_ms = timeouts.ms(conn.state());
         let reply = conn.side(true);
         if let Some(older) = self.lookup(&reply) {
             self.index.remove(self.hash(&reply), older);
@@ -284,7 +296,7 @@ impl Conns {
         self.index.insert(self.hash(&reply), Hit::new(entry, true));
         self.used += 1;
         self.timers
-            .schedule(now, entry, now.plus_ms(timeouts.ms(conn.state())));
+            .schedule(now, entry, now.plus_ms(conn.timeout_ms));
         Some(Hit::new(entry, false))
     }
 
@@ -318,22 +330,17 @@ impl Conns {
         self.used -= 1;
     }
 
-    /// Moves a connection to another state and its timer with it.
+    /// Gives a connection a state and that state's timeout, and moves its timer with them.
     pub fn set_state(&mut self, now: Instant, entry: u32, state: State, timeouts: &Timeouts) {
-        self.entries[entry as usize].state = state as u8;
-        let deadline = now.plus_ms(timeouts.ms(state));
+        let conn = &mut self.entries[entry as usize];
+        conn.state = state as u8;
+        conn.timeout_ms = timeouts.ms(state);
+        let deadline = now.plus_ms(conn.timeout_ms);
         if state.is_half_open() {
             self.timers.queue_half_open(now, entry);
         } else if !self.timers.looks_by(now, entry, deadline) {
             self.timers.schedule(now, entry, deadline);
         }
-    }
-
-    /// Whether no packet came for as long as the connection's state allows. An expired connection
-    /// counts as none even before [`Self::due`] found it.
-    #[inline(always)]
-    pub fn expired(conn: &Conn, now: Instant, timeouts: &Timeouts) -> bool {
-        now.since(conn.last_seen()) >= timeouts.ms(conn.state())
     }
 
     /// The next connection whose time ran out, to be closed by the caller. Looks at no more than
@@ -343,15 +350,15 @@ impl Conns {
             *budget -= 1;
             let entry = self.timers.passed(now, timeouts.ms(State::SynRecv))?;
             let conn = &self.entries[entry as usize];
-            if Self::expired(conn, now, timeouts) {
+            if conn.expired(now) {
                 return Some(entry);
             }
-            let last_seen = conn.last_seen();
+            let (last_seen, timeout_ms) = (conn.last_seen(), conn.timeout_ms);
             if conn.state() == State::SynRecv {
                 // Asked again, still not answered: it stays among the first to go.
                 self.timers.queue_half_open(last_seen, entry);
             } else {
-                let deadline = last_seen.plus_ms(timeouts.ms(conn.state()));
+                let deadline = last_seen.plus_ms(timeout_ms);
                 self.timers.schedule(now, entry, deadline);
             }
         }

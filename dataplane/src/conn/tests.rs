@@ -300,3 +300,24 @@ proptest! {
         prop_assert!(queue.is_empty());
     }
 }
+
+/// `ipvsadm --set`: a connection keeps its time until its next packet, then has the new one.
+#[test]
+fn a_new_timeout_holds_from_the_next_packet_on() {
+    let (mut conns, mut timeouts) = (Conns::new(4, [1, 2]).unwrap(), Timeouts::default());
+    let at = Instant::from_ms;
+    let client = "192.0.2.1:40000".parse().unwrap();
+    let flow = Flow::new(TCP, client, "10.0.0.1:80".parse().unwrap());
+    let hit = conns
+        .open(at(0), &flow, SERVER, ServerId(0), &timeouts)
+        .unwrap();
+    conns.set_state(at(0), hit.entry(), State::Established, &timeouts);
+    timeouts.set_s(State::Established, 60);
+    assert!(!conns.get(hit).expired(at(899_999)) && conns.get(hit).expired(at(900_000)));
+    conns.get(hit).observe(at(1000), false, 40);
+    conns.set_state(at(1000), hit.entry(), State::Established, &timeouts);
+    assert!(!conns.get(hit).expired(at(60_999)) && conns.get(hit).expired(at(61_000)));
+    let due = |conns: &mut Conns, ms| conns.due(at(ms), &timeouts, &mut 100);
+    assert_eq!(due(&mut conns, 60_999), None);
+    assert_eq!(due(&mut conns, 61_500), Some(hit.entry()));
+}

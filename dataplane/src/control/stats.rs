@@ -1,5 +1,6 @@
 //! Counters for people: the workers' pages summed, LVS's rate estimator, and the status.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use control::{PortStatus, Rates, Status, Totals, WorkerStatus};
@@ -189,7 +190,7 @@ fn worker_status(worker: &Worker, connections_max: u64) -> WorkerStatus {
 }
 
 /// Every end by name, those that never occurred included.
-fn ends(ports: &[&PortPage]) -> Vec<(String, u64)> {
+fn ends(ports: &[&PortPage]) -> BTreeMap<String, u64> {
     let sum = |get: fn(&PortPage) -> u64| ports.iter().map(|port| get(port)).sum::<u64>();
     [
         ("forwarded", sum(|port| port.forwarded.get())),
@@ -202,7 +203,7 @@ fn ends(ports: &[&PortPage]) -> Vec<(String, u64)> {
 }
 
 /// The reasons that occurred.
-fn drops(ports: &[&PortPage]) -> Vec<(String, u64)> {
+fn drops(ports: &[&PortPage]) -> BTreeMap<String, u64> {
     (DropReason::ALL.iter())
         .map(|reason| {
             let n = ports

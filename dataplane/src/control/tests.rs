@@ -186,9 +186,9 @@ fn the_status_names_ends_and_drops() {
     };
     assert!(!status.balanced, "one of three packets has no end");
     assert_eq!((status.uptime_s, status.mbufs_in_use), (5, 9));
-    assert_eq!(status.ports[0].drops, [("no_route".to_owned(), 1)]);
-    assert!(status.ports[0].ends.contains(&("dropped".to_owned(), 1)));
-    assert!(status.workers[0].ends.contains(&("consumed".to_owned(), 1)));
+    assert_eq!(status.ports[0].drops, [("no_route".to_owned(), 1)].into());
+    assert_eq!(status.ports[0].ends["dropped"], 1);
+    assert_eq!(status.workers[0].ends["consumed"], 1);
     page.held.set(1);
     let Reply::Status(status) = control.handle(Request::Status, &peer()) else {
         panic!()

@@ -93,7 +93,7 @@ pub struct Seen {
 
 impl Seen {
     /// Lengths that the packet claims are checked against those it has, here and only here.
-    #[inline]
+    #[inline(always)]
     pub fn parse(frame: &[u8]) -> Result<Self, DropReason> {
         use DropReason::{Truncated, UnknownEthertype};
         let at = |i: usize| Some(u16::from_be_bytes(*frame.get(i..i + 2)?.first_chunk()?));

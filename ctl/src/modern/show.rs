@@ -1,0 +1,360 @@
+//! Answers as tables for people.
+
+use control::{
+    Connection, ForwardMode, Neighbour, Protocol, Rates, Service, Status, Totals, WorkerStatus,
+};
+
+/// Rows of cells; a column is as wide as its widest cell, and numbers stand to the right.
+struct Table {
+    rows: Vec<Vec<String>>,
+    /// Columns before this one hold words.
+    words: usize,
+}
+
+impl Table {
+    fn new(words: usize, title: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        let title = title.into_iter().map(Into::into).collect();
+        Self {
+            rows: vec![title],
+            words,
+        }
+    }
+
+    fn row(&mut self, cells: impl IntoIterator<Item = String>) {
+        self.rows.push(cells.into_iter().collect());
+    }
+
+    fn text(&self) -> String {
+        let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
+        let width = |column: usize| {
+            let cells = self.rows.iter().filter_map(|row| row.get(column));
+            cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+        };
+        let widths: Vec<usize> = (0..columns).map(width).collect();
+        let mut out = String::new();
+        for row in &self.rows {
+            let mut line = String::new();
+            for (column, (cell, &width)) in row.iter().zip(&widths).enumerate() {
+                line += &if column < self.words {
+                    format!("{cell:<width$}  ")
+                } else {
+                    format!("{cell:>width$}  ")
+                };
+            }
+            out += line.trim_end();
+            out.push('\n');
+        }
+        out
+    }
+}
+
+fn protocol(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Tcp => "tcp",
+        Protocol::Udp => "udp",
+    }
+}
+
+fn sorted(mut list: Vec<Service>) -> Vec<Service> {
+    list.sort_by_key(|service| service.key);
+    for service in &mut list {
+        service.servers.sort_by_key(|server| server.address);
+    }
+    list
+}
+
+fn name(service: &Service) -> String {
+    format!("{} {}", protocol(service.key.protocol), service.key.address)
+}
+
+/// What services and servers are.
+pub(super) fn services(list: Vec<Service>) -> String {
+    let title = ["SERVICE / SERVER", "HOW", "WEIGHT", "ACTIVE", "INACTIVE"];
+    let mut table = Table::new(2, title);
+    for service in sorted(list) {
+        table.row([name(&service), service.spec.scheduler]);
+        for server in &service.servers {
+            let mode = match server.spec.mode {
+                ForwardMode::Nat => "nat",
+            };
+            let numbers = [server.spec.weight, server.active, server.inactive];
+            let words = [format!("  {}", server.address), mode.to_owned()];
+            table.row(words.into_iter().chain(numbers.map(|n| n.to_string())));
+        }
+    }
+    table.text()
+}
+
+/// What services and servers did.
+pub(super) fn stats(list: Vec<Service>) -> String {
+    let title = [
+        "SERVICE / SERVER",
+        "CONNS",
+        "IN PKTS",
+        "OUT PKTS",
+        "IN BYTES",
+        "OUT BYTES",
+        "CONNS/S",
+        "IN PKTS/S",
+        "OUT PKTS/S",
+        "IN BYTES/S",
+        "OUT BYTES/S",
+    ];
+    let mut table = Table::new(1, title);
+    let mut row = |name: String, t: &Totals, r: &Rates| {
+        let numbers = [
+            t.conns,
+            t.in_packets,
+            t.out_packets,
+            t.in_bytes,
+            t.out_bytes,
+            r.cps,
+            r.in_pps,
+            r.out_pps,
+            r.in_bps,
+            r.out_bps,
+        ];
+        table.row([name].into_iter().chain(numbers.map(|n| n.to_string())));
+    };
+    for service in sorted(list) {
+        row(name(&service), &service.totals, &service.rates);
+        for server in &service.servers {
+            row(
+                format!("  {}", server.address),
+                &server.totals,
+                &server.rates,
+            );
+        }
+    }
+    table.text()
+}
+
+pub(super) fn connections(list: &[Connection]) -> String {
+    let title = ["PROTO", "STATE", "CLIENT", "VIRTUAL", "SERVER", "EXPIRES"];
+    let mut table = Table::new(5, title);
+    for conn in list {
+        table.row([
+            protocol(conn.protocol).to_owned(),
+            conn.state.clone(),
+            conn.client.to_string(),
+            conn.virtual_address.to_string(),
+            conn.server.to_string(),
+            format!("{} s", conn.expires_ms / 1000),
+        ]);
+    }
+    table.text()
+}
+
+pub(super) fn neighbours(list: &[Neighbour]) -> String {
+    let mut table = Table::new(4, ["PORT", "ADDRESS", "MAC", "STATE"]);
+    for neighbour in list {
+        table.row([
+            neighbour.port.clone(),
+            neighbour.address.to_string(),
+            neighbour.mac.clone().unwrap_or_else(|| "-".to_owned()),
+            neighbour.state.clone(),
+        ]);
+    }
+    table.text()
+}
+
+/// One line of summary, the ports, the workers, and why packets were dropped.
+pub(super) fn status(status: &Status) -> String {
+    let balance = if status.balanced {
+        "balance"
+    } else {
+        "do not balance (yet: packets are in flight)"
+    };
+    let (up, mbufs) = (duration(status.uptime_s), status.mbufs_in_use);
+    let head = format!(
+        "{}, up {up}; packet counts {balance}; {mbufs} packet buffers in use\n",
+        status.program
+    );
+    let tables = [ports(status), workers(&status.workers), drops(status)];
+    tables.into_iter().fold(head, |out, table| {
+        if table.is_empty() {
+            out
+        } else {
+            out + "\n" + &table
+        }
+    })
+}
+
+fn duration(seconds: u64) -> String {
+    let (days, hours) = (seconds / 86400, seconds / 3600 % 24);
+    let (minutes, rest) = (seconds / 60 % 60, seconds % 60);
+    match seconds {
+        0..=59 => format!("{rest} s"),
+        60..=3599 => format!("{minutes} min {rest} s"),
+        3600..=86399 => format!("{hours} h {minutes} min"),
+        _ => format!("{days} d {hours} h"),
+    }
+}
+
+fn ports(status: &Status) -> String {
+    let title = [
+        "PORT",
+        "DEVICE",
+        "MAC",
+        "LINK",
+        "MTU",
+        "RX PACKETS",
+        "RX BYTES",
+        "TX PACKETS",
+        "TX BYTES",
+    ];
+    let mut table = Table::new(4, title);
+    for port in &status.ports {
+        let link = if port.link_up { "up" } else { "down" };
+        let numbers = [
+            u64::from(port.mtu),
+            port.rx_packets,
+            port.rx_bytes,
+            port.tx_packets,
+            port.tx_bytes,
+        ];
+        let words = [&port.name, &port.device, &port.mac, link].map(str::to_owned);
+        table.row(words.into_iter().chain(numbers.map(|n| n.to_string())));
+    }
+    table.text()
+}
+
+fn workers(workers: &[WorkerStatus]) -> String {
+    let title = ["WORKER", "RECEIVED", "MADE"].map(str::to_owned);
+    let ends = workers.iter().take(1).flat_map(|worker| worker.ends.keys());
+    let ends = ends.map(|name| name.to_uppercase());
+    let last = ["HELD", "STEERED OUT", "STEERED IN", "CONNECTIONS"].map(str::to_owned);
+    let mut table = Table::new(1, title.into_iter().chain(ends).chain(last));
+    for worker in workers {
+        let first = [format!("core {}", worker.core)];
+        let numbers = [worker.rx, worker.made]
+            .into_iter()
+            .chain(worker.ends.values().copied())
+            .chain([worker.held, worker.steered_out, worker.steered_in]);
+        let connections = format!("{} of {}", worker.connections, worker.connections_max);
+        table.row(
+            first
+                .into_iter()
+                .chain(numbers.map(|n| n.to_string()))
+                .chain([connections]),
+        );
+    }
+    table.text()
+}
+
+/// Why, and on which port; nothing when no packet was dropped.
+fn drops(status: &Status) -> String {
+    let mut table = Table::new(2, ["DROPPED BECAUSE", "PORT", "PACKETS"]);
+    let mut any = false;
+    for port in &status.ports {
+        for (reason, count) in port.drops.iter().filter(|(_, count)| **count > 0) {
+            any = true;
+            table.row([reason.clone(), port.name.clone(), count.to_string()]);
+        }
+    }
+    if any { table.text() } else { String::new() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use control::{PortStatus, Server, ServerSpec, ServiceKey, ServiceSpec};
+
+    fn list() -> Vec<Service> {
+        let server = |address: &str, weight| Server {
+            address: address.parse().unwrap(),
+            spec: ServerSpec {
+                mode: ForwardMode::Nat,
+                weight,
+            },
+            active: 5,
+            inactive: 0,
+            totals: Totals {
+                conns: 12,
+                ..Totals::default()
+            },
+            rates: Rates::default(),
+        };
+        vec![Service {
+            key: ServiceKey {
+                protocol: Protocol::Tcp,
+                address: "10.0.0.1:80".parse().unwrap(),
+            },
+            spec: ServiceSpec {
+                scheduler: "wrr".into(),
+            },
+            totals: Totals::default(),
+            rates: Rates::default(),
+            servers: vec![server("192.168.1.3:80", 1000), server("192.168.1.2:80", 1)],
+        }]
+    }
+
+    #[test]
+    fn columns_fit_their_cells() {
+        assert_eq!(
+            services(list()),
+            "SERVICE / SERVER  HOW  WEIGHT  ACTIVE  INACTIVE\n\
+             tcp 10.0.0.1:80   wrr\n\
+             \x20 192.168.1.2:80  nat       1       5         0\n\
+             \x20 192.168.1.3:80  nat    1000       5         0\n"
+        );
+        let stats = stats(list());
+        let line = stats.lines().nth(2).unwrap();
+        assert!(
+            line.starts_with("  192.168.1.2:80     12        0"),
+            "{line}"
+        );
+    }
+
+    #[test]
+    fn status_is_a_line_and_three_tables() {
+        let ends: BTreeMap<_, _> = [("forwarded".to_owned(), 7), ("dropped".to_owned(), 3)].into();
+        let drops = [("no_route".to_owned(), 3), ("truncated".to_owned(), 0)].into();
+        let shown = status(&Status {
+            program: "directord 1".into(),
+            uptime_s: 3700,
+            ports: vec![PortStatus {
+                name: "lan".into(),
+                device: "net_null0".into(),
+                mac: "02:00:00:00:00:01".into(),
+                mtu: 1500,
+                link_up: true,
+                tx_packets: 7,
+                tx_bytes: 700,
+                rx_packets: 10,
+                rx_bytes: 1000,
+                ends: ends.clone(),
+                drops,
+            }],
+            workers: vec![WorkerStatus {
+                core: 1,
+                rx: 10,
+                made: 0,
+                held: 0,
+                connections: 2,
+                connections_max: 64,
+                steered_out: 0,
+                steered_in: 0,
+                ends,
+                drops: BTreeMap::new(),
+            }],
+            balanced: true,
+            mbufs_in_use: 4,
+        });
+        assert_eq!(
+            shown,
+            "directord 1, up 1 h 1 min; packet counts balance; 4 packet buffers in use\n\
+             \n\
+             PORT  DEVICE     MAC                LINK   MTU  RX PACKETS  RX BYTES  TX PACKETS  TX BYTES\n\
+             lan   net_null0  02:00:00:00:00:01  up    1500          10      1000           7       700\n\
+             \n\
+             WORKER  RECEIVED  MADE  DROPPED  FORWARDED  HELD  STEERED OUT  STEERED IN  CONNECTIONS\n\
+             core 1        10     0        3          7     0            0           0      2 of 64\n\
+             \n\
+             DROPPED BECAUSE  PORT  PACKETS\n\
+             no_route         lan         3\n"
+        );
+    }
+}

@@ -1,0 +1,301 @@
+//! The built programs against each other: a daemon on devices that carry nothing, and what people
+//! type at it. Needs root and `cargo build -p dataplane -p ctl`.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// How often a daemon that starts is asked, 50 ms apart.
+const ATTEMPTS_MAX: u32 = 400;
+const NOBODY: u32 = 65534;
+
+/// A folder with a configuration, a socket and the command line under its names.
+struct Place {
+    folder: TempDir,
+    prefix: String,
+}
+
+/// A running daemon; killed when dropped.
+struct Daemon(Child);
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(format!("/var/run/dpdk/{}", self.prefix));
+    }
+}
+
+/// What a program left behind.
+struct Said {
+    code: Option<i32>,
+    out: String,
+    err: String,
+}
+
+impl From<Output> for Said {
+    fn from(output: Output) -> Self {
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        Self {
+            code: output.status.code(),
+            out: text(output.stdout),
+            err: text(output.stderr),
+        }
+    }
+}
+
+/// A program built in the same profile as this test.
+fn built(name: &str) -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    let path = test.parent().unwrap().parent().unwrap().join(name);
+    assert!(
+        path.exists(),
+        "{} is missing: cargo build -p dataplane -p ctl",
+        path.display()
+    );
+    path
+}
+
+impl Place {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
+        fs::copy(built("directorctl"), folder.path().join("directorctl")).unwrap();
+        for name in ["ipvsadm", "ipvsadm-save", "ipvsadm-restore"] {
+            symlink("directorctl", folder.path().join(name)).unwrap();
+        }
+        let prefix = format!("control-test-{}", std::process::id());
+        let place = Self { folder, prefix };
+        place.configure("director.toml", &place.prefix);
+        place
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn configure(&self, file: &str, prefix: &str) {
+        let port = |n| {
+            format!(
+                "[[port]]\nname = \"p{n}\"\ndevice = \"net_null{n},no-rx=1\"\naddresses = [\"10.{n}.0.254/24\"]\n"
+            )
+        };
+        let text = format!(
+            "[director]\nsocket = {:?}\nworkers = [0]\nmax_connections = 1024\n\
+             [eal]\nhuge_pages = false\nmemory_mb = 128\nfile_prefix = {prefix:?}\nmbufs = 8192\n{}{}",
+            self.path("director.sock"),
+            port(0),
+            port(1)
+        );
+        fs::write(self.path(file), text).unwrap();
+    }
+
+    fn daemon(&self, file: &str) -> Command {
+        let mut command = Command::new(built("directord"));
+        command.arg("--config").arg(self.path(file));
+        command
+    }
+
+    /// A daemon that answers.
+    fn start(&self) -> Daemon {
+        let log = fs::File::create(self.path("log")).unwrap();
+        let mut command = self.daemon("director.toml");
+        let mut daemon = Daemon(command.stdout(Stdio::null()).stderr(log).spawn().unwrap());
+        let mut attempts = 0;
+        while self.ask("directorctl status").code != Some(0) {
+            let log = || fs::read_to_string(self.path("log")).unwrap();
+            assert!(daemon.0.try_wait().unwrap().is_none(), "ended: {}", log());
+            attempts += 1;
+            assert!(attempts < ATTEMPTS_MAX, "does not answer: {}", log());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        daemon
+    }
+
+    fn command(&self, line: &str) -> Command {
+        let mut words = line.split_ascii_whitespace();
+        let mut command = Command::new(self.path(words.next().unwrap()));
+        command
+            .args(words)
+            .env("DIRECTOR_SOCKET", self.path("director.sock"));
+        command
+    }
+
+    fn ask(&self, line: &str) -> Said {
+        self.command(line).output().unwrap().into()
+    }
+
+    fn feed(&self, line: &str, input: &str) -> Said {
+        fs::write(self.path("input"), input).unwrap();
+        let input = fs::File::open(self.path("input")).unwrap();
+        self.command(line).stdin(input).output().unwrap().into()
+    }
+
+    /// The standard output of a line that must succeed.
+    fn done(&self, line: &str) -> String {
+        let said = self.ask(line);
+        assert_eq!((said.code, said.err.as_str()), (Some(0), ""), "{line}");
+        said.out
+    }
+
+    /// A line that must fail with `code` and end with these words on stderr.
+    fn fails(&self, line: &str, code: i32, words: &str) {
+        let said = self.ask(line);
+        assert_eq!(said.code, Some(code), "{line}: {}", said.err);
+        assert!(said.err.trim_end().ends_with(words), "{line}: {}", said.err);
+    }
+}
+
+#[test]
+fn people_and_a_daemon() {
+    let place = Place::new();
+    place.fails(
+        "ipvsadm -Ln",
+        2,
+        "(is directord running? DIRECTOR_SOCKET names another path)",
+    );
+    let daemon = place.start();
+    modern(&place);
+    ipvsadm(&place);
+    restores(&place);
+    strangers(&place);
+    second_daemon(&place);
+    after_a_kill(&place, daemon);
+}
+
+fn modern(place: &Place) {
+    assert!(place.done("directorctl version").contains("\ndirectord "));
+    let status: Value = serde_json::from_str(&place.done("directorctl status --json")).unwrap();
+    assert_eq!(status["balanced"], true);
+    assert_eq!(status["ports"].as_array().unwrap().len(), 2);
+    place.done("directorctl service add tcp 10.0.0.1:80");
+    place.done("directorctl server add tcp 10.0.0.1:80 10.1.0.2:80 -w 3");
+    assert!(
+        place
+            .done("directorctl server list tcp 10.0.0.1:80")
+            .ends_with("tcp 10.0.0.1:80   rr\n  10.1.0.2:80     nat       3       0         0\n")
+    );
+    for line in [
+        "stats",
+        "connection list",
+        "neighbour list",
+        "timeouts",
+        "zero",
+    ] {
+        place.done(&format!("directorctl {line}"));
+        let json = place.done(&format!("directorctl {line} --json"));
+        serde_json::from_str::<Value>(&json).unwrap();
+    }
+    let again = "directorctl service add tcp 10.0.0.1:80";
+    place.fails(
+        again,
+        1,
+        "directorctl: service tcp 10.0.0.1:80 exists already",
+    );
+    let said = place.ask(&format!("{again} --json"));
+    let refused: Value = serde_json::from_str(&said.out).unwrap();
+    assert_eq!(
+        (said.code, &refused["refused"]["errno"]),
+        (Some(1), &"EEXIST".into())
+    );
+    place.fails(
+        "directorctl service add udp 10.0.0.1:80 -s nope",
+        1,
+        "no scheduler \"nope\", known are rr, wrr",
+    );
+}
+
+fn ipvsadm(place: &Place) {
+    assert_eq!(
+        place.done("ipvsadm -Ln"),
+        "IP Virtual Server version 1.2.1 (size=4096)\n\
+         Prot LocalAddress:Port Scheduler Flags\n\
+         \x20 -> RemoteAddress:Port           Forward Weight ActiveConn InActConn\n\
+         TCP  10.0.0.1:80 rr\n\
+         \x20 -> 10.1.0.2:80                  Masq    3      0          0         \n"
+    );
+    place.fails("ipvsadm -D -t 10.9.9.9:80", 255, "No such service");
+    place.fails(
+        "ipvsadm -a -t 10.0.0.1:80 -r 10.1.0.3 -g",
+        2,
+        "not supported by this director yet",
+    );
+    place.fails("ipvsadm --bogus", 255, "for more information.");
+}
+
+fn restores(place: &Place) {
+    let saved = place.done("ipvsadm-save -n");
+    place.done("ipvsadm -C");
+    assert_eq!(place.done("ipvsadm -Sn"), "");
+    assert_eq!(place.feed("ipvsadm-restore", &saved).code, Some(0));
+    assert_eq!(place.done("ipvsadm -Sn"), saved);
+    let said = place.feed(
+        "ipvsadm -R",
+        "-A -u 10.0.0.1:53 -s rr\n# again:\n-A -u 10.0.0.1:53 -s rr\n",
+    );
+    assert_eq!(said.code, Some(255));
+    assert_eq!(
+        said.err,
+        "Service already exists\nipvsadm: in line 3; nothing was changed\n"
+    );
+    assert_eq!(place.done("ipvsadm -Sn"), saved);
+}
+
+fn strangers(place: &Place) {
+    for line in ["ipvsadm -Ln", "directorctl status"] {
+        let mut command = place.command(line);
+        let said: Said = command.uid(NOBODY).gid(NOBODY).output().unwrap().into();
+        assert_ne!(said.code, Some(0), "{line}");
+        let words = "Permission denied (be root or of the socket's group)";
+        assert!(said.err.trim_end().ends_with(words), "{line}: {}", said.err);
+    }
+}
+
+fn second_daemon(place: &Place) {
+    let prefix = format!("{}-2", place.prefix);
+    place.configure("second.toml", &prefix);
+    let said: Said = place.daemon("second.toml").output().unwrap().into();
+    let _ = fs::remove_dir_all(Path::new("/var/run/dpdk").join(prefix));
+    assert_eq!(said.code, Some(1), "{}", said.err);
+    assert!(
+        said.err.contains("another directord answers at"),
+        "{}",
+        said.err
+    );
+    place.done("directorctl status");
+}
+
+/// A killed daemon's socket does not stop the next, and that one ends when asked.
+fn after_a_kill(place: &Place, daemon: Daemon) {
+    drop(daemon);
+    assert!(place.path("director.sock").exists());
+    place.fails(
+        "directorctl status",
+        1,
+        "Connection refused (is directord running? --socket names another path)",
+    );
+    let mut daemon = place.start();
+    let pid = daemon.0.id().to_string();
+    assert!(
+        Command::new("kill")
+            .args(["-TERM", &pid])
+            .status()
+            .unwrap()
+            .success()
+    );
+    assert_eq!(daemon.0.wait().unwrap().code(), Some(0));
+    assert!(!place.path("director.sock").exists());
+}
