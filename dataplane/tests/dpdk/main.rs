@@ -9,6 +9,8 @@
     reason = "a test fails by panicking"
 )]
 
+mod rubbish; // the director over real mbufs
+
 use std::collections::HashSet;
 use std::process::Command;
 
@@ -231,6 +233,7 @@ fn all() {
     round_trip_and_refusal(&eal, &pool);
     two_workers_two_queues(&eal, &pool);
     a_million_cycles(&eal, &pool);
+    rubbish::returns_every_mbuf(&eal);
     let clone = pool.clone();
     drop(eal);
     drop(pool);
