@@ -229,7 +229,7 @@ fn ipvsadm(place: &Place) {
     );
     place.fails("ipvsadm -D -t 10.9.9.9:80", 255, "No such service");
     place.fails(
-        "ipvsadm -a -t 10.0.0.1:80 -r 10.1.0.3 -g",
+        "ipvsadm -a -t 10.0.0.1:80 -r 10.1.0.3 -i",
         2,
         "not supported by this director yet",
     );

@@ -14,6 +14,7 @@ use crate::conn::state::State;
 use crate::control::model::{Limits, Model, TIMEOUT_MAX_S};
 use crate::net::{Interface, Prefix, Route, Setup, StaticNeighbour, is_station};
 use crate::packet::{PORTS_MAX, PortId};
+use crate::update::SERVERS_MAX;
 
 /// What the file says, with its defaults filled in.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -415,7 +416,7 @@ impl Reader<'_> {
                 "max_servers",
                 raw.max_servers.as_ref(),
                 default.max_servers,
-                1..=1 << 20,
+                1..=i64::from(SERVERS_MAX),
             )?,
             log: self.log(raw.log.as_ref(), default.log)?,
         })
@@ -847,14 +848,16 @@ impl Reader<'_> {
     fn server_spec(&self, raw: &RawServer) -> Checked<ServerSpec> {
         let mode = match &raw.method {
             None => ForwardMode::Nat,
-            Some(method) if method.get_ref() == "nat" => ForwardMode::Nat,
-            Some(method) => {
-                let reason = format!(
-                    "method {:?} is not supported yet, \"nat\" is right",
-                    method.get_ref()
-                );
-                return Err(self.wrong(method.span(), reason));
-            }
+            Some(method) => match method.get_ref().as_str() {
+                "nat" => ForwardMode::Nat,
+                "direct" => ForwardMode::Direct,
+                other => {
+                    let reason = format!(
+                        "method {other:?} is not supported yet, \"nat\" or \"direct\" is right"
+                    );
+                    return Err(self.wrong(method.span(), reason));
+                }
+            },
         };
         Ok(ServerSpec {
             mode,
@@ -1341,7 +1344,11 @@ mod tests {
         );
         check(
             &server("method = \"dr\""),
-            "f:7: method \"dr\" is not supported yet, \"nat\" is right",
+            "f:7: method \"dr\" is not supported yet, \"nat\" or \"direct\" is right",
+        );
+        check(
+            &service("[[service.server]]\naddress = \"10.0.0.2:81\"\nmethod = \"direct\""),
+            "f:6: server 10.0.0.2:81 has another port than its service, 80 is right for direct routing",
         );
         check(
             &server("weight = -1"),

@@ -295,6 +295,7 @@ impl Model {
             ));
         }
         unicast(address)?;
+        same_port(key, address, spec)?;
         self.clock += 1;
         let place = Place::Listed {
             service,
@@ -389,6 +390,7 @@ impl Model {
         self.find(key)?;
         weighed(spec, address)?;
         let (id, ..) = self.find_server(key, address)?;
+        same_port(key, address, spec)?;
         let server = self.servers.get_mut(id.0);
         done.undo.push(Undo::Server(id, Some(*server)));
         server.spec = spec;
@@ -699,11 +701,22 @@ fn unicast(address: SocketAddr) -> Result<(), Refusal> {
     }
 }
 
+/// Direct routing leaves a packet's port alone.
+fn same_port(key: &ServiceKey, address: SocketAddr, spec: ServerSpec) -> Result<(), Refusal> {
+    let port = key.address.port();
+    match spec.mode {
+        ForwardMode::Direct if address.port() != port => Err(refuse(
+            Errno::Einval,
+            format!(
+                "server {address} has another port than its service, {port} is right for direct routing"
+            ),
+        )),
+        ForwardMode::Direct | ForwardMode::Nat => Ok(()),
+    }
+}
+
 fn weighed(spec: ServerSpec, address: SocketAddr) -> Result<(), Refusal> {
-    let ServerSpec {
-        mode: ForwardMode::Nat,
-        weight,
-    } = spec;
+    let weight = spec.weight;
     if weight > WEIGHT_MAX {
         let detail = format!(
             "weight {weight} of server {address} is too high, at most {WEIGHT_MAX} is right"

@@ -1,5 +1,7 @@
 //! The table: packet in, packet out, and what was counted.
 
+mod direct; // what direct routing leaves alone
+
 use control::Protocol;
 
 use super::frames::{DONT_FRAGMENT, Frame, MORE_FRAGMENTS, arp, icmp, link, other_ip, tcp, udp};
@@ -877,6 +879,7 @@ fn every_drop_reason_is_reached() {
         no_route_to_the_server,
         arp_is_spoken,
         malformed_frames,
+        direct::a_server_behind_a_gateway_cannot_be_addressed,
     ];
     for case in table {
         case();
