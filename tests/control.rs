@@ -233,6 +233,17 @@ fn ipvsadm(place: &Place) {
         2,
         "not supported by this director yet",
     );
+    // The default method is direct routing, and leaves the port alone whatever is typed.
+    place.done("ipvsadm -a -t 10.0.0.1:80 -r 10.1.0.3:81");
+    let listed = "  -> 10.1.0.3:80                  Route   1      0          0         \n";
+    assert!(place.done("ipvsadm -Ln").ends_with(listed));
+    let saved = "-a -t 10.0.0.1:80 -r 10.1.0.3:80 -g -w 1\n";
+    assert!(place.done("ipvsadm -Sn").ends_with(saved));
+    place.fails(
+        "directorctl server add tcp 10.0.0.1:80 10.1.0.4:81 --mode direct",
+        1,
+        "server 10.1.0.4:81 has another port than its service, 80 is right for direct routing",
+    );
     place.fails("ipvsadm --bogus", 255, "for more information.");
 }
 

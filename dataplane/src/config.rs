@@ -1033,10 +1033,20 @@ mod tests {
             ),
             ("nat-pci", include_str!("../../configs/nat-pci.toml")),
             ("nat-afxdp", include_str!("../../configs/nat-afxdp.toml")),
+            ("direct", include_str!("../../configs/direct.toml")),
         ] {
             let config = Config::parse(text, name).unwrap_or_else(|error| panic!("{error}"));
             assert_eq!(config.ports[0].is_virtual(), name != "nat-pci");
             assert!(config.changes.len() > 2);
+            let modes = config.changes.iter().filter_map(|change| match change {
+                Change::AddServer { spec, .. } => Some(spec.mode),
+                _ => None,
+            });
+            let expected = match name {
+                "direct" => ForwardMode::Direct,
+                _ => ForwardMode::Nat,
+            };
+            assert!(modes.into_iter().all(|mode| mode == expected), "{name}");
         }
     }
 
