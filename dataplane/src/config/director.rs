@@ -1,0 +1,153 @@
+//! `[director]` and `[eal]`.
+
+use std::path::PathBuf;
+
+use toml::Spanned;
+
+use super::file::{RawDirector, RawEal};
+use super::reader::{Checked, Reader, is_word};
+use super::{Director, Eal, PortConf};
+use crate::update::SERVERS_MAX;
+
+/// RTE_MAX_LCORE of widespread builds is lower, but none has more cores than this.
+const CORE_MAX: i64 = 1023;
+/// `sun_path` less its final zero.
+const SOCKET_PATH_MAX: usize = 107;
+const LOG_LEVELS: &str = "\"error\", \"warn\", \"info\", \"debug\" or \"trace\"";
+
+impl Reader<'_> {
+    pub(super) fn director(&self, raw: &RawDirector) -> Checked<Director> {
+        let default = Director::default();
+        Ok(Director {
+            socket: self.socket(raw.socket.as_ref(), default.socket)?,
+            workers: self.workers(raw.workers.as_ref(), default.workers)?,
+            control_core: self.number(
+                "control_core",
+                raw.control_core.as_ref(),
+                default.control_core,
+                0..=CORE_MAX,
+            )?,
+            idle: raw.idle.unwrap_or(default.idle),
+            max_connections: self.number(
+                "max_connections",
+                raw.max_connections.as_ref(),
+                default.max_connections,
+                64..=1 << 30,
+            )?,
+            max_services: self.number(
+                "max_services",
+                raw.max_services.as_ref(),
+                default.max_services,
+                1..=1 << 20,
+            )?,
+            max_servers: self.number(
+                "max_servers",
+                raw.max_servers.as_ref(),
+                default.max_servers,
+                1..=i64::from(SERVERS_MAX),
+            )?,
+            log: self.log(raw.log.as_ref(), default.log)?,
+        })
+    }
+
+    fn socket(&self, raw: Option<&Spanned<String>>, default: PathBuf) -> Checked<PathBuf> {
+        let Some(raw) = raw else { return Ok(default) };
+        let path = raw.get_ref();
+        if !path.starts_with('/') || path.ends_with('/') || path.len() > SOCKET_PATH_MAX {
+            let reason = format!(
+                "socket {path:?} cannot be one, an absolute path of at most {SOCKET_PATH_MAX} bytes like {:?} is right",
+                control::DEFAULT_SOCKET
+            );
+            return Err(self.wrong(raw.span(), reason));
+        }
+        Ok(path.into())
+    }
+
+    fn workers(
+        &self,
+        raw: Option<&Spanned<Vec<Spanned<i64>>>>,
+        default: Vec<u16>,
+    ) -> Checked<Vec<u16>> {
+        let Some(raw) = raw else { return Ok(default) };
+        let mut cores = Vec::new();
+        for core in raw.get_ref() {
+            let number = self.number("worker core", Some(core), 0, 0..=CORE_MAX)?;
+            if cores.contains(&number) {
+                return Err(self.wrong(
+                    core.span(),
+                    format!("core {number} has a worker already, name each core once"),
+                ));
+            }
+            cores.push(number);
+        }
+        if cores.is_empty() {
+            return Err(self.wrong(
+                raw.span(),
+                "workers is empty, at least one core like [1] is right",
+            ));
+        }
+        Ok(cores)
+    }
+
+    fn log(
+        &self,
+        raw: Option<&Spanned<String>>,
+        default: tracing::Level,
+    ) -> Checked<tracing::Level> {
+        let Some(raw) = raw else { return Ok(default) };
+        match raw.get_ref().as_str() {
+            "error" => Ok(tracing::Level::ERROR),
+            "warn" => Ok(tracing::Level::WARN),
+            "info" => Ok(tracing::Level::INFO),
+            "debug" => Ok(tracing::Level::DEBUG),
+            "trace" => Ok(tracing::Level::TRACE),
+            other => Err(self.wrong(
+                raw.span(),
+                format!("log level {other:?} is unknown, {LOG_LEVELS} is right"),
+            )),
+        }
+    }
+
+    pub(super) fn eal(&self, raw: &RawEal, ports: &[PortConf]) -> Checked<Eal> {
+        let default = Eal::default();
+        let mbufs = self.number("mbufs", raw.mbufs.as_ref(), default.mbufs, 512..=1 << 24)?;
+        // Queues that swallow every buffer leave none to receive into.
+        let queued: u32 = ports
+            .iter()
+            .map(|port| u32::from(port.rx_descriptors) + u32::from(port.tx_descriptors))
+            .sum();
+        if mbufs <= queued {
+            let reason = format!(
+                "mbufs = {mbufs} is too few for descriptors of {queued} packets, more than that is right"
+            );
+            return Err(self.wrong(raw.mbufs.as_ref().map_or(0..0, Spanned::span), reason));
+        }
+        Ok(Eal {
+            huge_pages: raw.huge_pages.unwrap_or(default.huge_pages),
+            memory_mb: self.number(
+                "memory_mb",
+                raw.memory_mb.as_ref(),
+                default.memory_mb,
+                64..=1 << 20,
+            )?,
+            file_prefix: self.file_prefix(raw.file_prefix.as_ref(), default.file_prefix)?,
+            single_file_segments: raw
+                .single_file_segments
+                .unwrap_or(default.single_file_segments),
+            extra: raw.extra.clone(),
+            mbufs,
+        })
+    }
+
+    fn file_prefix(&self, raw: Option<&Spanned<String>>, default: String) -> Checked<String> {
+        let Some(raw) = raw else { return Ok(default) };
+        if !is_word(raw.get_ref()) {
+            let reason = format!(
+                "file_prefix {:?} cannot be one, letters, digits, - _ . are right",
+                raw.get_ref()
+            );
+            return Err(self.wrong(raw.span(), reason));
+        }
+        Ok(raw.get_ref().clone())
+    }
+}

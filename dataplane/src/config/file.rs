@@ -1,0 +1,113 @@
+//! The file as it is written. Every value keeps its place in the text for the messages.
+
+use serde::Deserialize;
+use toml::Spanned;
+
+use super::Idle;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct File {
+    #[serde(default)]
+    pub(super) director: RawDirector,
+    #[serde(default)]
+    pub(super) eal: RawEal,
+    #[serde(default)]
+    pub(super) port: Vec<RawPort>,
+    #[serde(default)]
+    pub(super) route: Vec<RawRoute>,
+    #[serde(default)]
+    pub(super) neighbour: Vec<RawNeighbour>,
+    #[serde(default)]
+    pub(super) timeouts: RawTimeouts,
+    #[serde(default)]
+    pub(super) service: Vec<RawService>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawDirector {
+    pub(super) socket: Option<Spanned<String>>,
+    pub(super) workers: Option<Spanned<Vec<Spanned<i64>>>>,
+    pub(super) control_core: Option<Spanned<i64>>,
+    pub(super) idle: Option<Idle>,
+    pub(super) max_connections: Option<Spanned<i64>>,
+    pub(super) max_services: Option<Spanned<i64>>,
+    pub(super) max_servers: Option<Spanned<i64>>,
+    pub(super) log: Option<Spanned<String>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawEal {
+    pub(super) huge_pages: Option<bool>,
+    pub(super) memory_mb: Option<Spanned<i64>>,
+    pub(super) file_prefix: Option<Spanned<String>>,
+    pub(super) single_file_segments: Option<bool>,
+    pub(super) extra: Vec<String>,
+    pub(super) mbufs: Option<Spanned<i64>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawPort {
+    pub(super) name: Spanned<String>,
+    pub(super) device: Spanned<String>,
+    #[serde(default)]
+    pub(super) addresses: Vec<Spanned<String>>,
+    pub(super) mtu: Option<Spanned<i64>>,
+    #[serde(default)]
+    pub(super) promiscuous: bool,
+    pub(super) rx_descriptors: Option<Spanned<i64>>,
+    pub(super) tx_descriptors: Option<Spanned<i64>>,
+    #[serde(default)]
+    pub(super) vlan: Vec<RawVlan>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawVlan {
+    pub(super) id: Spanned<i64>,
+    #[serde(default)]
+    pub(super) addresses: Vec<Spanned<String>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawRoute {
+    pub(super) to: Spanned<String>,
+    pub(super) via: Spanned<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawNeighbour {
+    pub(super) address: Spanned<String>,
+    pub(super) mac: Spanned<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawTimeouts {
+    pub(super) tcp: Option<Spanned<i64>>,
+    pub(super) tcp_fin: Option<Spanned<i64>>,
+    pub(super) udp: Option<Spanned<i64>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawService {
+    pub(super) protocol: Spanned<String>,
+    pub(super) address: Spanned<String>,
+    pub(super) scheduler: Option<Spanned<String>>,
+    #[serde(default)]
+    pub(super) server: Vec<RawServer>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawServer {
+    pub(super) address: Spanned<String>,
+    pub(super) method: Option<Spanned<String>>,
+    pub(super) weight: Option<Spanned<i64>>,
+}

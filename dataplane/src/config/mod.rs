@@ -1,0 +1,205 @@
+//! The TOML file, validated: the only place that reads it. `configs/example.toml` explains each key.
+
+mod director; // `[director]` and `[eal]`
+mod file; // the file as it is written
+mod network; // interface addresses, `[[route]]`, `[[neighbour]]`
+mod ports; // `[[port]]`
+mod reader; // where a value stands, for the message about it
+mod services; // `[timeouts]` and `[[service]]`
+#[cfg(test)]
+mod tests;
+
+use std::path::{Path, PathBuf};
+
+use control::Change;
+use serde::Deserialize;
+
+use self::file::File;
+use self::network::Connected;
+use self::reader::Reader;
+use crate::conn::Timeouts;
+use crate::control::model::Limits;
+use crate::net::{Interface, Prefix, Route, Setup, StaticNeighbour};
+use crate::packet::PortId;
+
+/// What the file says, with its defaults filled in.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Config {
+    pub director: Director,
+    pub eal: Eal,
+    /// The index is the port's id.
+    pub ports: Vec<PortConf>,
+    pub routes: Vec<Route>,
+    pub neighbours: Vec<StaticNeighbour>,
+    pub timeouts: Timeouts,
+    /// The file's timeouts and services, to be applied at start. A model accepted them.
+    pub changes: Vec<Change>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Director {
+    pub socket: PathBuf,
+    /// Cores, one worker each.
+    pub workers: Vec<u16>,
+    pub control_core: u16,
+    pub idle: Idle,
+    /// Per worker.
+    pub max_connections: u32,
+    pub max_services: u32,
+    pub max_servers: u32,
+    pub log: tracing::Level,
+}
+
+impl Director {
+    pub fn limits(&self) -> Limits {
+        Limits {
+            services_max: self.max_services as usize,
+            servers_max: self.max_servers as usize,
+        }
+    }
+}
+
+impl Default for Director {
+    fn default() -> Self {
+        Self {
+            socket: control::DEFAULT_SOCKET.into(),
+            workers: vec![1],
+            control_core: 0,
+            idle: Idle::Backoff,
+            max_connections: 262_144,
+            max_services: 4096,
+            max_servers: 16_384,
+            log: tracing::Level::INFO,
+        }
+    }
+}
+
+/// What a worker does while no packet comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Idle {
+    /// Pauses, then sleeps for microseconds.
+    Backoff,
+    /// Keeps polling.
+    Poll,
+}
+
+/// What the EAL is started with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Eal {
+    pub huge_pages: bool,
+    /// Used without huge pages.
+    pub memory_mb: u32,
+    pub file_prefix: String,
+    pub single_file_segments: bool,
+    /// Further arguments, as they stand.
+    pub extra: Vec<String>,
+    /// Per worker.
+    pub mbufs: u32,
+}
+
+impl Default for Eal {
+    fn default() -> Self {
+        Self {
+            huge_pages: false,
+            memory_mb: 512,
+            file_prefix: "director".to_owned(),
+            single_file_segments: false,
+            extra: Vec::new(),
+            mbufs: 16_384,
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PortConf {
+    pub name: String,
+    /// A virtual device with its arguments, or a PCI address.
+    pub device: String,
+    pub mtu: u16,
+    pub promiscuous: bool,
+    pub rx_descriptors: u16,
+    pub tx_descriptors: u16,
+    /// Of the untagged interface.
+    pub addresses: Vec<Prefix>,
+    pub vlans: Vec<(u16, Vec<Prefix>)>,
+}
+
+/// Why a file was not accepted, in one line: file, line, reason and what would be right.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    #[error("{file}: cannot be read: {reason}")]
+    Unreadable { file: String, reason: String },
+    #[error("{file}:{line}: {reason}")]
+    Wrong {
+        file: String,
+        line: usize,
+        reason: String,
+    },
+}
+
+impl Config {
+    /// The interfaces, routes and neighbours of the file; `mac` tells each port's Ethernet address.
+    pub fn setup(&self, mac: impl Fn(PortId) -> [u8; 6]) -> Setup {
+        let mut interfaces = Vec::new();
+        for (port, conf) in (0..).map(PortId).zip(&self.ports) {
+            let tagged = conf
+                .vlans
+                .iter()
+                .map(|(id, addresses)| (Some(*id), addresses));
+            for (vlan, addresses) in std::iter::once((None, &conf.addresses)).chain(tagged) {
+                let (mac, mtu) = (mac(port), conf.mtu);
+                interfaces.push(Interface {
+                    port,
+                    vlan,
+                    mac,
+                    mtu,
+                    addresses: addresses.clone(),
+                });
+            }
+        }
+        Setup {
+            interfaces,
+            routes: self.routes.clone(),
+            neighbours: self.neighbours.clone(),
+        }
+    }
+
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let file = path.display().to_string();
+        match std::fs::read_to_string(path) {
+            Ok(text) => Self::parse(&text, &file),
+            Err(error) => Err(ConfigError::Unreadable {
+                file,
+                reason: error.to_string(),
+            }),
+        }
+    }
+
+    /// Reads `text`; `file` is what messages call it.
+    pub fn parse(text: &str, file: &str) -> Result<Self, ConfigError> {
+        let reader = Reader { text, file };
+        let raw: File = toml::from_str(text).map_err(|error| reader.syntax(&error))?;
+        let director = reader.director(&raw.director)?;
+        let ports = reader.ports(&raw.port)?;
+        let eal = reader.eal(&raw.eal, &ports)?;
+        let mut connected = Connected::default();
+        for (raw, port) in raw.port.iter().zip(&ports) {
+            reader.connect(&mut connected, raw, port)?;
+        }
+        let routes = reader.routes(&raw.route, &connected)?;
+        let neighbours = reader.neighbours(&raw.neighbour, &connected)?;
+        let (timeouts, set) = reader.timeouts(&raw.timeouts)?;
+        let mut changes = reader.services(&raw.service, director.limits())?;
+        changes.insert(0, set);
+        Ok(Self {
+            director,
+            eal,
+            ports,
+            routes,
+            neighbours,
+            timeouts,
+            changes,
+        })
+    }
+}

@@ -1,0 +1,452 @@
+//! The examples, and the message for each mistake.
+
+use std::path::Path;
+
+use control::{Change, ForwardMode};
+
+use super::{Config, PortConf};
+use crate::conn::state::State;
+use crate::net::{Prefix, Route};
+
+/// The least that is accepted, on one line.
+const PORT: &str =
+    "port = [{ name = \"lan\", device = \"net_null0\", addresses = [\"10.0.0.254/24\"] }]\n";
+
+fn error(text: &str) -> String {
+    Config::parse(text, "f").unwrap_err().to_string()
+}
+
+/// The message for `text` after the one line of [`PORT`].
+#[track_caller]
+fn check(text: &str, expected: &str) {
+    assert_eq!(error(&format!("{PORT}{text}")), expected, "for\n{text}");
+}
+
+/// The message for a file that is only a port with `keys`.
+#[track_caller]
+fn check_port(keys: &str, expected: &str) {
+    assert_eq!(
+        error(&format!(
+            "[[port]]\nname = \"a\"\ndevice = \"net_null0\"\n{keys}"
+        )),
+        expected,
+        "for\n{keys}"
+    );
+}
+
+#[test]
+fn the_example_gives_the_defaults() {
+    let config = Config::parse(
+        include_str!("../../../configs/example.toml"),
+        "example.toml",
+    )
+    .unwrap();
+    let default = Config::default();
+    assert_eq!(
+        (config.director, config.eal),
+        (default.director, default.eal)
+    );
+    assert_eq!(config.timeouts, default.timeouts);
+    assert_eq!(config.ports.len(), 2);
+    let prefix = |address: &str, length| Prefix {
+        address: address.parse().unwrap(),
+        length,
+    };
+    assert_eq!(
+        config.ports[1].vlans,
+        [(100, vec![prefix("192.168.100.1", 24)])]
+    );
+    assert_eq!(
+        config.routes,
+        [Route {
+            to: prefix("0.0.0.0", 0),
+            via: "10.0.0.1".parse().unwrap()
+        }]
+    );
+    assert_eq!(config.neighbours[0].mac, [2, 0, 0, 0, 0, 7]);
+    assert_eq!(config.changes.len(), 4, "timeouts, a service, two servers");
+}
+
+/// A key that is in the example under its default may as well be missing.
+#[test]
+fn what_is_left_out_is_the_default() {
+    let config = Config::parse(PORT, "f").unwrap();
+    let example = Config::parse(
+        include_str!("../../../configs/example.toml"),
+        "example.toml",
+    )
+    .unwrap();
+    assert_eq!(
+        (config.director, config.eal),
+        (example.director, example.eal)
+    );
+    let PortConf {
+        mtu,
+        promiscuous,
+        rx_descriptors,
+        tx_descriptors,
+        ..
+    } = config.ports[0];
+    let documented = &example.ports[0];
+    assert_eq!((mtu, promiscuous), (documented.mtu, documented.promiscuous));
+    assert_eq!(
+        (rx_descriptors, tx_descriptors),
+        (documented.rx_descriptors, documented.tx_descriptors)
+    );
+    assert_eq!(
+        (config.timeouts, &config.changes[..]),
+        (example.timeouts, &example.changes[..1])
+    );
+}
+
+#[test]
+fn the_other_examples_are_accepted() {
+    for (name, text) in [
+        (
+            "nat-two-arm",
+            include_str!("../../../configs/nat-two-arm.toml"),
+        ),
+        ("nat-pci", include_str!("../../../configs/nat-pci.toml")),
+        ("nat-afxdp", include_str!("../../../configs/nat-afxdp.toml")),
+        ("direct", include_str!("../../../configs/direct.toml")),
+    ] {
+        let config = Config::parse(text, name).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(config.ports[0].is_virtual(), name != "nat-pci");
+        assert!(config.changes.len() > 2);
+        let mut modes = config.changes.iter().filter_map(|change| match change {
+            Change::AddServer { spec, .. } => Some(spec.mode),
+            _ => None,
+        });
+        let expected = match name {
+            "direct" => ForwardMode::Direct,
+            _ => ForwardMode::Nat,
+        };
+        assert!(modes.all(|mode| mode == expected), "{name}");
+    }
+}
+
+#[test]
+fn an_unreadable_file_is_named() {
+    let error = Config::load(Path::new("/nonexistent/d.toml"))
+        .unwrap_err()
+        .to_string();
+    assert_eq!(
+        error,
+        "/nonexistent/d.toml: cannot be read: No such file or directory (os error 2)"
+    );
+}
+
+#[test]
+fn syntax_and_unknown_keys() {
+    check(
+        "[director]\nworkers = [1",
+        "f:3: unclosed array, expected `]`",
+    );
+    check(
+        "x = 1",
+        "f:2: unknown field `x`, expected one of `director`, `eal`, `port`, `route`, `neighbour`, `timeouts`, `service`",
+    );
+    check(
+        "[timeouts]\nicmp = 3",
+        "f:3: unknown field `icmp`, expected one of `tcp`, `tcp_fin`, `udp`",
+    );
+    check(
+        "[timeouts]\ntcp = \"1\"",
+        "f:3: invalid type: string \"1\", expected i64",
+    );
+    check(
+        "[director]\nidle = \"sleep\"",
+        "f:3: unknown variant `sleep`, expected `backoff` or `poll`",
+    );
+    check(
+        "\n[[route]]\nto = \"0.0.0.0/0\"",
+        "f:3: missing field `via`",
+    );
+}
+
+#[test]
+fn director_and_eal() {
+    check(
+        "[director]\nsocket = \"run/s\"",
+        "f:3: socket \"run/s\" cannot be one, an absolute path of at most 107 bytes like \"/run/director/director.sock\" is right",
+    );
+    check(
+        "[director]\nworkers = []",
+        "f:3: workers is empty, at least one core like [1] is right",
+    );
+    check(
+        "[director]\nworkers = [\n1,\n2,\n1]",
+        "f:6: core 1 has a worker already, name each core once",
+    );
+    check(
+        "[director]\nworkers = [-1]",
+        "f:3: worker core = -1 is out of range, 0 to 1023 is right",
+    );
+    check(
+        "[director]\nmax_connections = 63",
+        "f:3: max_connections = 63 is out of range, 64 to 1073741824 is right",
+    );
+    check(
+        "[director]\nmax_servers = 0",
+        "f:3: max_servers = 0 is out of range, 1 to 1048576 is right",
+    );
+    check(
+        "[director]\nlog = \"loud\"",
+        "f:3: log level \"loud\" is unknown, \"error\", \"warn\", \"info\", \"debug\" or \"trace\" is right",
+    );
+    check(
+        "[eal]\nmemory_mb = 1",
+        "f:3: memory_mb = 1 is out of range, 64 to 1048576 is right",
+    );
+    check(
+        "[eal]\nfile_prefix = \"a/b\"",
+        "f:3: file_prefix \"a/b\" cannot be one, letters, digits, - _ . are right",
+    );
+    check(
+        "[eal]\nmbufs = 2048",
+        "f:3: mbufs = 2048 is too few for descriptors of 2048 packets, more than that is right",
+    );
+}
+
+#[test]
+fn ports() {
+    assert_eq!(
+        error(""),
+        "f:1: no [[port]] is given, at least one is right"
+    );
+    check("[[port]]", "f:2: duplicate key");
+    let device = "device \"eth0\" is not one, a virtual device like \"net_af_packet0,iface=veth0\" or a PCI address like \"0000:3b:00.0\" is right";
+    assert_eq!(
+        error("[[port]]\nname = \"a\"\ndevice = \"eth0\""),
+        format!("f:3: {device}")
+    );
+    assert_eq!(
+        error("[[port]]\nname = \"a b\"\ndevice = \"net_null0\""),
+        "f:2: port name \"a b\" cannot be one, letters, digits, - _ . are right"
+    );
+    check_port(
+        "mtu = 67",
+        "f:4: mtu = 67 is out of range, 68 to 9200 is right",
+    );
+    check_port(
+        "rx_descriptors = 1000",
+        "f:4: rx_descriptors = 1000 is not a power of two, 1024 is right",
+    );
+    check_port(
+        "tx_descriptors = 32",
+        "f:4: tx_descriptors = 32 is out of range, 64 to 8192 is right",
+    );
+    check_port(
+        "[[port.vlan]]\nid = 4095",
+        "f:5: VLAN id = 4095 is out of range, 1 to 4094 is right",
+    );
+    check_port(
+        "vlan = [{ id = 7 },\n{ id = 7 }]",
+        "f:5: VLAN 7 of this port is given twice, once is right",
+    );
+    check_port(
+        "[[port]]\nname = \"a\"\ndevice = \"net_null1\"",
+        "f:5: a port named \"a\" exists already, name each once",
+    );
+    check_port(
+        "[[port]]\nname = \"b\"\ndevice = \"net_null0,x=1\"",
+        "f:6: device net_null0 is a port already, each device once is right",
+    );
+    let many: String = (0..33)
+        .map(|n| format!("[[port]]\nname = \"p{n}\"\ndevice = \"net_null{n}\"\n"))
+        .collect();
+    assert_eq!(error(&many), "f:98: too many ports, at most 32 is right");
+}
+
+#[test]
+fn addresses() {
+    for (address, reason) in [
+        (
+            "10.0.0.1",
+            "\"10.0.0.1\" has no prefix length, 10.0.0.254/24 is right",
+        ),
+        (
+            "10.0.0.1/33",
+            "\"10.0.0.1/33\" has no prefix length of 0 to 32, 10.0.0.254/24 is right",
+        ),
+        (
+            "10.0.1/24",
+            "\"10.0.1/24\" is not an IPv4 address with prefix length, 10.0.0.254/24 is right",
+        ),
+        (
+            "fe80::1/64",
+            "\"fe80::1/64\" is IPv6, which is not supported yet, 10.0.0.254/24 is right",
+        ),
+        (
+            "10.0.0.0/24",
+            "10.0.0.0 is the network address of its network, a host's is right",
+        ),
+        (
+            "10.0.0.255/24",
+            "10.0.0.255 is the broadcast address of its network, a host's is right",
+        ),
+        (
+            "224.0.0.1/24",
+            "224.0.0.1/24 cannot be an interface's, a unicast one like 10.0.0.254/24 is right",
+        ),
+        (
+            "10.0.0.1/0",
+            "10.0.0.1/0 cannot be an interface's, a unicast one like 10.0.0.254/24 is right",
+        ),
+    ] {
+        check_port(
+            &format!("addresses = [\n\"{address}\"]"),
+            &format!("f:5: {reason}"),
+        );
+    }
+    check_port(
+        "addresses = [\"10.0.0.1/24\",\n\"10.0.0.1/24\"]",
+        "f:5: address 10.0.0.1 is given twice, once is right",
+    );
+    check_port(
+        "addresses = [\"10.0.0.1/24\"]\n[[port.vlan]]\nid = 1\naddresses = [\"10.0.0.2/24\"]",
+        "f:7: network 10.0.0.0/24 is on another interface already, one is right",
+    );
+    for fine in ["10.0.0.1/32", "10.0.0.0/31", "10.0.0.1/24\", \"10.0.0.2/24"] {
+        Config::parse(&PORT.replace("10.0.0.254/24", fine), "f").unwrap();
+    }
+}
+
+#[test]
+fn routes_and_neighbours() {
+    let route = |to: &str, via: &str| format!("[[route]]\nto = \"{to}\"\nvia = \"{via}\"\n");
+    check(
+        &route("10.1.0.1/16", "10.0.0.1"),
+        "f:3: route to 10.1.0.1/16 has bits beyond its length, 10.1.0.0/16 is right",
+    );
+    check(
+        &route("::/0", "10.0.0.1"),
+        "f:3: \"::/0\" is IPv6, which is not supported yet, 0.0.0.0/0 is right",
+    );
+    check(
+        &route("0.0.0.0/0", "10.0.1.1"),
+        "f:4: gateway 10.0.1.1 is on no port's network, another station's address on one is right",
+    );
+    check(
+        &route("0.0.0.0/0", "10.0.0.254"),
+        "f:4: gateway 10.0.0.254 is on no port's network, another station's address on one is right",
+    );
+    check(
+        &route("0.0.0.0/0", "fe80::1"),
+        "f:4: gateway fe80::1 is IPv6, which is not supported yet, an IPv4 address is right",
+    );
+    check(
+        &route("0.0.0.0/0", "gw"),
+        "f:4: gateway \"gw\" is not an address, 10.0.0.1 is right",
+    );
+    check(
+        &route("0.0.0.0/0", "10.0.0.1").repeat(2),
+        "f:6: a route to 0.0.0.0/0 is given twice, once is right",
+    );
+    let neighbour = |address: &str, mac: &str| {
+        format!("[[neighbour]]\naddress = \"{address}\"\nmac = \"{mac}\"\n")
+    };
+    check(
+        &neighbour("10.9.0.1", "02:00:00:00:00:07"),
+        "f:3: neighbour 10.9.0.1 is on no port's network, another station's address on one is right",
+    );
+    check(
+        &neighbour("10.0.0.1", "02:00:00:00:00:07").repeat(2),
+        "f:6: neighbour 10.0.0.1 is given twice, once is right",
+    );
+    for mac in [
+        "01:00:5e:00:00:07",
+        "00:00:00:00:00:00",
+        "02:00:00:00:00",
+        "02:00:00:00:00:07:08",
+        "2:0:0:0:0:7",
+        "+2:00:00:00:00:07",
+    ] {
+        check(
+            &neighbour("10.0.0.1", mac),
+            &format!("f:4: mac {mac:?} is not a station's, 02:00:00:00:00:07 is right"),
+        );
+    }
+}
+
+#[test]
+fn timeouts() {
+    check(
+        "[timeouts]\ntcp = 0",
+        "f:3: tcp = 0 is out of range, 1 to 2678400 is right",
+    );
+    let config = Config::parse(&format!("{PORT}[timeouts]\nudp = 60"), "f").unwrap();
+    assert_eq!(
+        (
+            config.timeouts.ms(State::Udp),
+            config.timeouts.ms(State::Established)
+        ),
+        (60_000, 900_000)
+    );
+    assert_eq!(
+        config.changes,
+        [Change::SetTimeouts {
+            tcp: Some(900),
+            tcp_fin: Some(120),
+            udp: Some(60)
+        }]
+    );
+}
+
+#[test]
+fn services() {
+    let service =
+        |keys: &str| format!("[[service]]\nprotocol = \"tcp\"\naddress = \"10.0.0.1:80\"\n{keys}");
+    let server = |keys: &str| {
+        service(&format!(
+            "[[service.server]]\naddress = \"10.0.0.2:80\"\n{keys}"
+        ))
+    };
+    check(
+        "[[service]]\nprotocol = \"sctp\"\naddress = \"10.0.0.1:80\"",
+        "f:3: protocol \"sctp\" is not supported, \"tcp\" or \"udp\" is right",
+    );
+    check(
+        "[[service]]\nprotocol = \"tcp\"\naddress = \"10.0.0.1\"",
+        "f:4: address \"10.0.0.1\" is not an address and port, 10.0.0.1:80 is right",
+    );
+    check(
+        "[[service]]\nprotocol = \"tcp\"\naddress = \"[::1]:80\"",
+        "f:4: [::1]:80: IPv6 is not supported yet, use an IPv4 address",
+    );
+    check(
+        "[[service]]\nprotocol = \"tcp\"\naddress = \"10.0.0.1:0\"",
+        "f:4: service 10.0.0.1:0 has port 0, 1 to 65535 is right",
+    );
+    check(
+        &service("scheduler = \"wlc\""),
+        "f:5: no scheduler \"wlc\", known are rr, wrr",
+    );
+    check(
+        &service("").repeat(2),
+        "f:7: service tcp 10.0.0.1:80 exists already",
+    );
+    check(
+        &server("method = \"dr\""),
+        "f:7: method \"dr\" is not supported yet, \"nat\" or \"direct\" is right",
+    );
+    check(
+        &service("[[service.server]]\naddress = \"10.0.0.2:81\"\nmethod = \"direct\""),
+        "f:6: server 10.0.0.2:81 has another port than its service, 80 is right for direct routing",
+    );
+    check(
+        &server("weight = -1"),
+        "f:7: weight = -1 is out of range, 0 to 2147483647 is right",
+    );
+    check(
+        &server("[[service.server]]\naddress = \"10.0.0.2:80\""),
+        "f:8: service tcp 10.0.0.1:80 has server 10.0.0.2:80 already",
+    );
+    check(
+        &format!(
+            "{}[director]\nmax_servers = 1",
+            server("[[service.server]]\naddress = \"10.0.0.3:80\"\n")
+        ),
+        "f:8: all 1 servers are in use (a deleted one for up to 240 s after its last connection); raise max_servers",
+    );
+}

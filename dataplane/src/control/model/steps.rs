@@ -1,0 +1,277 @@
+//! Each change, carried out on the model.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use control::{Errno, Refusal, ServerSpec, ServiceKey, ServiceSpec, Totals};
+
+use super::rules::{same_port, scheduler, supported, unicast, weighed};
+use super::undo::{Transaction, Undo};
+use super::{
+    Head, Model, Place, SWEEP_S, Server, Service, TIMEOUT_MAX_S, TRASH_IDLE_S, name, refuse,
+};
+use crate::conn::state::State;
+use crate::control::stats::{self, Estimator, minus, plus};
+use crate::update::{ServerId, ServiceId, Update};
+
+impl Model {
+    pub(super) fn add_service(
+        &mut self,
+        key: ServiceKey,
+        spec: &ServiceSpec,
+        done: &mut Transaction,
+    ) -> Result<(), Refusal> {
+        supported(key.address)?;
+        if self.by_key.contains_key(&key) {
+            return Err(refuse(
+                Errno::Eexist,
+                format!("service {} exists already", name(&key)),
+            ));
+        }
+        if key.address.port() == 0 {
+            let detail = format!("service {} has port 0, 1 to 65535 is right", key.address);
+            return Err(refuse(Errno::Einval, detail));
+        }
+        let scheduler = scheduler(spec)?;
+        self.clock += 1;
+        let head = Head {
+            scheduler,
+            gone: Totals::default(),
+            zero: Totals::default(),
+            estimator: Estimator::default(),
+        };
+        let service = Service {
+            key,
+            born: self.clock,
+            head,
+            servers: BTreeMap::new(),
+        };
+        let Some(id) = self.services.insert(service) else {
+            let max = self.services.max;
+            return Err(refuse(
+                Errno::Enomem,
+                format!("all {max} services are in use; raise max_services"),
+            ));
+        };
+        let id = ServiceId(id);
+        self.by_key.insert(key, id);
+        done.undo.push(Undo::Service(id, None));
+        done.updates.push(Update::AddService { id, key, scheduler });
+        Ok(())
+    }
+
+    pub(super) fn edit_service(
+        &mut self,
+        key: ServiceKey,
+        spec: &ServiceSpec,
+        done: &mut Transaction,
+    ) -> Result<(), Refusal> {
+        let id = self.find(&key)?;
+        let scheduler = scheduler(spec)?;
+        let head = self.head(id);
+        // The same scheduler keeps its cursor.
+        if head.scheduler != scheduler {
+            done.undo.push(Undo::Head(id, *head));
+            head.scheduler = scheduler;
+            done.updates.push(Update::EditService { id, scheduler });
+        }
+        Ok(())
+    }
+
+    pub(super) fn delete_service(&mut self, id: ServiceId, done: &mut Transaction) {
+        let service = self.services.remove(id.0);
+        for server in service.servers.values() {
+            self.bin(*server, service.born, done);
+        }
+        self.by_key.remove(&service.key);
+        done.undo.push(Undo::Service(id, Some(service)));
+        done.updates.push(Update::DeleteService { id });
+    }
+
+    pub(super) fn add_server(
+        &mut self,
+        key: &ServiceKey,
+        address: SocketAddr,
+        spec: ServerSpec,
+        done: &mut Transaction,
+    ) -> Result<(), Refusal> {
+        let service = self.find(key)?;
+        supported(address)?;
+        weighed(spec, address)?;
+        let known = self.by_address.get(&(*key, address)).copied();
+        let old = known.map(|id| *self.servers.get(id.0));
+        if matches!(
+            old,
+            Some(Server {
+                place: Place::Listed { .. },
+                ..
+            })
+        ) {
+            return Err(refuse(
+                Errno::Eexist,
+                format!("service {} has server {address} already", name(key)),
+            ));
+        }
+        unicast(address)?;
+        same_port(key, address, spec)?;
+        self.clock += 1;
+        let place = Place::Listed {
+            service,
+            age: self.clock,
+        };
+        let id = match (known, old) {
+            (Some(id), Some(old)) => {
+                let now = stats::counted(&self.pages, id);
+                let kept = matches!(old.place, Place::Trash { service_born, .. }
+                    if service_born == self.services.get(service.0).born);
+                // The same service finds its server's counters as they were, a new one finds none.
+                let back = if kept {
+                    old
+                } else {
+                    Server::counting_from(now, old)
+                };
+                done.undo.push(Undo::Server(id, Some(old)));
+                *self.servers.get_mut(id.0) = Server {
+                    spec,
+                    place,
+                    joined: now,
+                    ..back
+                };
+                id
+            }
+            _ => self.new_server(*key, address, spec, place, done)?,
+        };
+        self.services
+            .get_mut(service.0)
+            .servers
+            .insert(self.clock, id);
+        done.undo.push(Undo::Listed {
+            service,
+            age: self.clock,
+        });
+        done.updates.push(Update::AddServer {
+            service,
+            id,
+            address,
+            mode: spec.mode,
+            weight: spec.weight,
+        });
+        Ok(())
+    }
+
+    fn new_server(
+        &mut self,
+        service: ServiceKey,
+        address: SocketAddr,
+        spec: ServerSpec,
+        place: Place,
+        done: &mut Transaction,
+    ) -> Result<ServerId, Refusal> {
+        let zero = Totals::default();
+        let server = Server {
+            service,
+            address,
+            spec,
+            place,
+            joined: zero,
+            zero,
+            estimator: Estimator::default(),
+        };
+        let Some(id) = self.servers.insert(server) else {
+            let max = self.servers.max;
+            let detail = format!(
+                "all {max} servers are in use (a deleted one for up to {} s after its last connection); \
+                 raise max_servers",
+                TRASH_IDLE_S + 2 * SWEEP_S
+            );
+            return Err(refuse(Errno::Enomem, detail));
+        };
+        let id = ServerId(id);
+        // The page may hold what an earlier server of this number counted.
+        let now = stats::counted(&self.pages, id);
+        *self.servers.get_mut(id.0) = Server {
+            joined: now,
+            ..Server::counting_from(now, server)
+        };
+        self.by_address.insert((service, address), id);
+        done.undo.push(Undo::Server(id, None));
+        Ok(id)
+    }
+
+    pub(super) fn edit_server(
+        &mut self,
+        key: &ServiceKey,
+        address: SocketAddr,
+        spec: ServerSpec,
+        done: &mut Transaction,
+    ) -> Result<(), Refusal> {
+        self.find(key)?;
+        weighed(spec, address)?;
+        let (id, ..) = self.find_server(key, address)?;
+        same_port(key, address, spec)?;
+        let server = self.servers.get_mut(id.0);
+        done.undo.push(Undo::Server(id, Some(*server)));
+        server.spec = spec;
+        done.updates.push(Update::EditServer {
+            id,
+            mode: spec.mode,
+            weight: spec.weight,
+        });
+        Ok(())
+    }
+
+    pub(super) fn delete_server(
+        &mut self,
+        key: &ServiceKey,
+        address: SocketAddr,
+        done: &mut Transaction,
+    ) -> Result<(), Refusal> {
+        self.find(key)?;
+        let (id, service, age) = self.find_server(key, address)?;
+        let joined = self.servers.get(id.0).joined;
+        let contributed = minus(stats::counted(&self.pages, id), joined);
+        let head = self.head(service);
+        done.undo.push(Undo::Head(service, *head));
+        head.gone = plus(head.gone, contributed);
+        let list = self.services.get_mut(service.0);
+        list.servers.remove(&age);
+        let service_born = list.born;
+        done.undo.push(Undo::Unlisted {
+            service,
+            age,
+            server: id,
+        });
+        self.bin(id, service_born, done);
+        done.updates.push(Update::DeleteServer { id });
+        Ok(())
+    }
+
+    pub(super) fn set_timeouts(
+        &mut self,
+        seconds: [Option<u32>; 3],
+        done: &mut Transaction,
+    ) -> Result<(), Refusal> {
+        let old = self.timeouts;
+        let mut new = old;
+        for (state, seconds) in [State::Established, State::FinWait, State::Udp]
+            .into_iter()
+            .zip(seconds)
+        {
+            // LVS reads 0 as "leave it".
+            let Some(seconds) = seconds.filter(|s| *s > 0) else {
+                continue;
+            };
+            if seconds > TIMEOUT_MAX_S {
+                let detail = format!(
+                    "a timeout of {seconds} s is too long, at most {TIMEOUT_MAX_S} (31 days) is right"
+                );
+                return Err(refuse(Errno::Einval, detail));
+            }
+            new.set_s(state, seconds);
+        }
+        self.timeouts = new;
+        done.undo.push(Undo::Timeouts(old));
+        done.updates.push(Update::SetTimeouts(new));
+        Ok(())
+    }
+}

@@ -1,0 +1,207 @@
+//! Requests, with threads that play the workers.
+
+use std::thread;
+
+use control::{ForwardMode, Protocol, ServiceKey, ServiceSpec};
+
+use super::*;
+use crate::counters::DropReason;
+use crate::packet::PortId;
+
+const LIMITS: Limits = Limits {
+    services_max: 4,
+    servers_max: 4,
+};
+
+fn worker(core: u16, mailbox_max: usize) -> (Worker, Receiver<Command>) {
+    let (mailbox, commands) = bounded(mailbox_max);
+    (
+        Worker {
+            core,
+            page: Arc::new(Page::new(4, 4)),
+            mailbox,
+        },
+        commands,
+    )
+}
+
+fn key() -> ServiceKey {
+    ServiceKey {
+        protocol: Protocol::Tcp,
+        address: "10.0.0.1:80".parse().unwrap(),
+    }
+}
+
+fn add_service() -> Change {
+    Change::AddService {
+        service: key(),
+        spec: ServiceSpec {
+            scheduler: "rr".into(),
+        },
+    }
+}
+
+fn add_server() -> Change {
+    let spec = ServerSpec {
+        mode: ForwardMode::Nat,
+        weight: 1,
+    };
+    Change::AddServer {
+        service: key(),
+        server: "10.1.0.1:80".parse().unwrap(),
+        spec,
+    }
+}
+
+fn peer() -> Peer {
+    Peer {
+        uid: 0,
+        gid: 0,
+        pid: 1,
+    }
+}
+
+#[test]
+fn every_worker_applies_before_the_answer() {
+    let (a, of_a) = worker(1, 1);
+    let (b, of_b) = worker(2, 1);
+    let applied = thread::spawn(move || {
+        [of_a, of_b].map(|commands| match commands.recv().unwrap() {
+            Command::Apply(batch, done) => {
+                thread::sleep(Duration::from_millis(20));
+                done.send(()).unwrap();
+                batch.len()
+            }
+            other => panic!("{other:?}"),
+        })
+    });
+    let mut control = Control::new(LIMITS, vec![a, b], 64, Machine::default);
+    let reply = control.handle(Request::Change(vec![add_service(), add_server()]), &peer());
+    assert_eq!(reply, Reply::Done);
+    assert_eq!(applied.join().unwrap(), [2, 2]);
+}
+
+#[test]
+fn a_full_mailbox_refuses_before_anything_changes() {
+    let (a, commands) = worker(3, 1);
+    let (filler, _) = bounded(1);
+    a.mailbox.send(Command::Neighbours(filler)).unwrap();
+    let mut control = Control::new(LIMITS, vec![a], 64, Machine::default);
+    let refusal = control.change(&[add_service()]).unwrap_err();
+    assert_eq!(refusal.errno, Errno::Eagain);
+    assert_eq!(control.model.services(None).unwrap(), []);
+    drop(commands);
+}
+
+#[test]
+fn without_workers_changes_apply_and_lists_are_empty() {
+    let mut control = Control::new(LIMITS, Vec::new(), 64, Machine::default);
+    assert_eq!(
+        control.handle(Request::Change(vec![add_service()]), &peer()),
+        Reply::Done
+    );
+    let Reply::Services(services) = control.handle(Request::Services { only: None }, &peer())
+    else {
+        panic!()
+    };
+    assert_eq!(services.len(), 1);
+    let none = Reply::Connections {
+        list: Vec::new(),
+        next: None,
+    };
+    assert_eq!(
+        control.handle(
+            Request::Connections {
+                cursor: Cursor::default()
+            },
+            &peer()
+        ),
+        none
+    );
+    assert_eq!(
+        control.handle(Request::Neighbours, &peer()),
+        Reply::Neighbours(Vec::new())
+    );
+    assert_eq!(
+        control.handle(Request::Timeouts, &peer()),
+        Reply::Timeouts {
+            tcp: 900,
+            tcp_fin: 120,
+            udp: 300
+        }
+    );
+}
+
+#[test]
+fn connections_go_on_from_worker_to_worker() {
+    let (a, of_a) = worker(1, 4);
+    let (b, of_b) = worker(2, 4);
+    let answering = thread::spawn(move || {
+        for (commands, expected, next) in [(&of_a, 0, Some(7)), (&of_a, 7, None), (&of_b, 0, None)]
+        {
+            let Command::Connections { from, reply, .. } = commands.recv().unwrap() else {
+                panic!()
+            };
+            assert_eq!(from, expected);
+            reply.send((Vec::new(), next)).unwrap();
+        }
+    });
+    let mut control = Control::new(LIMITS, vec![a, b], 64, Machine::default);
+    let mut cursor = Some(Cursor::default());
+    let mut cursors = Vec::new();
+    while let Some(at) = cursor {
+        let Reply::Connections { next, .. } =
+            control.handle(Request::Connections { cursor: at }, &peer())
+        else {
+            panic!()
+        };
+        cursors.push((at.worker, at.entry));
+        cursor = next;
+    }
+    assert_eq!(cursors, [(0, 0), (0, 7), (1, 0)]);
+    answering.join().unwrap();
+}
+
+#[test]
+fn the_status_names_ends_and_drops() {
+    let (a, _commands) = worker(5, 1);
+    let page = Arc::clone(&a.page);
+    page.port(PortId(0)).rx.add(3);
+    page.port(PortId(0)).consumed.add(1);
+    page.count_drop(PortId(0), DropReason::NoRoute);
+    let machine = || Machine {
+        ports: vec![stats::PortInfo {
+            name: "lan".into(),
+            device: "net_null0".into(),
+            mac: "02:00:00:00:00:01".into(),
+            mtu: 1500,
+            link_up: true,
+        }],
+        mbufs_in_use: 9,
+    };
+    let mut control = Control::new(LIMITS, vec![a], 64, machine);
+    control.tick(Duration::from_secs(5));
+    let Reply::Status(status) = control.handle(Request::Status, &peer()) else {
+        panic!()
+    };
+    assert!(!status.balanced, "one of three packets has no end");
+    assert_eq!((status.uptime_s, status.mbufs_in_use), (5, 9));
+    assert_eq!(status.ports[0].drops, [("no_route".to_owned(), 1)].into());
+    assert_eq!(status.ports[0].ends["dropped"], 1);
+    assert_eq!(status.workers[0].ends["consumed"], 1);
+    page.held.set(1);
+    let Reply::Status(status) = control.handle(Request::Status, &peer()) else {
+        panic!()
+    };
+    assert!(status.balanced);
+}
+
+#[test]
+fn a_late_tick_does_not_catch_up() {
+    let mut deadline = Duration::from_secs(2);
+    assert!(!due(&mut deadline, Duration::from_millis(1999), 2));
+    assert!(due(&mut deadline, Duration::from_millis(2300), 2));
+    assert_eq!(deadline, Duration::from_secs(4));
+    assert!(due(&mut deadline, Duration::from_secs(9), 2));
+    assert_eq!(deadline, Duration::from_secs(11));
+}

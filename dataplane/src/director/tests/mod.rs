@@ -1,0 +1,96 @@
+//! The table: packet in, packet out, and what was counted.
+
+mod changes; // services and servers that change under their connections
+mod direct; // what direct routing leaves alone
+mod nat; // what is rewritten, and what is not
+mod network; // frames, tags, neighbours, routes
+mod refusals; // what is not carried on
+mod states; // connections: how they open, live, close and give way
+
+use control::Protocol;
+
+use super::frames::{DONT_FRAGMENT, Frame, MORE_FRAGMENTS, arp, icmp, link, other_ip, tcp, udp};
+use super::testbed::{
+    C, CLIENTS, End, RS, RS2, SERVERS, Testbed, VIP, add_server, arriving, key, leaving, mac,
+    port_mac, seen, setup, weigh,
+};
+use super::*;
+use crate::packet::HeapBuf;
+use crate::update::Update;
+use End::{Answer, Consume, Drop, Forward, ForwardUncounted, Hold, Refuse};
+use Protocol::{Tcp, Udp};
+
+const VIP_IP: &str = "203.0.113.1";
+const C_IP: &str = "192.0.2.10";
+
+/// What the director sends on: one hop less to live.
+fn on(frame: Frame) -> End {
+    let ttl = frame.ttl - 1;
+    Forward(frame.ttl(ttl))
+}
+
+/// A TCP connection in ESTABLISHED at 2 ms, from this client to the server that is next.
+fn establish(t: &mut Testbed, at: u32, client: &str, server: &str) {
+    t.check(at, tcp(client, VIP, "S"), on(tcp(client, server, "S")));
+    t.check(at, tcp(server, client, "SA"), on(tcp(VIP, client, "SA")));
+    t.check(at, tcp(client, VIP, "A"), on(tcp(client, server, "A")));
+}
+
+/// As the director makes packets.
+fn ours(mut frame: Frame) -> Frame {
+    frame.id = 0;
+    frame.fragment(DONT_FRAGMENT).window(0)
+}
+
+/// The reset that answers `tcp(from, to, "A")`.
+fn reset(from: &str, to: &str) -> Frame {
+    ours(tcp(from, to, "R").numbers(2000, 0))
+}
+
+/// An ICMP error about `original`, from `from` to its sender.
+fn error(from: &str, kind: u8, code: u8, mtu: u16, original: &Frame) -> Frame {
+    let [a, b] = mtu.to_be_bytes();
+    let quote: Vec<u8> = original.ip().into_iter().take(576 - 28).collect();
+    let to = original.from.ip().to_string();
+    let mut error = icmp(from, &to, kind, code, [0, 0, a, b], &quote);
+    error.tos = 0xc0;
+    ours(error)
+}
+
+#[test]
+fn every_drop_reason_is_reached() {
+    // Only a worker can refuse: it owns the ports' queues and the rings between workers.
+    let workers = [DropReason::TxRefused, DropReason::SteerRingFull];
+    let table = [
+        refusals::a_segment_without_connection_is_reset,
+        refusals::no_service_on_a_virtual_address,
+        refusals::no_server,
+        changes::a_deleted_server_leaves_its_connections_without_a_word,
+        refusals::the_last_hop,
+        refusals::too_long_for_the_next_network,
+        refusals::fragments_are_dropped,
+        network::other_stations_frames,
+        network::tags_are_put_on_and_taken_off,
+        network::no_room_for_a_tag,
+        refusals::sources_that_no_client_has,
+        states::a_full_table_gives_up_the_oldest_half_open_connection,
+        network::packets_wait_for_a_neighbour_in_order,
+        network::a_neighbour_that_does_not_answer,
+        network::waiting_packets_are_given_back_at_the_end,
+        network::no_route_to_the_server,
+        network::arp_is_spoken,
+        direct::a_server_behind_a_gateway,
+        refusals::malformed_frames,
+    ];
+    for case in table {
+        case();
+    }
+    for reason in DropReason::ALL {
+        assert_eq!(
+            seen(*reason),
+            !workers.contains(reason),
+            "{}",
+            reason.name()
+        );
+    }
+}
