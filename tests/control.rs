@@ -229,9 +229,20 @@ fn ipvsadm(place: &Place) {
     );
     place.fails("ipvsadm -D -t 10.9.9.9:80", 255, "No such service");
     place.fails(
-        "ipvsadm -a -t 10.0.0.1:80 -r 10.1.0.3 -g",
+        "ipvsadm -a -t 10.0.0.1:80 -r 10.1.0.3 -i",
         2,
         "not supported by this director yet",
+    );
+    // The default method is direct routing, and leaves the port alone whatever is typed.
+    place.done("ipvsadm -a -t 10.0.0.1:80 -r 10.1.0.3:81");
+    let listed = "  -> 10.1.0.3:80                  Route   1      0          0         \n";
+    assert!(place.done("ipvsadm -Ln").ends_with(listed));
+    let saved = "-a -t 10.0.0.1:80 -r 10.1.0.3:80 -g -w 1\n";
+    assert!(place.done("ipvsadm -Sn").ends_with(saved));
+    place.fails(
+        "directorctl server add tcp 10.0.0.1:80 10.1.0.4:81 --mode direct",
+        1,
+        "server 10.1.0.4:81 has another port than its service, 80 is right for direct routing",
     );
     place.fails("ipvsadm --bogus", 255, "for more information.");
 }

@@ -25,9 +25,10 @@ const SERVER_MAC: Mac = [2, 0, 0, 0, 2, 1];
 
 type Case = (&'static str, fn(&mut Capture));
 
-const CASES: [Case; 8] = [
+const CASES: [Case; 9] = [
     ("nat-tcp", nat_tcp),
     ("nat-udp", nat_udp),
+    ("direct", direct),
     ("no-server", no_server),
     ("no-connection", no_connection),
     ("vlan", vlan),
@@ -92,6 +93,28 @@ fn nat_udp(c: &mut Capture) {
     c.server(3, udp(NS, C, b"none").without_checksum());
     c.client(4, udp(C, DNS, b"cut").fragment(frames::MORE_FRAGMENTS));
     c.server(300_003, udp(NS, C, b"too late"));
+}
+
+/// One arm: what comes from the client leaves on the same port, to the server's station.
+fn direct(c: &mut Capture) {
+    c.client(0, tcp(C, VIP, "S"));
+    c.client(1, tcp(C, VIP, "A"));
+    c.client(2, tcp(C, VIP, "PA").data(b"GET / HTTP/1.0\r\n\r\n"));
+    c.client(3, tcp(C, VIP, "FA"));
+    c.client(4, tcp(C, VIP, "A").ttl(1));
+    c.client(10, tcp("192.0.2.10:40001", VIP, "S"));
+    // Its server sends its answers through us.
+    c.raw(
+        11,
+        0,
+        tcp(VIP, "192.0.2.10:40001", "SA")
+            .between(SERVER_MAC, port_mac(0))
+            .bytes(),
+    );
+    c.client(12, tcp("192.0.2.10:40001", VIP, "A"));
+    // The third server is behind a gateway.
+    c.client(20, tcp("192.0.2.10:40002", VIP, "S"));
+    c.client(30, udp(C, DNS, b"question").without_checksum());
 }
 
 fn no_server(c: &mut Capture) {

@@ -128,7 +128,10 @@ pub struct ServiceSpec {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ForwardMode {
+    /// The server's address takes the virtual one's place, and back.
     Nat,
+    /// Direct routing: the packet goes to the server as it is; the server answers by itself.
+    Direct,
 }
 
 /// What can be edited of a real server.

@@ -181,13 +181,17 @@ struct ServerArgs {
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Mode {
+    /// Through the director both ways.
     Nat,
+    /// Direct routing: the server answers the client by itself.
+    Direct,
 }
 
 impl ServerArgs {
     fn spec(&self, weight: u32) -> ServerSpec {
         let mode = match self.mode {
             Mode::Nat => ForwardMode::Nat,
+            Mode::Direct => ForwardMode::Direct,
         };
         ServerSpec { mode, weight }
     }
@@ -474,7 +478,7 @@ mod tests {
             ),
             (
                 "server add tcp 10.0.0.1:80 10.1.0.1:80 --mode dr",
-                "[possible values: nat]",
+                "[possible values: nat, direct]",
             ),
             ("zero tcp", "<ADDRESS>"),
         ] {

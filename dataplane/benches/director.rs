@@ -5,6 +5,7 @@ use std::hint::black_box;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
+use control::ForwardMode;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use dataplane::conn::{Conns, Timeouts};
 use dataplane::director::translate;
@@ -58,7 +59,14 @@ fn look_up(c: &mut Criterion) {
         for number in 0..flows {
             let (now, timeouts) = (Instant::default(), Timeouts::default());
             conns
-                .open(now, &flow(number), SERVER, ServerId(0), &timeouts)
+                .open(
+                    now,
+                    &flow(number),
+                    SERVER,
+                    ServerId(0),
+                    ForwardMode::Nat,
+                    &timeouts,
+                )
                 .unwrap();
         }
         let mut random = 1u32;

@@ -85,6 +85,7 @@ drop_reasons! {
     ServerGone "server_gone" "the connection's server was deleted",
     TableFull "table_full" "the connection table is full",
     NoRoute "no_route" "no route to the next hop",
+    NotOnLink "not_on_link" "the server of direct routing is behind a gateway, not on a network of ours",
     NeighbourFailed "neighbour_failed" "the next hop did not answer ARP",
     HeldFull "held_full" "too many packets wait for a neighbour",
     TooBig "too_big" "longer than the next hop's MTU",

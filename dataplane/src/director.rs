@@ -18,17 +18,18 @@ mod testbed; // a director with its networks and services, checked step by step
 mod tests;
 
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;
 
 use arrayvec::ArrayVec;
+use control::ForwardMode;
 
-use crate::conn::{Conns, Event, Hash, Hit, NO_HOP, State, Timeouts};
+use crate::conn::{Conn, Conns, Event, Hash, Hit, NO_HOP, State, Timeouts};
 use crate::counters::{DropReason, Page};
 use crate::icmp::{self, Made, RateLimit, Unreachable};
 use crate::net::{HopId, Net, Setup, is_station};
 use crate::packet::{BURST, Burst, Egress, Learned, Origin, PORTS_MAX, PacketBuf, PortId};
-use crate::service::Services;
+use crate::service::{Server, Services};
 use crate::steer::Steer;
 use crate::time::Instant;
 use crate::update::{ServerId, ServiceId, Update};
@@ -294,10 +295,10 @@ impl<P: PacketBuf> Director<P> {
     fn deliver(&mut self, now: Instant, seen: &Seen, hit: Hit, packet: &mut P) {
         let outbound = hit.outbound();
         let conn = self.conns.get(hit);
-        conn.observe(now, outbound, seen.ip_len);
+        let direction = conn.observe(now, outbound, seen.ip_len);
         let (to, deltas) = (conn.side(!outbound).reversed(), conn.deltas(outbound));
         let state = conn.state();
-        let next = state.after(Event::of(seen.tcp_flags), outbound);
+        let next = state.after(Event::of(seen.tcp_flags), direction);
         if (next != state) | (conn.timeout_ms() != self.timeouts.ms(next)) {
             self.change_state(now, hit, next);
         }
@@ -444,11 +445,16 @@ impl<P: PacketBuf> Director<P> {
         }
         let hop = match conn.hop(outbound) {
             NO_HOP => {
-                let to = *conn.side(!outbound).from().ip();
-                let hop = self
-                    .net
-                    .hop_to(now, to)
-                    .map_err(|reason| Denied(reason, service))?;
+                let hop = match (conn.mode(), outbound, server) {
+                    (ForwardMode::Direct, false, Some(server)) => {
+                        self.net.hop_on_link(now, *server.address.ip())
+                    }
+                    _ => {
+                        let to = *conn.side(!outbound).from().ip();
+                        self.net.hop_to(now, to)
+                    }
+                };
+                let hop = hop.map_err(|reason| Denied(reason, service))?;
                 self.conns.get(hit).set_hop(outbound, hop);
                 hop
             }
@@ -537,25 +543,23 @@ impl<P: PacketBuf> Director<P> {
             );
             return denied(DropReason::NoServer);
         };
-        let Some(hit) = self.open(now, flow, server, id) else {
+        let Some(hit) = self.open(now, flow, id, server) else {
             return denied(DropReason::TableFull);
         };
         self.connected(now, seen, hit, packet, out)
     }
 
     /// Opens a connection, at the cost of the oldest half-open one when the table is full.
-    fn open(
-        &mut self,
-        now: Instant,
-        flow: &Flow,
-        server: std::net::SocketAddrV4,
-        id: ServerId,
-    ) -> Option<Hit> {
+    fn open(&mut self, now: Instant, flow: &Flow, id: ServerId, server: Server) -> Option<Hit> {
         if self.conns.used() == self.conns.capacity() {
             let oldest = self.conns.oldest_half_open()?;
             self.close(oldest);
         }
-        let hit = self.conns.open(now, flow, server, id, &self.timeouts)?;
+        let hit = {
+            let (address, mode) = (server.address, server.mode);
+            self.conns
+                .open(now, flow, address, id, mode, &self.timeouts)?
+        };
         let page = &self.page.servers[id.index()];
         page.conns.add(1);
         page.inactive.up();
@@ -713,20 +717,30 @@ impl<P: PacketBuf> Director<P> {
         (list, Some(end).filter(|end| *end < self.conns.capacity()))
     }
 
-    fn shown(&self, now: Instant, conn: &crate::conn::Conn) -> control::Connection {
+    fn shown(&self, now: Instant, conn: &Conn) -> control::Connection {
         let [in_packets, out_packets] = conn.packets();
         let life = conn.timeout_ms();
         control::Connection {
             protocol: Conns::protocol(conn),
             client: conn.side(false).from().into(),
             virtual_address: conn.side(false).to().into(),
-            server: conn.side(true).from().into(),
+            server: self.server_of(conn).into(),
             state: conn.state().name().to_owned(),
             expires_ms: u64::from(life - now.since(conn.last_seen()).min(life)),
             in_packets,
             out_packets,
             bytes: conn.bytes(),
             worker: u16::try_from(self.steer.me()).unwrap_or(u16::MAX),
+        }
+    }
+
+    /// Where a connection's packets go, as its listing shows it.
+    fn server_of(&self, conn: &Conn) -> SocketAddrV4 {
+        match (conn.mode(), self.services.server(conn.server())) {
+            (ForwardMode::Direct, Some(server)) => {
+                SocketAddrV4::new(*server.address.ip(), conn.side(false).to().port())
+            }
+            _ => conn.side(true).from(),
         }
     }
 

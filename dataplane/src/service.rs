@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 
+use control::ForwardMode;
 use hashbrown::HashMap;
 
 use crate::net::is_station;
@@ -26,6 +27,8 @@ struct Service {
 pub struct Server {
     pub service: ServiceId,
     pub address: SocketAddrV4,
+    /// Of new connections; existing ones keep theirs.
+    pub mode: ForwardMode,
     /// In its service; `false` once deleted.
     pub available: bool,
 }
@@ -79,7 +82,7 @@ impl Services {
 
     /// The scheduler's choice for a new connection. A server without a port is asked at the one
     /// that the client asked.
-    pub fn pick(&mut self, service: ServiceId, flow: &Flow) -> Option<(ServerId, SocketAddrV4)> {
+    pub fn pick(&mut self, service: ServiceId, flow: &Flow) -> Option<(ServerId, Server)> {
         let service = self.services.get_mut(service.index())?.as_mut()?;
         let passed_over = std::mem::take(&mut service.stagger).checked_rem(service.servers.len());
         for _ in 0..passed_over.unwrap_or(0) {
@@ -87,9 +90,9 @@ impl Services {
         }
         let picked = service.scheduler.pick(&service.servers, flow)?;
         let id = service.servers[picked].id;
-        let mut server = self.server(id)?.address;
-        if server.port() == 0 {
-            server.set_port(flow.to().port());
+        let mut server = *self.server(id)?;
+        if server.address.port() == 0 {
+            server.address.set_port(flow.to().port());
         }
         Some((id, server))
     }
@@ -139,11 +142,12 @@ impl Services {
                 id,
                 address,
                 weight,
-                mode: control::ForwardMode::Nat,
+                mode,
             } => {
                 let server = Server {
                     service,
                     address: v4(address),
+                    mode,
                     available: true,
                 };
                 *slot(&mut self.servers, id.index()) = Some(server);
@@ -152,11 +156,10 @@ impl Services {
                 service.scheduler.added(&service.servers);
                 self.generation = self.generation.wrapping_add(1);
             }
-            Update::EditServer {
-                id,
-                weight,
-                mode: control::ForwardMode::Nat,
-            } => {
+            Update::EditServer { id, weight, mode } => {
+                if let Some(server) = slot(&mut self.servers, id.index()) {
+                    server.mode = mode;
+                }
                 let (service, index) = self.position(id);
                 service.servers[index].weight = weight;
                 service.scheduler.reweighted(&service.servers);

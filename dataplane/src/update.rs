@@ -19,6 +19,9 @@ pub struct ServiceId(pub u32);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ServerId(pub u32);
 
+/// Real servers that there can be at once, in all services.
+pub const SERVERS_MAX: u32 = 1 << 20;
+
 impl ServiceId {
     pub fn index(self) -> usize {
         self.0 as usize

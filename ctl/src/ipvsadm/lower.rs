@@ -139,14 +139,7 @@ fn server(parsed: &Parsed) -> Result<SocketAddr, Unsupported> {
 fn server_spec(parsed: &Parsed) -> Result<ServerSpec, Unsupported> {
     let mode = match parsed.forward {
         Forward::Nat => ForwardMode::Nat,
-        Forward::Direct if parsed.has(Opt::Forward) => {
-            return Err(Unsupported("forwarding method -g (direct routing) is"));
-        }
-        Forward::Direct => {
-            return Err(Unsupported(
-                "forwarding method -g (direct routing, the default; -m means NAT) is",
-            ));
-        }
+        Forward::Direct => ForwardMode::Direct,
         Forward::Tunnel => return Err(Unsupported("forwarding method -i (tunnel) is")),
     };
     if parsed.upper != 0 || parsed.lower != 0 {

@@ -117,6 +117,7 @@ pub fn save(services: Vec<Service>, style: &Style<'_>) -> String {
         for server in &service.servers {
             let method = match server.spec.mode {
                 ForwardMode::Nat => 'm',
+                ForwardMode::Direct => 'g',
             };
             let address = style.address(server.address, protocol);
             let weight = server.spec.weight;
@@ -248,6 +249,7 @@ fn server_line(out: &mut String, server: &Server, protocol: Protocol, style: &St
     let name = format!("  -> {name:<28}");
     let (method, tunnel) = match server.spec.mode {
         ForwardMode::Nat => ("Masq", "n/a"),
+        ForwardMode::Direct => ("Route", "n/a"),
     };
     let (weight, active, inactive) = (server.spec.weight, server.active, server.inactive);
     match style.format {

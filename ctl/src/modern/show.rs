@@ -76,6 +76,7 @@ pub(super) fn services(list: Vec<Service>) -> String {
         for server in &service.servers {
             let mode = match server.spec.mode {
                 ForwardMode::Nat => "nat",
+                ForwardMode::Direct => "direct",
             };
             let numbers = [server.spec.weight, server.active, server.inactive];
             let words = [format!("  {}", server.address), mode.to_owned()];

@@ -7,6 +7,7 @@ use toml::Spanned;
 use super::file::{RawDirector, RawEal};
 use super::reader::{Checked, Reader, is_word};
 use super::{Director, Eal, PortConf};
+use crate::update::SERVERS_MAX;
 
 /// RTE_MAX_LCORE of widespread builds is lower, but none has more cores than this.
 const CORE_MAX: i64 = 1023;
@@ -43,7 +44,7 @@ impl Reader<'_> {
                 "max_servers",
                 raw.max_servers.as_ref(),
                 default.max_servers,
-                1..=1 << 20,
+                1..=i64::from(SERVERS_MAX),
             )?,
             log: self.log(raw.log.as_ref(), default.log)?,
         })

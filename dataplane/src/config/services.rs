@@ -89,14 +89,16 @@ impl Reader<'_> {
     fn server_spec(&self, raw: &RawServer) -> Checked<ServerSpec> {
         let mode = match &raw.method {
             None => ForwardMode::Nat,
-            Some(method) if method.get_ref() == "nat" => ForwardMode::Nat,
-            Some(method) => {
-                let reason = format!(
-                    "method {:?} is not supported yet, \"nat\" is right",
-                    method.get_ref()
-                );
-                return Err(self.wrong(method.span(), reason));
-            }
+            Some(method) => match method.get_ref().as_str() {
+                "nat" => ForwardMode::Nat,
+                "direct" => ForwardMode::Direct,
+                other => {
+                    let reason = format!(
+                        "method {other:?} is not supported yet, \"nat\" or \"direct\" is right"
+                    );
+                    return Err(self.wrong(method.span(), reason));
+                }
+            },
         };
         Ok(ServerSpec {
             mode,

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use control::Change;
+use control::{Change, ForwardMode};
 
 use super::{Config, PortConf};
 use crate::conn::state::State;
@@ -108,10 +108,20 @@ fn the_other_examples_are_accepted() {
         ),
         ("nat-pci", include_str!("../../../configs/nat-pci.toml")),
         ("nat-afxdp", include_str!("../../../configs/nat-afxdp.toml")),
+        ("direct", include_str!("../../../configs/direct.toml")),
     ] {
         let config = Config::parse(text, name).unwrap_or_else(|error| panic!("{error}"));
         assert_eq!(config.ports[0].is_virtual(), name != "nat-pci");
         assert!(config.changes.len() > 2);
+        let mut modes = config.changes.iter().filter_map(|change| match change {
+            Change::AddServer { spec, .. } => Some(spec.mode),
+            _ => None,
+        });
+        let expected = match name {
+            "direct" => ForwardMode::Direct,
+            _ => ForwardMode::Nat,
+        };
+        assert!(modes.all(|mode| mode == expected), "{name}");
     }
 }
 
@@ -418,7 +428,11 @@ fn services() {
     );
     check(
         &server("method = \"dr\""),
-        "f:7: method \"dr\" is not supported yet, \"nat\" is right",
+        "f:7: method \"dr\" is not supported yet, \"nat\" or \"direct\" is right",
+    );
+    check(
+        &service("[[service.server]]\naddress = \"10.0.0.2:81\"\nmethod = \"direct\""),
+        "f:6: server 10.0.0.2:81 has another port than its service, 80 is right for direct routing",
     );
     check(
         &server("weight = -1"),

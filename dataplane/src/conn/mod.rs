@@ -9,20 +9,31 @@ mod timer; // when connections end
 use std::io;
 use std::net::SocketAddrV4;
 
+use control::ForwardMode;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 pub use index::{Hash, Hit};
-pub use state::{Event, State, Timeouts};
+pub use state::{Direction, Event, State, Timeouts};
 
 use crate::cpu;
 use crate::mem::Array;
 use crate::net::HopId;
 use crate::time::Instant;
-use crate::update::ServerId;
+use crate::update::{SERVERS_MAX, ServerId};
 use crate::wire::delta::Delta;
 use crate::wire::flow::{Flow, TCP, UDP};
 use index::Index;
 use timer::Timers;
+
+/// `Conn::server` below its top byte, which holds what LVS has in the low byte of a connection's
+/// flags: the forwarding method and [`NO_OUTPUT`].
+const SERVER_ID: u32 = (1 << 24) - 1;
+const METHOD: u32 = 7 << 24;
+const DIRECT: u32 = 3 << 24;
+/// No packet came from the server: it answers the client without us.
+const NO_OUTPUT: u32 = 0x80 << 24;
+
+const _: () = assert!(SERVERS_MAX - 1 <= SERVER_ID);
 
 /// No next hop known.
 pub const NO_HOP: HopId = HopId(u16::MAX);
@@ -30,7 +41,8 @@ pub const NO_HOP: HopId = HopId(u16::MAX);
 /// One connection: all that a packet of it needs, in one cache line.
 ///
 /// `sides[0]` is the flow as the client sends it (client → virtual), `sides[1]` as the server does
-/// (server → client; later: → local address). What leaves is always the other side's flow, reversed.
+/// (server → client; later: → local address). What leaves is always the other side's flow, reversed:
+/// in direct routing both sides name the virtual address, so that nothing changes on the way.
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Debug, Clone, Copy)]
 #[repr(C, align(64))]
 pub struct Conn {
@@ -42,6 +54,7 @@ pub struct Conn {
     /// What the hops and the server's availability were taken under; any other is a cold packet.
     generation: u16,
     last_seen: u32,
+    /// Method and id, see [`SERVER_ID`].
     server: u32,
     /// Change of the IP and of the TCP or UDP checksum from client to server.
     ip_delta: u16,
@@ -57,9 +70,19 @@ pub struct Conn {
 const _: () = assert!(size_of::<Conn>() == 64);
 
 impl Conn {
-    /// NAT: the client keeps its address, the server's replaces the virtual one.
-    fn nat(now: Instant, inbound: &Flow, server: SocketAddrV4, id: ServerId) -> Self {
-        let outbound = Flow::new(inbound.protocol, server, inbound.from());
+    /// The client keeps its address. In NAT the server's replaces the virtual one; in direct routing
+    /// the packet stays as it is, and only the director's next hop is the server.
+    fn new(
+        now: Instant,
+        inbound: &Flow,
+        server: SocketAddrV4,
+        id: ServerId,
+        mode: ForwardMode,
+    ) -> Self {
+        let (outbound, method) = match mode {
+            ForwardMode::Nat => (Flow::new(inbound.protocol, server, inbound.from()), 0),
+            ForwardMode::Direct => (inbound.reversed(), DIRECT | NO_OUTPUT),
+        };
         let octets = |flow: &Flow| flow.to().ip().octets();
         let to = outbound.reversed();
         let ip = Delta::replace(octets(inbound), octets(&to));
@@ -75,7 +98,7 @@ impl Conn {
             } as u8,
             generation: 0,
             last_seen: now.0,
-            server: id.0,
+            server: id.0 | method,
             ip_delta: ip.raw(),
             l4_delta: ip.and(ports).raw(),
             hops: [NO_HOP.0; 2],
@@ -112,7 +135,15 @@ impl Conn {
 
     #[inline(always)]
     pub fn server(&self) -> ServerId {
-        ServerId(self.server)
+        ServerId(self.server & SERVER_ID)
+    }
+
+    /// As it was when the connection began.
+    pub fn mode(&self) -> ForwardMode {
+        match self.server & METHOD {
+            DIRECT => ForwardMode::Direct,
+            _ => ForwardMode::Nat,
+        }
     }
 
     #[inline(always)]
@@ -166,13 +197,20 @@ impl Conn {
         }
     }
 
-    /// Notes one packet of `ip_len` bytes.
+    /// Notes one packet of `ip_len` bytes, and says what it is to the connection's state.
     #[inline(always)]
-    pub fn observe(&mut self, now: Instant, outbound: bool, ip_len: u16) {
+    pub fn observe(&mut self, now: Instant, outbound: bool, ip_len: u16) -> Direction {
         self.last_seen = now.0;
+        let direction = match (outbound, self.server & NO_OUTPUT != 0) {
+            (true, _) => Direction::Output,
+            (false, false) => Direction::Input,
+            (false, true) => Direction::InputOnly,
+        };
+        self.server &= !(u32::from(outbound) << NO_OUTPUT.trailing_zeros());
         let packets = &mut self.packets[usize::from(outbound)];
         *packets = packets.wrapping_add(1);
         self.bytes += u64::from(ip_len);
+        direction
     }
 
     /// Packets from the client and from the server.
@@ -281,10 +319,11 @@ impl Conns {
         inbound: &Flow,
         server: SocketAddrV4,
         id: ServerId,
+        mode: ForwardMode,
         timeouts: &Timeouts,
     ) -> Option<Hit> {
         let entry = self.take_entry()?;
-        let mut conn = Conn::nat(now, inbound, server, id);
+        let mut conn = Conn::new(now, inbound, server, id, mode);
         conn.timeout_ms = timeouts.ms(conn.state());
         let reply = conn.side(true);
         if let Some(older) = self.lookup(&reply) {

@@ -139,52 +139,62 @@ const CW: State = State::CloseWait;
 const LA: State = State::LastAck;
 const LI: State = State::Listen;
 
-/// One state's row: next state by event (SYN, FIN, ACK, RST) from the client, then from the server.
-type Row = ([State; 4], [State; 4]);
+/// Whose packet moves a connection's state: the columns of LVS's table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// From the client.
+    Input,
+    /// From the server.
+    Output,
+    /// From the client of a connection whose server was never heard: it answers without us.
+    InputOnly,
+}
 
-/// `spec/connections.md` §6, in the order of the states' numbers.
+/// One state's row, by [`Direction`]: the next state by event (SYN, FIN, ACK, RST).
+type Row = [[State; 4]; 3];
+
 const TCP: [Row; 11] = [
-    /* NO */ ([SR, CL, ES, CL], [SS, TW, ES, CL]),
-    /* ES */ ([ES, CW, ES, CL], [ES, FW, ES, CL]),
-    /* SS */ ([ES, SS, SS, CL], [SS, SS, SS, SS]),
-    /* SR */ ([SR, TW, ES, SR], [SR, TW, ES, CL]),
-    /* FW */ ([SR, TW, FW, CL], [SS, FW, FW, CL]),
-    /* TW */ ([SR, TW, TW, CL], [SS, TW, TW, TW]),
-    /* CL */ ([SR, CL, CL, CL], [SS, CL, CL, CL]),
-    /* CW */ ([SR, CW, CW, CL], [SS, TW, CW, CL]),
-    /* LA */ ([SR, LA, CL, LA], [SS, LA, LA, CL]),
-    /* LI */ ([SR, LI, LI, LI], [LI, LI, ES, CL]),
-    /* SA */ ([SR, TW, ES, SR], [SR, TW, ES, CL]),
+    /* NO */ [[SR, CL, ES, CL], [SS, TW, ES, CL], [SR, CL, ES, CL]],
+    /* ES */ [[ES, CW, ES, CL], [ES, FW, ES, CL], [ES, FW, ES, CL]],
+    /* SS */ [[ES, SS, SS, CL], [SS, SS, SS, SS], [ES, SS, SS, CL]],
+    /* SR */ [[SR, TW, ES, SR], [SR, TW, ES, CL], [SR, TW, ES, SR]],
+    /* FW */ [[SR, TW, FW, CL], [SS, FW, FW, CL], [SR, FW, FW, CL]],
+    /* TW */ [[SR, TW, TW, CL], [SS, TW, TW, TW], [SR, TW, TW, CL]],
+    /* CL */ [[SR, CL, CL, CL], [SS, CL, CL, CL], [SR, CL, CL, CL]],
+    /* CW */ [[SR, CW, CW, CL], [SS, TW, CW, CL], [SR, CW, CW, CL]],
+    /* LA */ [[SR, LA, CL, LA], [SS, LA, LA, CL], [SR, LA, CL, LA]],
+    /* LI */ [[SR, LI, LI, LI], [LI, LI, ES, CL], [SR, LI, LI, LI]],
+    /* SA */ [[SR, TW, ES, SR], [SR, TW, ES, CL], [SR, TW, ES, CL]],
 ];
 
 /// `TCP` by direction, event and state, for one load per packet.
-static NEXT: [[[State; 12]; 5]; 2] = transposed();
+static NEXT: [[[State; 12]; 5]; 3] = transposed();
 
-const fn transposed() -> [[[State; 12]; 5]; 2] {
+const fn transposed() -> [[[State; 12]; 5]; 3] {
     // A segment without any of the four flags closes; UDP stays UDP whatever comes.
-    let mut next = [[[CL; 12]; 5]; 2];
-    let mut event = 0;
-    while event < 5 {
-        let mut state = 0;
-        while state < TCP.len() {
-            if event < 4 {
-                next[0][event][state] = TCP[state].0[event];
-                next[1][event][state] = TCP[state].1[event];
+    let mut next = [[[CL; 12]; 5]; 3];
+    let mut direction = 0;
+    while direction < 3 {
+        let mut event = 0;
+        while event < 5 {
+            let mut state = 0;
+            while state < TCP.len() && event < 4 {
+                next[direction][event][state] = TCP[state][direction][event];
+                state += 1;
             }
-            state += 1;
+            next[direction][event][State::Udp as usize] = State::Udp;
+            event += 1;
         }
-        next[0][event][State::Udp as usize] = State::Udp;
-        next[1][event][State::Udp as usize] = State::Udp;
-        event += 1;
+        direction += 1;
     }
     next
 }
 
 impl State {
-    /// A connection's state after `event`, from the server when `outbound`.
+    /// A connection's state after `event`.
     #[inline(always)]
-    pub fn after(self, event: Event, outbound: bool) -> Self {
-        NEXT[usize::from(outbound)][event as usize][self as usize]
+    pub fn after(self, event: Event, direction: Direction) -> Self {
+        NEXT[direction as usize][event as usize][self as usize]
     }
 
     /// The client has not yet answered the server's SYN-ACK: first to go when the table is full.
@@ -202,7 +212,12 @@ mod tests {
     fn walks_of_the_specification() {
         let walk = |steps: &[(Event, bool)]| {
             steps.iter().fold(State::None, |state, (event, outbound)| {
-                state.after(*event, *outbound)
+                let direction = if *outbound {
+                    Direction::Output
+                } else {
+                    Direction::Input
+                };
+                state.after(*event, direction)
             })
         };
         use Event::{Ack, Fin, Other, Rst, Syn};
@@ -224,7 +239,7 @@ mod tests {
         );
         assert_eq!(walk(&[&open[..], &[(Rst, true)]].concat()), State::Close);
         assert_eq!(walk(&[&open[..], &[(Other, true)]].concat()), State::Close);
-        assert_eq!(State::Udp.after(Rst, true), State::Udp);
+        assert_eq!(State::Udp.after(Rst, Direction::Output), State::Udp);
     }
 
     #[test]

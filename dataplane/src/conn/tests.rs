@@ -28,23 +28,22 @@ fn states_are_the_recorded_ones() {
         ("rst", Event::Rst),
     ];
     let mut compared = 0;
-    for (direction, outbound) in [("INPUT", false), ("OUTPUT", true)] {
+    for (column, direction) in [
+        ("INPUT", Direction::Input),
+        ("OUTPUT", Direction::Output),
+        ("INPUT_ONLY", Direction::InputOnly),
+    ] {
         for (name, event) in events {
-            let table = &recorded["tcp"]["normal"][direction][name];
+            let table = &recorded["tcp"]["normal"][column][name];
             for state in State::ALL.into_iter().filter(|s| *s != State::Udp) {
                 let expected = table[state.name()].as_str().unwrap();
-                let next = state.after(event, outbound);
-                assert_eq!(
-                    next.name(),
-                    expected,
-                    "{direction} {name} in {}",
-                    state.name()
-                );
+                let next = state.after(event, direction);
+                assert_eq!(next.name(), expected, "{column} {name} in {}", state.name());
                 compared += 1;
             }
         }
     }
-    assert_eq!(compared, 2 * 4 * 11);
+    assert_eq!(compared, 3 * 4 * 11);
 }
 
 #[test]
@@ -134,9 +133,14 @@ impl Model {
                 }
                 let inbound = flow(n, if udp { UDP } else { TCP });
                 let is_full = self.conns.used() == self.conns.capacity();
-                let hit = self
-                    .conns
-                    .open(now, &inbound, SERVER, ServerId(0), &self.timeouts);
+                let hit = self.conns.open(
+                    now,
+                    &inbound,
+                    SERVER,
+                    ServerId(0),
+                    ForwardMode::Nat,
+                    &self.timeouts,
+                );
                 prop_assert_eq!(hit.is_none(), is_full);
                 if let Some(hit) = hit {
                     let known = Known {
@@ -309,7 +313,14 @@ fn a_new_timeout_holds_from_the_next_packet_on() {
     let client = "192.0.2.1:40000".parse().unwrap();
     let flow = Flow::new(TCP, client, "10.0.0.1:80".parse().unwrap());
     let hit = conns
-        .open(at(0), &flow, SERVER, ServerId(0), &timeouts)
+        .open(
+            at(0),
+            &flow,
+            SERVER,
+            ServerId(0),
+            ForwardMode::Nat,
+            &timeouts,
+        )
         .unwrap();
     conns.set_state(at(0), hit.entry(), State::Established, &timeouts);
     timeouts.set_s(State::Established, 60);

@@ -60,6 +60,8 @@ type Moves = BTreeMap<String, u64>;
 #[derive(Debug, Clone)]
 pub(super) enum End {
     Forward(Frame),
+    /// Forwarded as this for the server at that address: to its station, or to the client.
+    Direct(&'static str, Frame),
     /// Forwarded for a server that is not in its service any more: only the port counts it.
     ForwardUncounted(Frame),
     /// Turned into its own answer.
@@ -163,6 +165,17 @@ pub(super) fn key(protocol: Protocol, address: &str) -> ServiceKey {
     }
 }
 
+/// A server of weight 1 that is reached by `mode`.
+pub(super) fn add_server_by(mode: ForwardMode, service: u32, id: u32, address: &str) -> Update {
+    Update::AddServer {
+        service: ServiceId(service),
+        id: ServerId(id),
+        address: address.parse::<SocketAddr>().unwrap(),
+        mode,
+        weight: 1,
+    }
+}
+
 pub(super) fn add_server(service: u32, id: u32, address: &str, weight: u32) -> Update {
     Update::AddServer {
         service: ServiceId(service),
@@ -174,9 +187,13 @@ pub(super) fn add_server(service: u32, id: u32, address: &str, weight: u32) -> U
 }
 
 pub(super) fn weigh(id: u32, weight: u32) -> Update {
+    weigh_by(ForwardMode::Nat, id, weight)
+}
+
+pub(super) fn weigh_by(mode: ForwardMode, id: u32, weight: u32) -> Update {
     Update::EditServer {
         id: ServerId(id),
-        mode: ForwardMode::Nat,
+        mode,
         weight,
     }
 }
@@ -282,6 +299,25 @@ impl Testbed {
                 let (to, frame) = leaving(frame);
                 frames.push((to, frame.bytes()));
                 count(format!("{} forwarded", port.0), 1);
+            }
+            End::Direct(server, frame) => {
+                let server: SocketAddrV4 = server.parse().unwrap();
+                let id = self.server_at(server).expect("a server");
+                let inbound = self.director.services.is_vip(*frame.to.ip());
+                let (to, frame) = if inbound {
+                    let (port, vlan, station) = hop(*server.ip());
+                    let mut frame = frame.clone().between(port_mac(port), mac_of(station));
+                    frame.vlan = vlan;
+                    (port, frame)
+                } else {
+                    leaving(frame)
+                };
+                frames.push((to, frame.bytes()));
+                count(format!("{} forwarded", port.0), 1);
+                let way = if inbound { "in" } else { "out" };
+                count(format!("server {id} {way}_packets"), 1);
+                let len = frame.ip().len() as u64;
+                count(format!("server {id} {way}_bytes"), len);
             }
             End::Answer(frame) => {
                 frames.push((port, frame.clone()));
@@ -397,7 +433,8 @@ impl Testbed {
 /// Whether a drop for this reason is counted for a service too.
 fn is_charged(reason: DropReason) -> bool {
     use DropReason::{
-        BadSource, NoConnection, NoRoute, NoServer, ServerGone, TableFull, TooBig, TtlExpired,
+        BadSource, NoConnection, NoRoute, NoServer, NotOnLink, ServerGone, TableFull, TooBig,
+        TtlExpired,
     };
     matches!(
         reason,
@@ -405,6 +442,7 @@ fn is_charged(reason: DropReason) -> bool {
             | NoConnection
             | NoRoute
             | NoServer
+            | NotOnLink
             | ServerGone
             | TableFull
             | TooBig

@@ -257,15 +257,36 @@ impl<P: PacketBuf> Net<P> {
 
     /// The next hop of packets to `to`; made when new, and then not ready yet.
     pub fn hop_to(&mut self, now: Instant, to: Ipv4Addr) -> Result<HopId, DropReason> {
+        let target = self.target(to)?;
+        self.hop_on(now, target.interface, target.via.unwrap_or(to))
+    }
+
+    /// As [`Self::hop_to`], to the station `to` itself: behind a gateway it cannot be addressed.
+    pub fn hop_on_link(&mut self, now: Instant, to: Ipv4Addr) -> Result<HopId, DropReason> {
+        let target = self.target(to)?;
+        if target.via.is_some() {
+            return Err(DropReason::NotOnLink);
+        }
+        self.hop_on(now, target.interface, to)
+    }
+
+    fn target(&self, to: Ipv4Addr) -> Result<Target, DropReason> {
         if !is_station(to) || self.is_broadcast(to) || self.is_mine(to) {
             return Err(DropReason::NoRoute);
         }
-        let target = self.routes.lookup(to).ok_or(DropReason::NoRoute)?;
-        let address = target.via.unwrap_or(to);
-        match self.index.get(&(target.interface, address)) {
+        self.routes.lookup(to).ok_or(DropReason::NoRoute)
+    }
+
+    fn hop_on(
+        &mut self,
+        now: Instant,
+        interface: u16,
+        address: Ipv4Addr,
+    ) -> Result<HopId, DropReason> {
+        match self.index.get(&(interface, address)) {
             Some(&id) => Ok(id),
             None => self
-                .create(now, target.interface, address)
+                .create(now, interface, address)
                 .ok_or(DropReason::NeighbourFailed),
         }
     }

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use control::{Errno, ForwardMode, Refusal, ServerSpec, ServiceSpec};
+use control::{Errno, ForwardMode, Refusal, ServerSpec, ServiceKey, ServiceSpec};
 
 use super::{WEIGHT_MAX, refuse};
 use crate::net::is_station;
@@ -43,11 +43,26 @@ pub(super) fn unicast(address: SocketAddr) -> Result<(), Refusal> {
     }
 }
 
+/// Direct routing leaves a packet's port alone.
+pub(super) fn same_port(
+    key: &ServiceKey,
+    address: SocketAddr,
+    spec: ServerSpec,
+) -> Result<(), Refusal> {
+    let port = key.address.port();
+    match spec.mode {
+        ForwardMode::Direct if address.port() != port => Err(refuse(
+            Errno::Einval,
+            format!(
+                "server {address} has another port than its service, {port} is right for direct routing"
+            ),
+        )),
+        ForwardMode::Direct | ForwardMode::Nat => Ok(()),
+    }
+}
+
 pub(super) fn weighed(spec: ServerSpec, address: SocketAddr) -> Result<(), Refusal> {
-    let ServerSpec {
-        mode: ForwardMode::Nat,
-        weight,
-    } = spec;
+    let weight = spec.weight;
     if weight > WEIGHT_MAX {
         let detail = format!(
             "weight {weight} of server {address} is too high, at most {WEIGHT_MAX} is right"

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use control::{Errno, Refusal, ServerSpec, ServiceKey, ServiceSpec, Totals};
 
-use super::rules::{scheduler, supported, unicast, weighed};
+use super::rules::{same_port, scheduler, supported, unicast, weighed};
 use super::undo::{Transaction, Undo};
 use super::{
     Head, Model, Place, SWEEP_S, Server, Service, TIMEOUT_MAX_S, TRASH_IDLE_S, name, refuse,
@@ -113,6 +113,7 @@ impl Model {
             ));
         }
         unicast(address)?;
+        same_port(key, address, spec)?;
         self.clock += 1;
         let place = Place::Listed {
             service,
@@ -207,6 +208,7 @@ impl Model {
         self.find(key)?;
         weighed(spec, address)?;
         let (id, ..) = self.find_server(key, address)?;
+        same_port(key, address, spec)?;
         let server = self.servers.get_mut(id.0);
         done.undo.push(Undo::Server(id, Some(*server)));
         server.spec = spec;

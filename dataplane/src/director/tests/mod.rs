@@ -1,6 +1,7 @@
 //! The table: packet in, packet out, and what was counted.
 
 mod changes; // services and servers that change under their connections
+mod direct; // what direct routing leaves alone
 mod nat; // what is rewritten, and what is not
 mod network; // frames, tags, neighbours, routes
 mod refusals; // what is not carried on
@@ -78,6 +79,7 @@ fn every_drop_reason_is_reached() {
         network::waiting_packets_are_given_back_at_the_end,
         network::no_route_to_the_server,
         network::arp_is_spoken,
+        direct::a_server_behind_a_gateway,
         refusals::malformed_frames,
     ];
     for case in table {
