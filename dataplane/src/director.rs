@@ -227,10 +227,7 @@ impl<P: PacketBuf> Director<P> {
         if let Some(hit) = self.sure(seen, hit)
             && let Some(hop) = self.established(now, seen, hit, &mut packet)
         {
-            let origin = Origin {
-                port: from,
-                answer: false,
-            };
+            let origin = Origin::forwarded(from);
             return self.leave(now, hop, packet, usize::from(seen.l3), origin, out);
         }
         self.decide(now, from, seen, packet, out);
@@ -348,30 +345,10 @@ impl<P: PacketBuf> Director<P> {
         let l3 = usize::from(seen.l3);
         match self.verdict(now, seen, &mut packet, out) {
             Ok(Verdict::Forward(hop)) => {
-                self.leave(
-                    now,
-                    hop,
-                    packet,
-                    l3,
-                    Origin {
-                        port: from,
-                        answer: false,
-                    },
-                    out,
-                );
+                self.leave(now, hop, packet, l3, Origin::forwarded(from), out);
             }
             Ok(Verdict::Answer(hop)) => {
-                self.leave(
-                    now,
-                    hop,
-                    packet,
-                    l3,
-                    Origin {
-                        port: from,
-                        answer: true,
-                    },
-                    out,
-                );
+                self.leave(now, hop, packet, l3, Origin::answer(from), out);
             }
             Ok(Verdict::Arp) => {
                 let services = &self.services;
@@ -632,14 +609,7 @@ impl<P: PacketBuf> Director<P> {
         packet.bytes_mut()[ETHERNET..].copy_from_slice(&made);
         let port = self.net.hop(hop).port;
         self.page.port(port).made.add(1);
-        self.leave(
-            now,
-            hop,
-            packet,
-            ETHERNET,
-            Origin { port, answer: true },
-            out,
-        );
+        self.leave(now, hop, packet, ETHERNET, Origin::answer(port), out);
     }
 
     /// Sends a packet whose IPv4 header is at `l3` to its next hop, or holds it until that is known.

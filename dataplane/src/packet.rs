@@ -50,6 +50,23 @@ pub struct Origin {
     pub answer: bool,
 }
 
+impl Origin {
+    /// Of a packet that was received on `port` and goes on.
+    #[inline]
+    pub const fn forwarded(port: PortId) -> Self {
+        Self {
+            port,
+            answer: false,
+        }
+    }
+
+    /// Of a packet of the director's own, made for `port` or in the place of one received there.
+    #[inline]
+    pub const fn answer(port: PortId) -> Self {
+        Self { port, answer: true }
+    }
+}
+
 /// An Ethernet address that a worker learned and every worker should know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Learned {

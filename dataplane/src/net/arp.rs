@@ -161,7 +161,7 @@ pub(super) fn send<E: Egress>(
     let frame = packet.bytes_mut();
     frame[..l3].copy_from_slice(&l2[..l3]);
     frame[l3..l3 + arp::LEN].copy_from_slice(arp.as_bytes());
-    out.send(port, packet, Origin { port, answer: true });
+    out.send(port, packet, Origin::answer(port));
 }
 
 /// Turns a request's frame into its answer.
@@ -190,7 +190,7 @@ fn answer<E: Egress>(
     let (message, padding) = packet.bytes_mut()[usize::from(len)..].split_at_mut(arp::LEN);
     message.copy_from_slice(request.answer(interface.mac).as_bytes());
     padding.fill(0);
-    out.send(port, packet, Origin { port, answer: true });
+    out.send(port, packet, Origin::answer(port));
 }
 
 /// Neither all zero nor a group address.
