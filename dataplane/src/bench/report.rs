@@ -21,6 +21,7 @@ pub struct Report {
 pub struct Machine {
     pub cpu: String,
     pub core: u16,
+    pub dpdk: String,
     pub tsc_ghz: f64,
     /// DPDK's memory is on huge pages; the connection table and the yardstick take what is free.
     pub huge_pages: bool,
@@ -70,6 +71,7 @@ impl Machine {
         Self {
             cpu: model.unwrap_or("unknown processor").to_owned(),
             core,
+            dpdk: crate::dpdk::version(),
             tsc_ghz,
             huge_pages,
             windows,
@@ -83,10 +85,11 @@ impl fmt::Display for Report {
         let machine = &self.machine;
         writeln!(
             f,
-            "{}, core {}, TSC {:.2} GHz, {}, {} windows of {} ms",
+            "{}, core {}, TSC {:.2} GHz, {}, {}, {} windows of {} ms",
             machine.cpu,
             machine.core,
             machine.tsc_ghz,
+            machine.dpdk,
             if machine.huge_pages {
                 "huge pages"
             } else {
