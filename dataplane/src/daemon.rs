@@ -241,7 +241,7 @@ fn start_workers<'s>(
             })
             .with_context(|| format!("starting the worker on core {core}"))?;
         match is_ready.recv() {
-            Ok(result) => result.with_context(|| format!("starting the worker on core {core}"))?,
+            Ok(result) => result?,
             Err(_) => bail!("the worker on core {core} ended while it was started"),
         }
     }

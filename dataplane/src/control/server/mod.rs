@@ -94,7 +94,7 @@ pub enum BindError {
     Taken(PathBuf),
     #[error("{} exists and is not a socket; remove it or choose another", .0.display())]
     NotASocket(PathBuf),
-    #[error("{what} {}: {source}", path.display())]
+    #[error("{what} {}", path.display())]
     Io {
         what: &'static str,
         path: PathBuf,
