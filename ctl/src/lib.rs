@@ -201,6 +201,19 @@ pub struct Totals {
     pub out_bytes: u64,
 }
 
+impl Totals {
+    /// In the order in which every listing has them.
+    pub const fn columns(&self) -> [u64; 5] {
+        [
+            self.conns,
+            self.in_packets,
+            self.out_packets,
+            self.in_bytes,
+            self.out_bytes,
+        ]
+    }
+}
+
 /// Per second, by LVS's estimator.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rates {

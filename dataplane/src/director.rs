@@ -661,13 +661,6 @@ impl<P: PacketBuf> Director<P> {
         self.net.stop(&self.page);
     }
 
-    /// Ask for the addresses of virtual services again to be announced on every port.
-    pub fn announce<E: Egress<Buf = P>>(&mut self, out: &mut E) {
-        for vip in self.services.vips() {
-            self.net.announce(vip, out, &self.page);
-        }
-    }
-
     /// A slice of the connections: up to `limit` from table entry `from` on, and where to go on.
     pub fn connections(
         &self,

@@ -225,14 +225,7 @@ fn service_line(out: &mut String, service: &Service, style: &Style<'_>) {
     let padded = format!("{protocol_name:<4} {name}");
     match style.format {
         Format::Stats => {
-            let t = &service.totals;
-            let numbers = [
-                t.conns,
-                t.in_packets,
-                t.out_packets,
-                t.in_bytes,
-                t.out_bytes,
-            ];
+            let numbers = service.totals.columns();
             line(out, format_args!("{padded:<33}{}", large(numbers, style)));
         }
         Format::Rate => {
@@ -262,14 +255,7 @@ fn server_line(out: &mut String, server: &Server, protocol: Protocol, style: &St
             format_args!("{name} {method:<7} {tunnel:<13} {weight:<6} {active:<10} {inactive:<10}"),
         ),
         Format::Stats => {
-            let t = &server.totals;
-            let numbers = [
-                t.conns,
-                t.in_packets,
-                t.out_packets,
-                t.in_bytes,
-                t.out_bytes,
-            ];
+            let numbers = server.totals.columns();
             line(out, format_args!("{name}{}", large(numbers, style)));
         }
         Format::Rate => {
