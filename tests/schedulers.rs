@@ -56,6 +56,7 @@ fn change(command: &str) -> Result<Change, String> {
     let spec = ServerSpec {
         mode: ForwardMode::Nat,
         weight,
+        tunnel: control::Tunnel::default(),
     };
     Ok(match verb {
         "-A" => Change::AddService {
@@ -138,9 +139,10 @@ impl Replay<'_> {
         let (client, virtual_address) = (end("src", "sport"), end("dst", "dport"));
         let chosen = match self.key.protocol {
             Protocol::Tcp => self.lab.connect(&client, &virtual_address),
-            Protocol::Udp => self
-                .lab
-                .chosen(&frames::udp(&client, &virtual_address, b"x")),
+            Protocol::Udp | Protocol::Sctp => {
+                self.lab
+                    .chosen(&frames::udp(&client, &virtual_address, b"x"))
+            }
         };
         let chosen = chosen.map(|server| server.to_string());
         assert_eq!(
@@ -272,6 +274,7 @@ fn work(example: &Value, scheduler: &str) -> usize {
         let spec = |i: usize| ServerSpec {
             mode: ForwardMode::Nat,
             weight: words[i].parse().expect("a weight"),
+            tunnel: control::Tunnel::default(),
         };
         let server_at = |i: usize| server(words[i]).parse().expect("an address");
         match words[0] {
@@ -283,6 +286,7 @@ fn work(example: &Value, scheduler: &str) -> usize {
                 let spec = ServerSpec {
                     mode: ForwardMode::Nat,
                     weight,
+                    tunnel: control::Tunnel::default(),
                 };
                 lab.change(&[Change::EditServer {
                     service: key,

@@ -81,6 +81,20 @@ pub enum Change {
         service: ServiceKey,
         server: SocketAddr,
     },
+    /// A local address for FULLNAT: what the servers of this service see as their client.
+    AddLocalAddress {
+        service: ServiceKey,
+        address: IpAddr,
+    },
+    DeleteLocalAddress {
+        service: ServiceKey,
+        address: IpAddr,
+    },
+    SetOptions {
+        service: ServiceKey,
+        options: ServiceOptions,
+    },
+    SetSettings(Settings),
     /// Moves the zero point of the counters: of all services, or of the one named.
     Zero {
         only: Option<ServiceKey>,
@@ -98,14 +112,24 @@ pub enum Change {
 pub enum Protocol {
     Tcp,
     Udp,
+    Sctp,
 }
 
 impl Protocol {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+            Self::Sctp => "sctp",
+        }
+    }
+
     /// The IANA protocol number.
     pub const fn number(self) -> u8 {
         match self {
             Self::Tcp => 6,
             Self::Udp => 17,
+            Self::Sctp => 132,
         }
     }
 }
@@ -132,6 +156,89 @@ pub enum ForwardMode {
     Nat,
     /// Direct routing: the packet goes to the server as it is; the server answers by itself.
     Direct,
+    /// The packet goes to the server inside another; the server answers by itself.
+    Tunnel,
+    /// As NAT, and a local address of the director's takes the client's place.
+    FullNat,
+}
+
+/// How a packet is wrapped for a server with [`ForwardMode::Tunnel`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Tunnel {
+    pub kind: TunnelKind,
+    /// UDP destination port of GUE; 0 for the others.
+    pub port: u16,
+    pub checksum: TunnelChecksum,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TunnelKind {
+    /// IP in IP (RFC 2003, RFC 4213, RFC 2473).
+    #[default]
+    Ipip,
+    /// Generic UDP encapsulation, version 0.
+    Gue,
+    /// RFC 2784.
+    Gre,
+}
+
+/// Checksum of the tunnel's own header; IPIP has none.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TunnelChecksum {
+    #[default]
+    None,
+    Full,
+    /// Remote checksum offload (GUE). What is forwarded has its checksums already, so that this is
+    /// the same as [`Self::Full`] on the wire, as in LVS.
+    Remote,
+}
+
+/// How a FULLNAT service tells its servers the client's address.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ClientAddress {
+    /// TCP option 254 in the segments that acknowledge the server's SYN; nothing for UDP. Servers
+    /// without the module ignore it.
+    #[default]
+    Toa,
+    /// TCP as [`Self::Toa`]; a UDP flow's first packets carry DPVS's private header (IP protocol
+    /// 248), which only servers with its module understand.
+    Uoa,
+    /// PROXY protocol version 1, in front of a TCP connection's first byte.
+    ProxyV1,
+    ProxyV2,
+    None,
+}
+
+/// What LVS does not know of a service. Editing the service with LVS's words leaves it alone.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ServiceOptions {
+    pub client_address: ClientAddress,
+    /// The largest TCP segment either side may announce; larger announcements are lowered.
+    pub mss: Option<u16>,
+}
+
+/// What LVS has as sysctls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// An ICMP error about a packet that would have a service opens a connection.
+    pub schedule_icmp: bool,
+    /// Tunnels copy DF from the packet, and tell its sender when it is too long for them.
+    pub pmtu_disc: bool,
+}
+
+impl Default for Settings {
+    /// As the kernel's.
+    fn default() -> Self {
+        Self {
+            schedule_icmp: false,
+            pmtu_disc: true,
+        }
+    }
 }
 
 /// What can be edited of a real server.
@@ -140,6 +247,9 @@ pub struct ServerSpec {
     pub mode: ForwardMode,
     /// Share of new connections; 0 means none, but existing ones stay.
     pub weight: u32,
+    /// Of [`ForwardMode::Tunnel`]; the default for all others.
+    #[serde(default)]
+    pub tunnel: Tunnel,
 }
 
 /// The daemon's answer.
@@ -232,6 +342,11 @@ pub struct Service {
     pub rates: Rates,
     /// Newest first, as LVS walks them.
     pub servers: Vec<Server>,
+    #[serde(default)]
+    pub options: ServiceOptions,
+    /// In the order in which they were added.
+    #[serde(default)]
+    pub local_addresses: Vec<IpAddr>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -257,6 +372,9 @@ pub struct Connection {
     pub client: SocketAddr,
     pub virtual_address: SocketAddr,
     pub server: SocketAddr,
+    /// What the server sees as its client, in FULLNAT.
+    #[serde(default)]
+    pub local: Option<SocketAddr>,
     /// LVS's name of the state, `ESTABLISHED`, `UDP`, …
     pub state: String,
     /// Until it expires.

@@ -193,7 +193,11 @@ impl ServerArgs {
             Mode::Nat => ForwardMode::Nat,
             Mode::Direct => ForwardMode::Direct,
         };
-        ServerSpec { mode, weight }
+        ServerSpec {
+            mode,
+            weight,
+            tunnel: control::Tunnel::default(),
+        }
     }
 }
 
@@ -381,6 +385,7 @@ mod tests {
         let weighing = |weight| ServerSpec {
             mode: ForwardMode::Nat,
             weight,
+            tunnel: control::Tunnel::default(),
         };
         let only = Some(service);
         for (line, change) in [

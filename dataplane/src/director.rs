@@ -688,6 +688,7 @@ impl<P: PacketBuf> Director<P> {
             client: conn.side(false).from().into(),
             virtual_address: conn.side(false).to().into(),
             server: self.server_of(conn).into(),
+            local: None,
             state: conn.state().name().to_owned(),
             expires_ms: u64::from(life - now.since(conn.last_seen()).min(life)),
             in_packets,

@@ -143,6 +143,7 @@ impl Services {
                 address,
                 weight,
                 mode,
+                ..
             } => {
                 let server = Server {
                     service,
@@ -156,7 +157,9 @@ impl Services {
                 service.scheduler.added(&service.servers);
                 self.generation = self.generation.wrapping_add(1);
             }
-            Update::EditServer { id, weight, mode } => {
+            Update::EditServer {
+                id, weight, mode, ..
+            } => {
                 if let Some(server) = slot(&mut self.servers, id.index()) {
                     server.mode = mode;
                 }
@@ -171,7 +174,10 @@ impl Services {
                 self.withdraw(id);
             }
             Update::ForgetServer { id } => *slot(&mut self.servers, id.index()) = None,
-            Update::SetTimeouts(_) => {}
+            Update::SetTimeouts(_)
+            | Update::SetLocalAddresses { .. }
+            | Update::SetOptions { .. }
+            | Update::SetSettings(_) => {}
         }
         None
     }

@@ -2,10 +2,10 @@
 //! model, so a worker applies them without failing; ids are the control side's and the same in
 //! every worker.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use control::{ForwardMode, ServiceKey};
+use control::{ForwardMode, ServiceKey, ServiceOptions, Settings, Tunnel};
 
 use crate::conn::Timeouts;
 use crate::sched::Kind;
@@ -57,11 +57,13 @@ pub enum Update {
         id: ServerId,
         address: SocketAddr,
         mode: ForwardMode,
+        tunnel: Tunnel,
         weight: u32,
     },
     EditServer {
         id: ServerId,
         mode: ForwardMode,
+        tunnel: Tunnel,
         weight: u32,
     },
     /// Leaves its service; known until [`Update::ForgetServer`] because connections refer to it.
@@ -73,6 +75,16 @@ pub enum Update {
         id: ServerId,
     },
     SetTimeouts(Timeouts),
+    /// FULLNAT's local addresses of a service, all of them.
+    SetLocalAddresses {
+        id: ServiceId,
+        addresses: Vec<IpAddr>,
+    },
+    SetOptions {
+        id: ServiceId,
+        options: ServiceOptions,
+    },
+    SetSettings(Settings),
 }
 
 /// Updates that every worker applies whole, in order.

@@ -148,6 +148,7 @@ fn server_spec(parsed: &Parsed) -> Result<ServerSpec, Unsupported> {
     Ok(ServerSpec {
         mode,
         weight: parsed.weight,
+        tunnel: crate::Tunnel::default(),
     })
 }
 

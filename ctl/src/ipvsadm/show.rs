@@ -70,6 +70,7 @@ impl<'a> Style<'a> {
         let transport = match protocol {
             Protocol::Tcp => Transport::Tcp,
             Protocol::Udp => Transport::Udp,
+            Protocol::Sctp => Transport::Sctp,
         };
         let host = self.names.and_then(|names| names.host_name(address.ip()));
         let port = self
@@ -106,24 +107,27 @@ pub fn save(services: Vec<Service>, style: &Style<'_>) -> String {
     for service in in_order(services, style.sorted) {
         let protocol = service.key.protocol;
         let flag = match protocol {
-            Protocol::Tcp => 't',
-            Protocol::Udp => 'u',
+            Protocol::Tcp => "-t",
+            Protocol::Udp => "-u",
+            Protocol::Sctp => "--sctp-service",
         };
         let name = style.address(service.key.address, protocol);
         line(
             &mut out,
-            format_args!("-A -{flag} {name} -s {}", service.spec.scheduler),
+            format_args!("-A {flag} {name} -s {}", service.spec.scheduler),
         );
         for server in &service.servers {
             let method = match server.spec.mode {
                 ForwardMode::Nat => 'm',
                 ForwardMode::Direct => 'g',
+                ForwardMode::Tunnel => 'i',
+                ForwardMode::FullNat => 'm',
             };
             let address = style.address(server.address, protocol);
             let weight = server.spec.weight;
             line(
                 &mut out,
-                format_args!("-a -{flag} {name} -r {address} -{method} -w {weight}"),
+                format_args!("-a {flag} {name} -r {address} -{method} -w {weight}"),
             );
         }
     }
@@ -183,6 +187,7 @@ fn protocol(protocol: Protocol) -> &'static str {
     match protocol {
         Protocol::Tcp => "TCP",
         Protocol::Udp => "UDP",
+        Protocol::Sctp => "SCTP",
     }
 }
 
@@ -243,6 +248,8 @@ fn server_line(out: &mut String, server: &Server, protocol: Protocol, style: &St
     let (method, tunnel) = match server.spec.mode {
         ForwardMode::Nat => ("Masq", "n/a"),
         ForwardMode::Direct => ("Route", "n/a"),
+        ForwardMode::Tunnel => ("Tunnel", "n/a"),
+        ForwardMode::FullNat => ("FullNat", "n/a"),
     };
     let (weight, active, inactive) = (server.spec.weight, server.active, server.inactive);
     match style.format {
@@ -435,6 +442,7 @@ mod tests {
             spec: crate::ServerSpec {
                 mode: ForwardMode::Nat,
                 weight: 65535,
+                tunnel: crate::Tunnel::default(),
             },
             active: 0,
             inactive: 148_185,
@@ -452,6 +460,8 @@ mod tests {
             totals,
             rates,
             servers: vec![server],
+            options: crate::ServiceOptions::default(),
+            local_addresses: Vec::new(),
         }]
     }
 
@@ -576,6 +586,7 @@ mod tests {
                 client: SocketAddr::from(([10, 1, 0, 1], port)),
                 virtual_address: "10.0.0.1:3001".parse().unwrap(),
                 server: "192.168.1.11:3001".parse().unwrap(),
+                local: None,
                 state: state.into(),
                 expires_ms,
                 in_packets: 1,

@@ -1,8 +1,6 @@
 //! Answers as tables for people.
 
-use control::{
-    Connection, ForwardMode, Neighbour, Protocol, Rates, Service, Status, Totals, WorkerStatus,
-};
+use control::{Connection, ForwardMode, Neighbour, Rates, Service, Status, Totals, WorkerStatus};
 
 /// Rows of cells; a column is as wide as its widest cell, and numbers stand to the right.
 struct Table {
@@ -48,13 +46,6 @@ impl Table {
     }
 }
 
-fn protocol(protocol: Protocol) -> &'static str {
-    match protocol {
-        Protocol::Tcp => "tcp",
-        Protocol::Udp => "udp",
-    }
-}
-
 fn sorted(mut list: Vec<Service>) -> Vec<Service> {
     list.sort_by_key(|service| service.key);
     for service in &mut list {
@@ -64,7 +55,7 @@ fn sorted(mut list: Vec<Service>) -> Vec<Service> {
 }
 
 fn name(service: &Service) -> String {
-    format!("{} {}", protocol(service.key.protocol), service.key.address)
+    format!("{} {}", service.key.protocol.name(), service.key.address)
 }
 
 /// What services and servers are.
@@ -77,6 +68,8 @@ pub(super) fn services(list: Vec<Service>) -> String {
             let mode = match server.spec.mode {
                 ForwardMode::Nat => "nat",
                 ForwardMode::Direct => "direct",
+                ForwardMode::Tunnel => "tunnel",
+                ForwardMode::FullNat => "fullnat",
             };
             let numbers = [server.spec.weight, server.active, server.inactive];
             let words = [format!("  {}", server.address), mode.to_owned()];
@@ -135,7 +128,7 @@ pub(super) fn connections(list: &[Connection]) -> String {
     let mut table = Table::new(5, title);
     for conn in list {
         table.row([
-            protocol(conn.protocol).to_owned(),
+            conn.protocol.name().to_owned(),
             conn.state.clone(),
             conn.client.to_string(),
             conn.virtual_address.to_string(),
@@ -269,6 +262,7 @@ mod tests {
             spec: ServerSpec {
                 mode: ForwardMode::Nat,
                 weight,
+                tunnel: control::Tunnel::default(),
             },
             active: 5,
             inactive: 0,
@@ -280,7 +274,7 @@ mod tests {
         };
         vec![Service {
             key: ServiceKey {
-                protocol: Protocol::Tcp,
+                protocol: control::Protocol::Tcp,
                 address: "10.0.0.1:80".parse().unwrap(),
             },
             spec: ServiceSpec {
@@ -289,6 +283,8 @@ mod tests {
             totals: Totals::default(),
             rates: Rates::default(),
             servers: vec![server("192.168.1.3:80", 1000), server("192.168.1.2:80", 1)],
+            options: control::ServiceOptions::default(),
+            local_addresses: Vec::new(),
         }]
     }
 

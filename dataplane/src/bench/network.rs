@@ -51,13 +51,6 @@ const fn client(flow: u32) -> SocketAddrV4 {
     SocketAddrV4::new(Ipv4Addr::new(198, 18, c, d), port)
 }
 
-pub(super) const fn number(protocol: Protocol) -> u8 {
-    match protocol {
-        Protocol::Tcp => TCP,
-        Protocol::Udp => crate::wire::flow::UDP,
-    }
-}
-
 /// The director's interfaces and routes. The router is known, servers are asked for.
 pub(super) fn setup() -> Setup {
     let interface = |port, address, length| Interface {
@@ -101,6 +94,7 @@ pub(super) fn updates(protocol: Protocol) -> Vec<Update> {
         id: ServerId(u32::from(number)),
         address: SocketAddr::V4(server(number)),
         mode: ForwardMode::Nat,
+        tunnel: control::Tunnel::default(),
         weight: 1,
     });
     std::iter::once(service).chain(servers).collect()
@@ -122,7 +116,7 @@ pub(super) fn client_frame(protocol: Protocol, flow: u32, flags: u8) -> Frame {
         0x40,
         0,
         TTL,
-        number(protocol),
+        protocol.number(),
         0,
         0,
         0,
@@ -141,7 +135,7 @@ pub(super) fn client_frame(protocol: Protocol, flow: u32, flags: u8) -> Frame {
     frame[36..38].copy_from_slice(&to.port().to_be_bytes());
     match protocol {
         Protocol::Tcp => frame[46..50].copy_from_slice(&[5 << 4, flags, 0x10, 0]),
-        Protocol::Udp => frame[38..40].copy_from_slice(&[0, IP_LEN - 20]),
+        Protocol::Udp | Protocol::Sctp => frame[38..40].copy_from_slice(&[0, IP_LEN - 20]),
     }
     fill_checksums(&mut frame);
     frame
@@ -185,7 +179,7 @@ fn transport_checksum(frame: &Frame) -> u16 {
 pub(super) fn arrived(frame: &[u8], at: PortId, protocol: Protocol) -> Result<u8, &'static str> {
     let frame: &Frame = frame.try_into().map_err(|_| "its length changed")?;
     let port = |at: usize| u16::from_be_bytes([frame[at], frame[at + 1]]);
-    if port(12) != ethernet::IPV4 || frame[ETHERNET] != 0x45 || frame[23] != number(protocol) {
+    if port(12) != ethernet::IPV4 || frame[ETHERNET] != 0x45 || frame[23] != protocol.number() {
         return Err("it is of another protocol");
     }
     let station = if at == SERVER_SIDE {

@@ -138,10 +138,7 @@ impl fmt::Display for Spread {
 
 impl fmt::Display for Case {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let protocol = match self.protocol {
-            Protocol::Tcp => "tcp",
-            Protocol::Udp => "udp",
-        };
+        let protocol = self.protocol.name();
         let traffic = match self.traffic {
             Traffic::Established => "established",
             Traffic::Connections => "connections",

@@ -102,6 +102,7 @@ impl Reader<'_> {
         };
         Ok(ServerSpec {
             mode,
+            tunnel: control::Tunnel::default(),
             weight: self.number("weight", raw.weight.as_ref(), 1, 0..=i64::from(i32::MAX))?,
         })
     }

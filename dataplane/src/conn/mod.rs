@@ -80,8 +80,10 @@ impl Conn {
         mode: ForwardMode,
     ) -> Self {
         let (outbound, method) = match mode {
-            ForwardMode::Nat => (Flow::new(inbound.protocol, server, inbound.from()), 0),
-            ForwardMode::Direct => (inbound.reversed(), DIRECT | NO_OUTPUT),
+            ForwardMode::Nat | ForwardMode::FullNat => {
+                (Flow::new(inbound.protocol, server, inbound.from()), 0)
+            }
+            ForwardMode::Direct | ForwardMode::Tunnel => (inbound.reversed(), DIRECT | NO_OUTPUT),
         };
         let octets = |flow: &Flow| flow.to().ip().octets();
         let to = outbound.reversed();

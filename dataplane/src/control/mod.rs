@@ -324,6 +324,16 @@ fn describe(change: &Change) -> String {
             only: Some(service),
         } => format!("zero the counters of {}", name(service)),
         Change::Zero { only: None } => "zero every counter".to_owned(),
+        Change::AddLocalAddress { service, address } => {
+            format!("add local address {address} to {}", name(service))
+        }
+        Change::DeleteLocalAddress { service, address } => {
+            format!("delete local address {address} of {}", name(service))
+        }
+        Change::SetOptions { service, options } => {
+            format!("set options of {}: {options:?}", name(service))
+        }
+        Change::SetSettings(settings) => format!("set {settings:?}"),
         Change::SetTimeouts { tcp, tcp_fin, udp } => {
             let shown = |seconds: &Option<u32>| {
                 seconds.map_or("as it is".to_owned(), |seconds| format!("{seconds} s"))

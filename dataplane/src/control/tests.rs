@@ -45,6 +45,7 @@ fn add_server() -> Change {
     let spec = ServerSpec {
         mode: ForwardMode::Nat,
         weight: 1,
+        tunnel: control::Tunnel::default(),
     };
     Change::AddServer {
         service: key(),

@@ -67,7 +67,7 @@ fn id(service: usize, n: u32) -> u32 {
 fn packet(service: usize, from: &str, to: &str, flags: &str) -> Frame {
     match VIPS[service].0 {
         Protocol::Tcp => tcp(from, to, flags),
-        Protocol::Udp => udp(from, to, flags.as_bytes()),
+        Protocol::Udp | Protocol::Sctp => udp(from, to, flags.as_bytes()),
     }
 }
 

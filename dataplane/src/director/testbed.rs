@@ -172,6 +172,7 @@ pub(super) fn add_server_by(mode: ForwardMode, service: u32, id: u32, address: &
         id: ServerId(id),
         address: address.parse::<SocketAddr>().unwrap(),
         mode,
+        tunnel: control::Tunnel::default(),
         weight: 1,
     }
 }
@@ -182,6 +183,7 @@ pub(super) fn add_server(service: u32, id: u32, address: &str, weight: u32) -> U
         id: ServerId(id),
         address: address.parse::<SocketAddr>().unwrap(),
         mode: ForwardMode::Nat,
+        tunnel: control::Tunnel::default(),
         weight,
     }
 }
@@ -194,6 +196,7 @@ pub(super) fn weigh_by(mode: ForwardMode, id: u32, weight: u32) -> Update {
     Update::EditServer {
         id: ServerId(id),
         mode,
+        tunnel: control::Tunnel::default(),
         weight,
     }
 }

@@ -1,6 +1,6 @@
 //! What the fast path needs of a packet, taken from its bytes once.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 
 use crate::counters::DropReason;
 
@@ -13,6 +13,8 @@ const ETHERTYPE_VLAN: u16 = 0x8100;
 pub const ICMP: u8 = 1;
 pub const TCP: u8 = 6;
 pub const UDP: u8 = 17;
+pub const ICMPV6: u8 = 58;
+pub const SCTP: u8 = 132;
 
 pub mod tcp_flags {
     pub const FIN: u8 = 0x01;
@@ -59,6 +61,25 @@ impl Flow {
             addresses: self.addresses.rotate_left(32),
             ports: self.ports.rotate_left(16),
             protocol: self.protocol,
+        }
+    }
+}
+
+/// A 5-tuple of either family as one side sends it, for all that is not the fast path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Tuple {
+    pub protocol: u8,
+    pub from: SocketAddr,
+    pub to: SocketAddr,
+}
+
+impl Tuple {
+    /// As the other side sends it.
+    pub const fn reversed(&self) -> Self {
+        Self {
+            protocol: self.protocol,
+            from: self.to,
+            to: self.from,
         }
     }
 }

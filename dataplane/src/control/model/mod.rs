@@ -178,6 +178,10 @@ impl Model {
             Change::SetTimeouts { tcp, tcp_fin, udp } => {
                 self.set_timeouts([*tcp, *tcp_fin, *udp], done)
             }
+            Change::AddLocalAddress { .. }
+            | Change::DeleteLocalAddress { .. }
+            | Change::SetOptions { .. }
+            | Change::SetSettings(_) => Err(refuse(Errno::Eopnotsupp, "not supported yet")),
         }
     }
 
@@ -208,6 +212,8 @@ impl Model {
                 .rev()
                 .map(|id| self.show_server(*id))
                 .collect(),
+            options: control::ServiceOptions::default(),
+            local_addresses: Vec::new(),
         }
     }
 
@@ -252,11 +258,7 @@ impl Model {
 
 /// `tcp 10.0.0.1:80`
 pub(in crate::control) fn name(key: &ServiceKey) -> String {
-    let protocol = match key.protocol {
-        control::Protocol::Tcp => "tcp",
-        control::Protocol::Udp => "udp",
-    };
-    format!("{protocol} {}", key.address)
+    format!("{} {}", key.protocol.name(), key.address)
 }
 
 pub(in crate::control) fn refuse(errno: Errno, detail: impl Into<String>) -> Refusal {

@@ -57,7 +57,7 @@ pub(super) fn same_port(
                 "server {address} has another port than its service, {port} is right for direct routing"
             ),
         )),
-        ForwardMode::Direct | ForwardMode::Nat => Ok(()),
+        _ => Ok(()),
     }
 }
 

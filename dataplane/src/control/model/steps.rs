@@ -154,6 +154,7 @@ impl Model {
             id,
             address,
             mode: spec.mode,
+            tunnel: spec.tunnel,
             weight: spec.weight,
         });
         Ok(())
@@ -215,6 +216,7 @@ impl Model {
         done.updates.push(Update::EditServer {
             id,
             mode: spec.mode,
+            tunnel: spec.tunnel,
             weight: spec.weight,
         });
         Ok(())

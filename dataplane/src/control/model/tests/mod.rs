@@ -27,6 +27,7 @@ fn weight(weight: u32) -> ServerSpec {
     ServerSpec {
         mode: ForwardMode::Nat,
         weight,
+        tunnel: control::Tunnel::default(),
     }
 }
 

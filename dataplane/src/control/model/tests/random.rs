@@ -70,6 +70,10 @@ fn naive(state: &mut Naive, change: &Change) -> Option<()> {
             only.is_none_or(|key| place(state, &key).is_some())
                 .then_some(())?;
         }
+        Change::AddLocalAddress { .. }
+        | Change::DeleteLocalAddress { .. }
+        | Change::SetOptions { .. }
+        | Change::SetSettings(_) => return None,
         Change::SetTimeouts { .. } => {}
     }
     Some(())
@@ -156,7 +160,10 @@ impl Mirror {
                 assert!(self.binned.remove(&id));
                 self.servers.remove(&id).unwrap();
             }
-            Update::SetTimeouts(_) => {}
+            Update::SetTimeouts(_)
+            | Update::SetLocalAddresses { .. }
+            | Update::SetOptions { .. }
+            | Update::SetSettings(_) => {}
         }
     }
 
