@@ -49,6 +49,14 @@ impl State {
         PADDED[(number & 15) as usize]
     }
 
+    /// Of a connection of this protocol that has seen no packet yet.
+    pub const fn first(protocol: u8) -> Self {
+        match protocol {
+            crate::wire::flow::UDP => Self::Udp,
+            _ => Self::None,
+        }
+    }
+
     /// As `ipvsadm -Lc` prints it.
     pub const fn name(self) -> &'static str {
         match self {
