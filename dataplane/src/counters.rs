@@ -79,6 +79,10 @@ drop_reasons! {
     BadArp "bad_arp" "the ARP message is not valid Ethernet/IPv4 or claims our address",
     NotOurs "not_ours" "no service, connection or address of the director matches",
     Fragment "fragment" "an IPv4 fragment of a packet to a service",
+    FragmentTiny "fragment_tiny" "a fragment that divides its transport header",
+    FragmentOverlap "fragment_overlap" "a fragment that overlaps another one, or of a datagram with such fragments",
+    FragmentTimeout "fragment_timeout" "a fragment whose first one did not come in time",
+    FragmentsFull "fragments_full" "too many fragments wait, or too many of this datagram",
     TtlExpired "ttl_expired" "the time to live ran out here",
     NoServer "no_server" "the service has no server to take a new connection",
     NoConnection "no_connection" "no connection, and the packet may not open one",
@@ -90,9 +94,10 @@ drop_reasons! {
     HeldFull "held_full" "too many packets wait for a neighbour",
     TooBig "too_big" "longer than the next hop's MTU",
     NoHeadroom "no_headroom" "no room in the buffer for a longer Ethernet header",
+    NoBuffer "no_buffer" "no packet buffer was left to split the packet into",
     TxRefused "tx_refused" "the port's transmit queue was full",
     SteerRingFull "steer_ring_full" "the ring to the connection's worker was full",
-    Stopped "stopped" "still waiting for a neighbour when the director stopped",
+    Stopped "stopped" "still waiting for a neighbour or a first fragment when the director stopped",
 }
 
 /// The final ends of packets that a port received or that were made for it.

@@ -6,7 +6,7 @@ use super::PortConf;
 use super::file::RawPort;
 use super::reader::{Checked, Reader, is_word};
 use crate::net::Prefix;
-use crate::packet::PORTS_MAX;
+use crate::packet::{MTU_MAX, PORTS_MAX};
 
 const VDEV_PREFIX: &str = "net_";
 
@@ -83,7 +83,7 @@ impl Reader<'_> {
         Ok(PortConf {
             name: raw.name.get_ref().clone(),
             device: device.clone(),
-            mtu: self.number("mtu", raw.mtu.as_ref(), 1500, 68..=9200)?,
+            mtu: self.number("mtu", raw.mtu.as_ref(), 1500, 68..=MTU_MAX.into())?,
             promiscuous: raw.promiscuous,
             rx_descriptors: self.descriptors("rx_descriptors", raw.rx_descriptors.as_ref())?,
             tx_descriptors: self.descriptors("tx_descriptors", raw.tx_descriptors.as_ref())?,

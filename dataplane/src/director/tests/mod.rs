@@ -61,6 +61,14 @@ fn error(from: &str, kind: u8, code: u8, mtu: u16, original: &Frame) -> Frame {
 fn every_drop_reason_is_reached() {
     // Only a worker can refuse: it owns the ports' queues and the rings between workers.
     let workers = [DropReason::TxRefused, DropReason::SteerRingFull];
+    // Tested where they arise: the walk does not yet call what they come from.
+    let elsewhere = [
+        DropReason::FragmentTiny,
+        DropReason::FragmentOverlap,
+        DropReason::FragmentTimeout,
+        DropReason::FragmentsFull,
+        DropReason::NoBuffer,
+    ];
     let table = [
         refusals::a_segment_without_connection_is_reset,
         refusals::no_service_on_a_virtual_address,
@@ -88,7 +96,7 @@ fn every_drop_reason_is_reached() {
     for reason in DropReason::ALL {
         assert_eq!(
             seen(*reason),
-            !workers.contains(reason),
+            !workers.contains(reason) && !elsewhere.contains(reason),
             "{}",
             reason.name()
         );

@@ -1,0 +1,663 @@
+//! IP fragments, followed without being put together.
+//!
+//! A datagram's first fragment has its ports; [`Fragments`] notes where it went, and the later ones
+//! go there too. Those that come before it wait for it, briefly and bounded. Overlapping fragments
+//! end their datagram (RFC 5722), as do first fragments too short for their ports (RFC 1858, 3128).
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use arrayvec::ArrayVec;
+
+use crate::counters::DropReason;
+use crate::packet::{PacketBuf, PortId};
+use crate::time::Instant;
+use crate::wire::flow::{ICMP, ICMPV6, SCTP, TCP, Tuple, UDP};
+
+/// The most datagrams a worker knows at a time; the oldest makes room.
+pub const DATAGRAMS_MAX: usize = 4096;
+/// The most fragments that wait for their first one, of all datagrams together.
+pub const HELD_MAX: usize = 256;
+/// The most fragments of one datagram that wait for its first one.
+pub const HELD_PER_DATAGRAM: usize = 8;
+/// How long a datagram is known from its first fragment on: `net.ipv4.ipfrag_time`.
+pub const KNOWN_MS: u32 = 30_000;
+/// How long the later fragments of a datagram wait for the first.
+pub const WAIT_MS: u32 = 1000;
+/// The most runs of bytes with gaps between them that are remembered of one datagram.
+const RUNS_MAX: usize = 8;
+/// The most datagrams that one tick forgets.
+const TICK_MAX: usize = 32;
+/// The most IPv6 extension headers that are walked.
+const EXTENSIONS_MAX: usize = 8;
+
+/// What fragments of the same datagram have in common (RFC 791; RFC 8200 §4.5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Key {
+    pub from: IpAddr,
+    pub to: IpAddr,
+    pub id: u32,
+    /// IPv6 has no protocol here: 0.
+    pub protocol: u8,
+}
+
+/// One fragment's place in its datagram.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Piece {
+    pub key: Key,
+    /// In bytes.
+    pub offset: u16,
+    /// Payload bytes; never 0.
+    pub len: u16,
+    /// More fragments follow behind it.
+    pub more: bool,
+}
+
+impl Piece {
+    /// Whether it is the one with the ports.
+    #[inline]
+    pub const fn is_first(&self) -> bool {
+        self.offset == 0
+    }
+
+    /// Whether it is all of its datagram: an IPv6 packet that only looks like a fragment (RFC 6946).
+    pub const fn is_atomic(&self) -> bool {
+        self.offset == 0 && !self.more
+    }
+
+    /// Where it ends; [`piece`] checked that it does not lie past 65535.
+    const fn end(&self) -> u16 {
+        self.offset.saturating_add(self.len)
+    }
+}
+
+/// Reads a fragment whose IPv4 or IPv6 header begins at `l3` of `frame`, and checks what can be
+/// checked of it alone. A packet that is no fragment is refused as [`DropReason::BadHeader`], but
+/// an atomic IPv6 fragment is read.
+pub fn piece(frame: &[u8], l3: usize) -> Result<Piece, DropReason> {
+    let packet = frame.get(l3..).ok_or(DropReason::Truncated)?;
+    match packet.first().ok_or(DropReason::Truncated)? >> 4 {
+        4 => piece_v4(packet),
+        6 => piece_v6(packet),
+        _ => Err(DropReason::BadHeader),
+    }
+}
+
+fn piece_v4(packet: &[u8]) -> Result<Piece, DropReason> {
+    use DropReason::{BadHeader, Truncated};
+    let header: &[u8; 20] = packet.first_chunk().ok_or(Truncated)?;
+    let word = |at: usize| u16::from_be_bytes([header[at], header[at + 1]]);
+    let (header_len, total_len) = (usize::from(header[0] & 15) * 4, usize::from(word(2)));
+    if header_len < 20 || total_len < header_len {
+        return Err(BadHeader);
+    }
+    let packet = packet.get(..total_len).ok_or(Truncated)?;
+    let [.., a, b, c, d, e, f, g, h] = *header;
+    let key = Key {
+        from: Ipv4Addr::new(a, b, c, d).into(),
+        to: Ipv4Addr::new(e, f, g, h).into(),
+        id: word(4).into(),
+        protocol: header[9],
+    };
+    let (offset, more) = ((word(6) & 0x1fff) << 3, word(6) & 0x2000 != 0);
+    if offset == 0 && !more {
+        return Err(BadHeader);
+    }
+    let payload = &packet[header_len..];
+    let piece = checked(key, offset, more, payload.len())?;
+    long_enough(piece, key.protocol, payload)
+}
+
+fn piece_v6(packet: &[u8]) -> Result<Piece, DropReason> {
+    use DropReason::{BadHeader, Truncated};
+    let header: &[u8; 40] = packet.first_chunk().ok_or(Truncated)?;
+    let payload_len = usize::from(u16::from_be_bytes([header[4], header[5]]));
+    let payload = packet.get(40..40 + payload_len).ok_or(Truncated)?;
+    let (protocol, rest) = behind_extensions(header[6], payload).ok_or(Truncated)?;
+    if protocol != extension::FRAGMENT {
+        return Err(BadHeader);
+    }
+    let (&[next, _, a, b, id @ ..], rest) = rest.split_first_chunk::<8>().ok_or(Truncated)?;
+    let address = |at: usize| -> IpAddr {
+        let mut octets = [0; 16];
+        octets.copy_from_slice(&header[at..at + 16]);
+        Ipv6Addr::from(octets).into()
+    };
+    let key = Key {
+        from: address(8),
+        to: address(24),
+        id: u32::from_be_bytes(id),
+        protocol: 0,
+    };
+    let field = u16::from_be_bytes([a, b]);
+    let (offset, more) = (field & !7, field & 1 != 0);
+    let piece = checked(key, offset, more, rest.len())?;
+    if !piece.is_first() {
+        return long_enough(piece, next, rest);
+    }
+    // All headers are in the first fragment (RFC 7112).
+    let (protocol, segment) = behind_extensions(next, rest).ok_or(DropReason::FragmentTiny)?;
+    long_enough(piece, protocol, segment)
+}
+
+mod extension {
+    pub(super) const HOP_BY_HOP: u8 = 0;
+    pub(super) const ROUTING: u8 = 43;
+    pub(super) const FRAGMENT: u8 = 44;
+    pub(super) const DESTINATION: u8 = 60;
+}
+
+/// The first header from `next` on that is no extension to be skipped, and the bytes it begins
+/// with. `None` when an extension is cut, or when there are too many.
+fn behind_extensions(mut next: u8, mut rest: &[u8]) -> Option<(u8, &[u8])> {
+    use extension::{DESTINATION, HOP_BY_HOP, ROUTING};
+    for _ in 0..=EXTENSIONS_MAX {
+        if !matches!(next, HOP_BY_HOP | ROUTING | DESTINATION) {
+            return Some((next, rest));
+        }
+        let [following, len, ..] = *rest.first_chunk::<8>()?;
+        rest = rest.get((usize::from(len) + 1) * 8..)?;
+        next = following;
+    }
+    None
+}
+
+/// The piece, if its length and offset may be.
+fn checked(key: Key, offset: u16, more: bool, len: usize) -> Result<Piece, DropReason> {
+    let len = u16::try_from(len).map_err(|_| DropReason::BadHeader)?;
+    if len == 0 || (more && !len.is_multiple_of(8)) || offset.checked_add(len).is_none() {
+        return Err(DropReason::BadHeader);
+    }
+    Ok(Piece {
+        key,
+        offset,
+        len,
+        more,
+    })
+}
+
+/// The piece, if the transport header is whole: a first one's `payload` holds it, and a later one
+/// begins behind it.
+fn long_enough(piece: Piece, protocol: u8, payload: &[u8]) -> Result<Piece, DropReason> {
+    let header_len = header_len(protocol);
+    let whole = if piece.is_first() {
+        payload.len() >= usize::from(header_len)
+    } else {
+        piece.offset >= header_len
+    };
+    whole.then_some(piece).ok_or(DropReason::FragmentTiny)
+}
+
+/// The part of a transport header that must not be divided.
+const fn header_len(protocol: u8) -> u16 {
+    match protocol {
+        TCP => 20,
+        SCTP => 12,
+        UDP | ICMP | ICMPV6 => 8,
+        _ => 0,
+    }
+}
+
+/// The bytes of a datagram that were seen.
+#[derive(Debug, Clone, Default)]
+struct Runs {
+    /// In order, with gaps between them; ends are exclusive.
+    runs: ArrayVec<(u16, u16), RUNS_MAX>,
+    /// The datagram's end, once its last piece came.
+    end: Option<u16>,
+}
+
+/// Why a piece does not fit to those seen before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Clash {
+    /// All of it came before.
+    Seen,
+    /// Part of it came before, or it contradicts the datagram's end.
+    Overlap,
+    /// It would leave too many gaps.
+    Gaps,
+}
+
+impl Runs {
+    /// Notes a piece. A piece that clashes is not noted.
+    fn add(&mut self, piece: &Piece) -> Result<(), Clash> {
+        let (start, end) = (piece.offset, piece.end());
+        let at = self.runs.partition_point(|run| run.1 <= start);
+        if self.contradicts(piece) {
+            return Err(Clash::Overlap);
+        }
+        if let Some(run) = self.runs.get(at).filter(|run| run.0 < end) {
+            // As Linux does: what lies inside a run is taken for a copy, and only that is dropped.
+            let inside = run.0 <= start && end <= run.1;
+            return Err(if inside { Clash::Seen } else { Clash::Overlap });
+        }
+        let touches_next = self.runs.get(at).is_some_and(|run| run.0 == end);
+        let touches_last = at > 0 && self.runs[at - 1].1 == start;
+        match (touches_last, touches_next) {
+            (true, true) => {
+                self.runs[at - 1].1 = self.runs[at].1;
+                self.runs.remove(at);
+            }
+            (true, false) => self.runs[at - 1].1 = end,
+            (false, true) => self.runs[at].0 = start,
+            (false, false) => self
+                .runs
+                .try_insert(at, (start, end))
+                .map_err(|_| Clash::Gaps)?,
+        }
+        if !piece.more {
+            self.end = Some(end);
+        }
+        Ok(())
+    }
+
+    fn contradicts(&self, piece: &Piece) -> bool {
+        let end = piece.end();
+        match self.end {
+            Some(known) if piece.more => end >= known,
+            Some(known) => end != known,
+            None => !piece.more && self.runs.last().is_some_and(|run| end < run.1),
+        }
+    }
+
+    fn complete(&self) -> bool {
+        self.end.is_some_and(|end| self.runs[..] == [(0, end)])
+    }
+}
+
+/// What is known of a datagram.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stand {
+    /// Its first fragment has not come.
+    Waiting,
+    /// Its first fragment belonged to this flow, at home on this worker.
+    Known(Tuple, u16),
+    /// Its first fragment was dropped; so are the others.
+    Refused(DropReason),
+    /// Its fragments overlap: all that come are dropped.
+    Overlapping,
+}
+
+#[derive(Debug)]
+struct Datagram {
+    key: Key,
+    stand: Stand,
+    deadline: Instant,
+    seen: Runs,
+    /// Slots of those that wait, in the order they came.
+    held: ArrayVec<usize, HELD_PER_DATAGRAM>,
+    /// Neighbours in its queue.
+    older: Option<usize>,
+    newer: Option<usize>,
+}
+
+/// Datagrams of the same lifetime by age.
+#[derive(Debug, Clone, Copy, Default)]
+struct Queue {
+    oldest: Option<usize>,
+    newest: Option<usize>,
+}
+
+/// What becomes of a later fragment.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Fate<P> {
+    /// It goes where its first fragment went: that one's flow and home worker.
+    Known(P, Tuple, u16),
+    /// It is kept until its first fragment comes.
+    Held,
+    /// The caller counts it.
+    Dropped(P, DropReason),
+}
+
+/// One worker's datagrams in fragments. Its memory is fixed at construction.
+///
+/// Each packet comes out exactly once: in its own [`Fate`], by [`Fragments::release`], or through
+/// the `drop` that every call takes, which gets the port it came from and why it was dropped.
+#[derive(Debug)]
+pub struct Fragments<P> {
+    datagrams: Vec<Option<Datagram>>,
+    free: Vec<usize>,
+    /// Attackers choose the ids: the standard library's hash is keyed at random.
+    index: HashMap<Key, usize>,
+    /// [`Stand::Waiting`]: each holds at least one packet.
+    waiting: Queue,
+    /// All others.
+    settled: Queue,
+    slots: Vec<Option<(PortId, P)>>,
+    free_slots: Vec<usize>,
+}
+
+impl<P: PacketBuf> Default for Fragments<P> {
+    fn default() -> Self {
+        Self::new(DATAGRAMS_MAX, HELD_MAX)
+    }
+}
+
+impl<P: PacketBuf> Fragments<P> {
+    /// For at most `datagrams_max` (at least 1) datagrams and `held_max` packets that wait.
+    pub fn new(datagrams_max: usize, held_max: usize) -> Self {
+        Self {
+            datagrams: (0..datagrams_max).map(|_| None).collect(),
+            free: (0..datagrams_max).rev().collect(),
+            // At most half full, so that the map tidies up in place rather than growing.
+            index: HashMap::with_capacity(2 * datagrams_max + 2),
+            waiting: Queue::default(),
+            settled: Queue::default(),
+            slots: (0..held_max).map(|_| None).collect(),
+            free_slots: (0..held_max).rev().collect(),
+        }
+    }
+
+    /// Packets that wait now.
+    pub fn held(&self) -> usize {
+        self.slots.len() - self.free_slots.len()
+    }
+
+    /// Datagrams known now.
+    pub fn datagrams(&self) -> usize {
+        self.index.len()
+    }
+
+    /// What becomes of `packet`, which is `piece` (not a first one) and came from `port`.
+    pub fn later(
+        &mut self,
+        now: Instant,
+        piece: &Piece,
+        packet: P,
+        port: PortId,
+        mut drop: impl FnMut(PortId, P, DropReason),
+    ) -> Fate<P> {
+        debug_assert!(!piece.is_first(), "a first fragment is no later one");
+        let n = self.find_or_open(now, &piece.key, &mut drop);
+        match self.note(now, n, piece, &mut drop) {
+            Err(reason) => {
+                self.forget_if_empty(n);
+                Fate::Dropped(packet, reason)
+            }
+            Ok(Stand::Known(tuple, home)) => {
+                self.forget_if_complete(n);
+                Fate::Known(packet, tuple, home)
+            }
+            Ok(_) => self.hold(n, packet, port, &mut drop),
+        }
+    }
+
+    /// Notes that the first fragment of `piece`'s datagram belongs to `tuple`, at home on worker
+    /// `home`. Those that waited for it are the caller's to [`Self::release`], all of them, now.
+    /// An error is why the first fragment itself must be dropped.
+    pub fn first(
+        &mut self,
+        now: Instant,
+        piece: &Piece,
+        tuple: Tuple,
+        home: u16,
+        mut drop: impl FnMut(PortId, P, DropReason),
+    ) -> Result<(), DropReason> {
+        debug_assert!(piece.is_first(), "a later fragment is no first one");
+        if let Some(n) = self.find(now, &piece.key, &mut drop)
+            && matches!(self.at(n).stand, Stand::Refused(_))
+        {
+            self.forget(n, DropReason::FragmentTimeout, &mut drop);
+        }
+        let n = self.find_or_open(now, &piece.key, &mut drop);
+        if let Err(reason) = self.note(now, n, piece, &mut drop) {
+            self.forget_if_empty(n);
+            return Err(reason);
+        }
+        self.settle(now, n, Stand::Known(tuple, home));
+        self.forget_if_complete(n);
+        Ok(())
+    }
+
+    /// Notes that the first fragment of `piece`'s datagram is dropped for `reason`: so are those
+    /// that waited for it, and those to come.
+    pub fn refuse(
+        &mut self,
+        now: Instant,
+        piece: &Piece,
+        reason: DropReason,
+        mut drop: impl FnMut(PortId, P, DropReason),
+    ) {
+        let n = self.find_or_open(now, &piece.key, &mut drop);
+        if self.at(n).stand == Stand::Waiting {
+            self.drop_held(n, reason, &mut drop);
+            self.settle(now, n, Stand::Refused(reason));
+        }
+    }
+
+    /// The next fragment that waited for the first one of its datagram, with the port it came from.
+    pub fn release(&mut self, key: &Key) -> Option<(PortId, P)> {
+        let n = *self.index.get(key)?;
+        let datagram = self.at_mut(n);
+        if !matches!(datagram.stand, Stand::Known(..)) {
+            return None;
+        }
+        let slot = datagram.held.pop_at(0)?;
+        let released = self.take(slot);
+        self.forget_if_complete(n);
+        released
+    }
+
+    /// Forgets what ran out of time, a bounded number a call.
+    pub fn tick(&mut self, now: Instant, mut drop: impl FnMut(PortId, P, DropReason)) {
+        for _ in 0..TICK_MAX {
+            let mut oldest = [self.waiting.oldest, self.settled.oldest].into_iter();
+            let due = |n: &usize| now.reached(self.at(*n).deadline);
+            let Some(n) = oldest.find_map(|n| n.filter(due)) else {
+                return;
+            };
+            self.forget(n, DropReason::FragmentTimeout, &mut drop);
+        }
+    }
+
+    /// Gives back all that waits, and forgets everything.
+    pub fn stop(&mut self, mut drop: impl FnMut(PortId, P, DropReason)) {
+        while let Some(n) = self.waiting.oldest.or(self.settled.oldest) {
+            self.forget(n, DropReason::Stopped, &mut drop);
+        }
+    }
+
+    fn at(&self, n: usize) -> &Datagram {
+        self.datagrams[n].as_ref().expect(IN_USE)
+    }
+
+    fn at_mut(&mut self, n: usize) -> &mut Datagram {
+        self.datagrams[n].as_mut().expect(IN_USE)
+    }
+
+    /// The datagram with this key. One whose time ran out is forgotten first.
+    fn find(
+        &mut self,
+        now: Instant,
+        key: &Key,
+        drop: &mut impl FnMut(PortId, P, DropReason),
+    ) -> Option<usize> {
+        let n = *self.index.get(key)?;
+        if now.reached(self.at(n).deadline) {
+            self.forget(n, DropReason::FragmentTimeout, drop);
+            return None;
+        }
+        Some(n)
+    }
+
+    /// Makes room by forgetting the oldest that waits, or else the oldest of all: fragments without
+    /// a first one do not push out those that are on their way.
+    fn find_or_open(
+        &mut self,
+        now: Instant,
+        key: &Key,
+        drop: &mut impl FnMut(PortId, P, DropReason),
+    ) -> usize {
+        if let Some(n) = self.find(now, key, drop) {
+            return n;
+        }
+        if self.free.is_empty()
+            && let Some(oldest) = self.waiting.oldest.or(self.settled.oldest)
+        {
+            self.forget(oldest, DropReason::FragmentsFull, drop);
+        }
+        let n = self.free.pop().expect("a place for at least one datagram");
+        self.datagrams[n] = Some(Datagram {
+            key: *key,
+            stand: Stand::Waiting,
+            deadline: now.plus_ms(WAIT_MS),
+            seen: Runs::default(),
+            held: ArrayVec::new(),
+            older: None,
+            newer: None,
+        });
+        self.index.insert(*key, n);
+        self.enqueue(n);
+        n
+    }
+
+    /// Notes a piece that came; how its datagram stands, or why it is dropped.
+    fn note(
+        &mut self,
+        now: Instant,
+        n: usize,
+        piece: &Piece,
+        drop: &mut impl FnMut(PortId, P, DropReason),
+    ) -> Result<Stand, DropReason> {
+        let datagram = self.at_mut(n);
+        match datagram.stand {
+            Stand::Overlapping => return Err(DropReason::FragmentOverlap),
+            Stand::Refused(reason) => return Err(reason),
+            Stand::Waiting if !piece.is_first() && datagram.held.is_full() => {
+                return Err(DropReason::FragmentsFull);
+            }
+            Stand::Waiting | Stand::Known(..) => {}
+        }
+        let stand = datagram.stand;
+        match datagram.seen.add(piece) {
+            Ok(()) => Ok(stand),
+            Err(Clash::Seen) => Err(DropReason::FragmentOverlap),
+            Err(Clash::Gaps) => Err(DropReason::FragmentsFull),
+            Err(Clash::Overlap) => {
+                self.drop_held(n, DropReason::FragmentOverlap, drop);
+                self.settle(now, n, Stand::Overlapping);
+                Err(DropReason::FragmentOverlap)
+            }
+        }
+    }
+
+    /// Keeps a packet of datagram `n`. When no more may wait, the datagram that waits longest gives
+    /// up, be it this one.
+    fn hold(
+        &mut self,
+        n: usize,
+        packet: P,
+        port: PortId,
+        drop: &mut impl FnMut(PortId, P, DropReason),
+    ) -> Fate<P> {
+        if self.free_slots.is_empty()
+            && let Some(oldest) = self.waiting.oldest
+        {
+            self.forget(oldest, DropReason::FragmentsFull, drop);
+            if oldest == n {
+                return Fate::Dropped(packet, DropReason::FragmentsFull);
+            }
+        }
+        let Some(slot) = self.free_slots.pop() else {
+            self.forget_if_empty(n);
+            return Fate::Dropped(packet, DropReason::FragmentsFull);
+        };
+        self.slots[slot] = Some((port, packet));
+        self.at_mut(n).held.push(slot);
+        Fate::Held
+    }
+
+    fn take(&mut self, slot: usize) -> Option<(PortId, P)> {
+        self.free_slots.push(slot);
+        self.slots[slot].take()
+    }
+
+    fn drop_held(
+        &mut self,
+        n: usize,
+        reason: DropReason,
+        drop: &mut impl FnMut(PortId, P, DropReason),
+    ) {
+        for slot in std::mem::take(&mut self.at_mut(n).held) {
+            if let Some((port, packet)) = self.take(slot) {
+                drop(port, packet, reason);
+            }
+        }
+    }
+
+    /// Ends a datagram's wait; from now on it is known for [`KNOWN_MS`].
+    fn settle(&mut self, now: Instant, n: usize, stand: Stand) {
+        self.unlink(n);
+        let datagram = self.at_mut(n);
+        datagram.stand = stand;
+        datagram.deadline = now.plus_ms(KNOWN_MS);
+        self.enqueue(n);
+    }
+
+    /// A datagram all of which has gone through needs no more attention, and its id may come again.
+    fn forget_if_complete(&mut self, n: usize) {
+        let datagram = self.at(n);
+        if datagram.held.is_empty() && datagram.seen.complete() {
+            self.remove(n);
+        }
+    }
+
+    /// A datagram none of whose fragments was kept need not be remembered.
+    fn forget_if_empty(&mut self, n: usize) {
+        let datagram = self.at(n);
+        if datagram.stand == Stand::Waiting && datagram.held.is_empty() {
+            self.remove(n);
+        }
+    }
+
+    fn forget(
+        &mut self,
+        n: usize,
+        reason: DropReason,
+        drop: &mut impl FnMut(PortId, P, DropReason),
+    ) {
+        self.drop_held(n, reason, drop);
+        self.remove(n);
+    }
+
+    /// Frees the place of a datagram that holds nothing.
+    fn remove(&mut self, n: usize) {
+        self.unlink(n);
+        if let Some(gone) = self.datagrams[n].take() {
+            debug_assert!(gone.held.is_empty(), "packets lost with their datagram");
+            self.index.remove(&gone.key);
+            self.free.push(n);
+        }
+    }
+
+    fn queue(&mut self, n: usize) -> &mut Queue {
+        match self.at(n).stand {
+            Stand::Waiting => &mut self.waiting,
+            _ => &mut self.settled,
+        }
+    }
+
+    fn enqueue(&mut self, n: usize) {
+        let older = self.queue(n).newest.replace(n);
+        match older {
+            Some(older) => self.at_mut(older).newer = Some(n),
+            None => self.queue(n).oldest = Some(n),
+        }
+        let datagram = self.at_mut(n);
+        (datagram.older, datagram.newer) = (older, None);
+    }
+
+    fn unlink(&mut self, n: usize) {
+        let Datagram { older, newer, .. } = *self.at(n);
+        match older {
+            Some(older) => self.at_mut(older).newer = newer,
+            None => self.queue(n).oldest = newer,
+        }
+        match newer {
+            Some(newer) => self.at_mut(newer).older = older,
+            None => self.queue(n).newest = older,
+        }
+    }
+}
+
+const IN_USE: &str = "the index and the queues name only datagrams in use";
