@@ -42,7 +42,7 @@ use crate::steer::Steer;
 use crate::time::Instant;
 use crate::tunnel::Tunnel;
 use crate::update::{ServerId, Update};
-use crate::wire::flow::{ICMPV6, Kind, Seen, Tuple, tcp_flags};
+use crate::wire::flow::{ICMPV6, Kind, SCTP, Seen, Tuple, tcp_flags};
 
 pub use rewrite::{translate, translate6};
 
@@ -100,7 +100,7 @@ impl<P: PacketBuf> Director<P> {
             conns: Conns::new(connections_max, secret)?,
             services: Services::staggered(steer.me()),
             net: Net::new(setup),
-            fragments: Fragments::new(secret),
+            fragments: Fragments::default(),
             leases: Leases::default(),
             tunnels: Vec::new(),
             timeouts: Timeouts::default(),
@@ -305,7 +305,8 @@ impl<P: PacketBuf> Director<P> {
             return self.tunnelled(now, seen, hit, hop_id, packet);
         }
         self.count(seen, hit);
-        self.deliver(now, seen, hit, packet);
+        self.track(now, seen, hit);
+        self.translate(seen, hit, packet);
         Some(hop_id)
     }
 
@@ -330,7 +331,8 @@ impl<P: PacketBuf> Director<P> {
             return None;
         }
         self.count(seen, hit);
-        self.deliver(now, seen, hit, packet);
+        self.track(now, seen, hit);
+        self.translate(seen, hit, packet);
         self.encapsulate(server, seen, packet).then_some(hop)
     }
 
@@ -357,10 +359,9 @@ impl<P: PacketBuf> Director<P> {
         bytes.add(u64::from(seen.ip_len));
     }
 
-    /// Tracks a packet of a connection and rewrites it, all but its Ethernet header.
+    /// Gives a packet of a connection the addresses and ports of its other side.
     #[inline(always)]
-    fn deliver(&mut self, now: Instant, seen: &Seen, hit: Hit, packet: &mut P) {
-        self.track(now, seen, hit);
+    fn translate(&mut self, seen: &Seen, hit: Hit, packet: &mut P) {
         let outbound = hit.outbound();
         let conn = self.conns.get(hit);
         let (to, deltas) = (conn.side(!outbound).reversed(), conn.deltas(outbound));
@@ -378,7 +379,7 @@ impl<P: PacketBuf> Director<P> {
         let conn = self.conns.get(hit);
         let direction = conn.observe(now, hit.outbound(), seen.ip_len);
         let state = conn.state();
-        let next = state.after(Event::of(seen.tcp_flags), direction);
+        let next = state.after(event(seen), direction);
         if (next != state) | (conn.timeout_ms() != self.timeouts.ms(next)) {
             self.change_state(now, hit, next);
         }
@@ -475,6 +476,16 @@ impl<P: PacketBuf> Director<P> {
     /// Memory of the connection table, all included.
     pub fn table_bytes(&self) -> usize {
         self.conns.bytes()
+    }
+}
+
+/// What a packet means to its connection's state.
+#[inline(always)]
+fn event(seen: &Seen) -> Event {
+    if seen.flow.protocol == SCTP {
+        Event::of_sctp(seen.chunk, seen.next_chunk)
+    } else {
+        Event::of(seen.tcp_flags)
     }
 }
 

@@ -5,6 +5,7 @@ use arrayvec::ArrayVec;
 use crate::counters::DropReason;
 use crate::packet::{Egress, PacketBuf};
 use crate::wire::checksum;
+use crate::wire::delta::Delta;
 
 /// The most fragments one packet is made into.
 pub const FRAGMENTS_MAX: usize = 64;
@@ -65,6 +66,15 @@ pub fn split<E: Egress>(
         done += len;
     }
     Ok(made)
+}
+
+/// Gives the IPv4 packet that `header` begins with an id, and a checksum to match.
+pub fn set_id(header: &mut [u8], id: u16) {
+    let old = [header[4], header[5]];
+    let delta = Delta::replace(old, id.to_be_bytes());
+    header[4..6].copy_from_slice(&id.to_be_bytes());
+    let sum = delta.apply([header[10], header[11]]);
+    header[10..12].copy_from_slice(&sum);
 }
 
 fn packet_len(header: &Header, payload: &[u8]) -> usize {

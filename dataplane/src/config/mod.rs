@@ -118,6 +118,8 @@ pub struct PortConf {
     pub device: String,
     pub mtu: u16,
     pub promiscuous: bool,
+    /// Frames may come with TCP and UDP checksums that only sum the pseudo header.
+    pub partial_checksums: bool,
     pub rx_descriptors: u16,
     pub tx_descriptors: u16,
     /// Of the untagged interface.

@@ -258,6 +258,29 @@ fn ports() {
     assert_eq!(error(&many), "f:98: too many ports, at most 32 is right");
 }
 
+/// Where the other end is software on this computer; the file has the last word.
+#[test]
+fn partial_checksums() {
+    let of = |device: &str, more: &str| {
+        let text = format!("[[port]]\nname = \"a\"\ndevice = \"{device}\"\n{more}");
+        Config::parse(&text, "f").unwrap().ports[0].partial_checksums
+    };
+    for (device, default) in [
+        ("net_af_packet0,iface=veth0", true),
+        ("net_af_xdp0,iface=veth0", true),
+        ("net_tap0", true),
+        ("net_virtio_user0,path=/dev/vhost-net", true),
+        ("net_vhost0,iface=/run/x.sock", true),
+        ("net_null0", false),
+        ("net_ring0", false),
+        ("0000:3b:00.0", false),
+    ] {
+        assert_eq!(of(device, ""), default, "{device}");
+        assert!(of(device, "partial_checksums = true"), "{device}");
+        assert!(!of(device, "partial_checksums = false"), "{device}");
+    }
+}
+
 #[test]
 fn addresses() {
     for (address, reason) in [

@@ -83,6 +83,7 @@ impl State {
     pub const fn first(protocol: u8) -> Self {
         match protocol {
             crate::wire::flow::UDP => Self::Udp,
+            crate::wire::flow::SCTP => Self::SctpNone,
             _ => Self::None,
         }
     }

@@ -15,12 +15,11 @@ use crate::service::Server;
 use crate::time::Instant;
 use crate::tunnel::Tunnel;
 use crate::update::{ServerId, ServiceId};
+use crate::wire::sctp;
 use crate::wire::flow::{ETHERNET, ICMP, ICMPV6, Kind, SCTP, Seen, TCP, Tuple, tcp_flags};
 
 /// Active FTP's data port: LVS never opens a connection for what comes from it.
 const FTP_DATA: u16 = 20;
-/// First chunk of a packet that opens an SCTP association.
-const SCTP_INIT: u8 = 1;
 /// How long the path MTU to a tunnel's server is believed to be what a router said (RFC 1191 §6.3).
 const PATH_MTU_MS: u32 = 600_000;
 
@@ -32,8 +31,8 @@ pub(super) enum Verdict {
     Answer(HopId),
     /// To be cut into IP packets of at most so many bytes, which then go the way of this connection.
     Cut(Hit, HopId, u16),
-    /// Gone: what became of it is counted.
-    Over,
+    /// Taken in by the director.
+    Consumed,
     /// For the neighbour table.
     Arp,
     Discovery,
@@ -106,12 +105,12 @@ impl<P: PacketBuf> Director<P> {
                 self.leave(now, hop, packet, l3, Origin::answer(from), out);
             }
             Ok(Verdict::Cut(hit, hop, mtu)) => {
-                self.cut(now, from, seen, packet, mtu, out, |this, mut piece, out| {
+                self.cut(from, packet, l3, mtu, out, |this, mut piece, out| {
                     let Ok(mut seen) = Seen::parse(piece.bytes()) else {
                         return this.page.count_drop(from, DropReason::BadHeader);
                     };
                     this.conns.digest(&mut seen, piece.bytes());
-                    if this.rewrite(now, &seen, hit, &mut piece) {
+                    if this.rewrite(&seen, hit, &mut piece) {
                         let origin = Origin::forwarded(from);
                         this.leave_fitting(now, hop, piece, l3, origin, out);
                     } else {
@@ -119,7 +118,7 @@ impl<P: PacketBuf> Director<P> {
                     }
                 });
             }
-            Ok(Verdict::Over) => {}
+            Ok(Verdict::Consumed) => self.page.port(from).consumed.add(1),
             Ok(Verdict::Arp) => {
                 let services = &self.services;
                 let is_vip = |address: Ipv4Addr| services.owns(address.into());
@@ -199,7 +198,7 @@ impl<P: PacketBuf> Director<P> {
         if let Fit::CutBefore(mtu) = fit {
             return Ok(Verdict::Cut(hit, hop, mtu));
         }
-        if self.rewrite(now, seen, hit, packet) {
+        if self.rewrite(seen, hit, packet) {
             Ok(Verdict::Forward(hop))
         } else {
             Err(denied(DropReason::NoHeadroom))
@@ -274,7 +273,7 @@ impl<P: PacketBuf> Director<P> {
 
     /// Rewrites a packet of a connection for its other side, whatever that takes; `false` when there
     /// is no room in its buffer.
-    pub(super) fn rewrite(&mut self, now: Instant, seen: &Seen, hit: Hit, packet: &mut P) -> bool {
+    pub(super) fn rewrite(&mut self, seen: &Seen, hit: Hit, packet: &mut P) -> bool {
         let outbound = hit.outbound();
         let conn = self.conns.get(hit);
         let (id, mode, changes_family) = (
@@ -288,7 +287,7 @@ impl<P: PacketBuf> Director<P> {
             self.ip_id = self.ip_id.wrapping_add(1).max(1);
             return translate_family(packet, seen, &to, l4, self.ip_id);
         }
-        self.translate(now, seen, hit, packet);
+        self.translate(seen, hit, packet);
         mode != ForwardMode::Tunnel || outbound || self.encapsulate(id, seen, packet)
     }
 
@@ -508,7 +507,7 @@ fn opens(seen: &Seen, tuple: &Tuple) -> bool {
     let syn = seen.tcp_flags & (tcp_flags::SYN | tcp_flags::RST) == tcp_flags::SYN;
     let first = match seen.flow.protocol {
         TCP => syn,
-        SCTP => seen.tcp_flags == SCTP_INIT,
+        SCTP => seen.chunk == sctp::chunk::INIT,
         _ => true,
     };
     first && tuple.from.port() != FTP_DATA

@@ -4,17 +4,18 @@
 //! from the first whose connection they belong to and sends them on to that worker, the first one
 //! first, so that it too knows what the later ones are.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
+use std::sync::Arc;
 
 use super::Director;
 use super::decide::{Denied, Verdict};
-use crate::counters::DropReason;
-use crate::fragments::{Fate, Key, piece};
+use crate::counters::{DropReason, Page};
+use crate::fragments::{Fate, piece};
 use crate::net::HopId;
 use crate::packet::{Egress, Origin, PacketBuf, PortId};
 use crate::split;
 use crate::time::Instant;
-use crate::wire::flow::{Kind, Seen, Tuple};
+use crate::wire::flow::{Kind, SCTP, Seen, TCP, Tuple, UDP};
 
 impl<P: PacketBuf> Director<P> {
     /// The worker at which the fragments of a datagram meet.
@@ -38,41 +39,34 @@ impl<P: PacketBuf> Director<P> {
         packet: P,
         out: &mut E,
     ) {
+        let page = Arc::clone(&self.page);
+        if !matches!(seen.flow.protocol, TCP | UDP | SCTP) {
+            return page.count_drop(from, DropReason::Fragment);
+        }
         let piece = match piece(packet.bytes(), usize::from(seen.l3)) {
             Ok(piece) => piece,
-            Err(reason) => return self.page.count_drop(from, reason),
+            Err(reason) => return page.count_drop(from, reason),
         };
+        let give_up = |port, _, reason| give_up(&page, port, reason);
         if seen.kind == Kind::Fragment {
-            return match self.fragments.later(now, &piece, packet, from) {
-                (Fate::Known(tuple, home), Some(packet)) => {
+            return match self.fragments.later(now, &piece, packet, from, give_up) {
+                Fate::Known(packet, tuple, home) => {
                     self.follow(now, from, &tuple, usize::from(home), packet, out);
                 }
-                (Fate::Dropped(reason), _) => self.page.count_drop(from, reason),
-                (Fate::Held, _) | (Fate::Known(..), None) => self.page.held.up(),
+                Fate::Held => page.held.up(),
+                Fate::Dropped(_, reason) => page.count_drop(from, reason),
             };
         }
         let tuple = seen.tuple(packet.bytes());
         let home = self.home(&tuple);
         let number = u16::try_from(home).unwrap_or(u16::MAX);
-        if let Err(reason) = self.fragments.first(now, &piece, tuple, number) {
-            return self.page.count_drop(from, reason);
+        if let Err(reason) = self.fragments.first(now, &piece, tuple, number, give_up) {
+            return page.count_drop(from, reason);
         }
         self.follow(now, from, &tuple, home, packet, out);
-        self.release_fragments(now, &piece.key, &tuple, home, out);
-    }
-
-    /// Those that came before the first fragment follow it.
-    fn release_fragments<E: Egress<Buf = P>>(
-        &mut self,
-        now: Instant,
-        key: &Key,
-        tuple: &Tuple,
-        home: usize,
-        out: &mut E,
-    ) {
-        while let Some((from, packet)) = self.fragments.release(key) {
-            self.page.held.down();
-            self.follow(now, from, tuple, home, packet, out);
+        while let Some((from, packet)) = self.fragments.release(&piece.key) {
+            page.held.down();
+            self.follow(now, from, &tuple, home, packet, out);
         }
     }
 
@@ -121,18 +115,14 @@ impl<P: PacketBuf> Director<P> {
     /// Drops fragments whose first one did not come in time.
     pub(super) fn forget_fragments(&mut self, now: Instant) {
         let page = &self.page;
-        self.fragments.tick(now, |port| {
-            page.held.down();
-            page.count_drop(port, DropReason::FragmentTimeout);
-        });
+        self.fragments
+            .tick(now, |port, _, reason| give_up(page, port, reason));
     }
 
     pub(super) fn drop_fragments(&mut self) {
         let page = &self.page;
-        self.fragments.stop(|port| {
-            page.held.down();
-            page.count_drop(port, DropReason::Stopped);
-        });
+        self.fragments
+            .stop(|port, _, reason| give_up(page, port, reason));
     }
 
     /// As [`Director::leave`], for a packet that may be longer than its hop takes: it is cut.
@@ -151,32 +141,29 @@ impl<P: PacketBuf> Director<P> {
         if ip[0] >> 4 != 4 || len <= mtu {
             return self.leave(now, hop, packet, l3, origin, out);
         }
-        self.cut(now, origin.port, l3, len, packet, mtu, out, |this, piece, out| {
+        self.cut(origin.port, packet, l3, mtu, out, |this, piece, out| {
             this.leave(now, hop, piece, l3, origin, out);
         });
     }
 
-    /// Cuts an IPv4 packet into fragments and gives each to `each`; all of them or none.
-    #[expect(clippy::too_many_arguments, reason = "a packet, its cut, two outlets")]
+    /// Cuts the IPv4 packet at `l3` into fragments and gives each to `each`; all of them or none.
     pub(super) fn cut<E: Egress<Buf = P>>(
         &mut self,
-        now: Instant,
         from: PortId,
-        l3: usize,
-        len: u16,
         mut packet: P,
+        l3: usize,
         mtu: u16,
         out: &mut E,
         mut each: impl FnMut(&mut Self, P, &mut E),
     ) {
-        let _ = now;
         let header = &mut packet.bytes_mut()[l3..];
         if header[4..6] == [0, 0] {
             self.ip_id = self.ip_id.wrapping_add(1).max(1);
             split::set_id(header, self.ip_id);
         }
-        let Ok(pieces) = split::split(&packet, l3, len, mtu, out) else {
-            return self.page.count_drop(from, DropReason::TooBig);
+        let pieces = match split::split(packet.bytes(), l3, mtu, out) {
+            Ok(pieces) => pieces,
+            Err(reason) => return self.page.count_drop(from, reason),
         };
         let port = self.page.port(from);
         port.consumed.add(1);
@@ -187,6 +174,8 @@ impl<P: PacketBuf> Director<P> {
     }
 }
 
-/// An address in the shape in which a fragment's key has it.
-#[expect(dead_code, reason = "removed when merged")]
-fn unused(_: IpAddr) {}
+/// Counts the end of a fragment that waited in vain.
+fn give_up(page: &Page, port: PortId, reason: DropReason) {
+    page.held.down();
+    page.count_drop(port, reason);
+}

@@ -24,7 +24,7 @@ pub fn transport_v4(src: Ipv4Addr, dst: Ipv4Addr, protocol: u8, segment: &[u8]) 
 }
 
 /// The bytes as big-endian 16-bit words, a last odd byte padded with zero; not folded.
-fn sum(bytes: &[u8]) -> u64 {
+pub(crate) fn sum(bytes: &[u8]) -> u64 {
     let mut words = bytes.chunks_exact(4);
     // A 32-bit word is congruent to the sum of its halves modulo 0xffff.
     let mut total: u64 = words
@@ -40,7 +40,7 @@ fn sum(bytes: &[u8]) -> u64 {
 
 /// One's complement folding to 16 bits.
 #[expect(clippy::cast_possible_truncation, reason = "folded until it fits")]
-fn fold(mut total: u64) -> u16 {
+pub(crate) fn fold(mut total: u64) -> u16 {
     while total > 0xffff {
         total = (total & 0xffff) + (total >> 16);
     }

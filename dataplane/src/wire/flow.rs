@@ -205,8 +205,11 @@ pub struct Seen {
     pub l3: u8,
     /// Time to live or hop limit.
     pub ttl: u8,
-    /// Flags of TCP, type of SCTP's first chunk.
+    /// 0 for all but TCP.
     pub tcp_flags: u8,
+    /// Type of SCTP's first chunk and of the one behind it.
+    pub chunk: u8,
+    pub next_chunk: Option<u8>,
     /// Where the TCP, UDP or SCTP header begins.
     pub l4: u16,
     /// Length of the IP packet as its header says; the frame holds at least that much.
@@ -251,6 +254,8 @@ impl Seen {
             l4: 0,
             ttl: 0,
             tcp_flags: 0,
+            chunk: 0,
+            next_chunk: None,
             ip_len: 0,
             vlan,
         }
@@ -284,6 +289,8 @@ impl Seen {
             l4: (l3 + header_len) as u16,
             ttl: header[8],
             tcp_flags: 0,
+            chunk: 0,
+            next_chunk: None,
             ip_len,
             vlan,
         };
@@ -392,15 +399,21 @@ impl Seen {
                     return Err(BadHeader);
                 }
             }
-            SCTP => {
-                let header: &[u8; 16] = segment.first_chunk().ok_or(Truncated)?;
-                self.tcp_flags = header[12];
-            }
+            SCTP => self.parse_chunks(segment).ok_or(Truncated)?,
             _ => return Ok(()),
         }
         self.kind = Kind::Transport;
         self.flow.ports = u32::from_ne_bytes([segment[0], segment[1], segment[2], segment[3]]);
         Ok(())
+    }
+
+    #[cold]
+    fn parse_chunks(&mut self, segment: &[u8]) -> Option<()> {
+        let header: &[u8; 16] = segment.first_chunk()?;
+        let len = usize::from(u16::from_be_bytes([header[14], header[15]]));
+        self.chunk = header[12];
+        self.next_chunk = segment.get(12 + len.next_multiple_of(4)).copied();
+        Some(())
     }
 
     /// Of a first fragment the transport header must be whole (RFC 1858, RFC 7112).
@@ -419,11 +432,11 @@ impl Seen {
         let header = segment.get(..needed).ok_or(DropReason::FragmentTiny)?;
         self.kind = Kind::FirstFragment;
         self.flow.ports = u32::from_ne_bytes([header[0], header[1], header[2], header[3]]);
-        self.tcp_flags = match self.flow.protocol {
-            TCP => header[13],
-            SCTP => header[12],
-            _ => 0,
-        };
+        match self.flow.protocol {
+            TCP => self.tcp_flags = header[13],
+            SCTP => self.chunk = header[12],
+            _ => {}
+        }
         Ok(())
     }
 
