@@ -18,7 +18,7 @@ mod testbed; // a director with its networks and services, checked step by step
 mod tests;
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;
 
 use arrayvec::ArrayVec;
@@ -114,7 +114,7 @@ impl<P: PacketBuf> Director<P> {
         if let Some(vip) = self.services.apply(update)
             && self.steer.me() == 0
         {
-            self.net.announce(vip, out, &self.page);
+            self.net.announce(vip.into(), out, &self.page);
         }
     }
 
@@ -352,7 +352,7 @@ impl<P: PacketBuf> Director<P> {
             }
             Ok(Verdict::Arp) => {
                 let services = &self.services;
-                let is_vip = |address| services.owns(address);
+                let is_vip = |address| matches!(address, IpAddr::V4(v4) if services.owns(v4));
                 self.net
                     .receive_arp(now, from, seen.vlan, packet, l3, is_vip, out, &self.page);
             }
@@ -424,11 +424,11 @@ impl<P: PacketBuf> Director<P> {
             NO_HOP => {
                 let hop = match (conn.mode(), outbound, server) {
                     (ForwardMode::Direct, false, Some(server)) => {
-                        self.net.hop_on_link(now, *server.address.ip())
+                        self.net.hop_on_link(now, (*server.address.ip()).into())
                     }
                     _ => {
                         let to = *conn.side(!outbound).from().ip();
-                        self.net.hop_to(now, to)
+                        self.net.hop_to(now, to.into())
                     }
                 };
                 let hop = hop.map_err(|reason| Denied(reason, service))?;
@@ -484,8 +484,11 @@ impl<P: PacketBuf> Director<P> {
         if self.owns(to) {
             return to;
         }
-        let hop = self.net.hop_to(now, *seen.flow.from().ip());
-        hop.map_or(Ipv4Addr::UNSPECIFIED, |hop| self.net.source_for(hop))
+        let hop = self.net.hop_to(now, (*seen.flow.from().ip()).into());
+        match hop.map(|hop| self.net.source_for(hop)) {
+            Ok(IpAddr::V4(source)) => source,
+            _ => Ipv4Addr::UNSPECIFIED,
+        }
     }
 
     /// A packet without a connection: it opens one, or its sender is told why not.
@@ -569,19 +572,20 @@ impl<P: PacketBuf> Director<P> {
             && icmp::echo_reply(&mut packet.bytes_mut()[l3..end])
         {
             return Ok(Verdict::Answer(
-                self.net.hop_to(now, *seen.flow.from().ip())?,
+                self.net.hop_to(now, (*seen.flow.from().ip()).into())?,
             ));
         }
         Err(DropReason::NotOurs.into())
     }
 
     fn owns(&self, address: Ipv4Addr) -> bool {
-        self.services.owns(address) || self.net.is_mine(address)
+        self.services.owns(address) || self.net.is_mine(address.into())
     }
 
     /// Whether a client may have this address.
     fn is_source(&self, address: Ipv4Addr) -> bool {
-        is_station(address) && !self.net.is_broadcast(address) && !self.owns(address)
+        let is_station = is_station(address.into()) && !self.net.is_broadcast(address.into());
+        is_station && !self.owns(address)
     }
 
     /// What a host says to a packet for a port where nobody listens.
@@ -600,7 +604,7 @@ impl<P: PacketBuf> Director<P> {
             return;
         };
         let [a, b, c, d] = [made[16], made[17], made[18], made[19]];
-        let Ok(hop) = self.net.hop_to(now, Ipv4Addr::new(a, b, c, d)) else {
+        let Ok(hop) = self.net.hop_to(now, [a, b, c, d].into()) else {
             return;
         };
         let Some(mut packet) = out.make(ETHERNET + made.len()) else {

@@ -72,12 +72,15 @@ impl Services {
     /// Whether `address` is a virtual one that the director speaks for; a service of 0.0.0.0 or a
     /// multicast group is nobody's to announce.
     pub fn owns(&self, address: Ipv4Addr) -> bool {
-        is_station(address) && self.is_vip(address)
+        is_station(address.into()) && self.is_vip(address)
     }
 
     /// What the director announces.
     pub fn vips(&self) -> impl Iterator<Item = Ipv4Addr> + '_ {
-        self.vips.keys().copied().filter(|vip| is_station(*vip))
+        self.vips
+            .keys()
+            .copied()
+            .filter(|vip| is_station((*vip).into()))
     }
 
     /// The scheduler's choice for a new connection. A server without a port is asked at the one
@@ -125,7 +128,8 @@ impl Services {
                 self.by_key.insert(key, id);
                 let services = self.vips.entry(*address.ip()).or_insert(0);
                 *services += 1;
-                return (*services == 1 && is_station(*address.ip())).then_some(*address.ip());
+                return (*services == 1 && is_station((*address.ip()).into()))
+                    .then_some(*address.ip());
             }
             Update::EditService { id, scheduler } => {
                 let stagger = self.stagger;

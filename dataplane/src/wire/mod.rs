@@ -6,3 +6,4 @@ pub mod delta; // incremental checksums, for packets that are forwarded
 pub mod ethernet; // Ethernet and 802.1Q
 pub mod flow; // what the fast path needs of a packet
 pub mod icmp; // ICMP (RFC 792)
+pub mod nd; // neighbour discovery (RFC 4861)
