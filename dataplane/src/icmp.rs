@@ -140,7 +140,7 @@ fn error(packet: &[u8], kind: u8, code: u8, mtu: u16, source: Ipv4Addr) -> Optio
             .payload()
             .first()
             .is_none_or(|&kind| icmp::is_error(kind));
-    if is_later_fragment || may_be_error || !is_station(source) {
+    if is_later_fragment || may_be_error || !is_station(source.into()) {
         return None;
     }
     let quote_max = MADE_PACKET_MAX - HEADER_LEN - icmp::LEN;

@@ -1,6 +1,6 @@
 //! Packets, bursts of them, and where they leave.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use arrayvec::ArrayVec;
 
@@ -77,8 +77,12 @@ impl Origin {
 pub struct Learned {
     pub port: PortId,
     pub vlan: Option<u16>,
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     pub mac: [u8; 6],
+    /// The neighbour was asked and answered, so that it is certainly there.
+    pub solicited: bool,
+    /// Replaces another Ethernet address that is known.
+    pub overrides: bool,
 }
 
 /// What the director may do to the outside: send, make, tell the other workers.

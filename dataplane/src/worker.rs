@@ -234,7 +234,7 @@ impl Worker {
         };
         let show = |view: crate::net::NeighbourView| control::Neighbour {
             port: name(view.port, view.vlan),
-            address: view.address.into(),
+            address: view.address,
             mac: view.mac.map(mac_text),
             state: view.state.to_owned(),
         };

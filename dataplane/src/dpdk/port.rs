@@ -87,6 +87,7 @@ impl Port {
         port.set_mtu()?;
         port.set_up_queues()?;
         port.set_promiscuous()?;
+        port.receive_multicast()?;
         port.start()?;
         let mac = port.mac()?;
         let capabilities = capabilities(&port.info);
@@ -376,6 +377,32 @@ impl<'a> Configuring<'a> {
         } else {
             self.config.check(code, "setting promiscuous mode")
         }
+    }
+
+    /// All multicast, because virtual addresses come and go, and each has a group in which IPv6
+    /// stations ask for it. A device that cannot filter just that receives everything.
+    fn receive_multicast(&self) -> Result<(), Error> {
+        // SAFETY: wants a valid, configured port.
+        let code = unsafe { ffi::rte_eth_allmulticast_enable(self.started.id) };
+        if code >= 0 || self.config.promiscuous {
+            return Ok(());
+        }
+        // SAFETY: as above.
+        let instead = unsafe { ffi::rte_eth_promiscuous_enable(self.started.id) };
+        // As in `set_promiscuous`.
+        if instead == -ENOTSUP {
+            return Ok(());
+        }
+        let doing = format!(
+            "receiving multicast ({}), and promiscuous mode instead",
+            describe(code)
+        );
+        self.config.check(instead, &doing)?;
+        tracing::info!(
+            port = self.config.name,
+            "promiscuous: its driver has no mode for all multicast, which IPv6 needs"
+        );
+        Ok(())
     }
 
     fn start(&mut self) -> Result<(), Error> {

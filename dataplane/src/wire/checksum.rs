@@ -4,7 +4,7 @@
 //! store there, with the field filled in the result is 0 if it is right. A UDP checksum that comes
 //! out as 0 is stored as 0xffff, because 0 means none.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// Of an IPv4 header.
 pub fn ipv4_header(header: &[u8]) -> u16 {
@@ -18,6 +18,13 @@ pub fn icmp(message: &[u8]) -> u16 {
 
 /// Of a TCP or UDP segment (`protocol` 6 or 17) between two addresses, pseudo header included.
 pub fn transport_v4(src: Ipv4Addr, dst: Ipv4Addr, protocol: u8, segment: &[u8]) -> u16 {
+    let pseudo =
+        sum(&src.octets()) + sum(&dst.octets()) + u64::from(protocol) + segment.len() as u64;
+    !fold(pseudo + sum(segment))
+}
+
+/// As [`transport_v4`], between IPv6 addresses; ICMPv6 (`protocol` 58) has one too.
+pub fn transport_v6(src: Ipv6Addr, dst: Ipv6Addr, protocol: u8, segment: &[u8]) -> u16 {
     let pseudo =
         sum(&src.octets()) + sum(&dst.octets()) + u64::from(protocol) + segment.len() as u64;
     !fold(pseudo + sum(segment))
@@ -96,6 +103,17 @@ mod tests {
             whole.extend(u16::try_from(segment.len()).unwrap().to_be_bytes());
             whole.extend(&segment);
             prop_assert_eq!(transport_v4(src.into(), dst.into(), 6, &segment), naive(&whole));
+        }
+
+        #[test]
+        fn ipv6_has_another_pseudo_header(
+            src: u128, dst: u128, segment in proptest::collection::vec(any::<u8>(), 0..1500),
+        ) {
+            let mut whole = [src.to_be_bytes(), dst.to_be_bytes()].concat();
+            whole.extend(u32::try_from(segment.len()).unwrap().to_be_bytes());
+            whole.extend([0, 0, 0, 58]);
+            whole.extend(&segment);
+            prop_assert_eq!(transport_v6(src.into(), dst.into(), 58, &segment), naive(&whole));
         }
     }
 }

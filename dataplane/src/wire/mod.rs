@@ -8,3 +8,4 @@ pub mod flow; // what the fast path needs of a packet
 pub mod icmp; // ICMP (RFC 792)
 pub mod sctp; // SCTP chunks and checksum (RFC 9260)
 pub mod partial; // checksums that the sender left to its hardware
+pub mod nd; // neighbour discovery (RFC 4861)

@@ -35,7 +35,7 @@ pub(super) fn supported(address: SocketAddr) -> Result<(), Refusal> {
 /// A server's address; a service may have any, as in LVS.
 pub(super) fn unicast(address: SocketAddr) -> Result<(), Refusal> {
     match address {
-        SocketAddr::V4(v4) if !is_station(*v4.ip()) => Err(refuse(
+        SocketAddr::V4(v4) if !is_station((*v4.ip()).into()) => Err(refuse(
             Errno::Einval,
             format!("server address {} is not unicast", v4.ip()),
         )),
