@@ -459,7 +459,7 @@ impl<P: PacketBuf> Director<P> {
         let ip = ip_packet(packet, seen);
         if seen.ttl <= 1 {
             let source = self.speaker(now, seen);
-            self.answer(now, icmp::time_exceeded(ip, source), out);
+            self.answer(now, icmp::time_exceeded(ip, source.into()), out);
             return Err(DropReason::TtlExpired);
         }
         if seen.ip_len > mtu {
@@ -468,7 +468,7 @@ impl<P: PacketBuf> Director<P> {
                 let source = self.speaker(now, seen);
                 self.answer(
                     now,
-                    icmp::unreachable(ip, Unreachable::FragmentationNeeded(mtu), source),
+                    icmp::unreachable(ip, Unreachable::TooBig(mtu), source.into()),
                     out,
                 );
             }
@@ -515,7 +515,7 @@ impl<P: PacketBuf> Director<P> {
         let Some((id, server)) = self.services.pick(service, flow) else {
             self.answer(
                 now,
-                icmp::unreachable(ip_packet(packet, seen), Unreachable::Port, to),
+                icmp::unreachable(ip_packet(packet, seen), Unreachable::Port, to.into()),
                 out,
             );
             return denied(DropReason::NoServer);
@@ -589,7 +589,7 @@ impl<P: PacketBuf> Director<P> {
         let ip = ip_packet(packet, seen);
         let made = match seen.flow.protocol {
             TCP => icmp::tcp_reset(ip),
-            _ => icmp::unreachable(ip, Unreachable::Port, *seen.flow.to().ip()),
+            _ => icmp::unreachable(ip, Unreachable::Port, (*seen.flow.to().ip()).into()),
         };
         self.answer(now, made, out);
     }

@@ -8,8 +8,9 @@ use arrayvec::ArrayVec;
 pub const BURST: usize = 32;
 /// The most ports a director serves.
 pub const PORTS_MAX: usize = 32;
-/// The longest frame the director makes itself, without frame check sequence.
-pub const MADE_MAX: usize = 640;
+/// The longest frame the director makes itself, without frame check sequence: an error over IPv6
+/// behind a tagged Ethernet header.
+pub const MADE_MAX: usize = 18 + 1280;
 
 /// A NIC, physical or virtual, by its position in the configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]

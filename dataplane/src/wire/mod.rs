@@ -5,4 +5,6 @@ pub mod checksum; // whole checksums, for packets of our own
 pub mod delta; // incremental checksums, for packets that are forwarded
 pub mod ethernet; // Ethernet and 802.1Q
 pub mod flow; // what the fast path needs of a packet
-pub mod icmp; // ICMP (RFC 792)
+pub mod icmp; // ICMP (RFC 792) and ICMPv6 (RFC 4443)
+pub mod ip; // IP headers of both families, in full
+pub mod tcp; // TCP options
