@@ -72,6 +72,7 @@ macro_rules! drop_reasons {
 drop_reasons! {
     Truncated "truncated" "the frame ends before its headers or its announced length do",
     BadHeader "bad_header" "an IP or TCP header length or version is not valid",
+    BadChecksum "bad_checksum" "an ICMP error whose checksum or IP header checksum is wrong",
     BadSource "bad_source" "the source address is multicast, broadcast, loopback or our own",
     NotForUs "not_for_us" "the Ethernet destination is another station",
     UnknownVlan "unknown_vlan" "no interface of the port has this VLAN",

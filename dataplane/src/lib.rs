@@ -11,6 +11,7 @@ pub mod icmp; // answers of our own: echo, unreachable, time exceeded, TCP reset
 pub mod mem; // fixed arrays on huge pages
 pub mod net; // where a packet leaves: interfaces, routes, neighbours, ARP
 pub mod packet; // PacketBuf, Burst, Egress
+pub mod related; // ICMP errors about connections and tunnels, readdressed or told on
 pub mod replay; // capture in, capture and counters out: the director without DPDK
 pub mod sched; // schedulers, one a file
 pub mod service; // virtual services and real servers as one worker sees them
