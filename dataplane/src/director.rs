@@ -24,7 +24,6 @@ mod testbed; // a director with its networks and services, checked step by step
 mod tests;
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use arrayvec::ArrayVec;
@@ -218,11 +217,6 @@ impl<P: PacketBuf> Director<P> {
         let from_client = self.services.is_vip(tuple.to.ip());
         self.steer
             .home(if from_client { tuple.from } else { tuple.to })
-    }
-
-    /// Whether replies to this local address and port come to this worker.
-    fn is_home(&self, local: SocketAddr) -> bool {
-        self.steer.is_alone() || self.steer.home(local) == self.steer.me()
     }
 
     /// First stage: what is it, and is it addressed to us? Starts loading its bucket.

@@ -180,6 +180,11 @@ impl Tunnel {
         })
     }
 
+    /// Whether what leaves is IPv6.
+    pub const fn is_v6(&self) -> bool {
+        matches!(self.outer, Outer::V6(_))
+    }
+
     /// How many bytes longer a packet gets.
     pub const fn overhead(&self) -> u16 {
         self.overhead

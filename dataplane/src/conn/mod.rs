@@ -20,7 +20,7 @@ use crate::net::HopId;
 use crate::time::Instant;
 use crate::update::{SERVERS_MAX, ServerId};
 use crate::wire::delta::Delta;
-use crate::wire::flow::{Addresses6, Digest, Flow, SCTP, Seen, TCP, Tuple, UDP};
+use crate::wire::flow::{Addresses6, Digest, Flow, SCTP, Seen, TCP, Tuple};
 use index::Index;
 use timer::Timers;
 
@@ -243,6 +243,15 @@ impl Conn {
     }
 }
 
+/// What FULLNAT keeps of a connection, in a line of its own.
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Debug, Clone, Copy)]
+#[repr(C, align(64))]
+pub struct Extra {
+    /// Where its local port came from, a [`crate::fullnat::lease::PoolId`].
+    pub pool: u32,
+    _pad: [u8; 60],
+}
+
 /// The connection table. Its capacity is fixed at start.
 #[derive(Debug)]
 pub struct Conns {
@@ -251,6 +260,8 @@ pub struct Conns {
     wide: Array<[Addresses6; 2]>,
     /// Entries of `wide` from here on were never written.
     wide_fresh: u32,
+    /// What only FULLNAT's connections have.
+    extras: Array<Extra>,
     digest: Digest,
     timers: Timers,
     index: Index,
@@ -269,6 +280,7 @@ impl Conns {
             entries: Array::zeroed(entries)?,
             wide: Array::sparse(entries)?,
             wide_fresh: 0,
+            extras: Array::sparse(entries)?,
             digest: Digest::new(secret),
             timers: Timers::new(entries)?,
             index: Index::new(entries * 2, secret)?,
@@ -355,6 +367,11 @@ impl Conns {
     #[inline(always)]
     pub fn addresses6(&self, hit: Hit) -> &Addresses6 {
         &self.wide[hit.entry() as usize][usize::from(hit.outbound())]
+    }
+
+    /// What is kept of a FULLNAT connection.
+    pub fn extra(&mut self, entry: u32) -> &mut Extra {
+        &mut self.extras[entry as usize]
     }
 
     /// One side of a connection: 0 as the client sends it, 1 as the server does.

@@ -15,8 +15,9 @@ use crate::service::Server;
 use crate::time::Instant;
 use crate::tunnel::Tunnel;
 use crate::update::{ServerId, ServiceId};
-use crate::wire::sctp;
 use crate::wire::flow::{ETHERNET, ICMP, ICMPV6, Kind, SCTP, Seen, TCP, Tuple, tcp_flags};
+use crate::wire::ip::Ip;
+use crate::wire::sctp;
 
 /// Active FTP's data port: LVS never opens a connection for what comes from it.
 const FTP_DATA: u16 = 20;
@@ -121,7 +122,7 @@ impl<P: PacketBuf> Director<P> {
             Ok(Verdict::Consumed) => self.page.port(from).consumed.add(1),
             Ok(Verdict::Arp) => {
                 let services = &self.services;
-                let is_vip = |address: Ipv4Addr| services.owns(address.into());
+                let is_vip = |address| services.owns(address);
                 self.net
                     .receive_arp(now, from, seen.vlan(), packet, l3, is_vip, out, &self.page);
             }
@@ -190,7 +191,9 @@ impl<P: PacketBuf> Director<P> {
         }
         let denied = |reason| Denied(reason, service);
         let hop = self.hop(now, hit, server, available).map_err(denied)?;
-        let fit = self.fits(now, seen, hit, hop, packet, out).map_err(denied)?;
+        let fit = self
+            .fits(now, seen, hit, hop, packet, out)
+            .map_err(denied)?;
         if available {
             self.count(seen, hit);
         }
@@ -209,7 +212,11 @@ impl<P: PacketBuf> Director<P> {
     pub(super) fn serving(&mut self, hit: Hit) -> (Option<Server>, Option<ServiceId>, bool) {
         let server = self.services.server(self.conns.get(hit).server()).copied();
         let service = server.map(|server| server.service);
-        (server, service, server.is_some_and(|server| server.available))
+        (
+            server,
+            service,
+            server.is_some_and(|server| server.available),
+        )
     }
 
     /// The next hop of a connection's packets.
@@ -346,7 +353,10 @@ impl<P: PacketBuf> Director<P> {
                 return (mtu, leaves_v6);
             };
             let mtu = mtu.min(way.path_mtu);
-            return (mtu.saturating_sub(way.tunnel.overhead()), way.tunnel.is_v6());
+            return (
+                mtu.saturating_sub(way.tunnel.overhead()),
+                way.tunnel.is_v6(),
+            );
         }
         if arrives_v6 != leaves_v6 {
             // Cutting makes fragments, which take more room over IPv6.
@@ -416,7 +426,10 @@ impl<P: PacketBuf> Director<P> {
     ) -> Result<Verdict, Denied> {
         const SOLICITATION: u8 = 133;
         const REDIRECT: u8 = 137;
-        if !matches!((seen.flow.v6, seen.flow.protocol), (false, ICMP) | (true, ICMPV6)) {
+        if !matches!(
+            (seen.flow.v6, seen.flow.protocol),
+            (false, ICMP) | (true, ICMPV6)
+        ) {
             return Err(DropReason::NotOurs.into());
         }
         let kind = packet.bytes().get(usize::from(seen.l4)).copied();
@@ -430,9 +443,12 @@ impl<P: PacketBuf> Director<P> {
         let (l3, len) = (usize::from(seen.l3), usize::from(seen.ip_len));
         if self.owns(tuple.to.ip()) && icmp::echo_reply(&mut packet.bytes_mut()[l3..l3 + len]) {
             let to = tuple.from.ip();
-            return Ok(Verdict::Answer(
-                self.net.hop_back(now, from, seen.vlan(), to)?,
-            ));
+            return Ok(Verdict::Answer(self.net.hop_back(
+                now,
+                from,
+                seen.vlan(),
+                to,
+            )?));
         }
         Err(DropReason::NotOurs.into())
     }
@@ -473,10 +489,10 @@ impl<P: PacketBuf> Director<P> {
         let Some(made) = made.filter(|_| self.answers.allow(now)) else {
             return;
         };
-        let Some(to) = icmp::destination(&made) else {
+        let Ok(header) = Ip::parse(&made) else {
             return;
         };
-        let Ok(hop) = self.net.hop_to(now, to) else {
+        let Ok(hop) = self.net.hop_to(now, header.dst) else {
             return;
         };
         let port = self.net.hop(hop).port;

@@ -9,22 +9,21 @@ use super::decide::{Denied, Verdict};
 use crate::conn::Hit;
 use crate::counters::DropReason;
 use crate::packet::{Egress, PacketBuf};
-use crate::related::{self, ErrorKind, Related, Tunnelled, related, tunnelled};
+use crate::related::{self, Related, Tunnelled, related, tunnelled};
 use crate::time::Instant;
 use crate::wire::flow::{Seen, Tuple};
+use crate::wire::ip::decrement_ttl;
 
 impl<P: PacketBuf> Director<P> {
     /// What a packet of the connection that an ICMP error is about would be, if it went the error's
     /// way.
     pub(super) fn concerned(&self, seen: &Seen, frame: &[u8]) -> Option<Tuple> {
-        let place = (usize::from(seen.l3), usize::from(seen.l4), seen.ip_len);
-        if let Ok(Some(related)) = related(frame, place.0, place.1, place.2)
-            && !self.owns(related.quoted.from.ip())
-            | self.services.owns(related.quoted.from.ip())
-        {
-            return Some(related.quoted.reversed());
+        let (l3, l4) = (usize::from(seen.l3), usize::from(seen.l4));
+        if let Some(about) = tunnelled(frame, l3, l4, seen.ip_len) {
+            return Some(about.tuple);
         }
-        tunnelled(frame, place.0, place.1, place.2)?.tuple(frame)
+        let related = related(frame, l3, l4, seen.ip_len).ok()??;
+        Some(related.quoted.reversed())
     }
 
     /// Takes an ICMP error about a connection; `None` when it is about none.
@@ -48,7 +47,7 @@ impl<P: PacketBuf> Director<P> {
             }
         }
         match tunnelled(packet.bytes(), l3, l4, seen.ip_len) {
-            Some(about) => self.tunnel_error(now, seen, &about, packet, out),
+            Some(about) => self.tunnel_error(now, &about, packet, out),
             None => Ok(None),
         }
     }
@@ -103,10 +102,8 @@ impl<P: PacketBuf> Director<P> {
                 if available {
                     self.count(seen, hit);
                 }
-                related::one_hop_less(packet.bytes_mut(), usize::from(seen.l3));
-                mode == ForwardMode::Direct
-                    || hit.outbound()
-                    || self.encapsulate(id, seen, packet)
+                decrement_ttl(&mut packet.bytes_mut()[usize::from(seen.l3)..]);
+                mode == ForwardMode::Direct || hit.outbound() || self.encapsulate(id, seen, packet)
             }
         };
         if done {
@@ -130,13 +127,17 @@ impl<P: PacketBuf> Director<P> {
         // Whoever speaks to the client about its connection speaks for the virtual address; the
         // server sees who spoke, unless that is what FULLNAT hides.
         let keeps_source = mode == ForwardMode::Nat && !hit.outbound();
-        let source = if keeps_source { related.from } else { other.to.ip() };
+        let source = if keeps_source {
+            related.from
+        } else {
+            other.to.ip()
+        };
         let outer: (IpAddr, IpAddr) = (source, other.from.ip());
         if other.from.is_ipv6() == seen.flow.v6 {
             related::translate(packet.bytes_mut(), l3, related, outer, &other, None);
             return true;
         }
-        let made = related::translate_family(seen.packet(packet.bytes()), related, outer, &other);
+        let made = related::translate_family(packet.bytes(), l3, related, outer, &other, None);
         let Some(made) = made else { return false };
         if !packet.resize(l3 + made.len()) {
             return false;
@@ -149,19 +150,14 @@ impl<P: PacketBuf> Director<P> {
     fn tunnel_error<E: Egress<Buf = P>>(
         &mut self,
         now: Instant,
-        seen: &Seen,
         about: &Tunnelled,
         packet: &P,
         out: &mut E,
     ) -> Result<Option<Verdict>, Denied> {
-        let frame = packet.bytes();
-        let Some(inner) = about.tuple(frame) else {
-            return Ok(None);
-        };
-        if !self.net.is_mine(seen.tuple(frame).to.ip()) {
+        if !self.net.is_mine(about.to) {
             return Ok(None);
         }
-        let Some(hit) = self.live(now, &inner) else {
+        let Some(hit) = self.live(now, &about.tuple) else {
             return Ok(None);
         };
         let conn = self.conns.get(hit);
@@ -169,7 +165,8 @@ impl<P: PacketBuf> Director<P> {
         let server = self.services.server(id);
         let is_to_server = server.is_some_and(|server| {
             server.address.ip() == about.server
-                && about.gue_port.is_none_or(|port| port == server.tunnel.port)
+                && about.tunnel == server.tunnel.kind
+                && about.port.is_none_or(|port| port == server.tunnel.port)
         });
         if mode != ForwardMode::Tunnel || hit.outbound() || !is_to_server {
             return Ok(None);
@@ -178,16 +175,19 @@ impl<P: PacketBuf> Director<P> {
             return Ok(None);
         };
         let mut kind = about.kind;
-        if let ErrorKind::TooBig(mtu) = kind {
-            // A router that does not say is not believed to be narrower than any may be.
+        if let Some(mtu) = kind.mtu() {
+            // No network is narrower than that, whatever a router says.
             let least = if about.server.is_ipv4() { 68 } else { 1280 };
-            way.path_mtu = way.path_mtu.min(mtu.max(least));
+            let mtu = u16::try_from(mtu).unwrap_or(u16::MAX).max(least);
+            way.path_mtu = way.path_mtu.min(mtu);
             way.learned = now;
-            kind = ErrorKind::TooBig(way.path_mtu.saturating_sub(way.tunnel.overhead()));
+            kind = kind.with_mtu((way.path_mtu.saturating_sub(way.tunnel.overhead())).into());
         }
-        let quoted = &frame[about.inner.clone()];
-        let answer = related::answer_for_inner(quoted, kind, inner.to.ip());
-        self.answer(now, answer, out);
+        if kind.mtu().is_none() || about.dont_fragment {
+            let quoted = &packet.bytes()[about.inner.clone()];
+            let answer = related::answer_for_inner(quoted, kind, about.tuple.to.ip());
+            self.answer(now, answer, out);
+        }
         Ok(Some(Verdict::Consumed))
     }
 }

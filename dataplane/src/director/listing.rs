@@ -62,9 +62,4 @@ impl<P: PacketBuf> Director<P> {
             _ => seen_by_server,
         }
     }
-
-    /// Local addresses of a service's and the connections that use each now.
-    pub fn local_addresses(&self) -> impl Iterator<Item = (std::net::IpAddr, usize)> + '_ {
-        self.leases.in_use()
-    }
 }

@@ -35,7 +35,9 @@ impl<P: PacketBuf> Director<P> {
         if let Some(lease) = lease {
             match opened {
                 Ok(hit) => self.conns.extra(hit.entry()).pool = lease.pool.0,
-                Err(_) => self.leases.give_back(now, lease.pool, lease.local.port(), None),
+                Err(_) => self
+                    .leases
+                    .give_back(now, lease.pool, lease.local.port(), None),
             }
         }
         let page = &self.page.servers[id.index()];

@@ -90,7 +90,7 @@ fn fill_udp(frame: &mut [u8], seen: &Seen, tuple: &Tuple) {
 }
 
 /// By how many bytes an IP packet grows (or shrinks) when it becomes one of the other family.
-pub fn growth(seen: &Seen) -> i32 {
+pub(super) fn growth(seen: &Seen) -> i32 {
     i32::from(seen.l3) + new_header_len(seen) - i32::from(seen.l4)
 }
 
@@ -107,7 +107,7 @@ fn new_header_len(seen: &Seen) -> i32 {
 /// hop less to live. Its IP header begins at the same offset as before. `false`, with the packet as it
 /// was, when that cannot be: no headroom, or a fragment of a datagram without checksum.
 #[must_use]
-pub fn translate_family<P: PacketBuf>(
+pub(super) fn translate_family<P: PacketBuf>(
     packet: &mut P,
     seen: &Seen,
     to: &Tuple,
@@ -194,18 +194,32 @@ impl Part {
         const MORE: u16 = 0x2000;
         let header = &frame[usize::from(seen.l3)..];
         let v6 = seen.flow.v6;
-        let traffic_class = if v6 { header[0] << 4 | header[1] >> 4 } else { header[1] };
+        let traffic_class = if v6 {
+            header[0] << 4 | header[1] >> 4
+        } else {
+            header[1]
+        };
         if seen.kind == Kind::Transport {
             // What a host sends over IPv6 expects to be told when it is too long.
             let place = if v6 { DONT_FRAGMENT } else { 0 };
             let id = id.into();
-            return Ok(Self { traffic_class, place, id });
+            return Ok(Self {
+                traffic_class,
+                place,
+                id,
+            });
         }
-        let Piece { key, offset, more, .. } = piece(frame, usize::from(seen.l3))?;
+        let Piece {
+            key, offset, more, ..
+        } = piece(frame, usize::from(seen.l3))?;
         let place = match v6 {
             true => offset / 8 | if more { MORE } else { 0 },
             false => offset | u16::from(more),
         };
-        Ok(Self { traffic_class, place, id: key.id })
+        Ok(Self {
+            traffic_class,
+            place,
+            id: key.id,
+        })
     }
 }

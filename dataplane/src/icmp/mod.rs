@@ -14,7 +14,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 pub use self::error::ErrorKind;
 pub use self::limit::RateLimit;
-use crate::net;
+use crate::net::is_station;
 use crate::wire::flow::tcp_flags::{ACK, FIN, RST, SYN};
 use crate::wire::flow::{ICMP, ICMPV6, TCP};
 use crate::wire::ip::{Head, Ip, V4_LEN, V6_LEN, readdress};
@@ -93,16 +93,6 @@ impl<'p> Original<'p> {
                 kind.is_none_or(|&kind| icmp::v6::is_error(kind) || kind == icmp::v6::REDIRECT)
             }
             _ => false,
-        }
-    }
-}
-
-/// Whether a single station can have this address.
-fn is_station(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(address) => net::is_station(address),
-        IpAddr::V6(address) => {
-            !(address.is_unspecified() || address.is_loopback() || address.is_multicast())
         }
     }
 }

@@ -78,7 +78,8 @@ impl Digest {
     #[inline(always)]
     fn of(self, address: &[u8; 16]) -> u32 {
         let whole = u128::from_ne_bytes(*address);
-        let product = u128::from(whole as u64 ^ self.0[0]) * u128::from((whole >> 64) as u64 ^ self.0[1]);
+        let product =
+            u128::from(whole as u64 ^ self.0[0]) * u128::from((whole >> 64) as u64 ^ self.0[1]);
         let folded = product as u64 ^ (product >> 64) as u64;
         folded as u32 ^ (folded >> 32) as u32
     }
@@ -88,7 +89,9 @@ impl Digest {
     pub fn pair(self, addresses: &Addresses6) -> u64 {
         let (from, to) = halves(addresses);
         let (from, to) = (self.of(from).to_ne_bytes(), self.of(to).to_ne_bytes());
-        u64::from_ne_bytes([from[0], from[1], from[2], from[3], to[0], to[1], to[2], to[3]])
+        u64::from_ne_bytes([
+            from[0], from[1], from[2], from[3], to[0], to[1], to[2], to[3],
+        ])
     }
 }
 
@@ -168,7 +171,11 @@ impl Tuple {
     /// The tuple of an IPv6 flow with these addresses.
     pub fn of_v6(flow: &Flow, addresses: &Addresses6) -> Self {
         let (from, to) = halves(addresses);
-        Self::with_ports(flow, Ipv6Addr::from(*from).into(), Ipv6Addr::from(*to).into())
+        Self::with_ports(
+            flow,
+            Ipv6Addr::from(*from).into(),
+            Ipv6Addr::from(*to).into(),
+        )
     }
 
     fn with_ports(flow: &Flow, from: IpAddr, to: IpAddr) -> Self {
@@ -484,14 +491,17 @@ mod tests {
     fn a_whole_udp_packet() {
         let seen = Seen::parse(&udp_frame()).unwrap();
         assert_eq!(
-            seen.flow,
-            Flow::new(
-                UDP,
-                "192.0.2.1:40000".parse().unwrap(),
-                "10.0.0.1:53".parse().unwrap()
-            )
+            seen.tuple(&udp_frame()),
+            Tuple {
+                protocol: UDP,
+                from: "192.0.2.1:40000".parse().unwrap(),
+                to: "10.0.0.1:53".parse().unwrap()
+            }
         );
-        assert_eq!(seen.flow.from().to_string(), "192.0.2.1:40000");
+        assert_eq!(
+            seen.tuple(&udp_frame()).flow(Digest::new([1, 2])),
+            seen.flow
+        );
         assert_eq!(seen.flow.reversed().reversed(), seen.flow);
         assert_eq!(
             (seen.l3, seen.l4, seen.ttl, seen.ip_len, seen.kind),
@@ -514,7 +524,7 @@ mod tests {
         assert_eq!(change(17, 19), Err(DropReason::BadHeader));
         assert_eq!(change(39, 13), Err(DropReason::BadHeader));
         assert_eq!(change(39, 7), Err(DropReason::BadHeader));
-        assert_eq!(change(20, 0x60), Ok(Kind::Fragment));
+        assert_eq!(change(20, 0x60), Ok(Kind::FirstFragment));
         assert_eq!(change(21, 1), Ok(Kind::Fragment));
         assert_eq!(change(23, 6), Err(DropReason::Truncated));
         assert_eq!(change(23, 1), Ok(Kind::OtherIp));
@@ -534,9 +544,9 @@ mod tests {
         assert_eq!(Seen::parse(&frame).unwrap().ip_len, 32);
         frame.splice(12..12, [0x81, 0x00, 0x20, 0x64]);
         let seen = Seen::parse(&frame).unwrap();
-        assert_eq!((seen.vlan, seen.l3, seen.l4), (Some(100), 18, 38));
+        assert_eq!((seen.vlan(), seen.l3, seen.l4), (Some(100), 18, 38));
         frame[14..16].copy_from_slice(&[0xe0, 0]);
-        assert_eq!(Seen::parse(&frame).unwrap().vlan, None);
+        assert_eq!(Seen::parse(&frame).unwrap().vlan(), None);
     }
 
     proptest! {
