@@ -1,6 +1,8 @@
 //! TCP, UDP and SCTP states as LVS keeps them (`ip_vs_proto_tcp.c`, `ip_vs_proto_udp.c`,
 //! `ip_vs_proto_sctp.c`), as tables.
 
+use crate::wire::flow::{SCTP, UDP};
+
 /// A connection's state. TCP's numbers are LVS's own on the sync wire, UDP's comes after them; an
 /// SCTP state's number there is its distance from [`State::SctpNone`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -63,6 +65,15 @@ impl State {
         Self::SctpRejected,
         Self::SctpClosed,
     ];
+
+    /// Of a connection of this IP protocol before its first packet.
+    pub const fn before_all(protocol: u8) -> Self {
+        match protocol {
+            UDP => Self::Udp,
+            SCTP => Self::SctpNone,
+            _ => Self::None,
+        }
+    }
 
     /// The state that `state as u8` was.
     #[inline(always)]
@@ -516,6 +527,8 @@ mod tests {
 
     #[test]
     fn protocols_do_not_mix() {
+        let first = [6, 17, 132].map(State::before_all);
+        assert_eq!(first, [State::None, State::Udp, State::SctpNone]);
         for state in State::ALL {
             assert_eq!(State::by_number(state as u8), state);
             let sctp = state as usize >= SCTP_STATE;

@@ -4,15 +4,22 @@
 //! go there too. Those that come before it wait for it, briefly and bounded. Overlapping fragments
 //! end their datagram (RFC 5722), as do first fragments too short for their ports (RFC 1858, 3128).
 
+mod piece; // one fragment, read from its packet
+mod runs; // which bytes of a datagram were seen
+#[cfg(test)]
+mod tests; // against a naive model
+
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use arrayvec::ArrayVec;
+
+pub use piece::{Key, Piece, piece};
 
 use crate::counters::DropReason;
 use crate::packet::{PacketBuf, PortId};
 use crate::time::Instant;
-use crate::wire::flow::{ICMP, ICMPV6, SCTP, TCP, Tuple, UDP};
+use crate::wire::flow::Tuple;
+use runs::{Clash, Runs};
 
 /// The most datagrams a worker knows at a time; the oldest makes room.
 pub const DATAGRAMS_MAX: usize = 4096;
@@ -24,246 +31,8 @@ pub const HELD_PER_DATAGRAM: usize = 8;
 pub const KNOWN_MS: u32 = 30_000;
 /// How long the later fragments of a datagram wait for the first.
 pub const WAIT_MS: u32 = 1000;
-/// The most runs of bytes with gaps between them that are remembered of one datagram.
-const RUNS_MAX: usize = 8;
 /// The most datagrams that one tick forgets.
 const TICK_MAX: usize = 32;
-/// The most IPv6 extension headers that are walked.
-const EXTENSIONS_MAX: usize = 8;
-
-/// What fragments of the same datagram have in common (RFC 791; RFC 8200 §4.5).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Key {
-    pub from: IpAddr,
-    pub to: IpAddr,
-    pub id: u32,
-    /// IPv6 has no protocol here: 0.
-    pub protocol: u8,
-}
-
-/// One fragment's place in its datagram.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Piece {
-    pub key: Key,
-    /// In bytes.
-    pub offset: u16,
-    /// Payload bytes; never 0.
-    pub len: u16,
-    /// More fragments follow behind it.
-    pub more: bool,
-}
-
-impl Piece {
-    /// Whether it is the one with the ports.
-    #[inline]
-    pub const fn is_first(&self) -> bool {
-        self.offset == 0
-    }
-
-    /// Whether it is all of its datagram: an IPv6 packet that only looks like a fragment (RFC 6946).
-    pub const fn is_atomic(&self) -> bool {
-        self.offset == 0 && !self.more
-    }
-
-    /// Where it ends; [`piece`] checked that it does not lie past 65535.
-    const fn end(&self) -> u16 {
-        self.offset.saturating_add(self.len)
-    }
-}
-
-/// Reads a fragment whose IPv4 or IPv6 header begins at `l3` of `frame`, and checks what can be
-/// checked of it alone. A packet that is no fragment is refused as [`DropReason::BadHeader`], but
-/// an atomic IPv6 fragment is read.
-pub fn piece(frame: &[u8], l3: usize) -> Result<Piece, DropReason> {
-    let packet = frame.get(l3..).ok_or(DropReason::Truncated)?;
-    match packet.first().ok_or(DropReason::Truncated)? >> 4 {
-        4 => piece_v4(packet),
-        6 => piece_v6(packet),
-        _ => Err(DropReason::BadHeader),
-    }
-}
-
-fn piece_v4(packet: &[u8]) -> Result<Piece, DropReason> {
-    use DropReason::{BadHeader, Truncated};
-    let header: &[u8; 20] = packet.first_chunk().ok_or(Truncated)?;
-    let word = |at: usize| u16::from_be_bytes([header[at], header[at + 1]]);
-    let (header_len, total_len) = (usize::from(header[0] & 15) * 4, usize::from(word(2)));
-    if header_len < 20 || total_len < header_len {
-        return Err(BadHeader);
-    }
-    let packet = packet.get(..total_len).ok_or(Truncated)?;
-    let [.., a, b, c, d, e, f, g, h] = *header;
-    let key = Key {
-        from: Ipv4Addr::new(a, b, c, d).into(),
-        to: Ipv4Addr::new(e, f, g, h).into(),
-        id: word(4).into(),
-        protocol: header[9],
-    };
-    let (offset, more) = ((word(6) & 0x1fff) << 3, word(6) & 0x2000 != 0);
-    if offset == 0 && !more {
-        return Err(BadHeader);
-    }
-    let payload = &packet[header_len..];
-    let piece = checked(key, offset, more, payload.len())?;
-    long_enough(piece, key.protocol, payload)
-}
-
-fn piece_v6(packet: &[u8]) -> Result<Piece, DropReason> {
-    use DropReason::{BadHeader, Truncated};
-    let header: &[u8; 40] = packet.first_chunk().ok_or(Truncated)?;
-    let payload_len = usize::from(u16::from_be_bytes([header[4], header[5]]));
-    let payload = packet.get(40..40 + payload_len).ok_or(Truncated)?;
-    let (protocol, rest) = behind_extensions(header[6], payload).ok_or(Truncated)?;
-    if protocol != extension::FRAGMENT {
-        return Err(BadHeader);
-    }
-    let (&[next, _, a, b, id @ ..], rest) = rest.split_first_chunk::<8>().ok_or(Truncated)?;
-    let address = |at: usize| -> IpAddr {
-        let mut octets = [0; 16];
-        octets.copy_from_slice(&header[at..at + 16]);
-        Ipv6Addr::from(octets).into()
-    };
-    let key = Key {
-        from: address(8),
-        to: address(24),
-        id: u32::from_be_bytes(id),
-        protocol: 0,
-    };
-    let field = u16::from_be_bytes([a, b]);
-    let (offset, more) = (field & !7, field & 1 != 0);
-    let piece = checked(key, offset, more, rest.len())?;
-    if !piece.is_first() {
-        return long_enough(piece, next, rest);
-    }
-    // All headers are in the first fragment (RFC 7112).
-    let (protocol, segment) = behind_extensions(next, rest).ok_or(DropReason::FragmentTiny)?;
-    long_enough(piece, protocol, segment)
-}
-
-mod extension {
-    pub(super) const HOP_BY_HOP: u8 = 0;
-    pub(super) const ROUTING: u8 = 43;
-    pub(super) const FRAGMENT: u8 = 44;
-    pub(super) const DESTINATION: u8 = 60;
-}
-
-/// The first header from `next` on that is no extension to be skipped, and the bytes it begins
-/// with. `None` when an extension is cut, or when there are too many.
-fn behind_extensions(mut next: u8, mut rest: &[u8]) -> Option<(u8, &[u8])> {
-    use extension::{DESTINATION, HOP_BY_HOP, ROUTING};
-    for _ in 0..=EXTENSIONS_MAX {
-        if !matches!(next, HOP_BY_HOP | ROUTING | DESTINATION) {
-            return Some((next, rest));
-        }
-        let [following, len, ..] = *rest.first_chunk::<8>()?;
-        rest = rest.get((usize::from(len) + 1) * 8..)?;
-        next = following;
-    }
-    None
-}
-
-/// The piece, if its length and offset may be.
-fn checked(key: Key, offset: u16, more: bool, len: usize) -> Result<Piece, DropReason> {
-    let len = u16::try_from(len).map_err(|_| DropReason::BadHeader)?;
-    if len == 0 || (more && !len.is_multiple_of(8)) || offset.checked_add(len).is_none() {
-        return Err(DropReason::BadHeader);
-    }
-    Ok(Piece {
-        key,
-        offset,
-        len,
-        more,
-    })
-}
-
-/// The piece, if the transport header is whole: a first one's `payload` holds it, and a later one
-/// begins behind it.
-fn long_enough(piece: Piece, protocol: u8, payload: &[u8]) -> Result<Piece, DropReason> {
-    let header_len = header_len(protocol);
-    let whole = if piece.is_first() {
-        payload.len() >= usize::from(header_len)
-    } else {
-        piece.offset >= header_len
-    };
-    whole.then_some(piece).ok_or(DropReason::FragmentTiny)
-}
-
-/// The part of a transport header that must not be divided.
-const fn header_len(protocol: u8) -> u16 {
-    match protocol {
-        TCP => 20,
-        SCTP => 12,
-        UDP | ICMP | ICMPV6 => 8,
-        _ => 0,
-    }
-}
-
-/// The bytes of a datagram that were seen.
-#[derive(Debug, Clone, Default)]
-struct Runs {
-    /// In order, with gaps between them; ends are exclusive.
-    runs: ArrayVec<(u16, u16), RUNS_MAX>,
-    /// The datagram's end, once its last piece came.
-    end: Option<u16>,
-}
-
-/// Why a piece does not fit to those seen before.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Clash {
-    /// All of it came before.
-    Seen,
-    /// Part of it came before, or it contradicts the datagram's end.
-    Overlap,
-    /// It would leave too many gaps.
-    Gaps,
-}
-
-impl Runs {
-    /// Notes a piece. A piece that clashes is not noted.
-    fn add(&mut self, piece: &Piece) -> Result<(), Clash> {
-        let (start, end) = (piece.offset, piece.end());
-        let at = self.runs.partition_point(|run| run.1 <= start);
-        if self.contradicts(piece) {
-            return Err(Clash::Overlap);
-        }
-        if let Some(run) = self.runs.get(at).filter(|run| run.0 < end) {
-            // As Linux does: what lies inside a run is taken for a copy, and only that is dropped.
-            let inside = run.0 <= start && end <= run.1;
-            return Err(if inside { Clash::Seen } else { Clash::Overlap });
-        }
-        let touches_next = self.runs.get(at).is_some_and(|run| run.0 == end);
-        let touches_last = at > 0 && self.runs[at - 1].1 == start;
-        match (touches_last, touches_next) {
-            (true, true) => {
-                self.runs[at - 1].1 = self.runs[at].1;
-                self.runs.remove(at);
-            }
-            (true, false) => self.runs[at - 1].1 = end,
-            (false, true) => self.runs[at].0 = start,
-            (false, false) => self
-                .runs
-                .try_insert(at, (start, end))
-                .map_err(|_| Clash::Gaps)?,
-        }
-        if !piece.more {
-            self.end = Some(end);
-        }
-        Ok(())
-    }
-
-    fn contradicts(&self, piece: &Piece) -> bool {
-        let end = piece.end();
-        match self.end {
-            Some(known) if piece.more => end >= known,
-            Some(known) => end != known,
-            None => !piece.more && self.runs.last().is_some_and(|run| end < run.1),
-        }
-    }
-
-    fn complete(&self) -> bool {
-        self.end.is_some_and(|end| self.runs[..] == [(0, end)])
-    }
-}
 
 /// What is known of a datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
