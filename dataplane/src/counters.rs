@@ -71,6 +71,7 @@ macro_rules! drop_reasons {
 
 drop_reasons! {
     Truncated "truncated" "the frame ends before its headers or its announced length do",
+    Scattered "scattered" "the frame came in several buffers: longer than the port's mtu",
     BadHeader "bad_header" "an IP or TCP header length or version is not valid",
     BadChecksum "bad_checksum" "an ICMP error whose checksum or IP header checksum is wrong",
     BadSource "bad_source" "the source address is multicast, broadcast, loopback or our own",
@@ -181,6 +182,14 @@ impl Page {
     #[inline]
     pub fn count_drop(&self, origin: PortId, reason: DropReason) {
         self.port(origin).drops[reason as usize].add(1);
+    }
+
+    /// Counts `frames` that port `from` received in pieces and that went no further.
+    pub fn scattered(&self, from: PortId, frames: u64, bytes: u64) {
+        let port = self.port(from);
+        port.rx.add(frames);
+        port.rx_bytes.add(bytes);
+        port.drops[DropReason::Scattered as usize].add(frames);
     }
 
     /// Counts the ends of `packets` of the same origin, `bytes` together, that port `to` took.
