@@ -42,6 +42,7 @@ use crate::time::Instant;
 use crate::tunnel::Tunnel;
 use crate::update::{ServerId, Update};
 use crate::wire::flow::{ICMPV6, Kind, SCTP, Seen, Tuple, tcp_flags};
+use crate::wire::partial;
 
 pub use rewrite::{translate, translate6};
 
@@ -63,6 +64,8 @@ pub struct Director<P> {
     answers: RateLimit,
     steer: Steer,
     macs: [[u8; 6]; PORTS_MAX],
+    /// Ports whose packets may have checksums to be completed.
+    partial: [bool; PORTS_MAX],
     page: Arc<Page>,
     ticked: Option<Instant>,
     /// Of packets that need one.
@@ -95,6 +98,10 @@ impl<P: PacketBuf> Director<P> {
         for interface in &setup.interfaces {
             macs[interface.port.index()] = interface.mac;
         }
+        let mut partial = [false; PORTS_MAX];
+        for port in &setup.partial_checksums {
+            partial[port.index()] = true;
+        }
         Ok(Self {
             conns: Conns::new(connections_max, secret)?,
             services: Services::staggered(steer.me()),
@@ -107,6 +114,7 @@ impl<P: PacketBuf> Director<P> {
             answers: RateLimit::default(),
             steer,
             macs,
+            partial,
             page,
             ticked: None,
             ip_id: 1,
@@ -168,6 +176,9 @@ impl<P: PacketBuf> Director<P> {
             if seen.kind == Kind::Transport {
                 *hit = self.conns.likely(*hash, &seen.flow);
             }
+        }
+        if self.partial[from.index()] {
+            complete_checksums(&staged, burst);
         }
         for (staged, packet) in staged.iter().zip(burst.drain(..)) {
             match staged {
@@ -470,6 +481,21 @@ impl<P: PacketBuf> Director<P> {
     /// Memory of the connection table, all included.
     pub fn table_bytes(&self) -> usize {
         self.conns.bytes()
+    }
+}
+
+/// Completes the checksums that senders left to their hardware.
+#[inline(never)]
+fn complete_checksums<P: PacketBuf>(staged: &[Staged], burst: &mut Burst<P>) {
+    for (staged, packet) in staged.iter().zip(burst) {
+        if let Ok((seen, ..)) = staged
+            && seen.kind == Kind::Transport
+        {
+            let (l3, end) = (usize::from(seen.l3), usize::from(seen.ip_len));
+            let l4 = usize::from(seen.l4) - l3;
+            let ip = &mut packet.bytes_mut()[l3..l3 + end];
+            partial::complete(ip, l4, seen.flow.protocol);
+        }
     }
 }
 

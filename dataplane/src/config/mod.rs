@@ -160,8 +160,11 @@ impl Config {
                 });
             }
         }
+        let ports = (0..).map(PortId).zip(&self.ports);
+        let partial = ports.filter(|(_, conf)| conf.partial_checksums);
         Setup {
             interfaces,
+            partial_checksums: partial.map(|(port, _)| port).collect(),
             routes: self.routes.clone(),
             neighbours: self.neighbours.clone(),
         }

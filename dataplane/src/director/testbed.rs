@@ -138,6 +138,7 @@ pub(super) fn setup(static_neighbours: bool) -> Setup {
         mac: mac(address),
     };
     Setup {
+        partial_checksums: Vec::new(),
         interfaces: vec![
             interface(CLIENTS, None, [192, 0, 2, 254]),
             interface(SERVERS, None, [10, 1, 0, 254]),

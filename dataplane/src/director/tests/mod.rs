@@ -76,7 +76,7 @@ fn every_drop_reason_is_reached() {
         changes::a_deleted_server_leaves_its_connections_without_a_word,
         refusals::the_last_hop,
         refusals::too_long_for_the_next_network,
-        refusals::fragments_are_dropped,
+        refusals::fragments_of_other_protocols,
         network::other_stations_frames,
         network::tags_are_put_on_and_taken_off,
         network::no_room_for_a_tag,
