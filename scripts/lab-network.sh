@@ -6,7 +6,7 @@
 # Sets the addresses of topology $1. Networks are all /24. Where V6 is yes, every 10.N.0.H has fd00:N::H
 # beside it, in a /64.
 choose_topology() {
-    ROUTER='' INNER='' FAR='' FAR_GATEWAY='' V6=no
+    ROUTER='' INNER='' FAR='' FAR_GATEWAY='' V6=no KERNEL_DECAPSULATES=no
     case $1 in
     two-arm) VIP=10.0.0.1 CLIENT=10.0.0.2 OUTER=10.0.0.254 INNER=192.168.1.1 ;;
     a) VIP=13.133.222.13 CLIENT=198.51.100.2 OUTER=13.133.222.3 ROUTER=13.133.222.1 ;;
@@ -140,13 +140,27 @@ hide_vips() {
     done
 }
 
-# decapsulate NAME: packets out of tunnels appear on decap0. The kernels that this runs on seldom have
-# every kind of tunnel, and none has GUE loaded, so a program does it.
+# decapsulate NAME: packets out of tunnels appear on decap0. Not every kernel has every kind of tunnel,
+# so a program does it for all of them.
 decapsulate() {
     ip -n "$LAB-$1" tuntap add dev decap0 mode tun || die "this kernel has no TUN devices"
     ip -n "$LAB-$1" link set decap0 up
     set_sysctls "$1" net.ipv4.conf.{all,decap0}.rp_filter=0
     in_lab "$1" "$SCRIPTS/decap" decap0 "$GUE_PORT" </dev/null >/dev/null 2>"$STATE/$1.decap" &
+    [ "$V6" = no ] || kernel_decapsulates "$1" "$2"
+}
+
+# kernel_decapsulates NAME ADDRESS: where the kernel has segment routing, it takes IPv4 and IPv6 out of
+# IPv6 by itself at two more addresses of the server, fd00:N::4H and fd00:N::6H.
+kernel_decapsulates() {
+    local net=${2%.*} host=${2##*.} four six
+    four=$(v6_of "$net.4$host") six=$(v6_of "$net.6$host")
+    ip -n "$LAB-$1" route add "$four/128" encap seg6local action End.DX4 nh4 0.0.0.0 dev eth0 2>/dev/null || return 0
+    ip -n "$LAB-$1" route add "$six/128" encap seg6local action End.DT6 table 255 dev eth0 2>/dev/null || return 0
+    ip -n "$LAB-far" route add "$four/128" via "$(v6_of "$2")"
+    ip -n "$LAB-far" route add "$six/128" via "$(v6_of "$2")"
+    set_sysctls "$1" net.ipv6.conf.all.forwarding=1
+    KERNEL_DECAPSULATES=yes
 }
 
 make_servers() {
@@ -174,7 +188,7 @@ make_server() {
         ;;
     far)
         route "$1" default "$FAR_GATEWAY"
-        [ "$TOPOLOGY" = f ] || decapsulate "$1"
+        [ "$TOPOLOGY" = f ] || decapsulate "$1" "$2"
         ;;
     esac
     case $TOPOLOGY in c | e) ip -n "$LAB-$1" address add "$VIP/32" dev lo ;; esac
