@@ -1,4 +1,4 @@
-# shellcheck shell=bash disable=SC2154 # addresses come from the lab's environment
+# shellcheck shell=bash disable=SC2034,SC2153,SC2154 # scripts/e2e has the rest, addresses are the lab's
 # Sourced by scripts/e2e: every forwarding method in every family that it has, in lab "all".
 
 # Method, family of the client and the VIP, family of the server. "kernel" is ipip, taken out of the
@@ -389,7 +389,6 @@ lab_all() {
     . "$STATE/env"
     BIG_SHA=$(sha256sum <"$STATE/big")
     MBUFS_AT_START=$(status_field mbufs_in_use) || MBUFS_AT_START=0
-    SLACK=0
 }
 
 big_in_row() {
