@@ -150,7 +150,9 @@ impl Director {
                 list: Vec::new(),
                 next: None,
             },
-            Request::Status | Request::Neighbours => panic!("ipvsadm asks no {request:?}"),
+            Request::Status | Request::Neighbours | Request::Settings => {
+                panic!("ipvsadm asks no {request:?}")
+            }
         }
     }
 

@@ -262,6 +262,8 @@ fn run(cli: &Cli) -> Result<String> {
             (_, true) => json(&status),
             (_, false) => Ok(show::status(&status)),
         },
+        Reply::Settings(settings) if cli.json => json(&settings),
+        Reply::Settings(settings) => Ok(format!("{settings}\n")),
         Reply::Neighbours(list) if cli.json => json(&list),
         Reply::Neighbours(list) => Ok(show::neighbours(&list)),
         Reply::Connections { .. } => bail!(control::client::ClientError::Unexpected),
