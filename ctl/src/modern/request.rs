@@ -3,8 +3,8 @@
 use anyhow::{Result, bail};
 use control::client::{Client, ClientError};
 use control::{
-    Change, Cursor, ForwardMode, Reply, Request, Server, ServerSpec, Service, ServiceKey,
-    ServiceOptions, ServiceSpec, Settings, Tunnel, TunnelKind, Word,
+    Change, Cursor, Errno, ForwardMode, Refusal, Reply, Request, Server, ServerSpec, Service,
+    ServiceKey, ServiceOptions, ServiceSpec, Settings, Tunnel, TunnelKind, Word,
 };
 
 use super::{
@@ -183,12 +183,15 @@ fn present_server(key: &ServerKey, present: &mut impl Present) -> Result<Server>
     let mut servers = present.service(service)?.servers.into_iter();
     match servers.find(|server| server.address == key.server) {
         Some(server) => Ok(server),
-        None => bail!(
-            "service {} {} has no server {}",
-            service.protocol.word(),
-            service.address,
-            key.server
-        ),
+        None => {
+            let (protocol, address) = (service.protocol.word(), service.address);
+            let detail = format!("service {protocol} {address} has no server {}", key.server);
+            bail!(Refusal {
+                errno: Errno::Enoent,
+                step: None,
+                detail,
+            })
+        }
     }
 }
 
