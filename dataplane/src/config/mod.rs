@@ -5,7 +5,7 @@ mod file; // the file as it is written
 mod network; // interface addresses, `[[route]]`, `[[neighbour]]`
 mod ports; // `[[port]]`
 mod reader; // where a value stands, for the message about it
-mod services; // `[timeouts]` and `[[service]]`
+mod services; // `[timeouts]`, `[settings]` and `[[service]]`
 #[cfg(test)]
 mod tests;
 
@@ -32,7 +32,7 @@ pub struct Config {
     pub routes: Vec<Route>,
     pub neighbours: Vec<StaticNeighbour>,
     pub timeouts: Timeouts,
-    /// The file's timeouts and services, to be applied at start. A model accepted them.
+    /// The file's timeouts, settings and services, to be applied at start. A model accepted them.
     pub changes: Vec<Change>,
 }
 
@@ -195,8 +195,8 @@ impl Config {
         let routes = reader.routes(&raw.route, &connected)?;
         let neighbours = reader.neighbours(&raw.neighbour, &connected)?;
         let (timeouts, set) = reader.timeouts(&raw.timeouts)?;
-        let mut changes = reader.services(&raw.service, director.limits())?;
-        changes.insert(0, set);
+        let mut changes = vec![set, Change::SetSettings(raw.settings)];
+        changes.extend(reader.services(&raw.service, director.limits())?);
         Ok(Self {
             director,
             eal,
