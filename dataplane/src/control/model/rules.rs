@@ -38,7 +38,7 @@ pub(super) fn virtual_address(address: SocketAddr) -> Result<(), Refusal> {
 pub(super) fn server_address(address: SocketAddr) -> Result<(), Refusal> {
     plain(address)?;
     let fine = match address.ip() {
-        IpAddr::V4(ip) => is_station(ip) || ip.is_loopback(),
+        IpAddr::V4(ip) => is_station(ip.into()) || ip.is_loopback(),
         IpAddr::V6(ip) => is_unicast(ip),
     };
     if !fine {
@@ -50,7 +50,7 @@ pub(super) fn server_address(address: SocketAddr) -> Result<(), Refusal> {
 
 pub(super) fn local_address(address: IpAddr) -> Result<(), Refusal> {
     let fine = match address {
-        IpAddr::V4(ip) => is_station(ip),
+        IpAddr::V4(ip) => is_station(ip.into()),
         IpAddr::V6(ip) => is_unicast(ip) && !ip.is_loopback(),
     };
     if !fine {
