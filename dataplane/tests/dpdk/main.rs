@@ -287,7 +287,6 @@ fn frames_in_pieces() {
         let packet = PcapPacket::new(std::time::Duration::ZERO, u32::from(len), &frame);
         capture.write_packet(&packet).unwrap();
     }
-    drop(capture);
     let device = format!("net_pcap0,rx_pcap={}", file.path().display());
     let config = EalConfig {
         vdevs: vec![device.clone()],
