@@ -127,14 +127,14 @@ row_big() {
 # PUT of 100 MB; it arrives as it is.
 upload() {
     local file
-    in_lab client curl -fsS --max-time 60 -T "$STATE/big" "http://$1/put/big"
+    in_lab client curl -fsS --max-time 30 -T "$STATE/big" "http://$1/put/big"
     file=$(echo "$STATE"/rs*/put/big)
     equal "$(sha256sum <"$file")" "$BIG_SHA"
     rm "$file"
 }
 
 download() {
-    equal "$(in_lab client curl -fsS --max-time 60 "http://$1/big" | sha256sum)" "$BIG_SHA"
+    equal "$(in_lab client curl -fsS --max-time 30 "http://$1/big" | sha256sum)" "$BIG_SHA"
 }
 
 row_datagrams() {
@@ -185,7 +185,11 @@ hops() {
 # The path through the VIP: the router, the director, then the server under the VIP's name.
 traceroute_shows_director() {
     choose_row "$(row_of "$1")"
-    equal "$(hops "$ROW_VIP")" "$(in_family "$FAMILY" 10.9.0.1) $(in_family "$FAMILY" "$OUTER") $ROW_VIP "
+    local path director
+    path=$(hops "$ROW_VIP") director=$(in_family "$FAMILY" "$OUTER")
+    echo "$path"
+    # As LVS does, the director may say so from the address that was asked for.
+    equal "${path/ $director / $ROW_VIP }" "$(in_family "$FAMILY" 10.9.0.1) $ROW_VIP $ROW_VIP "
 }
 
 traceroute_arrives() {
