@@ -17,6 +17,7 @@ const FUNCTIONS: &[&str] = &[
     "rte_eth_dev_(rx|tx)_offload_name",
     "rte_eth_(rx|tx)_(queue_setup|burst)",
     "rte_eth_promiscuous_(enable|disable)",
+    "rte_eth_allmulticast_enable",
     "rte_eth_macaddr_get",
     "rte_eth_stats_get",
     "rte_version",

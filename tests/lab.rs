@@ -1,6 +1,6 @@
 //! A director with one client network and one server network, driven packet by packet.
 
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::Arc;
 
 use control::{Change, Protocol, ServiceKey};
@@ -44,7 +44,7 @@ fn setup() -> Setup {
         mac: mac(port),
         mtu: 1500,
         addresses: vec![Prefix {
-            address,
+            address: IpAddr::V4(address),
             length: 24,
         }],
     };
@@ -56,15 +56,15 @@ fn setup() -> Setup {
         ],
         routes: vec![Route {
             to: Prefix {
-                address: Ipv4Addr::UNSPECIFIED,
+                address: Ipv4Addr::UNSPECIFIED.into(),
                 length: 0,
             },
-            via: GATEWAY,
+            via: GATEWAY.into(),
         }],
         neighbours: servers
             .chain([GATEWAY])
             .map(|address| StaticNeighbour {
-                address,
+                address: address.into(),
                 mac: station(address),
             })
             .collect(),

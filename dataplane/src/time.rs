@@ -26,6 +26,10 @@ impl Instant {
     pub const fn plus_ms(self, ms: u32) -> Self {
         Self(self.0.wrapping_add(ms))
     }
+
+    pub const fn minus_ms(self, ms: u32) -> Self {
+        Self(self.0.wrapping_sub(ms))
+    }
 }
 
 #[cfg(test)]

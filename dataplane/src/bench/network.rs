@@ -1,7 +1,7 @@
 //! The small network that the generator plays: a router with all clients behind it on one port,
 //! real servers on the other; 60-byte frames, written and checked byte by byte.
 
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 
 use control::{ForwardMode, Protocol, ServiceKey};
 
@@ -58,22 +58,26 @@ pub(super) fn setup() -> Setup {
         vlan: None,
         mac: director_mac(port),
         mtu: MTU,
-        addresses: vec![Prefix { address, length }],
+        addresses: vec![Prefix {
+            address: IpAddr::V4(address),
+            length,
+        }],
     };
     Setup {
+        partial_checksums: Vec::new(),
         interfaces: vec![
             interface(CLIENT_SIDE, Ipv4Addr::new(192, 0, 2, 1), 24),
             interface(SERVER_SIDE, Ipv4Addr::new(10, 0, 0, 1), 24),
         ],
         routes: vec![Route {
             to: Prefix {
-                address: Ipv4Addr::new(198, 18, 0, 0),
+                address: IpAddr::from([198, 18, 0, 0]),
                 length: 15,
             },
-            via: ROUTER,
+            via: ROUTER.into(),
         }],
         neighbours: vec![StaticNeighbour {
-            address: ROUTER,
+            address: ROUTER.into(),
             mac: ROUTER_MAC,
         }],
     }

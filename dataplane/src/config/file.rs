@@ -61,6 +61,7 @@ pub(super) struct RawPort {
     pub(super) mtu: Option<Spanned<i64>>,
     #[serde(default)]
     pub(super) promiscuous: bool,
+    pub(super) partial_checksums: Option<bool>,
     pub(super) rx_descriptors: Option<Spanned<i64>>,
     pub(super) tx_descriptors: Option<Spanned<i64>>,
     #[serde(default)]

@@ -118,6 +118,8 @@ pub struct PortConf {
     pub device: String,
     pub mtu: u16,
     pub promiscuous: bool,
+    /// Frames may come with TCP and UDP checksums that only sum the pseudo header.
+    pub partial_checksums: bool,
     pub rx_descriptors: u16,
     pub tx_descriptors: u16,
     /// Of the untagged interface.
@@ -158,8 +160,11 @@ impl Config {
                 });
             }
         }
+        let ports = (0..).map(PortId).zip(&self.ports);
+        let partial = ports.filter(|(_, conf)| conf.partial_checksums);
         Setup {
             interfaces,
+            partial_checksums: partial.map(|(port, _)| port).collect(),
             routes: self.routes.clone(),
             neighbours: self.neighbours.clone(),
         }

@@ -1,25 +1,25 @@
 //! Interface addresses, `[[route]]` and `[[neighbour]]`: what must be reachable is.
 
 use std::collections::HashSet;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use toml::Spanned;
 
 use super::PortConf;
 use super::file::{RawNeighbour, RawPort, RawRoute};
 use super::reader::{Checked, Reader};
-use crate::net::{Prefix, Route, StaticNeighbour, is_station};
+use crate::net::{Prefix, Route, StaticNeighbour, is_global, is_station};
 
 /// The interfaces' addresses, for what must be reachable through them.
 #[derive(Debug, Default)]
 pub(super) struct Connected {
-    addresses: HashSet<Ipv4Addr>,
+    addresses: HashSet<IpAddr>,
     networks: Vec<Prefix>,
 }
 
 impl Connected {
     /// Whether another station may be there under `address`.
-    fn reaches(&self, address: Ipv4Addr) -> bool {
+    fn reaches(&self, address: IpAddr) -> bool {
         !self.addresses.contains(&address)
             && self
                 .networks
@@ -34,42 +34,63 @@ impl Reader<'_> {
     }
 
     fn interface_address(&self, raw: &Spanned<String>) -> Checked<Prefix> {
-        let prefix = self.prefix(raw, "10.0.0.254/24")?;
+        let prefix = self.prefix(raw, "10.0.0.254/24", "2001:db8::fe/64")?;
         let Prefix { address, length } = prefix;
-        let host = u32::from(address) & !mask(length);
-        if length == 0 || !is_station(address) {
+        let (example, longest) = match address {
+            IpAddr::V4(_) => ("10.0.0.254/24", 32),
+            IpAddr::V6(_) => ("2001:db8::fe/64", 128),
+        };
+        if is_station(address) && !is_global(address) {
             let reason = format!(
-                "{address}/{length} cannot be an interface's, a unicast one like 10.0.0.254/24 is right"
+                "{address} is link-local, which each interface has one of by itself, one for all \
+                 links like {example} is right"
             );
             return Err(self.wrong(raw.span(), reason));
         }
-        if length < 31 && (host == 0 || host == !mask(length)) {
-            let what = if host == 0 { "network" } else { "broadcast" };
-            let reason =
-                format!("{address} is the {what} address of its network, a host's is right");
+        if length == 0 || !is_station(address) {
+            let reason = format!(
+                "{address}/{length} cannot be an interface's, a unicast one like {example} is right"
+            );
             return Err(self.wrong(raw.span(), reason));
         }
-        Ok(prefix)
+        // The two of a point-to-point link (RFC 3021, RFC 6164) and one alone have no such ones.
+        let what = match address {
+            _ if length >= longest - 1 => None,
+            IpAddr::V4(_) if prefix.network() == prefix => Some("network"),
+            IpAddr::V6(_) if prefix.network() == prefix => Some("routers' anycast"),
+            IpAddr::V4(v4) if prefix.broadcast() == Some(v4) => Some("broadcast"),
+            _ => None,
+        };
+        match what {
+            None => Ok(prefix),
+            Some(what) => {
+                let reason =
+                    format!("{address} is the {what} address of its network, a host's is right");
+                Err(self.wrong(raw.span(), reason))
+            }
+        }
     }
 
-    fn prefix(&self, raw: &Spanned<String>, example: &str) -> Checked<Prefix> {
+    /// An address and a length; the examples are what would be right, by family.
+    fn prefix(&self, raw: &Spanned<String>, v4: &str, v6: &str) -> Checked<Prefix> {
         let text = raw.get_ref();
+        let (longest, example) = if text.contains(':') {
+            (128, v6)
+        } else {
+            (32, v4)
+        };
         let wrong =
-            |why: &str| self.wrong(raw.span(), format!("{text:?} {why}, {example} is right"));
+            |why: String| self.wrong(raw.span(), format!("{text:?} {why}, {example} is right"));
         let (address, length) = text
             .split_once('/')
-            .ok_or_else(|| wrong("has no prefix length"))?;
-        match address.parse() {
-            Ok(IpAddr::V4(address)) => {
-                let length = length.parse().ok().filter(|length| *length <= 32);
-                Ok(Prefix {
-                    address,
-                    length: length.ok_or_else(|| wrong("has no prefix length of 0 to 32"))?,
-                })
-            }
-            Ok(IpAddr::V6(_)) => Err(wrong("is IPv6, which is not supported yet")),
-            Err(_) => Err(wrong("is not an IPv4 address with prefix length")),
-        }
+            .ok_or_else(|| wrong("has no prefix length".to_owned()))?;
+        let address = address
+            .parse()
+            .map_err(|_| wrong("is not an address with prefix length".to_owned()))?;
+        let length = length.parse().ok().filter(|length| *length <= longest);
+        let length =
+            length.ok_or_else(|| wrong(format!("has no prefix length of 0 to {longest}")))?;
+        Ok(Prefix { address, length })
     }
 
     /// Notes the addresses of one port; no address and no network is on two interfaces.
@@ -93,10 +114,7 @@ impl Reader<'_> {
                         format!("address {} is given twice, once is right", prefix.address);
                     return Err(self.wrong(raw.span(), reason));
                 }
-                let network = Prefix {
-                    address: network(*prefix),
-                    length: prefix.length,
-                };
+                let network = prefix.network();
                 if connected.networks[..elsewhere].contains(&network) {
                     let (address, length) = (network.address, network.length);
                     let reason = format!(
@@ -113,14 +131,12 @@ impl Reader<'_> {
     pub(super) fn routes(&self, raw: &[RawRoute], connected: &Connected) -> Checked<Vec<Route>> {
         let mut routes: Vec<Route> = Vec::new();
         for raw in raw {
-            let to = self.prefix(&raw.to, "0.0.0.0/0")?;
-            if network(to) != to.address {
+            let to = self.prefix(&raw.to, "0.0.0.0/0", "::/0")?;
+            let network = to.network();
+            if network != to {
                 let reason = format!(
                     "route to {}/{} has bits beyond its length, {}/{} is right",
-                    to.address,
-                    to.length,
-                    network(to),
-                    to.length
+                    to.address, to.length, network.address, network.length
                 );
                 return Err(self.wrong(raw.to.span(), reason));
             }
@@ -131,36 +147,42 @@ impl Reader<'_> {
                 );
                 return Err(self.wrong(raw.to.span(), reason));
             }
-            routes.push(Route {
-                to,
-                via: self.neighbour_address(&raw.via, "gateway", connected)?,
-            });
+            let via = self.neighbour_address(&raw.via, "gateway", connected)?;
+            if via.is_ipv4() != to.address.is_ipv4() {
+                let (family, other) = match via {
+                    IpAddr::V4(_) => ("IPv4", "IPv6"),
+                    IpAddr::V6(_) => ("IPv6", "IPv4"),
+                };
+                let reason = format!(
+                    "gateway {via} is {family}, an {other} address is right for the route to {}/{}",
+                    to.address, to.length
+                );
+                return Err(self.wrong(raw.via.span(), reason));
+            }
+            routes.push(Route { to, via });
         }
         Ok(routes)
     }
 
+    /// The address of a `what` on one of the networks.
     fn neighbour_address(
         &self,
         raw: &Spanned<String>,
         what: &str,
         connected: &Connected,
-    ) -> Checked<Ipv4Addr> {
+    ) -> Checked<IpAddr> {
         let text = raw.get_ref();
-        let address = match text.parse() {
-            Ok(IpAddr::V4(address)) => address,
-            Ok(IpAddr::V6(_)) => {
-                let reason = format!(
-                    "{what} {text} is IPv6, which is not supported yet, an IPv4 address is right"
-                );
-                return Err(self.wrong(raw.span(), reason));
-            }
-            Err(_) => {
-                return Err(self.wrong(
-                    raw.span(),
-                    format!("{what} {text:?} is not an address, 10.0.0.1 is right"),
-                ));
-            }
+        let Ok(address) = text.parse() else {
+            let reason = format!("{what} {text:?} is not an address, 10.0.0.1 is right");
+            return Err(self.wrong(raw.span(), reason));
         };
+        if is_station(address) && !is_global(address) {
+            let reason = format!(
+                "{what} {address} is link-local, which does not say on which port, its address on a \
+                 port's network is right"
+            );
+            return Err(self.wrong(raw.span(), reason));
+        }
         if !connected.reaches(address) {
             let reason = format!(
                 "{what} {address} is on no port's network, another station's address on one is right"
@@ -194,14 +216,6 @@ impl Reader<'_> {
         }
         Ok(neighbours)
     }
-}
-
-fn mask(length: u8) -> u32 {
-    u32::MAX.checked_shl(32 - u32::from(length)).unwrap_or(0)
-}
-
-fn network(prefix: Prefix) -> Ipv4Addr {
-    Ipv4Addr::from(u32::from(prefix.address) & mask(prefix.length))
 }
 
 /// A station's own address: neither a group's nor zero.

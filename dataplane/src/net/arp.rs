@@ -1,10 +1,11 @@
 //! ARP: answers, learns, asks, announces (RFC 826, RFC 5227).
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use zerocopy::IntoBytes;
 
-use super::{Interface, Net, is_station, replace_header};
+use super::neigh::Heard;
+use super::{Interface, Net, is_station, is_unicast, make, nd, replace_header};
 use crate::counters::{DropReason, Page};
 use crate::packet::{Egress, Learned, Origin, PacketBuf, PortId};
 use crate::time::Instant;
@@ -25,7 +26,7 @@ impl<P: PacketBuf> Net<P> {
         vlan: Option<u16>,
         packet: P,
         l3: usize,
-        is_vip: impl Fn(Ipv4Addr) -> bool,
+        is_vip: impl Fn(IpAddr) -> bool,
         out: &mut E,
         page: &Page,
     ) {
@@ -37,7 +38,7 @@ impl<P: PacketBuf> Net<P> {
             Ok(checked) => checked,
             Err(reason) => return page.count_drop(port, reason),
         };
-        let target = arp.target.into();
+        let target = IpAddr::from(arp.target);
         let to_us = self.is_mine(target) || is_vip(target);
         self.learn(now, interface, &arp, to_us, out, page);
         if to_us && arp.operation.get() == arp::REQUEST {
@@ -53,13 +54,13 @@ impl<P: PacketBuf> Net<P> {
         &self,
         frame: &[u8],
         l3: usize,
-        is_vip: impl Fn(Ipv4Addr) -> bool,
+        is_vip: impl Fn(IpAddr) -> bool,
     ) -> Result<Arp, DropReason> {
         let arp = frame
             .get(l3..)
             .and_then(Arp::parse)
             .ok_or(DropReason::Truncated)?;
-        let sender = Ipv4Addr::from(arp.sender);
+        let sender = IpAddr::from(arp.sender);
         let operation = arp.operation.get();
         // An address probe (RFC 5227) asks on behalf of nobody yet.
         let is_probe = operation == arp::REQUEST && sender.is_unspecified();
@@ -89,18 +90,18 @@ impl<P: PacketBuf> Net<P> {
         out: &mut E,
         page: &Page,
     ) {
-        let address = Ipv4Addr::from(arp.sender);
+        let address = IpAddr::from(arp.sender);
         if address.is_unspecified() {
             return;
         }
         let mut known = self.index.get(&(interface, address)).copied();
         let on = &self.interfaces[usize::from(interface)];
         let (port, vlan) = (on.port, on.vlan);
-        if known.is_none() && to_us && on.addresses.iter().any(|p| p.contains(address)) {
+        if known.is_none() && to_us && on.is_on_link(address) {
             known = self.create(now, interface, address);
         }
         let news = match known {
-            Some(id) => self.confirm(now, id, arp.sender_mac, out, page),
+            Some(id) => self.confirm(now, id, &Heard::arp(arp.sender_mac), out, page),
             // Another worker may know the sender and needs to hear that it moved.
             None => arp.sender == arp.target,
         };
@@ -112,6 +113,8 @@ impl<P: PacketBuf> Net<P> {
                 vlan,
                 address,
                 mac: arp.sender_mac,
+                solicited: true,
+                overrides: true,
             });
         }
     }
@@ -127,41 +130,48 @@ impl<P: PacketBuf> Net<P> {
         let interface = self.interface_id(learned.port, learned.vlan);
         let known = interface.and_then(|id| self.index.get(&(id, learned.address)).copied());
         if let Some(id) = known {
-            self.confirm(now, id, learned.mac, out, page);
+            let heard = Heard {
+                mac: Some(learned.mac),
+                solicited: learned.solicited,
+                overrides: learned.overrides,
+            };
+            self.confirm(now, id, &heard, out, page);
         }
     }
 
-    /// Tells the stations around that `address` is here (gratuitous ARP, RFC 5227 §3): on the
-    /// interfaces whose subnet holds it, or else on all.
-    pub fn announce<E: Egress<Buf = P>>(&self, address: Ipv4Addr, out: &mut E, page: &Page) {
+    /// Tells the stations around that `address` is here (gratuitous ARP, RFC 5227 §3, or an
+    /// unsolicited advertisement): on the interfaces whose subnet holds it, or else on all.
+    pub fn announce<E: Egress<Buf = P>>(&self, address: IpAddr, out: &mut E, page: &Page) {
         let holds = |i: &Interface| i.addresses.iter().any(|p| p.contains(address));
         let everywhere = !self.interfaces.iter().any(holds);
         for interface in self.interfaces.iter().filter(|i| everywhere || holds(i)) {
-            let request = Arp::request(interface.mac, address, address);
-            send(interface, ethernet::BROADCAST, &request, out, page);
+            match address {
+                IpAddr::V4(address) => ask(interface, address, address, None, out, page),
+                IpAddr::V6(address) => nd::announce(interface, address, out, page),
+            }
         }
     }
 }
 
-/// Makes a frame for `arp` and sends it; when buffers ran out, nothing: ARP repeats itself.
-pub(super) fn send<E: Egress>(
+/// Asks where `target` is: the station at `known`, or everybody.
+pub(super) fn ask<E: Egress>(
     interface: &Interface,
-    to: [u8; 6],
-    arp: &Arp,
+    source: Ipv4Addr,
+    target: Ipv4Addr,
+    known: Option<[u8; 6]>,
     out: &mut E,
     page: &Page,
 ) {
-    let Some(mut packet) = out.make(FRAME_MIN) else {
-        return;
-    };
-    let port = interface.port;
-    page.port(port).made.add(1);
-    let (l2, len) = ethernet::header(to, interface.mac, interface.vlan, ethernet::ARP);
-    let l3 = usize::from(len);
-    let frame = packet.bytes_mut();
-    frame[..l3].copy_from_slice(&l2[..l3]);
-    frame[l3..l3 + arp::LEN].copy_from_slice(arp.as_bytes());
-    out.send(port, packet, Origin::answer(port));
+    let request = Arp::request(interface.mac, source, target);
+    let station = known.unwrap_or(ethernet::BROADCAST);
+    make(
+        interface,
+        station,
+        ethernet::ARP,
+        request.as_bytes(),
+        out,
+        page,
+    );
 }
 
 /// Turns a request's frame into its answer.
@@ -180,20 +190,11 @@ fn answer<E: Egress>(
         interface.vlan,
         ethernet::ARP,
     );
-    let replaced = match len {
-        14 => replace_header::<_, 14>(&mut packet, l3, &l2),
-        _ => replace_header::<_, { ethernet::HEADER_MAX }>(&mut packet, l3, &l2),
-    };
-    if !replaced || !packet.resize(FRAME_MIN) {
+    if !replace_header(&mut packet, l3, &l2, len) || !packet.resize(FRAME_MIN) {
         return page.count_drop(port, DropReason::NoHeadroom);
     }
     let (message, padding) = packet.bytes_mut()[usize::from(len)..].split_at_mut(arp::LEN);
     message.copy_from_slice(request.answer(interface.mac).as_bytes());
     padding.fill(0);
     out.send(port, packet, Origin::answer(port));
-}
-
-/// Neither all zero nor a group address.
-fn is_unicast(mac: [u8; 6]) -> bool {
-    mac[0] & 1 == 0 && mac != [0; 6]
 }

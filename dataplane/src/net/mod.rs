@@ -1,13 +1,15 @@
-//! Where a packet leaves, and to which station: interfaces, routes, neighbours, ARP.
+//! Where a packet leaves, and to which station: interfaces, routes, neighbours, ARP and neighbour
+//! discovery.
 
 mod arp;
 mod held;
+mod nd;
 mod neigh;
 mod route;
 #[cfg(test)]
 mod tests;
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use hashbrown::{HashMap, HashSet};
 
@@ -15,10 +17,13 @@ pub use held::{HELD_MAX, HELD_PER_NEIGHBOUR};
 pub use neigh::{NEIGHBOURS_MAX, NeighbourView};
 pub use route::Prefix;
 
+pub use crate::wire::nd::is_group_of_ours;
+
 use crate::counters::{DropReason, Page};
 use crate::packet::{Egress, Origin, PORTS_MAX, PacketBuf, PortId};
 use crate::time::Instant;
-use crate::wire::ethernet;
+use crate::wire::ethernet::{self, FRAME_MIN};
+use crate::wire::nd::link_local;
 use held::{Pool, Waiting};
 use neigh::{Entry, State};
 use route::{Routes, Target};
@@ -36,13 +41,14 @@ impl HopId {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Route {
     pub to: Prefix,
-    pub via: Ipv4Addr,
+    /// Of the same family.
+    pub via: IpAddr,
 }
 
 /// A neighbour whose Ethernet address is given: it never changes and never expires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StaticNeighbour {
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     pub mac: [u8; 6],
 }
 
@@ -54,8 +60,38 @@ pub struct Interface {
     pub mac: [u8; 6],
     /// The longest IP packet.
     pub mtu: u16,
-    /// Our own addresses, each with its subnet.
+    /// Our own addresses, each with its subnet. [`Self::link_local`] is one more.
     pub addresses: Vec<Prefix>,
+}
+
+impl Interface {
+    /// Its address on its own link, made from its Ethernet address.
+    pub fn link_local(&self) -> Ipv6Addr {
+        link_local(self.mac)
+    }
+
+    /// Whether a station with this address may be here.
+    fn is_on_link(&self, address: IpAddr) -> bool {
+        is_link_local(address) || self.addresses.iter().any(|p| p.contains(address))
+    }
+
+    /// Our address for what goes to `to`, preferably of its subnet; unspecified where there is none.
+    fn source_for(&self, to: IpAddr) -> IpAddr {
+        let addresses = self.addresses.iter();
+        let near = addresses.clone().find(|p| p.contains(to));
+        match (near, to) {
+            (Some(prefix), _) => prefix.address,
+            (None, IpAddr::V4(_)) => self
+                .first_of_family(to)
+                .unwrap_or(Ipv4Addr::UNSPECIFIED.into()),
+            (None, IpAddr::V6(_)) => self.link_local().into(),
+        }
+    }
+
+    fn first_of_family(&self, other: IpAddr) -> Option<IpAddr> {
+        let mut addresses = self.addresses.iter().map(|p| p.address);
+        addresses.find(|address| address.is_ipv4() == other.is_ipv4())
+    }
 }
 
 /// What the configuration says. Routes and static neighbours that no interface's subnet reaches
@@ -65,13 +101,15 @@ pub struct Setup {
     pub interfaces: Vec<Interface>,
     pub routes: Vec<Route>,
     pub neighbours: Vec<StaticNeighbour>,
+    /// Ports whose senders may leave checksums to hardware that is not there.
+    pub partial_checksums: Vec<PortId>,
 }
 
 /// What the fast path reads of a next hop: half a cache line.
 #[derive(Debug, Clone)]
 #[repr(C, align(32))]
 pub struct Hop {
-    /// The Ethernet header of an IPv4 packet to it.
+    /// The Ethernet header of a packet to it, of its own family.
     pub l2: [u8; ethernet::HEADER_MAX],
     /// 14 or 18.
     pub l2_len: u8,
@@ -85,22 +123,37 @@ pub struct Hop {
 }
 
 impl Hop {
-    /// Writes the Ethernet header in front of the IPv4 header that begins at `l3`, growing or
+    /// Its Ethernet address, if that is known.
+    fn mac(&self) -> Option<[u8; 6]> {
+        self.l2.first_chunk().copied().filter(|_| self.ready)
+    }
+
+    /// Writes the Ethernet header in front of the IP header that begins at `l3`, growing or
     /// shrinking the frame where tags differ; `false` when there is no headroom.
     #[inline]
     #[must_use]
     pub fn address<P: PacketBuf>(&self, packet: &mut P, l3: usize) -> bool {
-        if self.l2_len == 14 {
-            replace_header::<P, 14>(packet, l3, &self.l2)
-        } else {
-            replace_header::<P, { ethernet::HEADER_MAX }>(packet, l3, &self.l2)
-        }
+        replace_header(packet, l3, &self.l2, self.l2_len)
     }
 }
 
-/// Puts the first `LEN` bytes of `header` in the place of the first `l3` bytes of `packet`.
+/// Puts the first `len` bytes of `header`, 14 or 18, in the place of the first `l3` of `packet`.
 #[inline]
-fn replace_header<P: PacketBuf, const LEN: usize>(
+fn replace_header<P: PacketBuf>(
+    packet: &mut P,
+    l3: usize,
+    header: &[u8; ethernet::HEADER_MAX],
+    len: u8,
+) -> bool {
+    if len == 14 {
+        replace::<P, 14>(packet, l3, header)
+    } else {
+        replace::<P, { ethernet::HEADER_MAX }>(packet, l3, header)
+    }
+}
+
+#[inline]
+fn replace<P: PacketBuf, const LEN: usize>(
     packet: &mut P,
     l3: usize,
     header: &[u8; ethernet::HEADER_MAX],
@@ -123,7 +176,7 @@ pub struct Net<P> {
     /// By port.
     untagged: [Option<u16>; PORTS_MAX],
     tagged: HashMap<(PortId, u16), u16>,
-    addresses: HashSet<Ipv4Addr>,
+    addresses: HashSet<IpAddr>,
     broadcasts: HashSet<Ipv4Addr>,
     routes: Routes,
     /// By [`HopId`], like `entries`.
@@ -131,7 +184,7 @@ pub struct Net<P> {
     entries: Vec<Entry>,
     free: Vec<HopId>,
     /// By interface and address.
-    index: HashMap<(u16, Ipv4Addr), HopId>,
+    index: HashMap<(u16, IpAddr), HopId>,
     held: Pool<P>,
     generation: u16,
     /// When [`Net::tick`] last did something, freed something, and where it goes on.
@@ -180,6 +233,7 @@ impl<P: PacketBuf> Net<P> {
                     }
                 }
             }
+            self.addresses.insert(interface.link_local().into());
             for &prefix in &interface.addresses {
                 self.addresses.insert(prefix.address);
                 self.broadcasts.extend(prefix.broadcast());
@@ -212,7 +266,7 @@ impl<P: PacketBuf> Net<P> {
     }
 
     /// The interface whose subnet holds `address`, the smallest subnet first.
-    fn interface_of_subnet(&self, address: Ipv4Addr) -> Option<u16> {
+    fn interface_of_subnet(&self, address: IpAddr) -> Option<u16> {
         (0..)
             .zip(&self.interfaces)
             .flat_map(|(id, interface)| interface.addresses.iter().map(move |p| (id, p)))
@@ -240,29 +294,59 @@ impl<P: PacketBuf> Net<P> {
     }
 
     /// Whether an interface has this address.
-    pub fn is_mine(&self, address: Ipv4Addr) -> bool {
+    pub fn is_mine(&self, address: IpAddr) -> bool {
         self.addresses.contains(&address)
     }
 
     /// Whether it is the limited broadcast address or that of a subnet of ours.
-    pub fn is_broadcast(&self, address: Ipv4Addr) -> bool {
-        self.broadcasts.contains(&address)
+    pub fn is_broadcast(&self, address: IpAddr) -> bool {
+        matches!(address, IpAddr::V4(address) if self.broadcasts.contains(&address))
     }
 
-    /// Our address on that hop's interface, preferably in the hop's own subnet; unspecified where
-    /// the interface has none.
-    pub fn source_for(&self, hop: HopId) -> Ipv4Addr {
+    /// Our address on that hop's interface, of the hop's family and preferably in its subnet;
+    /// unspecified where the interface has none.
+    pub fn source_for(&self, hop: HopId) -> IpAddr {
         self.entries[hop.index()].source
     }
 
+    /// As [`Self::source_for`], of this family whatever the hop's: for errors about what a packet
+    /// of the other family carries.
+    pub fn source_for_family(&self, hop: HopId, v6: bool) -> Option<IpAddr> {
+        let entry = &self.entries[hop.index()];
+        if entry.source.is_ipv6() == v6 {
+            return Some(entry.source).filter(|source| !source.is_unspecified());
+        }
+        let interface = &self.interfaces[usize::from(entry.interface)];
+        let mut addresses = interface.addresses.iter().map(|p| p.address);
+        addresses.find(|address| address.is_ipv6() == v6)
+    }
+
     /// The next hop of packets to `to`; made when new, and then not ready yet.
-    pub fn hop_to(&mut self, now: Instant, to: Ipv4Addr) -> Result<HopId, DropReason> {
+    pub fn hop_to(&mut self, now: Instant, to: IpAddr) -> Result<HopId, DropReason> {
         let target = self.target(to)?;
         self.hop_on(now, target.interface, target.via.unwrap_or(to))
     }
 
+    /// As [`Self::hop_to`], for an answer to what came in on this interface: a link-local address
+    /// only means something there.
+    pub fn hop_back(
+        &mut self,
+        now: Instant,
+        port: PortId,
+        vlan: Option<u16>,
+        to: IpAddr,
+    ) -> Result<HopId, DropReason> {
+        if !is_link_local(to) {
+            return self.hop_to(now, to);
+        }
+        match self.interface_id(port, vlan) {
+            Some(interface) if !self.is_mine(to) => self.hop_on(now, interface, to),
+            _ => Err(DropReason::NoRoute),
+        }
+    }
+
     /// As [`Self::hop_to`], to the station `to` itself: behind a gateway it cannot be addressed.
-    pub fn hop_on_link(&mut self, now: Instant, to: Ipv4Addr) -> Result<HopId, DropReason> {
+    pub fn hop_on_link(&mut self, now: Instant, to: IpAddr) -> Result<HopId, DropReason> {
         let target = self.target(to)?;
         if target.via.is_some() {
             return Err(DropReason::NotOnLink);
@@ -270,8 +354,8 @@ impl<P: PacketBuf> Net<P> {
         self.hop_on(now, target.interface, to)
     }
 
-    fn target(&self, to: Ipv4Addr) -> Result<Target, DropReason> {
-        if !is_station(to) || self.is_broadcast(to) || self.is_mine(to) {
+    fn target(&self, to: IpAddr) -> Result<Target, DropReason> {
+        if !is_global(to) || self.is_broadcast(to) || self.is_mine(to) {
             return Err(DropReason::NoRoute);
         }
         self.routes.lookup(to).ok_or(DropReason::NoRoute)
@@ -281,7 +365,7 @@ impl<P: PacketBuf> Net<P> {
         &mut self,
         now: Instant,
         interface: u16,
-        address: Ipv4Addr,
+        address: IpAddr,
     ) -> Result<HopId, DropReason> {
         match self.index.get(&(interface, address)) {
             Some(&id) => Ok(id),
@@ -307,7 +391,7 @@ impl<P: PacketBuf> Net<P> {
         self.generation
     }
 
-    /// Keeps a packet whose IPv4 header, already rewritten, begins at `l3` until the neighbour
+    /// Keeps a packet whose IP header, already rewritten, begins at `l3` until the neighbour
     /// answers; sends it at once if the hop is ready.
     #[expect(
         clippy::too_many_arguments,
@@ -378,9 +462,58 @@ fn deliver<E: Egress>(hop: &Hop, mut waiting: Waiting<E::Buf>, out: &mut E, page
     }
 }
 
-/// Whether one station on a network can have this address: no multicast, broadcast, loopback or
-/// "this network". A subnet's broadcast address is for [`Net::is_broadcast`] to see.
-pub fn is_station(address: Ipv4Addr) -> bool {
-    let first = address.octets()[0];
-    first != 0 && first < 224 && !address.is_loopback()
+/// Makes a frame for `message` and sends it; when buffers ran out, nothing: who asks or announces
+/// repeats itself, or is asked.
+fn make<E: Egress>(
+    interface: &Interface,
+    to: [u8; 6],
+    ethertype: u16,
+    message: &[u8],
+    out: &mut E,
+    page: &Page,
+) {
+    let (l2, len) = ethernet::header(to, interface.mac, interface.vlan, ethertype);
+    let l3 = usize::from(len);
+    let Some(mut packet) = out.make(FRAME_MIN.max(l3 + message.len())) else {
+        return;
+    };
+    let port = interface.port;
+    page.port(port).made.add(1);
+    let frame = packet.bytes_mut();
+    frame[..l3].copy_from_slice(&l2[..l3]);
+    frame[l3..l3 + message.len()].copy_from_slice(message);
+    out.send(port, packet, Origin::answer(port));
+}
+
+/// Whether one station on a network can have this address: no multicast, broadcast, loopback,
+/// "this network", or IPv4 address in an IPv6 one's place. A subnet's broadcast address is for
+/// [`Net::is_broadcast`] to see.
+pub fn is_station(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => {
+            let first = address.octets()[0];
+            first != 0 && first < 224 && !address.is_loopback()
+        }
+        IpAddr::V6(address) => {
+            !address.is_multicast()
+                && !address.is_unspecified()
+                && !address.is_loopback()
+                && address.to_ipv4_mapped().is_none()
+        }
+    }
+}
+
+/// Whether it is a station's and means the same on every link: not link-local in IPv6 (in IPv4
+/// 169.254.0.0/16 is routed like others, as LVS does).
+pub fn is_global(address: IpAddr) -> bool {
+    is_station(address) && !is_link_local(address)
+}
+
+fn is_link_local(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(address) if address.is_unicast_link_local())
+}
+
+/// Neither all zero nor a group address.
+fn is_unicast(mac: [u8; 6]) -> bool {
+    mac[0] & 1 == 0 && mac != [0; 6]
 }

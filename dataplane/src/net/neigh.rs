@@ -1,13 +1,12 @@
 //! Neighbours: who is asked for its Ethernet address, who is asked again, who is forgotten.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use super::held::Queue;
-use super::{Hop, HopId, Net, StaticNeighbour, is_station};
+use super::{Hop, HopId, Net, StaticNeighbour, arp, is_station, nd};
 use crate::counters::{DropReason, Page};
 use crate::packet::{Egress, PacketBuf, PortId};
 use crate::time::Instant;
-use crate::wire::arp::Arp;
 use crate::wire::ethernet;
 
 /// The most neighbours one worker knows.
@@ -33,8 +32,8 @@ const FREE_EVERY_MS: u32 = 1000;
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) interface: u16,
-    pub(super) address: Ipv4Addr,
-    pub(super) source: Ipv4Addr,
+    pub(super) address: IpAddr,
+    pub(super) source: IpAddr,
     pub(super) state: State,
     pub(super) queue: Queue,
 }
@@ -91,12 +90,34 @@ impl Entry {
     }
 }
 
+/// What a neighbour, or somebody for it, said.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Heard {
+    /// `None`: the one that is known.
+    pub(super) mac: Option<[u8; 6]>,
+    /// It was asked, so that it certainly hears us.
+    pub(super) solicited: bool,
+    /// It replaces another Ethernet address that is known.
+    pub(super) overrides: bool,
+}
+
+impl Heard {
+    /// ARP does not tell such differences: it is always believed.
+    pub(super) const fn arp(mac: [u8; 6]) -> Self {
+        Self {
+            mac: Some(mac),
+            solicited: true,
+            overrides: true,
+        }
+    }
+}
+
 /// A neighbour as it is listed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NeighbourView {
     pub port: PortId,
     pub vlan: Option<u16>,
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     /// `None` while unknown.
     pub mac: Option<[u8; 6]>,
     /// `incomplete`, `reachable`, `probing`, `failed` or `static`.
@@ -113,25 +134,24 @@ impl<P: PacketBuf> Net<P> {
         &mut self,
         now: Instant,
         interface: u16,
-        address: Ipv4Addr,
+        address: IpAddr,
     ) -> Option<HopId> {
         let on = &self.interfaces[usize::from(interface)];
-        let own = on
-            .addresses
-            .iter()
-            .find(|p| p.contains(address))
-            .or(on.addresses.first());
         let entry = Entry {
             interface,
             address,
-            source: own.map_or(Ipv4Addr::UNSPECIFIED, |prefix| prefix.address),
+            source: on.source_for(address),
             state: State::Incomplete {
                 tries: 0,
                 next: now,
             },
             queue: Queue::default(),
         };
-        let (l2, l2_len) = ethernet::header([0; 6], on.mac, on.vlan, ethernet::IPV4);
+        let ethertype = match address {
+            IpAddr::V4(_) => ethernet::IPV4,
+            IpAddr::V6(_) => ethernet::IPV6,
+        };
+        let (l2, l2_len) = ethernet::header([0; 6], on.mac, on.vlan, ethertype);
         let hop = Hop {
             l2,
             l2_len,
@@ -183,21 +203,38 @@ impl<P: PacketBuf> Net<P> {
         hop.ready = true;
     }
 
-    /// The neighbour was heard from `mac`: what waited for it leaves. Whether that was news.
+    /// The neighbour was heard: what waited for it leaves. Whether that was news.
     pub(super) fn confirm<E: Egress<Buf = P>>(
         &mut self,
         now: Instant,
         id: HopId,
-        mac: [u8; 6],
+        heard: &Heard,
         out: &mut E,
         page: &Page,
     ) -> bool {
         let (hop, entry) = (&mut self.hops[id.index()], &mut self.entries[id.index()]);
-        if entry.state == State::Static {
+        let known = hop.mac();
+        let Some(mac) = heard.mac.or(known) else {
+            return false;
+        };
+        let is_same = known == Some(mac);
+        if entry.state == State::Static || is_same && !heard.solicited {
             return false;
         }
-        let news = !matches!(entry.state, State::Reachable { .. }) || hop.l2[..6] != mac;
-        entry.state = State::Reachable { since: now };
+        // Old enough to be checked as soon as it is used.
+        let doubtful = now.minus_ms(FRESH_MS);
+        if known.is_some() && !is_same && !heard.overrides {
+            // Two claim it. The one that is known stays, if it still answers.
+            if let State::Reachable { since } = &mut entry.state
+                && now.since(*since) < FRESH_MS
+            {
+                *since = doubtful;
+            }
+            return false;
+        }
+        let news = !is_same || !matches!(entry.state, State::Reachable { .. });
+        let since = if heard.solicited { now } else { doubtful };
+        entry.state = State::Reachable { since };
         hop.used = false;
         self.set_mac(id, mac);
         self.release(id, out, page);
@@ -213,7 +250,7 @@ impl<P: PacketBuf> Net<P> {
         page: &Page,
     ) {
         let (hop, entry) = (&self.hops[id.index()], &mut self.entries[id.index()]);
-        let mut station = ethernet::BROADCAST;
+        let mut known = None;
         match &mut entry.state {
             State::Incomplete { tries, next } => {
                 *tries += 1;
@@ -222,13 +259,20 @@ impl<P: PacketBuf> Net<P> {
             State::Probing { tries, next } => {
                 *tries += 1;
                 *next = now.plus_ms(RETRY_MS);
-                station.copy_from_slice(&hop.l2[..6]);
+                known = hop.mac();
             }
             State::Free | State::Reachable { .. } | State::Failed { .. } | State::Static => return,
         }
         let interface = &self.interfaces[usize::from(entry.interface)];
-        let request = Arp::request(interface.mac, entry.source, entry.address);
-        super::arp::send(interface, station, &request, out, page);
+        match (entry.source, entry.address) {
+            (IpAddr::V4(source), IpAddr::V4(target)) => {
+                arp::ask(interface, source, target, known, out, page);
+            }
+            (IpAddr::V6(source), IpAddr::V6(target)) => {
+                nd::ask(interface, source, target, known, out, page);
+            }
+            _ => unreachable!("the source is of the address's family"),
+        }
     }
 
     /// Retries, checks and forgets neighbours: a bounded number, and nothing most of the time.
@@ -321,13 +365,11 @@ impl<P: PacketBuf> Net<P> {
 
     fn view(&self, entry: &Entry, hop: &Hop) -> NeighbourView {
         let interface = &self.interfaces[usize::from(entry.interface)];
-        let mut mac = [0; 6];
-        mac.copy_from_slice(&hop.l2[..6]);
         NeighbourView {
             port: interface.port,
             vlan: interface.vlan,
             address: entry.address,
-            mac: hop.ready.then_some(mac),
+            mac: hop.mac(),
             state: entry.state.name(),
         }
     }

@@ -1,33 +1,67 @@
 //! Longest prefix match.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use hashbrown::HashMap;
 
 /// An address and how many of its leading bits matter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Prefix {
-    pub address: Ipv4Addr,
-    /// 0 to 32; more counts as 32.
+    pub address: IpAddr,
+    /// 0 to 32, or to 128 for IPv6; more counts as that.
     pub length: u8,
 }
 
 impl Prefix {
-    /// The bits that must agree.
-    fn mask(self) -> u32 {
-        u32::MAX
-            .checked_shl(32 - u32::from(self.length.min(32)))
-            .unwrap_or(0)
+    /// The bits that must agree, as in [`bits`].
+    fn mask(self) -> u128 {
+        let length = self.length.min(self.longest());
+        u128::MAX.checked_shl(128 - u32::from(length)).unwrap_or(0)
     }
 
-    pub fn contains(self, address: Ipv4Addr) -> bool {
-        (address.to_bits() ^ self.address.to_bits()) & self.mask() == 0
+    fn longest(self) -> u8 {
+        if self.address.is_ipv4() { 32 } else { 128 }
     }
 
-    /// The subnet's broadcast address, if it has one: not in a /31 (RFC 3021) or /32.
+    pub fn contains(self, address: IpAddr) -> bool {
+        self.address.is_ipv4() == address.is_ipv4()
+            && (bits(address) ^ bits(self.address)) & self.mask() == 0
+    }
+
+    /// The prefix with zeros in the place of the bits that do not matter.
+    #[must_use]
+    pub fn network(self) -> Self {
+        let left = bits(self.address) & self.mask();
+        let address = match self.address {
+            IpAddr::V4(_) => Ipv4Addr::from_bits(high(left)).into(),
+            IpAddr::V6(_) => IpAddr::V6(left.into()),
+        };
+        Self { address, ..self }
+    }
+
+    /// The subnet's broadcast address, if it has one: not in a /31 (RFC 3021) or /32, nor in IPv6.
     pub fn broadcast(self) -> Option<Ipv4Addr> {
-        (self.length < 31).then(|| Ipv4Addr::from_bits(self.address.to_bits() | !self.mask()))
+        match self.address {
+            IpAddr::V4(address) if self.length < 31 => {
+                Some(address | Ipv4Addr::from_bits(high(!self.mask())))
+            }
+            _ => None,
+        }
     }
+}
+
+/// An address, its first bit the highest, IPv4 padded with zeros.
+fn bits(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(address) => u128::from(address.to_bits()) << 96,
+        IpAddr::V6(address) => address.to_bits(),
+    }
+}
+
+/// An IPv4 address's part of [`bits`].
+#[expect(clippy::cast_possible_truncation, reason = "shifted until it fits")]
+fn high(bits: u128) -> u32 {
+    (bits >> 96) as u32
 }
 
 /// Where an address leaves.
@@ -35,37 +69,53 @@ impl Prefix {
 pub(super) struct Target {
     pub(super) interface: u16,
     /// `None`: the address itself is on the link.
-    pub(super) via: Option<Ipv4Addr>,
+    pub(super) via: Option<IpAddr>,
 }
 
-/// One hash table a prefix length, longest first: a lookup costs as many probes as there are
-/// different lengths.
+/// A table a family.
 #[derive(Debug, Default)]
-pub(super) struct Routes(Vec<(Prefix, HashMap<u32, Target>)>);
+pub(super) struct Routes {
+    v4: Table,
+    v6: Table,
+}
 
 impl Routes {
     /// A prefix that is there already keeps its target.
     pub(super) fn insert(&mut self, to: Prefix, target: Target) {
-        let at = self
-            .0
-            .partition_point(|(length, _)| length.mask() > to.mask());
-        if self
-            .0
-            .get(at)
-            .is_none_or(|(length, _)| length.mask() != to.mask())
-        {
-            self.0.insert(at, (to, HashMap::new()));
+        match to.address {
+            IpAddr::V4(_) => self.v4.insert(to, target),
+            IpAddr::V6(_) => self.v6.insert(to, target),
         }
-        self.0[at]
-            .1
-            .entry(to.address.to_bits() & to.mask())
-            .or_insert(target);
     }
 
-    pub(super) fn lookup(&self, to: Ipv4Addr) -> Option<Target> {
+    pub(super) fn lookup(&self, to: IpAddr) -> Option<Target> {
+        match to {
+            IpAddr::V4(_) => self.v4.lookup(bits(to)),
+            IpAddr::V6(_) => self.v6.lookup(bits(to)),
+        }
+    }
+}
+
+/// One hash table a prefix length, by mask, longest first: a lookup costs as many probes as there
+/// are different lengths.
+#[derive(Debug, Default)]
+struct Table(Vec<(u128, HashMap<u128, Target>)>);
+
+impl Table {
+    fn insert(&mut self, to: Prefix, target: Target) {
+        let mask = to.mask();
+        let at = self.0.partition_point(|(other, _)| *other > mask);
+        if self.0.get(at).is_none_or(|(other, _)| *other != mask) {
+            self.0.insert(at, (mask, HashMap::new()));
+        }
+        let targets = &mut self.0[at].1;
+        targets.entry(bits(to.address) & mask).or_insert(target);
+    }
+
+    fn lookup(&self, to: u128) -> Option<Target> {
         self.0
             .iter()
-            .find_map(|(length, targets)| targets.get(&(to.to_bits() & length.mask())).copied())
+            .find_map(|(mask, targets)| targets.get(&(to & mask)).copied())
     }
 }
 
@@ -127,11 +177,11 @@ mod tests {
             let mut routes = Routes::default();
             let mut model: Vec<(Prefix, Target)> = Vec::new();
             for (i, (address, length)) in (0..).zip(prefixes) {
-                let prefix = Prefix { address: Ipv4Addr::from_bits(address), length };
+                let prefix = Prefix { address: Ipv4Addr::from_bits(address).into(), length };
                 routes.insert(prefix, target(i));
                 model.push((prefix, target(i)));
             }
-            let to = Ipv4Addr::from_bits(to);
+            let to = IpAddr::from(Ipv4Addr::from_bits(to));
             // Of equal lengths the first: max_by_key would return the last.
             let best = model.iter().rev().filter(|(p, _)| p.contains(to)).max_by_key(|(p, _)| p.length.min(32));
             prop_assert_eq!(routes.lookup(to), best.map(|(_, t)| *t));

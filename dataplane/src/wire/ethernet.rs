@@ -6,6 +6,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 pub const IPV4: u16 = 0x0800;
 pub const ARP: u16 = 0x0806;
 pub const VLAN: u16 = 0x8100;
+pub const IPV6: u16 = 0x86dd;
 
 pub const BROADCAST: [u8; 6] = [0xff; 6];
 /// The shortest frame, without frame check sequence.

@@ -15,8 +15,8 @@ use std::collections::HashSet;
 use std::process::Command;
 
 use dataplane::dpdk::{
-    Eal, EalConfig, Error, HEADROOM, Mbuf, Mempool, Port, PortConfig, RxQueue, TxQueue, free_burst,
-    register_worker, socket_of,
+    Eal, EalConfig, Error, HEADROOM, Mbuf, Mempool, Port, PortConfig, RxQueue, Scattered, TxQueue,
+    free_burst, register_worker, socket_of,
 };
 use dataplane::packet::{BURST, Burst, PacketBuf};
 
@@ -467,7 +467,7 @@ fn round_trip_and_refusal(eal: &Eal, pool: &Mempool) {
         (0..32).collect::<Vec<_>>()
     );
     drop(burst);
-    assert_eq!(rx[0].scattered(), 0);
+    assert_eq!(rx[0].take_scattered(), Scattered::default());
     port.stop();
     drop(rx);
     assert_eq!(

@@ -45,6 +45,7 @@ fn setup() -> Setup {
         addresses: vec![prefix(US_VLAN, 24)],
     };
     Setup {
+        partial_checksums: Vec::new(),
         interfaces: vec![lan, vlan],
         routes: vec![
             Route {
@@ -143,7 +144,7 @@ impl Bed {
     fn receive(&mut self, ms: u32, port: PortId, vlan: Option<u16>, frame: &[u8], l3: usize) {
         self.page.port(port).rx.add(1);
         let (now, packet) = (Instant(ms), HeapBuf::new(frame));
-        let is_vip = |a: Ipv4Addr| a.octets() == VIP;
+        let is_vip = |a: IpAddr| a == IpAddr::from(VIP);
         self.net.receive_arp(
             now,
             port,
@@ -200,7 +201,7 @@ impl Bed {
     fn state(&self, address: [u8; 4]) -> Option<&'static str> {
         let all = self.net.neighbours();
         all.iter()
-            .find(|n| n.address.octets() == address)
+            .find(|n| n.address == IpAddr::from(address))
             .map(|n| n.state)
     }
 }
@@ -252,7 +253,9 @@ fn interfaces_and_addresses() {
     assert_eq!(net.interface(TRUNK, None), None);
     assert_eq!(net.interface(PortId(255), None), None);
     assert!(net.is_mine(US.into()) && net.is_mine(US_VLAN.into()) && !net.is_mine(HOST.into()));
-    assert!(net.is_broadcast([10, 0, 0, 255].into()) && net.is_broadcast(Ipv4Addr::BROADCAST));
+    assert!(
+        net.is_broadcast([10, 0, 0, 255].into()) && net.is_broadcast(Ipv4Addr::BROADCAST.into())
+    );
     assert!(!net.is_broadcast(HOST.into()));
 }
 
@@ -285,8 +288,8 @@ fn hops_follow_the_longest_prefix() {
     ] {
         assert_eq!(hop(nowhere), Err(NoRoute), "{nowhere:?}");
     }
-    assert_eq!(net.source_for(direct), Ipv4Addr::from(US));
-    assert_eq!(net.source_for(other), Ipv4Addr::from(US_VLAN));
+    assert_eq!(net.source_for(direct), IpAddr::from(US));
+    assert_eq!(net.source_for(other), IpAddr::from(US_VLAN));
     assert_eq!(
         (
             net.hop(other).port,
@@ -341,6 +344,8 @@ fn resolve_hold_release_in_order() {
         vlan: None,
         address: HOST.into(),
         mac: PEER,
+        solicited: true,
+        overrides: true,
     };
     assert_eq!(bed.shared(), [learned]);
     assert!(bed.net.hop(id).ready);
@@ -584,6 +589,8 @@ fn what_another_worker_learned() {
         vlan: None,
         address: HOST.into(),
         mac: PEER,
+        solicited: true,
+        overrides: true,
     };
     bed.net
         .learned(Instant(0), &learned, &mut bed.out, &bed.page);
@@ -722,7 +729,7 @@ fn the_table_is_bounded_and_empties() {
     let full = |bed: &mut Bed, ms| {
         let hosts = (0..).map(|i: u32| Ipv4Addr::from_bits(0x0a01_0000 + i));
         hosts
-            .map(|to| bed.net.hop_to(Instant(ms), to))
+            .map(|to| bed.net.hop_to(Instant(ms), to.into()))
             .take_while(Result::is_ok)
             .count()
     };
@@ -785,7 +792,8 @@ proptest! {
                 Step::Learned(mac, host) => {
                     let address = [10, 0, 0, host & 0x8f].into();
                     let mac = [mac & 2, 0, 0, 0, 0, 8];
-                    let learned = Learned { port: LAN, vlan: None, address, mac };
+                    let (solicited, overrides) = (host & 1 == 0, host & 2 == 0);
+                    let learned = Learned { port: LAN, vlan: None, address, mac, solicited, overrides };
                     bed.net.learned(Instant(ms), &learned, &mut bed.out, &bed.page);
                 }
                 Step::Wait(more) => ms = ms.wrapping_add(more),

@@ -1,0 +1,2 @@
+//! FULLNAT.
+pub mod lease;
