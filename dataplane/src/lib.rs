@@ -7,7 +7,7 @@ pub mod counters; // what each worker counts, readable by anyone
 pub mod cpu; // prefetch and the cycle counter
 pub mod director; // the packet walk
 pub mod fragments; // IP fragments, followed without being put together
-pub mod fullnat; // local ports, and the client's address for the server
+pub mod fullnat; // FULLNAT: local ports, and how a server learns who the client is
 pub mod icmp; // answers of our own: echo, unreachable, time exceeded, TCP reset
 pub mod mem; // fixed arrays on huge pages
 pub mod net; // where a packet leaves: interfaces, routes, neighbours, ARP

@@ -274,9 +274,10 @@ fn limits() {
     let mut t = Bed::new(1, 0);
     assert_eq!(t.later(cut(1, 16, 16, true)), refused(0, FragmentsFull));
     assert_eq!(t.first(cut(2, 0, 8, true)), Ok(()));
-    for i in 0..RUNS_MAX - 1 {
-        let piece = cut(2, 16 * (i as u16 + 1), 8, true);
-        assert_eq!(t.later(piece), known(i as u32 + 1, 2));
+    // The first one is a run of its own.
+    for i in (1..).take(RUNS_MAX - 1) {
+        let piece = cut(2, 16 * i, 8, true);
+        assert_eq!(t.later(piece), known(i.into(), 2));
     }
     assert_eq!(t.later(cut(2, 800, 8, true)), refused(8, FragmentsFull));
     assert_eq!(t.later(cut(2, 8, 8, true)), known(9, 2));
@@ -302,8 +303,8 @@ fn nothing_is_allocated_for_ever_new_ids() {
 enum Step {
     Piece {
         n: u16,
-        at: usize,
-        len: usize,
+        at: u16,
+        len: u16,
         last: bool,
         refuse: bool,
     },
@@ -313,10 +314,12 @@ enum Step {
 }
 
 /// In units of eight bytes; the last piece of a datagram is some bytes shorter.
-const UNITS: usize = 24;
+const UNITS: u16 = 24;
+/// Bytes that pieces of so many units may reach.
+const BYTES: usize = UNITS as usize * 8 + 64;
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let piece = (0..6u16, 0..UNITS, 1..4usize, any::<bool>(), 0..10).prop_map(
+    let piece = (0..6u16, 0..UNITS, 1..4u16, any::<bool>(), 0..10).prop_map(
         |(n, at, len, last, refuse)| Step::Piece {
             n,
             // Often on a grid, so that pieces fit together.
@@ -340,7 +343,7 @@ struct Naive {
     n: u16,
     stand: Stand,
     born: u64,
-    seen: [bool; UNITS * 8 + 64],
+    seen: [bool; BYTES],
     end: Option<usize>,
     held: Vec<u32>,
 }
@@ -450,7 +453,7 @@ impl Model {
             n,
             stand: Stand::Waiting,
             born: self.now,
-            seen: [false; UNITS * 8 + 64],
+            seen: [false; BYTES],
             end: None,
             held: Vec::new(),
         };
@@ -572,7 +575,7 @@ fn step(
             n, at, len, last, ..
         } => {
             let end = (at + len) * 8 - if last { 3 } else { 0 };
-            let piece = cut(n, (at * 8) as u16, (end - at * 8) as u16, !last);
+            let piece = cut(n, at * 8, end - at * 8, !last);
             let (expected, released) = model.piece(t.next, &piece);
             if piece.is_first() {
                 let got = match t.first(piece) {
@@ -627,17 +630,19 @@ fn step(
     Ok(())
 }
 
-/// Cuts `units` of eight bytes at the places that are set; the last piece is some bytes shorter.
+/// A datagram of as many units as there are `cuts`, cut behind those that are set; the last piece
+/// is some bytes shorter.
 fn cut_up(n: u16, cuts: &[bool]) -> Vec<Piece> {
     let mut pieces = Vec::new();
-    let mut start = 0;
-    for (i, cut_here) in cuts.iter().enumerate() {
-        let (end, last) = (i as u16 * 8 + 8, i + 1 == cuts.len());
-        if *cut_here || last {
-            pieces.push(cut(n, start, end - start - if last { 3 } else { 0 }, !last));
-            start = end;
+    let (mut start, mut len) = (0, 0);
+    for cut_here in &cuts[1..] {
+        len += 8;
+        if *cut_here {
+            pieces.push(cut(n, start, len, true));
+            (start, len) = (start + len, 0);
         }
     }
+    pieces.push(cut(n, start, len + 5, false));
     pieces
 }
 
