@@ -147,6 +147,19 @@ fn the_other_examples_are_accepted() {
 }
 
 #[test]
+fn the_ipv6_example_mixes_families() {
+    let text = include_str!("../../../configs/ipv6.toml");
+    let config = Config::parse(text, "ipv6").unwrap_or_else(|error| panic!("{error}"));
+    let mixed = |change: &&Change| match change {
+        Change::AddServer {
+            service, server, ..
+        } => service.address.is_ipv6() != server.is_ipv6(),
+        _ => false,
+    };
+    assert_eq!(config.changes.iter().filter(mixed).count(), 3);
+}
+
+#[test]
 fn an_unreadable_file_is_named() {
     let error = Config::load(Path::new("/nonexistent/d.toml"))
         .unwrap_err()
