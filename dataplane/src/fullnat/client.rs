@@ -425,6 +425,33 @@ mod tests {
     }
 
     #[test]
+    fn the_header_is_acknowledged_to_nobody() {
+        let mut side = opening(ClientAddress::ProxyV2, None);
+        let carry = Carry::Header(Version::V2);
+        for _ in 0..2 {
+            let out = side.outgoing(view(ISN + 1, SERVER_ISN + 1, ACK));
+            assert_eq!((out.seq, out.carry), (0, carry));
+        }
+        let later = side.outgoing(view(ISN + 2, SERVER_ISN + 1, ACK));
+        assert_eq!((later.seq, later.carry), (28, Carry::Nothing));
+        let mut ack = |progress: u32| {
+            let ack = ISN + 1 + progress;
+            let by = side.incoming(view(SERVER_ISN + 1, ack, ACK)).shift;
+            assert_eq!(by.sack, 0u32.wrapping_sub(28));
+            (
+                ack.wrapping_add(by.ack) - ISN - 1,
+                side.outgoing(view(ISN + 1, 0, ACK)).carry,
+            )
+        };
+        assert_eq!(ack(0), (0, carry));
+        assert_eq!(ack(10), (0, carry));
+        assert_eq!(ack(27), (0, carry));
+        assert_eq!(ack(28), (0, Carry::Nothing));
+        assert_eq!(ack(30), (2, Carry::Nothing));
+        assert!(!side.done());
+    }
+
+    #[test]
     fn three_datagrams() {
         let mut flow = ClientSide::udp(ClientAddress::Uoa);
         let carried = (0..300).filter(|_| flow.datagram()).count();
@@ -648,6 +675,8 @@ mod tests {
                 if let Some(mut packet) = deliver(&mut to_user, &mut chance) {
                     let tcp = &mut packet.bytes_mut()[34..];
                     side.incoming(View::of(tcp).unwrap()).write(tcp);
+                    let ack = View::of(tcp).unwrap().ack;
+                    prop_assert!(side.is(HEADER_ACKED) || Peer::offset(ack, isn) >= 0);
                     prop_assert!(testing::tcp_is_right(&Parts::default(), &packet));
                     user.take(&packet)?;
                 }

@@ -468,9 +468,9 @@ mod tests {
 
     impl Model {
         fn cool(&mut self, now: u32) {
-            while let Some(&(port, _, until)) = self.cooling.front().filter(|c| now >= c.2) {
+            while let Some(&(port, ..)) = self.cooling.front().filter(|c| now >= c.2) {
                 self.free.insert(port);
-                let _ = (port, until, self.cooling.pop_front());
+                self.cooling.pop_front();
             }
         }
 
