@@ -10,6 +10,8 @@ DIRECTORCTL=${DIRECTORCTL:-$TARGET/release/directorctl}
 # Namespaces are called $LAB-client, $LAB-rs1, …; two labs with different names do not meet.
 LAB=${LAB:-dlab}
 STATE=/run/$LAB
+# Where servers of the lab expect GUE.
+GUE_PORT=6080
 
 die() {
     printf '%s: %s\n' "${0##*/}" "$*" >&2
@@ -62,4 +64,15 @@ end_pids() {
 
 build_release() {
     (cd "$ROOT" && cargo build --quiet --release -p dataplane -p ctl)
+}
+
+# The IPv6 address beside an IPv4 address of a lab with both: fd00:N::H for 10.N.0.H.
+v6_of() {
+    local n=${1#10.}
+    echo "fd00:${n%%.*}::${1##*.}"
+}
+
+v6_network() {
+    local n=${1#10.}
+    echo "fd00:${n%%.*}::/64"
 }

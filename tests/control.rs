@@ -170,6 +170,7 @@ fn people_and_a_daemon() {
     let daemon = place.start();
     modern(&place);
     ipvsadm(&place);
+    methods(&place);
     restores(&place);
     strangers(&place);
     second_daemon(&place);
@@ -192,7 +193,9 @@ fn modern(place: &Place) {
         "stats",
         "connection list",
         "neighbour list",
+        "local-address list",
         "timeouts",
+        "settings",
         "zero",
     ] {
         place.done(&format!("directorctl {line}"));
@@ -229,7 +232,7 @@ fn ipvsadm(place: &Place) {
     );
     place.fails("ipvsadm -D -t 10.9.9.9:80", 255, "No such service");
     place.fails(
-        "ipvsadm -a -t 10.0.0.1:80 -r 10.1.0.3 -i",
+        "ipvsadm -a -t 10.0.0.1:80 -r 10.1.0.3 -x 5",
         2,
         "not supported by this director yet",
     );
@@ -240,11 +243,68 @@ fn ipvsadm(place: &Place) {
     let saved = "-a -t 10.0.0.1:80 -r 10.1.0.3:80 -g -w 1\n";
     assert!(place.done("ipvsadm -Sn").ends_with(saved));
     place.fails(
-        "directorctl server add tcp 10.0.0.1:80 10.1.0.4:81 --mode direct",
+        "directorctl server add tcp 10.0.0.1:80 10.1.0.4:81 --method direct",
         1,
         "server 10.1.0.4:81 has another port than its service, 80 is right for direct routing",
     );
     place.fails("ipvsadm --bogus", 255, "for more information.");
+}
+
+/// Tunnels and FULLNAT with their extras, by both languages; the restore takes them along.
+fn methods(place: &Place) {
+    for line in [
+        "service add tcp 10.0.0.9:80 --client-address proxy-v1",
+        "service edit tcp 10.0.0.9:80 --mss 1380",
+        "local-address add tcp 10.0.0.9:80 10.1.0.200",
+        "server add tcp 10.0.0.9:80 10.1.0.2:8080 --method fullnat",
+        "server add tcp 10.0.0.9:80 10.1.0.3:80 --method tunnel --tunnel gue --tunnel-port 6080",
+        "server edit tcp 10.0.0.9:80 10.1.0.3:80 --tunnel-checksum full",
+        "server edit tcp 10.0.0.9:80 10.1.0.3:80 -w 4",
+        "settings --pmtu-disc false",
+    ] {
+        place.done(&format!("directorctl {line}"));
+    }
+    assert_eq!(
+        place.done("directorctl server list tcp 10.0.0.9:80"),
+        "SERVICE / SERVER  HOW                                    WEIGHT  ACTIVE  INACTIVE\n\
+         tcp 10.0.0.9:80   rr, client address proxy-v1, mss 1380\n\
+         \x20 10.1.0.200      local address\n\
+         \x20 10.1.0.2:8080   fullnat                                     1       0         0\n\
+         \x20 10.1.0.3:80     tunnel gue:6080 csum                        4       0         0\n"
+    );
+    assert_eq!(
+        place.done("directorctl settings"),
+        "schedule-icmp false, pmtu-disc false\n"
+    );
+    place.fails(
+        "directorctl local-address add tcp 10.0.0.9:80 10.0.0.1",
+        1,
+        "10.0.0.1 is a service's address, a local address needs another one",
+    );
+    for line in [
+        "ipvsadm -A -u [2001:db8::9]:53 -s wrr",
+        "ipvsadm -a -u [2001:db8::9]:53 -r [2001:db8:1::2]:5353 -m",
+        "ipvsadm -a -u [2001:db8::9]:53 -r 10.1.0.2 -i",
+        "ipvsadm -A --sctp-service 10.0.0.9:9 -s rr",
+        "directorctl server add sctp 10.0.0.9:9 10.1.0.2:9 --method direct",
+    ] {
+        place.done(line);
+    }
+    assert!(place.done("ipvsadm -Ln").ends_with(
+        "SCTP 10.0.0.9:9 rr\n\
+         \x20 -> 10.1.0.2:9                   Route   1      0          0         \n\
+         UDP  [2001:db8::9]:53 wrr\n\
+         \x20 -> 10.1.0.2:53                  Tunnel  1      0          0         \n\
+         \x20 -> [2001:db8:1::2]:5353         Masq    1      0          0         \n"
+    ));
+    place.done("ipvsadm -D -u [2001:db8::9]:53");
+    place.done("ipvsadm -D --sctp-service 10.0.0.9:9");
+    let saved = "\
+        -A -t 10.0.0.9:80 -s rr\n\
+        --add-laddr -t 10.0.0.9:80 -z 10.1.0.200\n\
+        -a -t 10.0.0.9:80 -r 10.1.0.2:8080 --fullnat -w 1\n\
+        -a -t 10.0.0.9:80 -r 10.1.0.3:80 -i -w 4 --tun-type gue --tun-port 6080 --tun-csum\n";
+    assert!(place.done("ipvsadm -Sn").ends_with(saved));
 }
 
 fn restores(place: &Place) {

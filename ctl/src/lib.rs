@@ -7,6 +7,7 @@
 pub mod client;
 pub mod ipvsadm;
 pub mod usage;
+mod words; // the words for what can be chosen
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
@@ -14,6 +15,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+
+pub use words::Word;
 
 /// Bumped by every incompatible change; both ends must agree.
 pub const VERSION: u32 = 1;
@@ -39,11 +42,16 @@ pub enum Request {
     /// Applies every change in order, or none of them.
     Change(Vec<Change>),
     /// Services with their servers and counters: all, or the one named.
-    Services { only: Option<ServiceKey> },
+    Services {
+        only: Option<ServiceKey>,
+    },
     /// Up to [`CONNECTIONS_MAX`] connections from `cursor` on ([`Cursor::default`] starts).
-    Connections { cursor: Cursor },
+    Connections {
+        cursor: Cursor,
+    },
     /// TCP, TCP-FIN and UDP timeouts.
     Timeouts,
+    Settings,
     /// Workers, ports, ends of packets and drop reasons.
     Status,
     /// Neighbours as the first worker knows them.
@@ -150,7 +158,7 @@ pub struct ServiceSpec {
 
 /// Forwarding method.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "lowercase")]
 pub enum ForwardMode {
     /// The server's address takes the virtual one's place, and back.
     Nat,
@@ -268,6 +276,7 @@ pub enum Reply {
         tcp_fin: u32,
         udp: u32,
     },
+    Settings(Settings),
     Status(Status),
     Neighbours(Vec<Neighbour>),
 }

@@ -1,20 +1,24 @@
 //! directorctl's own verbs.
 
-mod show;
+mod request; // from verbs to requests
+mod show; // answers as tables
 
 use std::io::{self, ErrorKind, Write as _};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::{ArgGroup, Args, Parser, Subcommand};
 use control::client::Client;
 use control::{
-    Change, Connection, Cursor, DEFAULT_SOCKET, ForwardMode, Protocol, Refusal, Reply, Request,
-    ServerSpec, ServiceKey, ServiceSpec,
+    ClientAddress, Connection, Cursor, DEFAULT_SOCKET, ForwardMode, Protocol, Refusal, Reply,
+    Request, ServiceKey, TunnelChecksum, TunnelKind, Word,
 };
 use serde::Serialize;
+
+use request::request;
 
 /// Configures and watches a running director.
 #[derive(Debug, Parser)]
@@ -38,6 +42,9 @@ enum Verb {
     /// Real servers of a service.
     #[command(subcommand)]
     Server(ServerVerb),
+    /// What the servers reached by fullnat see as their client.
+    #[command(subcommand)]
+    LocalAddress(LocalAddressVerb),
     /// Connections.
     #[command(subcommand)]
     Connection(ConnectionVerb),
@@ -49,13 +56,7 @@ enum Verb {
     #[command(subcommand)]
     Neighbour(NeighbourVerb),
     /// Zero the counters: of all services, or of the one named.
-    Zero {
-        #[arg(requires = "address")]
-        protocol: Option<Transport>,
-        /// ADDRESS:PORT of the service.
-        #[arg(value_parser = address_port)]
-        address: Option<SocketAddr>,
-    },
+    Zero(Perhaps),
     /// Show the timeouts, or set those named, in seconds.
     Timeouts {
         #[arg(long)]
@@ -65,13 +66,22 @@ enum Verb {
         #[arg(long)]
         udp: Option<u32>,
     },
+    /// Show the settings, or set those named.
+    Settings {
+        /// Whether an ICMP error about a packet that would have a service opens a connection.
+        #[arg(long)]
+        schedule_icmp: Option<bool>,
+        /// Whether tunnels copy DF and tell a packet's sender when it is too long.
+        #[arg(long)]
+        pmtu_disc: Option<bool>,
+    },
     /// This program's version and the director's.
     Version,
 }
 
 #[derive(Debug, Subcommand)]
 enum ServiceVerb {
-    /// All services and their servers.
+    /// All services, their local addresses and servers.
     List,
     /// Add a service.
     Add {
@@ -80,17 +90,52 @@ enum ServiceVerb {
         /// rr or wrr.
         #[arg(long, short, default_value = "rr")]
         scheduler: String,
+        #[command(flatten)]
+        options: OptionArgs,
     },
-    /// Give a service another scheduler; connections stay.
+    /// Change what is named of a service; connections stay.
+    #[command(group = some_of(["scheduler", "client_address", "mss"]))]
     Edit {
         #[command(flatten)]
         service: Key,
         /// rr or wrr.
         #[arg(long, short)]
-        scheduler: String,
+        scheduler: Option<String>,
+        #[command(flatten)]
+        options: OptionArgs,
     },
     /// Delete a service; its connections stay, but their packets are dropped
     Delete(Key),
+}
+
+/// An edit names something.
+fn some_of<const N: usize>(names: [&'static str; N]) -> ArgGroup {
+    let what = ArgGroup::new("what").args(names);
+    what.multiple(true).required(true)
+}
+
+#[derive(Debug, Args)]
+struct OptionArgs {
+    /// How servers reached by fullnat learn the client's address; toa unless set.
+    #[arg(long, value_parser = one_of::<ClientAddress>())]
+    client_address: Option<ClientAddress>,
+    /// The largest TCP segment either side may announce, in bytes; "none" leaves announcements alone.
+    #[arg(long, value_parser = mss)]
+    mss: Option<Mss>,
+}
+
+/// `none` or a number.
+#[derive(Debug, Clone, Copy)]
+struct Mss(Option<u16>);
+
+fn mss(text: &str) -> Result<Mss, &'static str> {
+    match text {
+        "none" => Ok(Mss(None)),
+        number => number
+            .parse()
+            .map(|mss| Mss(Some(mss)))
+            .map_err(|_| "not a segment size, 1380 or none is right"),
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -100,26 +145,39 @@ enum ServerVerb {
     /// Add a server.
     Add {
         #[command(flatten)]
-        server: ServerArgs,
-        /// Share of new connections; 0 drains the server.
-        #[arg(long, short, default_value_t = 1, allow_negative_numbers = true)]
-        weight: u32,
+        server: ServerKey,
+        #[command(flatten)]
+        spec: SpecArgs,
     },
-    /// Give a server another weight.
+    /// Change what is named of a server; connections stay.
+    #[command(group = some_of(["method", "tunnel", "tunnel_port", "tunnel_checksum", "weight"]))]
     Edit {
         #[command(flatten)]
-        server: ServerArgs,
-        /// Share of new connections; 0 drains the server.
-        #[arg(long, short, allow_negative_numbers = true)]
-        weight: u32,
+        server: ServerKey,
+        #[command(flatten)]
+        spec: SpecArgs,
     },
     /// Delete a server; its connections stay, but their packets are dropped
+    Delete(ServerKey),
+}
+
+#[derive(Debug, Subcommand)]
+enum LocalAddressVerb {
+    /// Those of all services, or of the one named.
+    List(Perhaps),
+    /// Add a local address to a service.
+    Add {
+        #[command(flatten)]
+        service: Key,
+        #[arg(value_parser = address)]
+        local: IpAddr,
+    },
+    /// Delete a local address of a service.
     Delete {
         #[command(flatten)]
         service: Key,
-        /// ADDRESS:PORT of the server.
-        #[arg(value_parser = address_port)]
-        server: SocketAddr,
+        #[arg(value_parser = address)]
+        local: IpAddr,
     },
 }
 
@@ -137,68 +195,84 @@ enum NeighbourVerb {
 
 #[derive(Debug, Args)]
 struct Key {
-    protocol: Transport,
+    #[arg(value_parser = one_of::<Protocol>())]
+    protocol: Protocol,
     /// ADDRESS:PORT of the service.
     #[arg(value_parser = address_port)]
     address: SocketAddr,
 }
 
-fn address_port(text: &str) -> Result<SocketAddr, &'static str> {
-    text.parse()
-        .map_err(|_| "not an address and port, 10.0.0.1:80 is right")
-}
-
 impl Key {
     fn key(&self) -> ServiceKey {
-        let protocol = match self.protocol {
-            Transport::Tcp => Protocol::Tcp,
-            Transport::Udp => Protocol::Udp,
-        };
         ServiceKey {
-            protocol,
+            protocol: self.protocol,
             address: self.address,
         }
     }
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Transport {
-    Tcp,
-    Udp,
+/// A service, or all.
+#[derive(Debug, Args)]
+struct Perhaps {
+    #[arg(requires = "address", value_parser = one_of::<Protocol>())]
+    protocol: Option<Protocol>,
+    /// ADDRESS:PORT of the service.
+    #[arg(value_parser = address_port)]
+    address: Option<SocketAddr>,
+}
+
+impl Perhaps {
+    fn key(&self) -> Option<ServiceKey> {
+        let both = self.protocol.zip(self.address);
+        both.map(|(protocol, address)| ServiceKey { protocol, address })
+    }
 }
 
 #[derive(Debug, Args)]
-struct ServerArgs {
+struct ServerKey {
     #[command(flatten)]
     service: Key,
     /// ADDRESS:PORT of the server.
     #[arg(value_parser = address_port)]
     server: SocketAddr,
-    /// How packets reach the server.
-    #[arg(long, value_enum, default_value = "nat")]
-    mode: Mode,
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Mode {
-    /// Through the director both ways.
-    Nat,
-    /// Direct routing: the server answers the client by itself.
-    Direct,
+#[derive(Debug, Args)]
+struct SpecArgs {
+    /// How packets reach the server: through the director both ways (nat, unless set), by direct
+    /// routing, inside a tunnel, or with a local address as their sender (fullnat).
+    #[arg(long, value_parser = one_of::<ForwardMode>())]
+    method: Option<ForwardMode>,
+    /// What the tunnel is made of; ipip unless set.
+    #[arg(long, value_parser = one_of::<TunnelKind>())]
+    tunnel: Option<TunnelKind>,
+    /// UDP port of a gue tunnel.
+    #[arg(long, allow_negative_numbers = true)]
+    tunnel_port: Option<u16>,
+    /// Checksum of the tunnel's own header; none unless set.
+    #[arg(long, value_parser = one_of::<TunnelChecksum>())]
+    tunnel_checksum: Option<TunnelChecksum>,
+    /// Share of new connections; 0 drains the server. 1 unless set.
+    #[arg(long, short, allow_negative_numbers = true)]
+    weight: Option<u32>,
 }
 
-impl ServerArgs {
-    fn spec(&self, weight: u32) -> ServerSpec {
-        let mode = match self.mode {
-            Mode::Nat => ForwardMode::Nat,
-            Mode::Direct => ForwardMode::Direct,
-        };
-        ServerSpec {
-            mode,
-            weight,
-            tunnel: control::Tunnel::default(),
-        }
-    }
+/// One of the words of a choice.
+fn one_of<T: Word + Send + Sync>() -> impl TypedValueParser<Value = T> {
+    PossibleValuesParser::new(T::ALL.iter().map(|value| value.word())).try_map(|word| {
+        let mut all = T::ALL.iter().copied();
+        all.find(|value| value.word() == word).ok_or("no such word")
+    })
+}
+
+fn address(text: &str) -> Result<IpAddr, &'static str> {
+    text.parse()
+        .map_err(|_| "not an address, 10.0.0.5 or 2001:db8::5 is right")
+}
+
+fn address_port(text: &str) -> Result<SocketAddr, &'static str> {
+    text.parse()
+        .map_err(|_| "not an address and port, 10.0.0.1:80 or [2001:db8::1]:80 is right")
 }
 
 /// Runs the verb on the command line.
@@ -228,7 +302,7 @@ pub(crate) fn main() -> ExitCode {
 fn run(cli: &Cli) -> Result<String> {
     let hint = "--socket names another path";
     let mut client = Client::connect(&cli.socket, "directorctl", hint)?;
-    let request = request(&cli.verb);
+    let request = request(&cli.verb, &mut client)?;
     if let Request::Connections { .. } = request {
         return connections(cli, &mut client);
     }
@@ -236,11 +310,13 @@ fn run(cli: &Cli) -> Result<String> {
         Reply::Refused(refusal) => Err(refusal.into()),
         Reply::Done if cli.json => json(&Reply::Done),
         Reply::Done => Ok(String::new()),
-        Reply::Services(list) if cli.json => json(&list),
-        Reply::Services(list) => Ok(match cli.verb {
-            Verb::Stats => show::stats(list),
-            _ => show::services(list),
-        }),
+        Reply::Services(list) => match (&cli.verb, cli.json) {
+            (Verb::LocalAddress(_), true) => json(&show::LocalAddresses::of(&list)),
+            (_, true) => json(&list),
+            (Verb::LocalAddress(_), false) => Ok(show::local_addresses(&list)),
+            (Verb::Stats, false) => Ok(show::stats(list)),
+            (_, false) => Ok(show::services(list)),
+        },
         Reply::Timeouts { tcp, tcp_fin, udp } if cli.json => {
             json(&serde_json::json!({ "tcp": tcp, "tcp_fin": tcp_fin, "udp": udp }))
         }
@@ -262,72 +338,12 @@ fn run(cli: &Cli) -> Result<String> {
             (_, true) => json(&status),
             (_, false) => Ok(show::status(&status)),
         },
+        Reply::Settings(settings) if cli.json => json(&settings),
+        Reply::Settings(settings) => Ok(format!("{settings}\n")),
         Reply::Neighbours(list) if cli.json => json(&list),
         Reply::Neighbours(list) => Ok(show::neighbours(&list)),
         Reply::Connections { .. } => bail!(control::client::ClientError::Unexpected),
     }
-}
-
-fn request(verb: &Verb) -> Request {
-    let spec = |scheduler: &String| ServiceSpec {
-        scheduler: scheduler.clone(),
-    };
-    let change = match verb {
-        Verb::Service(ServiceVerb::List) | Verb::Stats => return Request::Services { only: None },
-        Verb::Server(ServerVerb::List(service)) => {
-            return Request::Services {
-                only: Some(service.key()),
-            };
-        }
-        Verb::Connection(ConnectionVerb::List) => {
-            return Request::Connections {
-                cursor: Cursor::default(),
-            };
-        }
-        Verb::Status | Verb::Version => return Request::Status,
-        Verb::Neighbour(NeighbourVerb::List) => return Request::Neighbours,
-        Verb::Timeouts {
-            tcp: None,
-            tcp_fin: None,
-            udp: None,
-        } => return Request::Timeouts,
-        Verb::Timeouts { tcp, tcp_fin, udp } => Change::SetTimeouts {
-            tcp: *tcp,
-            tcp_fin: *tcp_fin,
-            udp: *udp,
-        },
-        Verb::Zero { protocol, address } => Change::Zero {
-            only: protocol
-                .zip(*address)
-                .map(|(protocol, address)| Key { protocol, address }.key()),
-        },
-        Verb::Service(ServiceVerb::Add { service, scheduler }) => Change::AddService {
-            service: service.key(),
-            spec: spec(scheduler),
-        },
-        Verb::Service(ServiceVerb::Edit { service, scheduler }) => Change::EditService {
-            service: service.key(),
-            spec: spec(scheduler),
-        },
-        Verb::Service(ServiceVerb::Delete(service)) => Change::DeleteService {
-            service: service.key(),
-        },
-        Verb::Server(ServerVerb::Add { server, weight }) => Change::AddServer {
-            service: server.service.key(),
-            server: server.server,
-            spec: server.spec(*weight),
-        },
-        Verb::Server(ServerVerb::Edit { server, weight }) => Change::EditServer {
-            service: server.service.key(),
-            server: server.server,
-            spec: server.spec(*weight),
-        },
-        Verb::Server(ServerVerb::Delete { service, server }) => Change::DeleteServer {
-            service: service.key(),
-            server: *server,
-        },
-    };
-    Request::Change(vec![change])
 }
 
 fn json(answer: &impl Serialize) -> Result<String> {
@@ -353,142 +369,4 @@ fn connections(cli: &Cli, client: &mut Client) -> Result<String> {
         return json(&all);
     }
     Ok(show::connections(&all))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn asked(line: &str) -> Request {
-        let words = ["directorctl"].into_iter().chain(line.split(' '));
-        request(&Cli::try_parse_from(words).unwrap().verb)
-    }
-
-    fn complaint(line: &str) -> String {
-        let words = ["directorctl"].into_iter().chain(line.split(' '));
-        Cli::try_parse_from(words).unwrap_err().to_string()
-    }
-
-    fn key() -> ServiceKey {
-        ServiceKey {
-            protocol: Protocol::Tcp,
-            address: "10.0.0.1:80".parse().unwrap(),
-        }
-    }
-
-    #[test]
-    fn verbs_become_requests() {
-        let (service, server) = (key(), "10.1.0.1:80".parse().unwrap());
-        let scheduler = |name: &str| ServiceSpec {
-            scheduler: name.into(),
-        };
-        let weighing = |weight| ServerSpec {
-            mode: ForwardMode::Nat,
-            weight,
-            tunnel: control::Tunnel::default(),
-        };
-        let only = Some(service);
-        for (line, change) in [
-            (
-                "service add tcp 10.0.0.1:80",
-                Change::AddService {
-                    service,
-                    spec: scheduler("rr"),
-                },
-            ),
-            (
-                "service edit tcp 10.0.0.1:80 -s wrr",
-                Change::EditService {
-                    service,
-                    spec: scheduler("wrr"),
-                },
-            ),
-            (
-                "service delete tcp 10.0.0.1:80",
-                Change::DeleteService { service },
-            ),
-            (
-                "server add tcp 10.0.0.1:80 10.1.0.1:80",
-                Change::AddServer {
-                    service,
-                    server,
-                    spec: weighing(1),
-                },
-            ),
-            (
-                "server edit tcp 10.0.0.1:80 10.1.0.1:80 -w 7",
-                Change::EditServer {
-                    service,
-                    server,
-                    spec: weighing(7),
-                },
-            ),
-            (
-                "server delete tcp 10.0.0.1:80 10.1.0.1:80",
-                Change::DeleteServer { service, server },
-            ),
-            ("zero", Change::Zero { only: None }),
-            ("zero tcp 10.0.0.1:80", Change::Zero { only }),
-            (
-                "timeouts --tcp 5",
-                Change::SetTimeouts {
-                    tcp: Some(5),
-                    tcp_fin: None,
-                    udp: None,
-                },
-            ),
-        ] {
-            assert_eq!(asked(line), Request::Change(vec![change]), "{line}");
-        }
-        for (line, request) in [
-            ("service list", Request::Services { only: None }),
-            ("stats", Request::Services { only: None }),
-            ("server list tcp 10.0.0.1:80", Request::Services { only }),
-            (
-                "connection list",
-                Request::Connections {
-                    cursor: Cursor::default(),
-                },
-            ),
-            ("status", Request::Status),
-            ("version", Request::Status),
-            ("neighbour list", Request::Neighbours),
-            ("timeouts", Request::Timeouts),
-        ] {
-            assert_eq!(asked(line), request, "{line}");
-        }
-    }
-
-    #[test]
-    fn mistakes_say_what_is_right() {
-        for (line, words) in [
-            (
-                "servce list",
-                "similar subcommands exist: 'server', 'service'",
-            ),
-            ("service lst", "a similar subcommand exists: 'list'"),
-            (
-                "service add tcp 10.0.0.1",
-                "not an address and port, 10.0.0.1:80 is right",
-            ),
-            (
-                "service add sctp 10.0.0.1:80",
-                "[possible values: tcp, udp]",
-            ),
-            ("service edit tcp 10.0.0.1:80", "--scheduler"),
-            ("server edit tcp 10.0.0.1:80 10.1.0.1:80", "--weight"),
-            (
-                "server add tcp 10.0.0.1:80 10.1.0.1:80 -w -1",
-                "-1 is not in 0..=4294967295",
-            ),
-            (
-                "server add tcp 10.0.0.1:80 10.1.0.1:80 --mode dr",
-                "[possible values: nat, direct]",
-            ),
-            ("zero tcp", "<ADDRESS>"),
-        ] {
-            let said = complaint(line);
-            assert!(said.contains(words), "{line}: {said}");
-        }
-    }
 }

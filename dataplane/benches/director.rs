@@ -2,7 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a benchmark may stop")]
 
 use std::hint::black_box;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use control::ForwardMode;
@@ -12,24 +12,37 @@ use dataplane::director::translate;
 use dataplane::time::Instant;
 use dataplane::update::ServerId;
 use dataplane::wire::delta::Delta;
-use dataplane::wire::flow::{Flow, Seen, TCP, tcp_flags};
+use dataplane::wire::flow::{Digest, Seen, TCP, Tuple, tcp_flags};
 
 const BURST: usize = 32;
-const VIP: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(203, 0, 113, 1), 80);
-const SERVER: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, 10), 8080);
 
-fn flow(number: u32) -> Flow {
+fn ends() -> [SocketAddr; 2] {
+    [
+        (Ipv4Addr::new(203, 0, 113, 1), 80).into(),
+        (Ipv4Addr::new(10, 0, 0, 10), 8080).into(),
+    ]
+}
+
+/// What client `number` sends, and what the server answers.
+fn sides(number: u32) -> [Tuple; 2] {
+    let [vip, server] = ends();
     let [a, b, c, d] = number.to_be_bytes();
     let port = 1024 + u16::from_be_bytes([a, b]);
-    Flow::new(
-        TCP,
-        SocketAddrV4::new(Ipv4Addr::new(198, 18, c, d), port),
-        VIP,
-    )
+    let client = (Ipv4Addr::new(198, 18, c, d), port).into();
+    [(client, vip), (server, client)].map(|(from, to)| Tuple {
+        protocol: TCP,
+        from,
+        to,
+    })
+}
+
+fn frame_of(number: u32) -> [u8; 60] {
+    frame(&sides(number)[0])
 }
 
 /// A 60-byte TCP frame; its checksums are not filled in, the fast path only updates them.
-fn frame(flow: &Flow) -> [u8; 60] {
+fn frame(tuple: &Tuple) -> [u8; 60] {
+    let flow = tuple.flow(Digest::new([0, 0]));
     let mut frame = [0; 60];
     frame[12..24].copy_from_slice(&[8, 0, 0x45, 0, 0, 46, 0, 0, 0x40, 0, 64, TCP]);
     frame[26..34].copy_from_slice(&flow.addresses.to_ne_bytes());
@@ -39,7 +52,7 @@ fn frame(flow: &Flow) -> [u8; 60] {
 }
 
 fn parse(c: &mut Criterion) {
-    let frames: Vec<_> = (0..32).map(|n| frame(&flow(n))).collect();
+    let frames: Vec<_> = (0..32).map(|n| frame_of(n)).collect();
     let mut group = c.benchmark_group("parse");
     group.throughput(Throughput::Elements(BURST as u64));
     group.bench_function("burst", |b| {
@@ -58,28 +71,23 @@ fn look_up(c: &mut Criterion) {
         let mut conns = Conns::new(flows, [3, 5]).unwrap();
         for number in 0..flows {
             let (now, timeouts) = (Instant::default(), Timeouts::default());
+            let [inbound, outbound] = sides(number);
+            let sides = [&inbound, &outbound];
             conns
-                .open(
-                    now,
-                    &flow(number),
-                    SERVER,
-                    ServerId(0),
-                    ForwardMode::Nat,
-                    &timeouts,
-                )
+                .open(now, sides, ServerId(0), ForwardMode::Nat, &timeouts)
                 .unwrap();
         }
         let mut random = 1u32;
         let mut burst = || {
             [(); BURST].map(|()| {
                 random = random.wrapping_mul(747_796_405).wrapping_add(1);
-                flow(random % flows)
+                frame_of(random % flows)
             })
         };
         group.bench_function(format!("burst of {flows} flows"), |b| {
             b.iter_batched(
                 &mut burst,
-                |burst| look_up_burst(&mut conns, &burst),
+                |burst| look_up_burst(&conns, &burst),
                 BatchSize::SmallInput,
             );
         });
@@ -87,25 +95,26 @@ fn look_up(c: &mut Criterion) {
 }
 
 /// The three stages of `Director::process`.
-fn look_up_burst(conns: &mut Conns, burst: &[Flow; BURST]) {
-    let hashes = burst.map(|flow| {
-        let hash = conns.hash(&flow);
+fn look_up_burst(conns: &Conns, burst: &[[u8; 60]; BURST]) {
+    let staged = burst.map(|frame| {
+        let seen = Seen::parse(&frame).unwrap();
+        let hash = conns.hash(&seen.flow);
         conns.prefetch(hash);
-        hash
+        (seen, hash)
     });
-    let hits = hashes.map(|hash| conns.likely(hash));
-    for (hit, flow) in hits.into_iter().zip(burst) {
-        black_box(hit.and_then(|hit| conns.verify(hit, flow)));
+    let hits = staged.map(|(seen, hash)| (seen, conns.likely(hash, &seen.flow)));
+    for ((seen, hit), frame) in hits.into_iter().zip(burst) {
+        black_box(hit.filter(|hit| conns.verify(*hit, &seen, frame)));
     }
 }
 
 fn rewrite(c: &mut Criterion) {
-    let mut frames: Vec<_> = (0..32).map(|n| frame(&flow(n))).collect();
+    let mut frames: Vec<_> = (0..32).map(|n| frame_of(n)).collect();
     let seen: Vec<_> = frames
         .iter()
         .map(|frame| Seen::parse(frame).unwrap())
         .collect();
-    let to = Flow::new(TCP, *black_box(&VIP), SERVER);
+    let to = sides(1)[1].reversed().flow(Digest::new([0, 0]));
     let deltas = (
         Delta::replace([1, 2, 3, 4], [5, 6, 7, 8]),
         Delta::replace([1, 2, 3, 4], [0, 80, 0, 99]),

@@ -71,7 +71,9 @@ macro_rules! drop_reasons {
 
 drop_reasons! {
     Truncated "truncated" "the frame ends before its headers or its announced length do",
+    Scattered "scattered" "the frame came in several buffers: longer than the port's mtu",
     BadHeader "bad_header" "an IP or TCP header length or version is not valid",
+    BadChecksum "bad_checksum" "an ICMP error whose checksum or IP header checksum is wrong",
     BadSource "bad_source" "the source address is multicast, broadcast, loopback or our own",
     NotForUs "not_for_us" "the Ethernet destination is another station",
     UnknownVlan "unknown_vlan" "no interface of the port has this VLAN",
@@ -79,11 +81,16 @@ drop_reasons! {
     BadArp "bad_arp" "the ARP message is not valid Ethernet/IPv4 or claims our address",
     BadNd "bad_nd" "the neighbour discovery message is not valid or claims our address",
     NotOurs "not_ours" "no service, connection or address of the director matches",
-    Fragment "fragment" "an IPv4 fragment of a packet to a service",
+    Fragment "fragment" "a fragment of a packet that is neither TCP, UDP nor SCTP",
+    FragmentTiny "fragment_tiny" "a fragment that divides its transport header",
+    FragmentOverlap "fragment_overlap" "a fragment that overlaps another one, or of a datagram with such fragments",
+    FragmentTimeout "fragment_timeout" "a fragment whose first one did not come in time",
+    FragmentsFull "fragments_full" "too many fragments wait, or too many of this datagram",
     TtlExpired "ttl_expired" "the time to live ran out here",
     NoServer "no_server" "the service has no server to take a new connection",
     NoConnection "no_connection" "no connection, and the packet may not open one",
     ServerGone "server_gone" "the connection's server was deleted",
+    NoLocalPort "no_local_port" "every port of the service's local addresses is in use toward the server, or it has no local address",
     TableFull "table_full" "the connection table is full",
     NoRoute "no_route" "no route to the next hop",
     NotOnLink "not_on_link" "the server of direct routing is behind a gateway, not on a network of ours",
@@ -91,9 +98,10 @@ drop_reasons! {
     HeldFull "held_full" "too many packets wait for a neighbour",
     TooBig "too_big" "longer than the next hop's MTU",
     NoHeadroom "no_headroom" "no room in the buffer for a longer Ethernet header",
+    NoBuffer "no_buffer" "no packet buffer was left to split the packet into",
     TxRefused "tx_refused" "the port's transmit queue was full",
     SteerRingFull "steer_ring_full" "the ring to the connection's worker was full",
-    Stopped "stopped" "still waiting for a neighbour when the director stopped",
+    Stopped "stopped" "still waiting for a neighbour or a first fragment when the director stopped",
 }
 
 /// The final ends of packets that a port received or that were made for it.
@@ -176,6 +184,14 @@ impl Page {
         self.port(origin).drops[reason as usize].add(1);
     }
 
+    /// Counts `frames` that port `from` received in pieces and that went no further.
+    pub fn scattered(&self, from: PortId, frames: u64, bytes: u64) {
+        let port = self.port(from);
+        port.rx.add(frames);
+        port.rx_bytes.add(bytes);
+        port.drops[DropReason::Scattered as usize].add(frames);
+    }
+
     /// Counts the ends of `packets` of the same origin, `bytes` together, that port `to` took.
     #[inline]
     pub fn sent_run(&self, to: PortId, packets: usize, bytes: usize, origin: Origin) {
@@ -228,4 +244,19 @@ pub fn balanced<'p>(pages: impl IntoIterator<Item = &'p Page>) -> bool {
         went += page.ended() + u64::from(page.held.get());
     }
     came == went
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_in_pieces_balance() {
+        let page = Page::new(1, 1);
+        page.scattered(PortId(1), 2, 9000);
+        let port = page.port(PortId(1));
+        assert_eq!((port.rx.get(), port.rx_bytes.get()), (2, 9000));
+        assert_eq!(port.drops[DropReason::Scattered as usize].get(), 2);
+        assert!(page.balanced());
+    }
 }

@@ -15,15 +15,17 @@ use crate::control::{Command, Control, MAILBOX_MAX, Worker as WorkerHandle};
 use crate::counters::Page;
 use crate::director::Director;
 use crate::dpdk::{
-    Eal, EalConfig, HEADROOM, Mempool, Port, PortConfig, RxQueue, TxQueue, register_worker,
-    socket_of,
+    Eal, EalConfig, HEADROOM, Mempool, Port, PortConfig, RxQueue, TxQueue, data_room,
+    register_worker, socket_of, with_room,
 };
 use crate::net::Setup;
 use crate::steer::Steer;
 use crate::worker::{Clock, Links, Worker, links, mac_text};
 
-/// Ethernet header with one tag, in front of an IP packet.
-const L2_MAX: u16 = 18;
+/// The least bytes of an mbuf, headroom included.
+const ROOM_MIN: u32 = HEADROOM as u32 + 2048;
+/// Bytes behind the longest frame, in which a packet can grow.
+const ROOM_SPARE: u32 = 64;
 
 /// One worker's queues, by port.
 type Queues = Vec<(RxQueue, TxQueue)>;
@@ -95,7 +97,7 @@ fn eal_config(config: &Config) -> EalConfig {
             .ports
             .iter()
             .filter(move |port| port.is_virtual() == is_virtual);
-        of_kind.map(|port| port.device.clone()).collect::<Vec<_>>()
+        of_kind.map(device).collect::<Vec<_>>()
     };
     let (vdevs, devices) = (devices(true), devices(false));
     EalConfig {
@@ -111,15 +113,21 @@ fn eal_config(config: &Config) -> EalConfig {
     }
 }
 
+/// The device of `port`, made to take packets as long as its MTU says.
+fn device(port: &PortConf) -> String {
+    with_room(&port.device, port.mtu)
+}
+
 /// One pool per worker, in the memory of its core's NUMA node.
 fn pools(eal: &Eal, config: &Config) -> Result<Vec<Mempool>> {
-    let mtu = config
-        .ports
-        .iter()
-        .map(|port| port.mtu)
-        .max()
-        .unwrap_or(1500);
-    let room = HEADROOM + L2_MAX + mtu.max(2048 - L2_MAX);
+    let ports = config.ports.iter();
+    let rooms = ports.map(|port| data_room(&device(port), port.mtu) + ROOM_SPARE);
+    let room = rooms.fold(ROOM_MIN, u32::max);
+    let room = u16::try_from(room).ok().with_context(|| {
+        format!(
+            "packet buffers of {room} bytes are too long, 65535 at most is right: lower framesz"
+        )
+    })?;
     let cores = config.director.workers.iter().enumerate();
     let make = |(i, core): (usize, &u16)| {
         Mempool::new(
@@ -157,7 +165,7 @@ fn start_ports(eal: &Eal, config: &Config, pools: &[Mempool]) -> Result<(Vec<Por
 fn port_config(port: &PortConf, workers: usize) -> Result<PortConfig> {
     Ok(PortConfig {
         name: port.name.clone(),
-        device: port.device.clone(),
+        device: device(port),
         queues: u16::try_from(workers).context("more workers than a port can have queues")?,
         rx_descriptors: port.rx_descriptors,
         tx_descriptors: port.tx_descriptors,

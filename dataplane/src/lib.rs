@@ -6,15 +6,20 @@ pub mod control; // the Unix-socket server: a request becomes updates in every w
 pub mod counters; // what each worker counts, readable by anyone
 pub mod cpu; // prefetch and the cycle counter
 pub mod director; // the packet walk
+pub mod fragments; // IP fragments, followed without being put together
+pub mod fullnat; // FULLNAT: local ports, and how a server learns who the client is
 pub mod icmp; // answers of our own: echo, unreachable, time exceeded, TCP reset
 pub mod mem; // fixed arrays on huge pages
 pub mod net; // where a packet leaves: interfaces, routes, neighbours, ARP
 pub mod packet; // PacketBuf, Burst, Egress
+pub mod related; // ICMP errors about connections and tunnels, readdressed or told on
 pub mod replay; // capture in, capture and counters out: the director without DPDK
 pub mod sched; // schedulers, one a file
 pub mod service; // virtual services and real servers as one worker sees them
+pub mod split; // IPv4 packets made into fragments
 pub mod steer; // which worker owns a packet
 pub mod time; // milliseconds, handed in by the worker
+pub mod tunnel; // the outer headers of packets to real servers behind a tunnel
 pub mod update; // what the control side tells every worker
 pub mod wire; // headers as typed views, checksums
 

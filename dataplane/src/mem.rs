@@ -20,12 +20,20 @@ impl<T: FromZeros + IntoBytes> Array<T> {
     /// Takes 2 MiB pages that are reserved for applications first, then transparent ones, then
     /// ordinary ones.
     pub fn zeroed(len: usize) -> io::Result<Self> {
+        Self::view(Self::map(Self::size(len)?)?, len)
+    }
+
+    fn size(len: usize) -> io::Result<usize> {
         const { assert!(align_of::<T>() <= 4096 && size_of::<T>() > 0) };
         let bytes = len
             .checked_mul(size_of::<T>())
             .filter(|bytes| *bytes <= isize::MAX as usize - HUGE_PAGE)
             .ok_or(io::ErrorKind::OutOfMemory)?;
-        let mut map = Self::map(bytes.max(1))?;
+        Ok(bytes.max(1))
+    }
+
+    /// `map` is zeroed and holds `len` values.
+    fn view(mut map: MmapMut, len: usize) -> io::Result<Self> {
         let values = NonNull::slice_from_raw_parts(
             NonNull::new(map.as_mut_ptr())
                 .ok_or(io::ErrorKind::OutOfMemory)?
@@ -33,6 +41,15 @@ impl<T: FromZeros + IntoBytes> Array<T> {
             len,
         );
         Ok(Self { values, _map: map })
+    }
+
+    /// As [`Self::zeroed`], but memory is only taken where something is written.
+    pub fn sparse(len: usize) -> io::Result<Self> {
+        let bytes = Self::size(len)?.next_multiple_of(HUGE_PAGE);
+        let map = MmapOptions::new().len(bytes).no_reserve_swap().map_anon()?;
+        // Advice that the kernel cannot follow costs speed, not correctness.
+        let _ = map.advise(Advice::HugePage);
+        Self::view(map, len)
     }
 
     fn map(bytes: usize) -> io::Result<MmapMut> {

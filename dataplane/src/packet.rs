@@ -4,12 +4,17 @@ use std::net::IpAddr;
 
 use arrayvec::ArrayVec;
 
+use crate::wire::ethernet;
+
 /// The most packets that travel together.
 pub const BURST: usize = 32;
 /// The most ports a director serves.
 pub const PORTS_MAX: usize = 32;
-/// The longest frame the director makes itself, without frame check sequence.
-pub const MADE_MAX: usize = 640;
+/// The longest IP packet of any network.
+pub const MTU_MAX: u16 = 9200;
+/// The longest frame the director makes itself, without frame check sequence: a fragment of a
+/// longer packet. Buffers are as long as the largest MTU of the ports.
+pub const MADE_MAX: usize = ethernet::HEADER_MAX + MTU_MAX as usize;
 
 /// A NIC, physical or virtual, by its position in the configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]

@@ -1,14 +1,14 @@
 //! Virtual services and real servers as one worker sees them.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 
-use control::ForwardMode;
+use control::{ForwardMode, ServiceOptions, Tunnel};
 use hashbrown::HashMap;
 
 use crate::net::is_station;
 use crate::sched::{Candidate, Kind, Scheduler};
 use crate::update::{ServerId, ServiceId, Update};
-use crate::wire::flow::Flow;
+use crate::wire::flow::Tuple;
 
 /// A virtual service with its scheduler's state.
 #[derive(Debug)]
@@ -20,21 +20,26 @@ struct Service {
     stagger: usize,
     /// Oldest first.
     servers: Vec<Candidate>,
+    options: ServiceOptions,
+    /// FULLNAT's local addresses, and whose turn it is.
+    locals: Vec<IpAddr>,
+    local_cursor: usize,
 }
 
 /// A real server, for as long as connections refer to it.
 #[derive(Debug, Clone, Copy)]
 pub struct Server {
     pub service: ServiceId,
-    pub address: SocketAddrV4,
+    pub address: SocketAddr,
     /// Of new connections; existing ones keep theirs.
     pub mode: ForwardMode,
+    pub tunnel: Tunnel,
     /// In its service; `false` once deleted.
     pub available: bool,
 }
 
 /// Protocol number, virtual address and port.
-type Key = (u8, SocketAddrV4);
+type Key = (u8, SocketAddr);
 
 /// All of a worker's services, found by what a packet is addressed to.
 #[derive(Debug, Default)]
@@ -43,7 +48,9 @@ pub struct Services {
     services: Vec<Option<Service>>,
     servers: Vec<Option<Server>>,
     /// How many services each virtual address has.
-    vips: HashMap<Ipv4Addr, u32>,
+    vips: HashMap<IpAddr, u32>,
+    /// How many services each local address serves.
+    locals: HashMap<IpAddr, u32>,
     generation: u16,
     stagger: usize,
 }
@@ -59,43 +66,35 @@ impl Services {
     }
 
     /// The service that a packet of `flow` from a client asks for.
-    pub fn matching(&self, flow: &Flow) -> Option<ServiceId> {
-        self.by_key.get(&(flow.protocol, flow.to())).copied()
+    pub fn matching(&self, tuple: &Tuple) -> Option<ServiceId> {
+        self.by_key.get(&(tuple.protocol, tuple.to)).copied()
     }
 
     /// Whether some service has this address.
     #[inline]
-    pub fn is_vip(&self, address: Ipv4Addr) -> bool {
+    pub fn is_vip(&self, address: IpAddr) -> bool {
         self.vips.contains_key(&address)
     }
 
-    /// Whether `address` is a virtual one that the director speaks for; a service of 0.0.0.0 or a
-    /// multicast group is nobody's to announce.
-    pub fn owns(&self, address: Ipv4Addr) -> bool {
-        is_station(address.into()) && self.is_vip(address)
-    }
-
-    /// What the director announces.
-    pub fn vips(&self) -> impl Iterator<Item = Ipv4Addr> + '_ {
-        self.vips
-            .keys()
-            .copied()
-            .filter(|vip| is_station((*vip).into()))
+    /// Whether `address` is a virtual or local one that the director speaks for; a service of 0.0.0.0
+    /// or a multicast group is nobody's to announce.
+    pub fn owns(&self, address: IpAddr) -> bool {
+        is_station(address) && (self.is_vip(address) || self.locals.contains_key(&address))
     }
 
     /// The scheduler's choice for a new connection. A server without a port is asked at the one
     /// that the client asked.
-    pub fn pick(&mut self, service: ServiceId, flow: &Flow) -> Option<(ServerId, Server)> {
+    pub fn pick(&mut self, service: ServiceId, tuple: &Tuple) -> Option<(ServerId, Server)> {
         let service = self.services.get_mut(service.index())?.as_mut()?;
         let passed_over = std::mem::take(&mut service.stagger).checked_rem(service.servers.len());
         for _ in 0..passed_over.unwrap_or(0) {
-            service.scheduler.pick(&service.servers, flow);
+            service.scheduler.pick(&service.servers, tuple);
         }
-        let picked = service.scheduler.pick(&service.servers, flow)?;
+        let picked = service.scheduler.pick(&service.servers, tuple)?;
         let id = service.servers[picked].id;
         let mut server = *self.server(id)?;
         if server.address.port() == 0 {
-            server.address.set_port(flow.to().port());
+            server.address.set_port(tuple.to.port());
         }
         Some((id, server))
     }
@@ -110,12 +109,22 @@ impl Services {
         self.generation
     }
 
-    /// Applies one validated update; returns the virtual address to announce that appeared with
-    /// it, if any.
-    pub fn apply(&mut self, update: &Update) -> Option<Ipv4Addr> {
+    pub fn options(&self, service: ServiceId) -> ServiceOptions {
+        let service = self.services.get(service.index()).and_then(Option::as_ref);
+        service.map_or_else(ServiceOptions::default, |service| service.options)
+    }
+
+    /// FULLNAT's local addresses of a service, and whose turn it is.
+    pub fn locals(&mut self, service: ServiceId) -> (&[IpAddr], &mut usize) {
+        let service = self.service_mut(service);
+        (&service.locals, &mut service.local_cursor)
+    }
+
+    /// Applies one validated update; returns the addresses to announce that appeared with it.
+    pub fn apply(&mut self, update: &Update) -> Vec<IpAddr> {
         match *update {
             Update::AddService { id, key, scheduler } => {
-                let address = v4(key.address);
+                let address = key.address;
                 let key = (key.protocol.number(), address);
                 let service = Service {
                     key,
@@ -123,13 +132,17 @@ impl Services {
                     scheduler: scheduler.bind(&[]),
                     stagger: self.stagger,
                     servers: Vec::new(),
+                    options: ServiceOptions::default(),
+                    locals: Vec::new(),
+                    local_cursor: 0,
                 };
                 *slot(&mut self.services, id.index()) = Some(service);
                 self.by_key.insert(key, id);
-                let services = self.vips.entry(*address.ip()).or_insert(0);
+                let services = self.vips.entry(address.ip()).or_insert(0);
                 *services += 1;
-                return (*services == 1 && is_station((*address.ip()).into()))
-                    .then_some(*address.ip());
+                if *services == 1 && is_station(address.ip()) {
+                    return vec![address.ip()];
+                }
             }
             Update::EditService { id, scheduler } => {
                 let stagger = self.stagger;
@@ -147,12 +160,13 @@ impl Services {
                 address,
                 weight,
                 mode,
-                ..
+                tunnel,
             } => {
                 let server = Server {
                     service,
-                    address: v4(address),
+                    address,
                     mode,
+                    tunnel,
                     available: true,
                 };
                 *slot(&mut self.servers, id.index()) = Some(server);
@@ -162,10 +176,18 @@ impl Services {
                 self.generation = self.generation.wrapping_add(1);
             }
             Update::EditServer {
-                id, weight, mode, ..
+                id,
+                weight,
+                mode,
+                tunnel,
             } => {
-                if let Some(server) = slot(&mut self.servers, id.index()) {
+                let server = slot(&mut self.servers, id.index());
+                if let Some(server) = server {
+                    if server.tunnel != tunnel {
+                        self.generation = self.generation.wrapping_add(1);
+                    }
                     server.mode = mode;
+                    server.tunnel = tunnel;
                 }
                 let (service, index) = self.position(id);
                 service.servers[index].weight = weight;
@@ -178,12 +200,27 @@ impl Services {
                 self.withdraw(id);
             }
             Update::ForgetServer { id } => *slot(&mut self.servers, id.index()) = None,
-            Update::SetTimeouts(_)
-            | Update::SetLocalAddresses { .. }
-            | Update::SetOptions { .. }
-            | Update::SetSettings(_) => {}
+            Update::SetLocalAddresses { id, ref addresses } => {
+                return self.set_locals(id, addresses);
+            }
+            Update::SetOptions { id, options } => self.service_mut(id).options = options,
+            Update::SetTimeouts(_) | Update::SetSettings(_) => {}
         }
-        None
+        Vec::new()
+    }
+
+    fn set_locals(&mut self, id: ServiceId, addresses: &[IpAddr]) -> Vec<IpAddr> {
+        let old = std::mem::replace(&mut self.service_mut(id).locals, addresses.to_vec());
+        let mut new = Vec::new();
+        for address in addresses {
+            let services = self.locals.entry(*address).or_insert(0);
+            *services += 1;
+            if *services == 1 {
+                new.push(*address);
+            }
+        }
+        release(&mut self.locals, &old);
+        new
     }
 
     fn delete_service(&mut self, id: ServiceId) {
@@ -191,13 +228,8 @@ impl Services {
             unreachable!("validated")
         };
         self.by_key.remove(&service.key);
-        let vip = *service.key.1.ip();
-        if let Some(services) = self.vips.get_mut(&vip) {
-            *services -= 1;
-            if *services == 0 {
-                self.vips.remove(&vip);
-            }
-        }
+        release(&mut self.vips, &[service.key.1.ip()]);
+        release(&mut self.locals, &service.locals);
         for server in service.servers {
             self.withdraw(server.id);
         }
@@ -237,9 +269,14 @@ fn slot<T>(table: &mut Vec<Option<T>>, index: usize) -> &mut Option<T> {
     &mut table[index]
 }
 
-fn v4(address: SocketAddr) -> SocketAddrV4 {
-    match address.ip() {
-        IpAddr::V4(ip) => SocketAddrV4::new(ip, address.port()),
-        IpAddr::V6(_) => unreachable!("the control side refuses IPv6"),
+/// One user less of each address.
+fn release(users: &mut HashMap<IpAddr, u32>, addresses: &[IpAddr]) {
+    for address in addresses {
+        if let Some(count) = users.get_mut(address) {
+            *count -= 1;
+            if *count == 0 {
+                users.remove(address);
+            }
+        }
     }
 }

@@ -15,7 +15,7 @@ use crate::config::Idle;
 use crate::control::Command;
 use crate::counters::{DropReason, Page};
 use crate::director::Director;
-use crate::dpdk::{Mbuf, Mempool, RxQueue, TxQueue};
+use crate::dpdk::{Mbuf, Mempool, RxQueue, Scattered, TxQueue};
 use crate::packet::{BURST, Burst, Egress, Learned, Origin, PacketBuf, PortId};
 use crate::time::Instant;
 
@@ -165,10 +165,16 @@ impl Worker {
     fn receive(&mut self, now: Instant, burst: &mut Burst<Mbuf>) -> bool {
         let mut any = false;
         for (port, queue) in (0..).map(PortId).zip(&mut self.rx) {
-            if queue.recv(burst) > 0 {
-                any = true;
-                self.director.process(now, port, burst, &mut self.out);
+            let arrived = queue.recv(burst);
+            if arrived == 0 {
+                continue;
             }
+            any = true;
+            if arrived > burst.len() {
+                let Scattered { frames, bytes } = queue.take_scattered();
+                self.out.page.scattered(port, frames, bytes);
+            }
+            self.director.process(now, port, burst, &mut self.out);
         }
         any
     }

@@ -1,12 +1,12 @@
 //! From ipvsadm's words to the control protocol, and what the director cannot do yet.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::Failure;
 use super::args::{Command, Forward, Netmask, Opt, Parsed, Service};
 use super::names::Transport;
 use crate::{Change, Cursor, Errno, ForwardMode, Protocol, Request};
-use crate::{ServerSpec, ServiceKey, ServiceSpec};
+use crate::{ServerSpec, ServiceKey, ServiceSpec, Tunnel, TunnelChecksum};
 
 /// Something that LVS can do and this director cannot.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -34,17 +34,17 @@ pub fn supported(parsed: &Parsed) -> Result<Option<Request>, Unsupported> {
         Command::Flush => changed(Change::Flush),
         Command::AddServer => changed(Change::AddServer {
             service: service(parsed)?,
-            server: server(parsed)?,
+            server: server(parsed),
             spec: server_spec(parsed)?,
         }),
         Command::EditServer => changed(Change::EditServer {
             service: service(parsed)?,
-            server: server(parsed)?,
+            server: server(parsed),
             spec: server_spec(parsed)?,
         }),
         Command::DeleteServer => changed(Change::DeleteServer {
             service: service(parsed)?,
-            server: server(parsed)?,
+            server: server(parsed),
         }),
         Command::Zero => changed(Change::Zero {
             only: only(parsed)?,
@@ -53,6 +53,17 @@ pub fn supported(parsed: &Parsed) -> Result<Option<Request>, Unsupported> {
             let [tcp, tcp_fin, udp] = parsed.timeouts.map(|value| (value != 0).then_some(value));
             changed(Change::SetTimeouts { tcp, tcp_fin, udp })
         }
+        Command::AddLocal => changed(Change::AddLocalAddress {
+            service: service(parsed)?,
+            address: local(parsed),
+        }),
+        Command::DeleteLocal => changed(Change::DeleteLocalAddress {
+            service: service(parsed)?,
+            address: local(parsed),
+        }),
+        Command::GetLocal => Ok(Some(Request::Services {
+            only: only(parsed)?,
+        })),
         Command::List => list(parsed).map(Some),
         Command::Save => Ok(Some(Request::Services { only: None })),
         Command::StartDaemon | Command::StopDaemon => Err(Unsupported(
@@ -97,11 +108,8 @@ fn service(parsed: &Parsed) -> Result<ServiceKey, Unsupported> {
     let protocol = match transport {
         Transport::Tcp => Protocol::Tcp,
         Transport::Udp => Protocol::Udp,
-        Transport::Sctp => return Err(Unsupported("SCTP services (--sctp-service) are")),
+        Transport::Sctp => Protocol::Sctp,
     };
-    if address.is_ipv6() {
-        return Err(Unsupported("IPv6 services are"));
-    }
     Ok(ServiceKey { protocol, address })
 }
 
@@ -111,7 +119,7 @@ fn service_spec(parsed: &Parsed) -> Result<ServiceSpec, Unsupported> {
     }
     if !matches!(
         parsed.netmask,
-        None | Some(Netmask::V4(std::net::Ipv4Addr::BROADCAST))
+        None | Some(Netmask::V4(std::net::Ipv4Addr::BROADCAST) | Netmask::V6(128))
     ) {
         return Err(Unsupported("persistence by network (-M) is"));
     }
@@ -129,33 +137,56 @@ fn service_spec(parsed: &Parsed) -> Result<ServiceSpec, Unsupported> {
     })
 }
 
-fn server(parsed: &Parsed) -> Result<SocketAddr, Unsupported> {
-    match parsed.server {
-        Some(server) if server.is_ipv4() => Ok(server),
-        _ => Err(Unsupported("IPv6 servers are")),
-    }
+/// The grammar's rules want one of every command that comes here.
+fn server(parsed: &Parsed) -> SocketAddr {
+    parsed
+        .server
+        .unwrap_or_else(|| unreachable!("{:?} needs a server", parsed.command))
+}
+
+fn local(parsed: &Parsed) -> IpAddr {
+    parsed
+        .local
+        .unwrap_or_else(|| unreachable!("{:?} needs a local address", parsed.command))
 }
 
 fn server_spec(parsed: &Parsed) -> Result<ServerSpec, Unsupported> {
-    let mode = match parsed.forward {
-        Forward::Nat => ForwardMode::Nat,
-        Forward::Direct => ForwardMode::Direct,
-        Forward::Tunnel => return Err(Unsupported("forwarding method -i (tunnel) is")),
-    };
     if parsed.upper != 0 || parsed.lower != 0 {
         return Err(Unsupported("connection thresholds (-x, -y) are"));
     }
     Ok(ServerSpec {
-        mode,
+        mode: match parsed.forward {
+            Forward::Nat => ForwardMode::Nat,
+            Forward::Direct => ForwardMode::Direct,
+            Forward::Tunnel => ForwardMode::Tunnel,
+            Forward::FullNat => ForwardMode::FullNat,
+        },
         weight: parsed.weight,
-        tunnel: crate::Tunnel::default(),
+        tunnel: tunnel(parsed),
     })
+}
+
+/// The default when the method is another: the grammar refuses tunnel options there.
+fn tunnel(parsed: &Parsed) -> Tunnel {
+    let checksum = if parsed.has(Opt::TunCsum) {
+        TunnelChecksum::Full
+    } else if parsed.has(Opt::TunRemCsum) {
+        TunnelChecksum::Remote
+    } else {
+        TunnelChecksum::None
+    };
+    Tunnel {
+        kind: parsed.encapsulation,
+        port: parsed.tunnel_port,
+        checksum,
+    }
 }
 
 /// What ipvsadm says when `change` was refused.
 pub fn refusal(change: &Change, errno: Errno, detail: &str) -> Failure {
     use Change::{
-        AddServer, AddService, DeleteServer, DeleteService, EditServer, EditService, Zero,
+        AddLocalAddress, AddServer, AddService, DeleteLocalAddress, DeleteServer, DeleteService,
+        EditServer, EditService, Zero,
     };
     let text = match (change, errno) {
         (AddService { .. }, Errno::Eexist) => "Service already exists",
@@ -170,6 +201,9 @@ pub fn refusal(change: &Change, errno: Errno, detail: &str) -> Failure {
         }
         (AddServer { .. }, Errno::Eexist) => "Destination already exists",
         (EditServer { .. } | DeleteServer { .. }, Errno::Enoent) => "No such destination",
+        (AddLocalAddress { .. } | DeleteLocalAddress { .. }, Errno::Esrch) => "Service not defined",
+        (AddLocalAddress { .. }, Errno::Eexist) => "Local address already exists",
+        (DeleteLocalAddress { .. }, Errno::Enoent) => "No such local address",
         (_, errno) => general(errno, detail),
     };
     // These words leave open what would be right.

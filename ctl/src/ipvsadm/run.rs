@@ -16,24 +16,35 @@ const HELP: &str = "\
 ipvsadm v1.31 2019/12/24 (compiled with popt and IPVS v1.2.1)
 This is directorctl speaking ipvsadm's language to a userspace director.
 
-Services
-  -A|-E -t|-u ADDRESS:PORT [-s SCHEDULER]     add or edit (wlc when no scheduler is named)
-  -D -t|-u ADDRESS:PORT                       delete
+Services: SERVICE is -t|-u|--sctp-service ADDRESS:PORT; an IPv6 address stands in brackets
+  -A|-E SERVICE [-s SCHEDULER]                add or edit (wlc when no scheduler is named)
+  -D SERVICE                                  delete
   -C                                          delete all
 Real servers
-  -a|-e -t|-u ADDRESS:PORT -r SERVER[:PORT] -m [-w WEIGHT]
-  -d -t|-u ADDRESS:PORT -r SERVER[:PORT]
+  -a|-e SERVICE -r SERVER[:PORT] [-g|-i|-m|--fullnat] [-w WEIGHT]
+        -g                                    direct routing, the default
+        -m                                    NAT
+        --fullnat                             NAT of both addresses, see local addresses
+        -i [--tun-type ipip]                  tunnel
+        -i --tun-type gue --tun-port PORT [--tun-nocsum|--tun-csum|--tun-remcsum]
+        -i --tun-type gre [--tun-nocsum|--tun-csum]
+  -d SERVICE -r SERVER[:PORT]
+Local addresses: what servers reached by --fullnat see as their client
+  --add-laddr SERVICE -z|--local-address ADDRESS
+  --del-laddr SERVICE -z|--local-address ADDRESS
+  --get-laddr [SERVICE] [-n]                  list
 Listing
-  -L|-l [-t|-u ADDRESS:PORT] [-n] [--stats|--rate] [--exact] [--nosort]
+  -L|-l [SERVICE] [-n] [--stats|--rate|--tun-info] [--exact] [--nosort]
   -L -c [-n]                                  connections
   -L --timeout                                timeouts
 Other
-  -Z [-t|-u ADDRESS:PORT]                     zero the counters
+  -Z [SERVICE]                                zero the counters
   --set TCP TCPFIN UDP                        timeouts in seconds; 0 leaves one as it is
   -S [-n]                                     save as command lines on stdout
   -R                                          restore from stdin: all lines or none
   -h, -v                                      help, version
-The rest of ipvsadm's grammar is understood, and refused while the director cannot do it.
+--fullnat and local addresses are extensions. The rest of ipvsadm's grammar is understood, and
+refused while the director cannot do it.
 The director's socket is that of DIRECTOR_SOCKET or the default.
 ";
 
@@ -206,6 +217,9 @@ impl Ipvsadm<'_> {
             match (self.ask)(&request)? {
                 Reply::Services(services) if parsed.command == Command::Save => {
                     return self.print(&show::save(services, &style));
+                }
+                Reply::Services(services) if parsed.command == Command::GetLocal => {
+                    return self.print(&show::local_addresses(services, &style));
                 }
                 Reply::Services(services) => {
                     if !parsed.has(Opt::Service) {

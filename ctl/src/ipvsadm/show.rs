@@ -7,6 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use super::args::{Opt, Parsed};
 use super::names::{Names, Transport};
 use crate::{Connection, ForwardMode, Protocol, Server, Service};
+use crate::{Tunnel, TunnelChecksum, TunnelKind, Word};
 
 /// Names longer than these are cut in the table.
 const SERVICE_NAME_MAX: usize = 33;
@@ -111,24 +112,82 @@ pub fn save(services: Vec<Service>, style: &Style<'_>) -> String {
             Protocol::Udp => "-u",
             Protocol::Sctp => "--sctp-service",
         };
-        let name = style.address(service.key.address, protocol);
+        let name = format!("{flag} {}", style.address(service.key.address, protocol));
         line(
             &mut out,
-            format_args!("-A {flag} {name} -s {}", service.spec.scheduler),
+            format_args!("-A {name} -s {}", service.spec.scheduler),
         );
+        for address in &service.local_addresses {
+            line(&mut out, format_args!("--add-laddr {name} -z {address}"));
+        }
         for server in &service.servers {
             let method = match server.spec.mode {
-                ForwardMode::Nat => 'm',
-                ForwardMode::Direct => 'g',
-                ForwardMode::Tunnel => 'i',
-                ForwardMode::FullNat => 'm',
+                ForwardMode::Nat => "-m",
+                ForwardMode::Direct => "-g",
+                ForwardMode::Tunnel => "-i",
+                ForwardMode::FullNat => "--fullnat",
             };
             let address = style.address(server.address, protocol);
             let weight = server.spec.weight;
+            let tunnel = match server.spec.mode {
+                ForwardMode::Tunnel => tunnel_options(server.spec.tunnel),
+                _ => String::new(),
+            };
             line(
                 &mut out,
-                format_args!("-a {flag} {name} -r {address} -{method} -w {weight}"),
+                format_args!("-a {name} -r {address} {method} -w {weight}{tunnel}"),
             );
+        }
+    }
+    out
+}
+
+/// ` --tun-type gue --tun-port 6080 --tun-csum`
+fn tunnel_options(tunnel: Tunnel) -> String {
+    let port = match tunnel.kind {
+        TunnelKind::Gue => format!(" --tun-port {}", tunnel.port),
+        TunnelKind::Ipip | TunnelKind::Gre => String::new(),
+    };
+    let checksum = match (tunnel.kind, tunnel.checksum) {
+        (TunnelKind::Ipip, _) => "",
+        (_, TunnelChecksum::None) => " --tun-nocsum",
+        (_, TunnelChecksum::Full) => " --tun-csum",
+        (_, TunnelChecksum::Remote) => " --tun-remcsum",
+    };
+    format!(" --tun-type {}{port}{checksum}", tunnel.kind.word())
+}
+
+/// `gue:6080:+c`
+fn tunnel_info(tunnel: Tunnel) -> String {
+    let checksum = match tunnel.checksum {
+        TunnelChecksum::None => "-c",
+        TunnelChecksum::Full => "+c",
+        TunnelChecksum::Remote => "r+c",
+    };
+    match tunnel.kind {
+        TunnelKind::Ipip => "ipip".to_owned(),
+        TunnelKind::Gue => format!("gue:{}:{checksum}", tunnel.port),
+        TunnelKind::Gre => format!("gre:{checksum}"),
+    }
+}
+
+/// The local addresses, each on a line with its service; ours, upstream has none.
+pub fn local_addresses(services: Vec<Service>, style: &Style<'_>) -> String {
+    let mut out = String::new();
+    line(
+        &mut out,
+        format_args!("{:<33} {:<6} LocalAddress", "Prot VIP:VPORT", "Total"),
+    );
+    for service in in_order(services, style.sorted) {
+        let protocol_name = protocol(service.key.protocol);
+        let name = style.address(service.key.address, service.key.protocol);
+        let name = format!("{protocol_name:<4} {name}");
+        let total = service.local_addresses.len();
+        for address in &service.local_addresses {
+            line(&mut out, format_args!("{name:<33} {total:<6} {address}"));
+        }
+        if total == 0 {
+            line(&mut out, format_args!("{name:<33} {total:<6} -"));
         }
     }
     out
@@ -156,22 +215,25 @@ pub fn connections_title(style: &Style<'_>) -> String {
     out
 }
 
-/// One page of connections.
+/// One page of connections. In FULLNAT the local address comes last, as with DPVS.
 pub fn connections(list: &[Connection], style: &Style<'_>) -> String {
     let mut out = String::new();
     for conn in list {
         let seconds = conn.expires_ms / 1000;
         let expire = format!("{:02}:{:02}", seconds / 60, seconds % 60);
         let name = |address| style.address(address, conn.protocol);
+        let server = match conn.local {
+            Some(local) => format!("{:<18} {}", name(conn.server), name(local)),
+            None => name(conn.server),
+        };
         line(
             &mut out,
             format_args!(
-                "{:<3} {expire:<6} {:<11} {:<18} {:<18} {}",
+                "{:<3} {expire:<6} {:<11} {:<18} {:<18} {server}",
                 protocol(conn.protocol),
                 conn.state,
                 name(conn.client),
                 name(conn.virtual_address),
-                name(conn.server),
             ),
         );
     }
@@ -245,11 +307,11 @@ fn service_line(out: &mut String, service: &Service, style: &Style<'_>) {
 fn server_line(out: &mut String, server: &Server, protocol: Protocol, style: &Style<'_>) {
     let name = cut(style, server.address, protocol, SERVER_NAME_MAX);
     let name = format!("  -> {name:<28}");
-    let (method, tunnel) = match server.spec.mode {
-        ForwardMode::Nat => ("Masq", "n/a"),
-        ForwardMode::Direct => ("Route", "n/a"),
-        ForwardMode::Tunnel => ("Tunnel", "n/a"),
-        ForwardMode::FullNat => ("FullNat", "n/a"),
+    let method = match server.spec.mode {
+        ForwardMode::Nat => "Masq",
+        ForwardMode::Direct => "Route",
+        ForwardMode::Tunnel => "Tunnel",
+        ForwardMode::FullNat => "FullNat",
     };
     let (weight, active, inactive) = (server.spec.weight, server.active, server.inactive);
     match style.format {
@@ -257,10 +319,18 @@ fn server_line(out: &mut String, server: &Server, protocol: Protocol, style: &St
             out,
             format_args!("{name} {method:<7} {weight:<6} {active:<10} {inactive:<10}"),
         ),
-        Format::TunInfo => line(
-            out,
-            format_args!("{name} {method:<7} {tunnel:<13} {weight:<6} {active:<10} {inactive:<10}"),
-        ),
+        Format::TunInfo => {
+            let tunnel = match server.spec.mode {
+                ForwardMode::Tunnel => tunnel_info(server.spec.tunnel),
+                _ => "n/a".to_owned(),
+            };
+            line(
+                out,
+                format_args!(
+                    "{name} {method:<7} {tunnel:<13} {weight:<6} {active:<10} {inactive:<10}"
+                ),
+            );
+        }
         Format::Stats => {
             let numbers = server.totals.columns();
             line(out, format_args!("{name}{}", large(numbers, style)));

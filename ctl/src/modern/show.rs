@@ -1,6 +1,11 @@
 //! Answers as tables for people.
 
-use control::{Connection, ForwardMode, Neighbour, Rates, Service, Status, Totals, WorkerStatus};
+use std::net::IpAddr;
+
+use control::{
+    Connection, Neighbour, Rates, Service, ServiceKey, ServiceOptions, Status, Totals, WorkerStatus,
+};
+use serde::Serialize;
 
 /// Rows of cells; a column is as wide as its widest cell, and numbers stand to the right.
 struct Table {
@@ -63,17 +68,49 @@ pub(super) fn services(list: Vec<Service>) -> String {
     let title = ["SERVICE / SERVER", "HOW", "WEIGHT", "ACTIVE", "INACTIVE"];
     let mut table = Table::new(2, title);
     for service in sorted(list) {
-        table.row([name(&service), service.spec.scheduler]);
+        let options = service.options;
+        let how = if options == ServiceOptions::default() {
+            service.spec.scheduler.clone()
+        } else {
+            format!("{}, {options}", service.spec.scheduler)
+        };
+        table.row([name(&service), how]);
+        for address in &service.local_addresses {
+            table.row([format!("  {address}"), "local address".to_owned()]);
+        }
         for server in &service.servers {
-            let mode = match server.spec.mode {
-                ForwardMode::Nat => "nat",
-                ForwardMode::Direct => "direct",
-                ForwardMode::Tunnel => "tunnel",
-                ForwardMode::FullNat => "fullnat",
-            };
             let numbers = [server.spec.weight, server.active, server.inactive];
-            let words = [format!("  {}", server.address), mode.to_owned()];
+            let words = [format!("  {}", server.address), server.spec.method()];
             table.row(words.into_iter().chain(numbers.map(|n| n.to_string())));
+        }
+    }
+    table.text()
+}
+
+/// A service's local addresses, for programs.
+#[derive(Serialize)]
+pub(super) struct LocalAddresses<'a> {
+    service: ServiceKey,
+    local_addresses: &'a [IpAddr],
+}
+
+impl<'a> LocalAddresses<'a> {
+    pub(super) fn of(list: &'a [Service]) -> Vec<Self> {
+        list.iter()
+            .map(|service| Self {
+                service: service.key,
+                local_addresses: &service.local_addresses,
+            })
+            .collect()
+    }
+}
+
+/// Each local address with its service.
+pub(super) fn local_addresses(list: &[Service]) -> String {
+    let mut table = Table::new(2, ["SERVICE", "LOCAL ADDRESS"]);
+    for service in list {
+        for address in &service.local_addresses {
+            table.row([name(service), address.to_string()]);
         }
     }
     table.text()
@@ -124,14 +161,17 @@ pub(super) fn stats(list: Vec<Service>) -> String {
 }
 
 pub(super) fn connections(list: &[Connection]) -> String {
-    let title = ["PROTO", "STATE", "CLIENT", "VIRTUAL", "SERVER", "EXPIRES"];
-    let mut table = Table::new(5, title);
+    let title = [
+        "PROTO", "STATE", "CLIENT", "VIRTUAL", "LOCAL", "SERVER", "EXPIRES",
+    ];
+    let mut table = Table::new(6, title);
     for conn in list {
         table.row([
             conn.protocol.name().to_owned(),
             conn.state.clone(),
             conn.client.to_string(),
             conn.virtual_address.to_string(),
+            conn.local.map_or("-".to_owned(), |local| local.to_string()),
             conn.server.to_string(),
             format!("{} s", conn.expires_ms / 1000),
         ]);
@@ -254,7 +294,8 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use control::{PortStatus, Server, ServerSpec, ServiceKey, ServiceSpec};
+    use control::{ClientAddress, ForwardMode, PortStatus, Server, ServerSpec, ServiceSpec};
+    use control::{Tunnel, TunnelKind};
 
     fn list() -> Vec<Service> {
         let server = |address: &str, weight| Server {
@@ -302,6 +343,35 @@ mod tests {
         assert!(
             line.starts_with("  192.168.1.2:80     12        0"),
             "{line}"
+        );
+    }
+
+    #[test]
+    fn methods_options_and_local_addresses_are_told() {
+        let mut list = list();
+        list[0].options.client_address = ClientAddress::ProxyV1;
+        list[0].local_addresses = vec!["10.0.0.5".parse().unwrap(), "::5".parse().unwrap()];
+        list[0].servers[0].spec.mode = ForwardMode::FullNat;
+        list[0].servers[1].spec.mode = ForwardMode::Tunnel;
+        list[0].servers[1].spec.tunnel = Tunnel {
+            kind: TunnelKind::Gue,
+            port: 6080,
+            ..Tunnel::default()
+        };
+        assert_eq!(
+            local_addresses(&list),
+            "SERVICE          LOCAL ADDRESS\n\
+             tcp 10.0.0.1:80  10.0.0.5\n\
+             tcp 10.0.0.1:80  ::5\n"
+        );
+        assert_eq!(
+            services(list),
+            "SERVICE / SERVER  HOW                           WEIGHT  ACTIVE  INACTIVE\n\
+             tcp 10.0.0.1:80   wrr, client address proxy-v1\n\
+             \x20 10.0.0.5        local address\n\
+             \x20 ::5             local address\n\
+             \x20 192.168.1.2:80  tunnel gue:6080                    1       5         0\n\
+             \x20 192.168.1.3:80  fullnat                         1000       5         0\n"
         );
     }
 

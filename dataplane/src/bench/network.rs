@@ -64,6 +64,7 @@ pub(super) fn setup() -> Setup {
         }],
     };
     Setup {
+        partial_checksums: Vec::new(),
         interfaces: vec![
             interface(CLIENT_SIDE, Ipv4Addr::new(192, 0, 2, 1), 24),
             interface(SERVER_SIDE, Ipv4Addr::new(10, 0, 0, 1), 24),

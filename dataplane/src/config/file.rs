@@ -1,5 +1,6 @@
 //! The file as it is written. Every value keeps its place in the text for the messages.
 
+use control::{ClientAddress, ForwardMode, Protocol, Settings, TunnelChecksum, TunnelKind};
 use serde::Deserialize;
 use toml::Spanned;
 
@@ -20,6 +21,8 @@ pub(super) struct File {
     pub(super) neighbour: Vec<RawNeighbour>,
     #[serde(default)]
     pub(super) timeouts: RawTimeouts,
+    #[serde(default)]
+    pub(super) settings: Settings,
     #[serde(default)]
     pub(super) service: Vec<RawService>,
 }
@@ -58,6 +61,7 @@ pub(super) struct RawPort {
     pub(super) mtu: Option<Spanned<i64>>,
     #[serde(default)]
     pub(super) promiscuous: bool,
+    pub(super) partial_checksums: Option<bool>,
     pub(super) rx_descriptors: Option<Spanned<i64>>,
     pub(super) tx_descriptors: Option<Spanned<i64>>,
     #[serde(default)]
@@ -97,9 +101,13 @@ pub(super) struct RawTimeouts {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawService {
-    pub(super) protocol: Spanned<String>,
+    pub(super) protocol: Protocol,
     pub(super) address: Spanned<String>,
     pub(super) scheduler: Option<Spanned<String>>,
+    pub(super) client_address: Option<Spanned<ClientAddress>>,
+    pub(super) mss: Option<Spanned<i64>>,
+    #[serde(default)]
+    pub(super) local_addresses: Vec<Spanned<String>>,
     #[serde(default)]
     pub(super) server: Vec<RawServer>,
 }
@@ -108,6 +116,9 @@ pub(super) struct RawService {
 #[serde(deny_unknown_fields)]
 pub(super) struct RawServer {
     pub(super) address: Spanned<String>,
-    pub(super) method: Option<Spanned<String>>,
+    pub(super) method: Option<ForwardMode>,
+    pub(super) tunnel: Option<Spanned<TunnelKind>>,
+    pub(super) tunnel_port: Option<Spanned<i64>>,
+    pub(super) tunnel_checksum: Option<Spanned<TunnelChecksum>>,
     pub(super) weight: Option<Spanned<i64>>,
 }

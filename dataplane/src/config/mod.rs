@@ -5,7 +5,7 @@ mod file; // the file as it is written
 mod network; // interface addresses, `[[route]]`, `[[neighbour]]`
 mod ports; // `[[port]]`
 mod reader; // where a value stands, for the message about it
-mod services; // `[timeouts]` and `[[service]]`
+mod services; // `[timeouts]`, `[settings]` and `[[service]]`
 #[cfg(test)]
 mod tests;
 
@@ -32,7 +32,7 @@ pub struct Config {
     pub routes: Vec<Route>,
     pub neighbours: Vec<StaticNeighbour>,
     pub timeouts: Timeouts,
-    /// The file's timeouts and services, to be applied at start. A model accepted them.
+    /// The file's timeouts, settings and services, to be applied at start. A model accepted them.
     pub changes: Vec<Change>,
 }
 
@@ -118,6 +118,8 @@ pub struct PortConf {
     pub device: String,
     pub mtu: u16,
     pub promiscuous: bool,
+    /// Frames may come with TCP and UDP checksums that only sum the pseudo header.
+    pub partial_checksums: bool,
     pub rx_descriptors: u16,
     pub tx_descriptors: u16,
     /// Of the untagged interface.
@@ -158,8 +160,11 @@ impl Config {
                 });
             }
         }
+        let ports = (0..).map(PortId).zip(&self.ports);
+        let partial = ports.filter(|(_, conf)| conf.partial_checksums);
         Setup {
             interfaces,
+            partial_checksums: partial.map(|(port, _)| port).collect(),
             routes: self.routes.clone(),
             neighbours: self.neighbours.clone(),
         }
@@ -190,8 +195,8 @@ impl Config {
         let routes = reader.routes(&raw.route, &connected)?;
         let neighbours = reader.neighbours(&raw.neighbour, &connected)?;
         let (timeouts, set) = reader.timeouts(&raw.timeouts)?;
-        let mut changes = reader.services(&raw.service, director.limits())?;
-        changes.insert(0, set);
+        let mut changes = vec![set, Change::SetSettings(raw.settings)];
+        changes.extend(reader.services(&raw.service, director.limits())?);
         Ok(Self {
             director,
             eal,

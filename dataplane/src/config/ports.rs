@@ -6,9 +6,18 @@ use super::PortConf;
 use super::file::RawPort;
 use super::reader::{Checked, Reader, is_word};
 use crate::net::Prefix;
-use crate::packet::PORTS_MAX;
+use crate::packet::{MTU_MAX, PORTS_MAX};
 
 const VDEV_PREFIX: &str = "net_";
+/// Drivers of devices whose other end is a kernel or a virtual machine on this computer, which may
+/// leave checksums to hardware that is not there.
+const SHARED: [&str; 5] = [
+    "net_af_packet",
+    "net_af_xdp",
+    "net_tap",
+    "net_virtio_user",
+    "net_vhost",
+];
 /// The smallest MTU of a link that IPv6 uses (RFC 8200 §5).
 const IPV6_MTU_MIN: u16 = 1280;
 
@@ -83,7 +92,7 @@ impl Reader<'_> {
             vlans.push((id, self.addresses(&vlan.addresses)?));
         }
         let addresses = self.addresses(&raw.addresses)?;
-        let mtu = self.number("mtu", raw.mtu.as_ref(), 1500, 68..=9200)?;
+        let mtu = self.number("mtu", raw.mtu.as_ref(), 1500, 68..=MTU_MAX.into())?;
         let mut all = vlans
             .iter()
             .flat_map(|(_, tagged)| tagged)
@@ -102,6 +111,7 @@ impl Reader<'_> {
             device: device.clone(),
             mtu,
             promiscuous: raw.promiscuous,
+            partial_checksums: (raw.partial_checksums).unwrap_or_else(|| is_shared(device)),
             rx_descriptors: self.descriptors("rx_descriptors", raw.rx_descriptors.as_ref())?,
             tx_descriptors: self.descriptors("tx_descriptors", raw.tx_descriptors.as_ref())?,
             addresses,
@@ -132,6 +142,10 @@ fn device_name(device: &str) -> &str {
 fn is_vdev(device: &str) -> bool {
     let name = device_name(device);
     name.len() > VDEV_PREFIX.len() && name.starts_with(VDEV_PREFIX) && is_word(name)
+}
+
+fn is_shared(device: &str) -> bool {
+    SHARED.iter().any(|driver| device.starts_with(driver))
 }
 
 /// `0000:3b:00.0` or `3b:00.0`

@@ -1,16 +1,32 @@
 //! `[timeouts]` and `[[service]]`: a model accepts them before the director starts.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 
-use control::{Change, ForwardMode, Protocol, ServerSpec, ServiceKey, ServiceSpec};
+use control::{
+    Change, ForwardMode, ServerSpec, ServiceKey, ServiceOptions, ServiceSpec, Tunnel, TunnelKind,
+};
 use toml::Spanned;
 
 use super::file::{RawServer, RawService, RawTimeouts};
 use super::reader::{Checked, Reader};
 use crate::conn::Timeouts;
 use crate::conn::state::State;
-use crate::control::model::{Limits, Model, TIMEOUT_MAX_S};
+use crate::control::model::{Limits, MSS_MAX, MSS_MIN, Model, TIMEOUT_MAX_S};
+
+/// Changes, and where in the file each comes from.
+#[derive(Default)]
+struct Changes {
+    list: Vec<Change>,
+    places: Vec<Range<usize>>,
+}
+
+impl Changes {
+    fn push(&mut self, place: Range<usize>, change: Change) {
+        self.list.push(change);
+        self.places.push(place);
+    }
+}
 
 impl Reader<'_> {
     /// The table, and the change that sets it.
@@ -33,84 +49,147 @@ impl Reader<'_> {
     }
 
     pub(super) fn services(&self, raw: &[RawService], limits: Limits) -> Checked<Vec<Change>> {
-        let mut changes = Vec::new();
-        let mut places: Vec<Range<usize>> = Vec::new();
+        let mut changes = Changes::default();
         for raw in raw {
-            let protocol = match raw.protocol.get_ref().as_str() {
-                "tcp" => Protocol::Tcp,
-                "udp" => Protocol::Udp,
-                other => {
-                    let reason =
-                        format!("protocol {other:?} is not supported, \"tcp\" or \"udp\" is right");
-                    return Err(self.wrong(raw.protocol.span(), reason));
-                }
-            };
-            let service = ServiceKey {
-                protocol,
-                address: self.socket_address(&raw.address)?,
-            };
-            let (scheduler, place) = match &raw.scheduler {
-                // Its address stands for the whole service, but an unknown scheduler is found there.
-                Some(name) if crate::sched::Kind::by_name(name.get_ref()).is_none() => {
-                    (name.get_ref().as_str(), name.span())
-                }
-                Some(name) => (name.get_ref().as_str(), raw.address.span()),
-                None => ("rr", raw.address.span()),
-            };
-            changes.push(Change::AddService {
-                service,
-                spec: ServiceSpec {
-                    scheduler: scheduler.to_owned(),
-                },
-            });
-            places.push(place);
-            for raw in &raw.server {
-                let (server, spec) = (self.socket_address(&raw.address)?, self.server_spec(raw)?);
-                changes.push(Change::AddServer {
-                    service,
-                    server,
-                    spec,
-                });
-                places.push(raw.address.span());
-            }
+            self.service(raw, &mut changes)?;
         }
-        match Model::new(limits).apply(&changes) {
-            Ok(_) => Ok(changes),
+        match Model::new(limits).apply(&changes.list) {
+            Ok(_) => Ok(changes.list),
             Err(refusal) => {
                 let place = refusal
                     .step
-                    .and_then(|step| places.get(step).cloned())
+                    .and_then(|step| changes.places.get(step).cloned())
                     .unwrap_or(0..0);
                 Err(self.wrong(place, refusal.detail))
             }
         }
     }
 
-    fn server_spec(&self, raw: &RawServer) -> Checked<ServerSpec> {
-        let mode = match &raw.method {
-            None => ForwardMode::Nat,
-            Some(method) => match method.get_ref().as_str() {
-                "nat" => ForwardMode::Nat,
-                "direct" => ForwardMode::Direct,
-                other => {
-                    let reason = format!(
-                        "method {other:?} is not supported yet, \"nat\" or \"direct\" is right"
-                    );
-                    return Err(self.wrong(method.span(), reason));
-                }
-            },
+    fn service(&self, raw: &RawService, changes: &mut Changes) -> Checked<()> {
+        let service = ServiceKey {
+            protocol: raw.protocol,
+            address: self.socket_address(&raw.address)?,
         };
+        let (scheduler, place) = match &raw.scheduler {
+            // Its address stands for the whole service, but an unknown scheduler is found there.
+            Some(name) if crate::sched::Kind::by_name(name.get_ref()).is_none() => {
+                (name.get_ref().as_str(), name.span())
+            }
+            Some(name) => (name.get_ref().as_str(), raw.address.span()),
+            None => ("rr", raw.address.span()),
+        };
+        let spec = ServiceSpec {
+            scheduler: scheduler.to_owned(),
+        };
+        changes.push(place, Change::AddService { service, spec });
+        self.options(service, raw, changes)?;
+        let mut families = [false; 2];
+        for raw in &raw.local_addresses {
+            let address = self.address(raw)?;
+            families[usize::from(address.is_ipv6())] = true;
+            changes.push(raw.span(), Change::AddLocalAddress { service, address });
+        }
+        for raw in &raw.server {
+            let (server, spec) = (self.socket_address(&raw.address)?, self.server_spec(raw)?);
+            if spec.mode == ForwardMode::FullNat && !families[usize::from(server.is_ipv6())] {
+                return Err(self.no_local_address(raw, server));
+            }
+            let change = Change::AddServer {
+                service,
+                server,
+                spec,
+            };
+            changes.push(raw.address.span(), change);
+        }
+        Ok(())
+    }
+
+    /// Each option by itself, so that a refusal is found where it is written.
+    fn options(&self, service: ServiceKey, raw: &RawService, changes: &mut Changes) -> Checked<()> {
+        let mut options = ServiceOptions::default();
+        if let Some(raw) = &raw.client_address {
+            options.client_address = *raw.get_ref();
+            changes.push(raw.span(), Change::SetOptions { service, options });
+        }
+        if let Some(raw) = &raw.mss {
+            let range = i64::from(MSS_MIN)..=i64::from(MSS_MAX);
+            options.mss = Some(self.number("mss", Some(raw), 0, range)?);
+            changes.push(raw.span(), Change::SetOptions { service, options });
+        }
+        Ok(())
+    }
+
+    fn no_local_address(&self, raw: &RawServer, server: SocketAddr) -> super::ConfigError {
+        let (family, like) = if server.is_ipv6() {
+            ("IPv6", "2001:db8::5")
+        } else {
+            ("IPv4", "10.0.0.5")
+        };
+        let reason = format!(
+            "server {server} has method fullnat but its service has no {family} address to reach it from, \
+             local_addresses = [\"{like}\"] is right"
+        );
+        self.wrong(raw.address.span(), reason)
+    }
+
+    fn server_spec(&self, raw: &RawServer) -> Checked<ServerSpec> {
+        let mode = raw.method.unwrap_or(ForwardMode::Nat);
         Ok(ServerSpec {
             mode,
-            tunnel: control::Tunnel::default(),
+            tunnel: self.tunnel(raw, mode)?,
             weight: self.number("weight", raw.weight.as_ref(), 1, 0..=i64::from(i32::MAX))?,
+        })
+    }
+
+    /// Its keys go with its method only, and the port with GUE.
+    fn tunnel(&self, raw: &RawServer, mode: ForwardMode) -> Checked<Tunnel> {
+        let kind = raw.tunnel.as_ref().map(Spanned::span);
+        let port = raw.tunnel_port.as_ref().map(Spanned::span);
+        let checksum = raw.tunnel_checksum.as_ref().map(Spanned::span);
+        let given = [
+            ("tunnel", kind),
+            ("tunnel_port", port),
+            ("tunnel_checksum", checksum),
+        ];
+        for (key, place) in given {
+            if let Some(place) = place.filter(|_| mode != ForwardMode::Tunnel) {
+                let reason = format!("{key} goes with method = \"tunnel\" only");
+                return Err(self.wrong(place, reason));
+            }
+        }
+        let default = Tunnel::default();
+        let kind = (raw.tunnel.as_ref()).map_or(default.kind, |kind| *kind.get_ref());
+        let checksum = raw.tunnel_checksum.as_ref();
+        if let (Some(port), true) = (&raw.tunnel_port, kind != TunnelKind::Gue) {
+            let reason = "tunnel_port goes with tunnel = \"gue\" only";
+            return Err(self.wrong(port.span(), reason));
+        }
+        Ok(Tunnel {
+            kind,
+            port: self.number(
+                "tunnel_port",
+                raw.tunnel_port.as_ref(),
+                default.port,
+                1..=65535,
+            )?,
+            checksum: checksum.map_or(default.checksum, |checksum| *checksum.get_ref()),
         })
     }
 
     fn socket_address(&self, raw: &Spanned<String>) -> Checked<SocketAddr> {
         raw.get_ref().parse().map_err(|_| {
             let reason = format!(
-                "address {:?} is not an address and port, 10.0.0.1:80 is right",
+                "address {:?} is not an address and port, 10.0.0.1:80 or [2001:db8::1]:80 is right",
+                raw.get_ref()
+            );
+            self.wrong(raw.span(), reason)
+        })
+    }
+
+    fn address(&self, raw: &Spanned<String>) -> Checked<IpAddr> {
+        raw.get_ref().parse().map_err(|_| {
+            let reason = format!(
+                "{:?} is not an address, 10.0.0.5 or 2001:db8::5 is right",
                 raw.get_ref()
             );
             self.wrong(raw.span(), reason)

@@ -2,7 +2,10 @@
 
 use std::path::Path;
 
-use control::{Change, ForwardMode};
+use control::{
+    Change, ClientAddress, ForwardMode, ServiceOptions, Settings, Tunnel, TunnelChecksum,
+    TunnelKind,
+};
 
 use super::{Config, PortConf};
 use crate::conn::state::State;
@@ -64,7 +67,21 @@ fn the_example_gives_the_defaults() {
         }]
     );
     assert_eq!(config.neighbours[0].mac, [2, 0, 0, 0, 0, 7]);
-    assert_eq!(config.changes.len(), 4, "timeouts, a service, two servers");
+    let kinds: Vec<&str> = (config.changes.iter())
+        .map(|change| match change {
+            Change::SetTimeouts { .. } => "timeouts",
+            Change::SetSettings(settings) if *settings == Settings::default() => "settings",
+            Change::AddService { .. } => "service",
+            Change::SetOptions { .. } => "options",
+            Change::AddLocalAddress { .. } => "local",
+            Change::AddServer { .. } => "server",
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(
+        kinds.join(" "),
+        "timeouts settings service options options local server server server"
+    );
 }
 
 /// A key that is in the example under its default may as well be missing.
@@ -95,7 +112,7 @@ fn what_is_left_out_is_the_default() {
     );
     assert_eq!(
         (config.timeouts, &config.changes[..]),
-        (example.timeouts, &example.changes[..1])
+        (example.timeouts, &example.changes[..2])
     );
 }
 
@@ -109,20 +126,37 @@ fn the_other_examples_are_accepted() {
         ("nat-pci", include_str!("../../../configs/nat-pci.toml")),
         ("nat-afxdp", include_str!("../../../configs/nat-afxdp.toml")),
         ("direct", include_str!("../../../configs/direct.toml")),
+        ("tunnel", include_str!("../../../configs/tunnel.toml")),
+        ("fullnat", include_str!("../../../configs/fullnat.toml")),
     ] {
         let config = Config::parse(text, name).unwrap_or_else(|error| panic!("{error}"));
         assert_eq!(config.ports[0].is_virtual(), name != "nat-pci");
-        assert!(config.changes.len() > 2);
+        assert!(config.changes.len() > 3);
         let mut modes = config.changes.iter().filter_map(|change| match change {
             Change::AddServer { spec, .. } => Some(spec.mode),
             _ => None,
         });
         let expected = match name {
             "direct" => ForwardMode::Direct,
+            "tunnel" => ForwardMode::Tunnel,
+            "fullnat" => ForwardMode::FullNat,
             _ => ForwardMode::Nat,
         };
         assert!(modes.all(|mode| mode == expected), "{name}");
     }
+}
+
+#[test]
+fn the_ipv6_example_mixes_families() {
+    let text = include_str!("../../../configs/ipv6.toml");
+    let config = Config::parse(text, "ipv6").unwrap_or_else(|error| panic!("{error}"));
+    let mixed = |change: &&Change| match change {
+        Change::AddServer {
+            service, server, ..
+        } => service.address.is_ipv6() != server.is_ipv6(),
+        _ => false,
+    };
+    assert_eq!(config.changes.iter().filter(mixed).count(), 3);
 }
 
 #[test]
@@ -144,7 +178,7 @@ fn syntax_and_unknown_keys() {
     );
     check(
         "x = 1",
-        "f:2: unknown field `x`, expected one of `director`, `eal`, `port`, `route`, `neighbour`, `timeouts`, `service`",
+        "f:2: unknown field `x`, expected one of `director`, `eal`, `port`, `route`, `neighbour`, `timeouts`, `settings`, `service`",
     );
     check(
         "[timeouts]\nicmp = 3",
@@ -256,6 +290,29 @@ fn ports() {
         .map(|n| format!("[[port]]\nname = \"p{n}\"\ndevice = \"net_null{n}\"\n"))
         .collect();
     assert_eq!(error(&many), "f:98: too many ports, at most 32 is right");
+}
+
+/// Where the other end is software on this computer; the file has the last word.
+#[test]
+fn partial_checksums() {
+    let of = |device: &str, more: &str| {
+        let text = format!("[[port]]\nname = \"a\"\ndevice = \"{device}\"\n{more}");
+        Config::parse(&text, "f").unwrap().ports[0].partial_checksums
+    };
+    for (device, default) in [
+        ("net_af_packet0,iface=veth0", true),
+        ("net_af_xdp0,iface=veth0", true),
+        ("net_tap0", true),
+        ("net_virtio_user0,path=/dev/vhost-net", true),
+        ("net_vhost0,iface=/run/x.sock", true),
+        ("net_null0", false),
+        ("net_ring0", false),
+        ("0000:3b:00.0", false),
+    ] {
+        assert_eq!(of(device, ""), default, "{device}");
+        assert!(of(device, "partial_checksums = true"), "{device}");
+        assert!(!of(device, "partial_checksums = false"), "{device}");
+    }
 }
 
 #[test]
@@ -491,34 +548,54 @@ fn timeouts() {
     );
     assert_eq!(
         config.changes,
-        [Change::SetTimeouts {
-            tcp: Some(900),
-            tcp_fin: Some(120),
-            udp: Some(60)
-        }]
+        [
+            Change::SetTimeouts {
+                tcp: Some(900),
+                tcp_fin: Some(120),
+                udp: Some(60)
+            },
+            Change::SetSettings(Settings::default())
+        ]
     );
 }
 
 #[test]
-fn services() {
-    let service =
-        |keys: &str| format!("[[service]]\nprotocol = \"tcp\"\naddress = \"10.0.0.1:80\"\n{keys}");
-    let server = |keys: &str| {
-        service(&format!(
-            "[[service.server]]\naddress = \"10.0.0.2:80\"\n{keys}"
-        ))
-    };
+fn settings() {
     check(
-        "[[service]]\nprotocol = \"sctp\"\naddress = \"10.0.0.1:80\"",
-        "f:3: protocol \"sctp\" is not supported, \"tcp\" or \"udp\" is right",
+        "[settings]\nschedule_icpm = true",
+        "f:3: unknown field `schedule_icpm`, expected `schedule_icmp` or `pmtu_disc`",
+    );
+    check(
+        "[settings]\npmtu_disc = 1",
+        "f:3: invalid type: integer `1`, expected a boolean",
+    );
+    let config = Config::parse(&format!("{PORT}[settings]\npmtu_disc = false"), "f").unwrap();
+    let settings = Settings {
+        schedule_icmp: false,
+        pmtu_disc: false,
+    };
+    assert_eq!(config.changes[1], Change::SetSettings(settings));
+}
+
+fn service(keys: &str) -> String {
+    format!("[[service]]\nprotocol = \"tcp\"\naddress = \"10.0.0.1:80\"\n{keys}")
+}
+
+fn server(keys: &str) -> String {
+    service(&format!(
+        "[[service.server]]\naddress = \"10.0.0.2:80\"\n{keys}"
+    ))
+}
+
+#[test]
+fn services() {
+    check(
+        "[[service]]\nprotocol = \"dccp\"\naddress = \"10.0.0.1:80\"",
+        "f:3: unknown variant `dccp`, expected one of `tcp`, `udp`, `sctp`",
     );
     check(
         "[[service]]\nprotocol = \"tcp\"\naddress = \"10.0.0.1\"",
-        "f:4: address \"10.0.0.1\" is not an address and port, 10.0.0.1:80 is right",
-    );
-    check(
-        "[[service]]\nprotocol = \"tcp\"\naddress = \"[::1]:80\"",
-        "f:4: [::1]:80: IPv6 is not supported yet, use an IPv4 address",
+        "f:4: address \"10.0.0.1\" is not an address and port, 10.0.0.1:80 or [2001:db8::1]:80 is right",
     );
     check(
         "[[service]]\nprotocol = \"tcp\"\naddress = \"10.0.0.1:0\"",
@@ -534,7 +611,7 @@ fn services() {
     );
     check(
         &server("method = \"dr\""),
-        "f:7: method \"dr\" is not supported yet, \"nat\" or \"direct\" is right",
+        "f:7: unknown variant `dr`, expected one of `nat`, `direct`, `tunnel`, `fullnat`",
     );
     check(
         &service("[[service.server]]\naddress = \"10.0.0.2:81\"\nmethod = \"direct\""),
@@ -555,4 +632,94 @@ fn services() {
         ),
         "f:8: all 1 servers are in use (a deleted one for up to 240 s after its last connection); raise max_servers",
     );
+}
+
+#[test]
+fn tunnels() {
+    check(
+        &server("tunnel = \"ipip\""),
+        "f:7: tunnel goes with method = \"tunnel\" only",
+    );
+    check(
+        &server("method = \"fullnat\"\ntunnel_checksum = \"none\""),
+        "f:8: tunnel_checksum goes with method = \"tunnel\" only",
+    );
+    check(
+        &server("method = \"tunnel\"\ntunnel = \"vxlan\""),
+        "f:8: unknown variant `vxlan`, expected one of `ipip`, `gue`, `gre`",
+    );
+    check(
+        &server("method = \"tunnel\"\ntunnel = \"gre\"\ntunnel_port = 6080"),
+        "f:9: tunnel_port goes with tunnel = \"gue\" only",
+    );
+    check(
+        &server("method = \"tunnel\"\ntunnel = \"gue\"\ntunnel_port = 0"),
+        "f:9: tunnel_port = 0 is out of range, 1 to 65535 is right",
+    );
+    check(
+        &server("method = \"tunnel\"\ntunnel = \"gue\""),
+        "f:6: server 10.0.0.2:80 has a gue tunnel without a port, 1 to 65535 is right",
+    );
+    check(
+        &server("method = \"tunnel\"\ntunnel_checksum = \"full\""),
+        "f:6: server 10.0.0.2:80 has an ipip tunnel with a checksum, none is right",
+    );
+    let gue =
+        "method = \"tunnel\"\ntunnel = \"gue\"\ntunnel_port = 6080\ntunnel_checksum = \"remote\"";
+    let config = Config::parse(&format!("{PORT}{}", server(gue)), "f").unwrap();
+    let Some(Change::AddServer { spec, .. }) = config.changes.last() else {
+        panic!("{:?}", config.changes)
+    };
+    let tunnel = Tunnel {
+        kind: TunnelKind::Gue,
+        port: 6080,
+        checksum: TunnelChecksum::Remote,
+    };
+    assert_eq!((spec.mode, spec.tunnel), (ForwardMode::Tunnel, tunnel));
+}
+
+#[test]
+fn full_nat_and_options() {
+    let full_nat = |locals: &str| {
+        let server = "[[service.server]]\naddress = \"[2001:db8::2]:80\"\nmethod = \"fullnat\"";
+        service(&format!("local_addresses = [{locals}]\n{server}"))
+    };
+    check(
+        &full_nat("\"172.16.0.1\""),
+        "f:7: server [2001:db8::2]:80 has method fullnat but its service has no IPv6 address to reach it from, local_addresses = [\"2001:db8::5\"] is right",
+    );
+    check(
+        &full_nat("\n\"2001:db8::3\",\n\"2001:db8::3\""),
+        "f:7: service tcp 10.0.0.1:80 has local address 2001:db8::3 already",
+    );
+    check(
+        &full_nat("\"2001:db8::3/64\""),
+        "f:5: \"2001:db8::3/64\" is not an address, 10.0.0.5 or 2001:db8::5 is right",
+    );
+    check(
+        &full_nat("\"2001:db8::3\",\n\"10.0.0.1\""),
+        "f:6: 10.0.0.1 is a service's address, a local address needs another one",
+    );
+    check(
+        &service("client_address = \"tao\""),
+        "f:5: unknown variant `tao`, expected one of `toa`, `uoa`, `proxy-v1`, `proxy-v2`, `none`",
+    );
+    check(
+        &service("mss = 70000"),
+        "f:5: mss = 70000 is out of range, 88 to 65495 is right",
+    );
+    check(
+        &service("client_address = \"proxy-v1\"").replace("tcp", "udp"),
+        "f:5: service udp 10.0.0.1:80 is not TCP, client address proxy-v1 needs TCP; toa, uoa or none is right",
+    );
+    let text = service("mss = 1380\nclient_address = \"proxy-v2\"");
+    let config = Config::parse(&format!("{PORT}{text}"), "f").unwrap();
+    let Some(Change::SetOptions { options, .. }) = config.changes.last() else {
+        panic!("{:?}", config.changes)
+    };
+    let expected = ServiceOptions {
+        client_address: ClientAddress::ProxyV2,
+        mss: Some(1380),
+    };
+    assert_eq!(*options, expected);
 }

@@ -97,7 +97,8 @@ impl Index {
     #[inline(always)]
     pub(super) fn hash(&self, flow: &Flow) -> Hash {
         let [a, b] = self.secret;
-        let words = u64::from(flow.ports) | u64::from(flow.protocol) << 32;
+        let words =
+            u64::from(flow.ports) | u64::from(flow.protocol) << 32 | u64::from(flow.v6) << 40;
         let product = u128::from(flow.addresses ^ a) * u128::from(words ^ b);
         let mixed = (product as u64 ^ (product >> 64) as u64) as u128 * 0x9e37_79b9_7f4a_7c15;
         Hash(mixed as u64 ^ (mixed >> 64) as u64)

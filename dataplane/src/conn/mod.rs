@@ -7,7 +7,6 @@ mod tests; // the table, its index and its timers against naive models
 mod timer; // when connections end
 
 use std::io;
-use std::net::SocketAddrV4;
 
 use control::ForwardMode;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -16,20 +15,28 @@ pub use index::{Hash, Hit};
 pub use state::{Direction, Event, State, Timeouts};
 
 use crate::cpu;
+use crate::fullnat::client::ClientSide;
 use crate::mem::Array;
 use crate::net::HopId;
 use crate::time::Instant;
 use crate::update::{SERVERS_MAX, ServerId};
 use crate::wire::delta::Delta;
-use crate::wire::flow::{Flow, TCP, UDP};
+use crate::wire::flow::{Addresses6, Digest, Flow, SCTP, Seen, TCP, Tuple};
 use index::Index;
 use timer::Timers;
 
 /// `Conn::server` below its top byte, which holds what LVS has in the low byte of a connection's
-/// flags: the forwarding method and [`NO_OUTPUT`].
+/// flags, the forwarding method and [`NO_OUTPUT`], and what is ours between them.
 const SERVER_ID: u32 = (1 << 24) - 1;
 const METHOD: u32 = 7 << 24;
+const NAT: u32 = 0;
+const TUNNEL: u32 = 2 << 24;
 const DIRECT: u32 = 3 << 24;
+const FULLNAT: u32 = 5 << 24;
+/// The bit of side 0 is IPv6; side 1's is the next one.
+const V6: u32 = 0x08 << 24;
+/// There is more to do than [`crate::director::translate`] does.
+const INVOLVED: u32 = 0x20 << 24;
 /// No packet came from the server: it answers the client without us.
 const NO_OUTPUT: u32 = 0x80 << 24;
 
@@ -40,9 +47,10 @@ pub const NO_HOP: HopId = HopId(u16::MAX);
 
 /// One connection: all that a packet of it needs, in one cache line.
 ///
-/// `sides[0]` is the flow as the client sends it (client → virtual), `sides[1]` as the server does
-/// (server → client; later: → local address). What leaves is always the other side's flow, reversed:
-/// in direct routing both sides name the virtual address, so that nothing changes on the way.
+/// Side 0 is the flow as the client sends it (client → virtual), side 1 as the server does (server →
+/// client, in FULLNAT → local address). What leaves is always the other side's flow, reversed: in
+/// direct routing and tunnels both sides name the virtual address, so that nothing changes on the
+/// way. IPv6 addresses are here by digest and in full in a second line, see [`Conns::addresses6`].
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Debug, Clone, Copy)]
 #[repr(C, align(64))]
 pub struct Conn {
@@ -70,39 +78,30 @@ pub struct Conn {
 const _: () = assert!(size_of::<Conn>() == 64);
 
 impl Conn {
-    /// The client keeps its address. In NAT the server's replaces the virtual one; in direct routing
-    /// the packet stays as it is, and only the director's next hop is the server.
-    fn new(
-        now: Instant,
-        inbound: &Flow,
-        server: SocketAddrV4,
-        id: ServerId,
-        mode: ForwardMode,
-    ) -> Self {
-        let (outbound, method) = match mode {
-            ForwardMode::Nat | ForwardMode::FullNat => {
-                (Flow::new(inbound.protocol, server, inbound.from()), 0)
-            }
-            ForwardMode::Direct | ForwardMode::Tunnel => (inbound.reversed(), DIRECT | NO_OUTPUT),
+    fn new(now: Instant, inbound: Flow, outbound: Flow, id: ServerId, mode: ForwardMode) -> Self {
+        let method = match mode {
+            ForwardMode::Nat => NAT,
+            ForwardMode::FullNat => FULLNAT,
+            ForwardMode::Direct => DIRECT | NO_OUTPUT,
+            ForwardMode::Tunnel => TUNNEL | NO_OUTPUT | INVOLVED,
         };
-        let octets = |flow: &Flow| flow.to().ip().octets();
-        let to = outbound.reversed();
-        let ip = Delta::replace(octets(inbound), octets(&to));
-        let ports = Delta::replace(inbound.ports.to_ne_bytes(), to.ports.to_ne_bytes());
+        let mut families = 0;
+        for (side, flow) in [inbound, outbound].iter().enumerate() {
+            families |= if flow.v6 { V6 << side } else { 0 };
+        }
+        if inbound.v6 != outbound.v6 {
+            families |= INVOLVED;
+        }
         Self {
             addresses: [inbound.addresses, outbound.addresses],
             ports: [inbound.ports, outbound.ports],
             protocol: inbound.protocol,
-            state: if inbound.protocol == UDP {
-                State::Udp
-            } else {
-                State::None
-            } as u8,
+            state: State::before_all(inbound.protocol) as u8,
             generation: 0,
             last_seen: now.0,
-            server: id.0 | method,
-            ip_delta: ip.raw(),
-            l4_delta: ip.and(ports).raw(),
+            server: id.0 | method | families,
+            ip_delta: 0,
+            l4_delta: 0,
             hops: [NO_HOP.0; 2],
             timeout_ms: 0,
             packets: [0; 2],
@@ -116,6 +115,23 @@ impl Conn {
         (self.addresses[side] == flow.addresses)
             & (self.ports[side] == flow.ports)
             & (self.protocol == flow.protocol)
+            & (self.is_v6(outbound) == flow.v6)
+    }
+
+    /// Whether packets of that side are IPv6.
+    #[inline(always)]
+    pub fn is_v6(&self, outbound: bool) -> bool {
+        self.server & (V6 << u32::from(outbound)) != 0
+    }
+
+    /// Whether there is more to do for its packets than to change addresses, ports and checksums.
+    #[inline(always)]
+    pub fn is_involved(&self) -> bool {
+        self.server & INVOLVED != 0
+    }
+
+    pub fn set_involved(&mut self, involved: bool) {
+        self.server = self.server & !INVOLVED | if involved { INVOLVED } else { 0 };
     }
 
     /// A side's flow: 0 as the client sends it, 1 as the server does.
@@ -126,6 +142,7 @@ impl Conn {
             addresses: self.addresses[side],
             ports: self.ports[side],
             protocol: self.protocol,
+            v6: self.is_v6(outbound),
         }
     }
 
@@ -144,6 +161,8 @@ impl Conn {
     pub fn mode(&self) -> ForwardMode {
         match self.server & METHOD {
             DIRECT => ForwardMode::Direct,
+            TUNNEL => ForwardMode::Tunnel,
+            FULLNAT => ForwardMode::FullNat,
             _ => ForwardMode::Nat,
         }
     }
@@ -225,10 +244,28 @@ impl Conn {
     }
 }
 
+/// What FULLNAT keeps of a connection beside its line.
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Debug, Clone, Copy)]
+#[repr(C, align(32))]
+pub struct Extra {
+    /// How the server learns who the client is.
+    pub client: ClientSide,
+    /// Where the local port came from, a [`crate::fullnat::lease::PoolId`].
+    pub pool: u32,
+    _pad: [u8; 12],
+}
+
 /// The connection table. Its capacity is fixed at start.
 #[derive(Debug)]
 pub struct Conns {
     entries: Array<Conn>,
+    /// Addresses of both sides of connections that have IPv6 on one.
+    wide: Array<[Addresses6; 2]>,
+    /// Entries of `wide` from here on were never written.
+    wide_fresh: u32,
+    /// What only FULLNAT's connections have.
+    extras: Array<Extra>,
+    digest: Digest,
     timers: Timers,
     index: Index,
     /// Entries that were used and are free again, chained through `last_seen`.
@@ -244,6 +281,10 @@ impl Conns {
         let entries = capacity as usize;
         Ok(Self {
             entries: Array::zeroed(entries)?,
+            wide: Array::sparse(entries)?,
+            wide_fresh: 0,
+            extras: Array::sparse(entries)?,
+            digest: Digest::new(secret),
             timers: Timers::new(entries)?,
             index: Index::new(entries * 2, secret)?,
             free: None,
@@ -263,12 +304,23 @@ impl Conns {
 
     /// Memory that the table takes, all included.
     pub fn bytes(&self) -> usize {
-        self.entries.len() * size_of::<Conn>() + self.timers.bytes() + self.index.bytes()
+        self.entries.len() * size_of::<Conn>()
+            + self.wide_fresh as usize * size_of::<[Addresses6; 2]>()
+            + self.timers.bytes()
+            + self.index.bytes()
     }
 
     #[inline(always)]
     pub fn hash(&self, flow: &Flow) -> Hash {
         self.index.hash(flow)
+    }
+
+    /// Completes what the parser saw of an IPv6 packet.
+    #[inline(always)]
+    pub fn digest(&self, seen: &mut Seen, frame: &[u8]) {
+        if seen.flow.v6 {
+            seen.flow.addresses = self.digest.pair(seen.addresses6(frame));
+        }
     }
 
     /// First stage: starts loading the flow's bucket.
@@ -279,25 +331,60 @@ impl Conns {
 
     /// Second stage: the entry that the flow very likely belongs to; starts loading it.
     #[inline(always)]
-    pub fn likely(&self, hash: Hash) -> Option<Hit> {
+    pub fn likely(&self, hash: Hash, flow: &Flow) -> Option<Hit> {
         let hit = self.index.likely(hash)?;
         cpu::prefetch(&self.entries, hit.entry() as usize);
+        if flow.v6 {
+            cpu::prefetch(&self.wide, hit.entry() as usize);
+        }
         Some(hit)
     }
 
-    /// Third stage: the connection, if `likely` was right.
+    /// Third stage: whether `likely` was right.
     #[inline(always)]
-    pub fn verify(&mut self, hit: Hit, flow: &Flow) -> Option<&mut Conn> {
-        self.entries
-            .get_mut(hit.entry() as usize)
-            .filter(|conn| conn.is(flow, hit.outbound()))
+    pub fn verify(&self, hit: Hit, seen: &Seen, frame: &[u8]) -> bool {
+        let conn = self.entries.get(hit.entry() as usize);
+        conn.is_some_and(|conn| conn.is(&seen.flow, hit.outbound()))
+            && (!seen.flow.v6 || self.addresses6(hit) == seen.addresses6(frame))
     }
 
-    /// The connection a flow belongs to, wherever it is.
-    pub fn lookup(&self, flow: &Flow) -> Option<Hit> {
+    /// The connection a packet belongs to, wherever it is.
+    pub fn lookup(&self, seen: &Seen, frame: &[u8]) -> Option<Hit> {
+        let addresses = seen.flow.v6.then(|| seen.addresses6(frame));
+        self.search(&seen.flow, addresses)
+    }
+
+    /// The connection a tuple belongs to.
+    pub fn find(&self, tuple: &Tuple) -> Option<Hit> {
+        self.search(&tuple.flow(self.digest), tuple.addresses6().as_ref())
+    }
+
+    fn search(&self, flow: &Flow, addresses: Option<&Addresses6>) -> Option<Hit> {
         self.index.find(self.hash(flow), |hit| {
             self.entries[hit.entry() as usize].is(flow, hit.outbound())
+                && addresses.is_none_or(|addresses| self.addresses6(hit) == addresses)
         })
+    }
+
+    /// The addresses of that side of a connection, which is IPv6 there.
+    #[inline(always)]
+    pub fn addresses6(&self, hit: Hit) -> &Addresses6 {
+        &self.wide[hit.entry() as usize][usize::from(hit.outbound())]
+    }
+
+    /// What is kept of a FULLNAT connection.
+    pub fn extra(&mut self, entry: u32) -> &mut Extra {
+        &mut self.extras[entry as usize]
+    }
+
+    /// One side of a connection: 0 as the client sends it, 1 as the server does.
+    pub fn tuple(&self, entry: u32, outbound: bool) -> Tuple {
+        let flow = self.entries[entry as usize].side(outbound);
+        if flow.v6 {
+            Tuple::of_v6(&flow, self.addresses6(Hit::new(entry, outbound)))
+        } else {
+            Tuple::of_v4(&flow)
+        }
     }
 
     /// The connection of a [`Hit`] that was just looked up.
@@ -313,28 +400,36 @@ impl Conns {
             .filter(|conn| conn.protocol != 0)
     }
 
-    /// Opens a connection whose flow is not in the table; `None` when the table is full. A reply
-    /// flow that another connection already has goes to the newer one, as in LVS.
+    /// Opens a connection that is not in the table, by what the client and the server send; `None`
+    /// when the table is full. A reply flow that another connection already has goes to the newer
+    /// one, as in LVS.
     pub fn open(
         &mut self,
         now: Instant,
-        inbound: &Flow,
-        server: SocketAddrV4,
+        [inbound, outbound]: [&Tuple; 2],
         id: ServerId,
         mode: ForwardMode,
         timeouts: &Timeouts,
     ) -> Option<Hit> {
         let entry = self.take_entry()?;
-        let mut conn = Conn::new(now, inbound, server, id, mode);
+        let flows = [inbound.flow(self.digest), outbound.flow(self.digest)];
+        let mut conn = Conn::new(now, flows[0], flows[1], id, mode);
         conn.timeout_ms = timeouts.ms(conn.state());
-        let reply = conn.side(true);
-        if let Some(older) = self.lookup(&reply) {
-            self.index.remove(self.hash(&reply), older);
+        (conn.ip_delta, conn.l4_delta) = deltas(inbound, &outbound.reversed());
+        if let Some(older) = self.find(outbound) {
+            self.index.remove(self.hash(&flows[1]), older);
+        }
+        for (side, tuple) in [inbound, outbound].into_iter().enumerate() {
+            if let Some(addresses) = tuple.addresses6() {
+                self.wide[entry as usize][side] = addresses;
+                self.wide_fresh = self.wide_fresh.max(entry + 1);
+            }
         }
         self.entries[entry as usize] = conn;
-        self.index
-            .insert(self.hash(inbound), Hit::new(entry, false));
-        self.index.insert(self.hash(&reply), Hit::new(entry, true));
+        for (flow, outbound) in flows.iter().zip([false, true]) {
+            self.index
+                .insert(self.hash(flow), Hit::new(entry, outbound));
+        }
         self.used += 1;
         self.timers
             .schedule(now, entry, now.plus_ms(conn.timeout_ms));
@@ -413,10 +508,29 @@ impl Conns {
 
     /// Protocol as the control side names it.
     pub fn protocol(conn: &Conn) -> control::Protocol {
-        if conn.protocol == TCP {
-            control::Protocol::Tcp
-        } else {
-            control::Protocol::Udp
+        match conn.protocol {
+            TCP => control::Protocol::Tcp,
+            SCTP => control::Protocol::Sctp,
+            _ => control::Protocol::Udp,
         }
     }
+}
+
+/// Changes of the IP header's and of the transport's checksum, where `old` becomes `new`. The
+/// families may differ: length and protocol add the same to either pseudo header.
+fn deltas(old: &Tuple, new: &Tuple) -> (u16, u16) {
+    let addresses = |tuple: &Tuple| {
+        let of = |address: std::net::IpAddr| match address {
+            std::net::IpAddr::V4(address) => Delta::adding(&address.octets()),
+            std::net::IpAddr::V6(address) => Delta::adding(&address.octets()),
+        };
+        of(tuple.from.ip()).and(of(tuple.to.ip()))
+    };
+    let ports = |tuple: &Tuple| {
+        let port = |port: u16| Delta::adding(&port.to_be_bytes());
+        port(tuple.from.port()).and(port(tuple.to.port()))
+    };
+    let ip = addresses(new).and(addresses(old).reversed());
+    let l4 = ip.and(ports(new)).and(ports(old).reversed());
+    (ip.raw(), l4.raw())
 }

@@ -1,6 +1,10 @@
-//! TCP and UDP states as LVS keeps them (`ip_vs_proto_tcp.c`, `ip_vs_proto_udp.c`), as tables.
+//! TCP, UDP and SCTP states as LVS keeps them (`ip_vs_proto_tcp.c`, `ip_vs_proto_udp.c`,
+//! `ip_vs_proto_sctp.c`), as tables.
 
-/// A connection's state; the numbers are LVS's own on the sync wire, UDP after them.
+use crate::wire::flow::{SCTP, UDP};
+
+/// A connection's state. TCP's numbers are LVS's own on the sync wire, UDP's comes after them; an
+/// SCTP state's number there is its distance from [`State::SctpNone`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum State {
@@ -16,10 +20,24 @@ pub enum State {
     Listen,
     Synack,
     Udp,
+    SctpNone,
+    SctpInit1,
+    SctpInit,
+    SctpCookieSent,
+    SctpCookieReplied,
+    SctpCookieWait,
+    SctpCookie,
+    SctpCookieEchoed,
+    SctpEstablished,
+    SctpShutdownSent,
+    SctpShutdownReceived,
+    SctpShutdownAckSent,
+    SctpRejected,
+    SctpClosed,
 }
 
 impl State {
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 26] = [
         Self::None,
         Self::Established,
         Self::SynSent,
@@ -32,13 +50,36 @@ impl State {
         Self::Listen,
         Self::Synack,
         Self::Udp,
+        Self::SctpNone,
+        Self::SctpInit1,
+        Self::SctpInit,
+        Self::SctpCookieSent,
+        Self::SctpCookieReplied,
+        Self::SctpCookieWait,
+        Self::SctpCookie,
+        Self::SctpCookieEchoed,
+        Self::SctpEstablished,
+        Self::SctpShutdownSent,
+        Self::SctpShutdownReceived,
+        Self::SctpShutdownAckSent,
+        Self::SctpRejected,
+        Self::SctpClosed,
     ];
+
+    /// Of a connection of this IP protocol before its first packet.
+    pub const fn before_all(protocol: u8) -> Self {
+        match protocol {
+            UDP => Self::Udp,
+            SCTP => Self::SctpNone,
+            _ => Self::None,
+        }
+    }
 
     /// The state that `state as u8` was.
     #[inline(always)]
     pub const fn by_number(number: u8) -> Self {
-        const PADDED: [State; 16] = {
-            let mut padded = [State::None; 16];
+        const PADDED: [State; 32] = {
+            let mut padded = [State::None; 32];
             let mut i = 0;
             while i < State::ALL.len() {
                 padded[i] = State::ALL[i];
@@ -46,14 +87,14 @@ impl State {
             }
             padded
         };
-        PADDED[(number & 15) as usize]
+        PADDED[(number & 31) as usize]
     }
 
     /// As `ipvsadm -Lc` prints it.
     pub const fn name(self) -> &'static str {
         match self {
-            Self::None => "NONE",
-            Self::Established => "ESTABLISHED",
+            Self::None | Self::SctpNone => "NONE",
+            Self::Established | Self::SctpEstablished => "ESTABLISHED",
             Self::SynSent => "SYN_SENT",
             Self::SynRecv => "SYN_RECV",
             Self::FinWait => "FIN_WAIT",
@@ -64,6 +105,18 @@ impl State {
             Self::Listen => "LISTEN",
             Self::Synack => "SYNACK",
             Self::Udp => "UDP",
+            Self::SctpInit1 => "INIT1",
+            Self::SctpInit => "INIT",
+            Self::SctpCookieSent => "C-SENT",
+            Self::SctpCookieReplied => "C-REPLIED",
+            Self::SctpCookieWait => "C-WAIT",
+            Self::SctpCookie => "COOKIE",
+            Self::SctpCookieEchoed => "C-ECHOED",
+            Self::SctpShutdownSent => "S-SENT",
+            Self::SctpShutdownReceived => "S-RECEIVED",
+            Self::SctpShutdownAckSent => "S-ACK-SENT",
+            Self::SctpRejected => "REJECTED",
+            Self::SctpClosed => "CLOSED",
         }
     }
 
@@ -72,7 +125,11 @@ impl State {
     pub const fn is_active(self) -> bool {
         matches!(
             self,
-            Self::Established | Self::SynSent | Self::SynRecv | Self::Synack
+            Self::Established
+                | Self::SynSent
+                | Self::SynRecv
+                | Self::Synack
+                | Self::SctpEstablished
         )
     }
 }
@@ -83,7 +140,15 @@ pub struct Timeouts([u32; State::ALL.len()]);
 
 impl Default for Timeouts {
     fn default() -> Self {
-        Self([2, 900, 120, 60, 120, 120, 10, 60, 30, 120, 120, 300].map(|s| s * 1000))
+        let tcp = [2, 900, 120, 60, 120, 120, 10, 60, 30, 120, 120];
+        let udp = [300];
+        let sctp = [2, 4, 61, 61, 61, 61, 61, 61, 900, 61, 61, 61, 4, 61];
+        let all = tcp.into_iter().chain(udp).chain(sctp);
+        let mut timeouts = Self([0; State::ALL.len()]);
+        for (state, seconds) in State::ALL.into_iter().zip(all) {
+            timeouts.set_s(state, seconds);
+        }
+        timeouts
     }
 }
 
@@ -100,8 +165,10 @@ impl Timeouts {
     }
 }
 
-/// What a TCP segment means to the state machine: RST before SYN before FIN before ACK.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What a packet means to its connection's state: by a TCP segment's flags, RST before SYN before
+/// FIN before ACK, or by an SCTP packet's first chunk. Whatever it is, UDP stays UDP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
 pub enum Event {
     Syn,
     Fin,
@@ -109,9 +176,21 @@ pub enum Event {
     Rst,
     /// None of the four flags.
     Other,
+    /// Data, or any chunk that has no event of its own.
+    SctpData,
+    SctpInit,
+    SctpInitAck,
+    SctpCookieEcho,
+    SctpCookieAck,
+    SctpShutdown,
+    SctpShutdownAck,
+    SctpShutdownComplete,
+    SctpError,
+    SctpAbort,
 }
 
 impl Event {
+    /// Of a TCP segment with these flags.
     #[inline]
     pub const fn of(flags: u8) -> Self {
         use crate::wire::flow::tcp_flags::{ACK, FIN, RST, SYN};
@@ -127,17 +206,29 @@ impl Event {
             Self::Other
         }
     }
-}
 
-const ES: State = State::Established;
-const SS: State = State::SynSent;
-const SR: State = State::SynRecv;
-const FW: State = State::FinWait;
-const TW: State = State::TimeWait;
-const CL: State = State::Close;
-const CW: State = State::CloseWait;
-const LA: State = State::LastAck;
-const LI: State = State::Listen;
+    /// Of an SCTP packet, by the types of its first chunk and of the one that follows it, if any:
+    /// an ABORT behind COOKIE-ECHO or COOKIE-ACK is what counts.
+    #[inline]
+    pub const fn of_sctp(chunk: u8, next: Option<u8>) -> Self {
+        use crate::wire::sctp::chunk::{
+            ABORT, COOKIE_ACK, COOKIE_ECHO, ERROR, INIT, INIT_ACK, SHUTDOWN, SHUTDOWN_ACK,
+            SHUTDOWN_COMPLETE,
+        };
+        match (chunk, next) {
+            (ABORT, _) | (COOKIE_ECHO | COOKIE_ACK, Some(ABORT)) => Self::SctpAbort,
+            (INIT, _) => Self::SctpInit,
+            (INIT_ACK, _) => Self::SctpInitAck,
+            (COOKIE_ECHO, _) => Self::SctpCookieEcho,
+            (COOKIE_ACK, _) => Self::SctpCookieAck,
+            (SHUTDOWN, _) => Self::SctpShutdown,
+            (SHUTDOWN_ACK, _) => Self::SctpShutdownAck,
+            (SHUTDOWN_COMPLETE, _) => Self::SctpShutdownComplete,
+            (ERROR, _) => Self::SctpError,
+            _ => Self::SctpData,
+        }
+    }
+}
 
 /// Whose packet moves a connection's state: the columns of LVS's table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -150,42 +241,144 @@ pub enum Direction {
     InputOnly,
 }
 
-/// One state's row, by [`Direction`]: the next state by event (SYN, FIN, ACK, RST).
-type Row = [[State; 4]; 3];
+mod tcp {
+    use super::State;
 
-const TCP: [Row; 11] = [
-    /* NO */ [[SR, CL, ES, CL], [SS, TW, ES, CL], [SR, CL, ES, CL]],
-    /* ES */ [[ES, CW, ES, CL], [ES, FW, ES, CL], [ES, FW, ES, CL]],
-    /* SS */ [[ES, SS, SS, CL], [SS, SS, SS, SS], [ES, SS, SS, CL]],
-    /* SR */ [[SR, TW, ES, SR], [SR, TW, ES, CL], [SR, TW, ES, SR]],
-    /* FW */ [[SR, TW, FW, CL], [SS, FW, FW, CL], [SR, FW, FW, CL]],
-    /* TW */ [[SR, TW, TW, CL], [SS, TW, TW, TW], [SR, TW, TW, CL]],
-    /* CL */ [[SR, CL, CL, CL], [SS, CL, CL, CL], [SR, CL, CL, CL]],
-    /* CW */ [[SR, CW, CW, CL], [SS, TW, CW, CL], [SR, CW, CW, CL]],
-    /* LA */ [[SR, LA, CL, LA], [SS, LA, LA, CL], [SR, LA, CL, LA]],
-    /* LI */ [[SR, LI, LI, LI], [LI, LI, ES, CL], [SR, LI, LI, LI]],
-    /* SA */ [[SR, TW, ES, SR], [SR, TW, ES, CL], [SR, TW, ES, CL]],
-];
+    const ES: State = State::Established;
+    const SS: State = State::SynSent;
+    const SR: State = State::SynRecv;
+    const FW: State = State::FinWait;
+    const TW: State = State::TimeWait;
+    const CL: State = State::Close;
+    const CW: State = State::CloseWait;
+    const LA: State = State::LastAck;
+    const LI: State = State::Listen;
 
-/// `TCP` by direction, event and state, for one load per packet.
-static NEXT: [[[State; 12]; 5]; 3] = transposed();
+    /// By state and direction: the next state by event (SYN, FIN, ACK, RST).
+    pub(super) const NEXT: [[[State; 4]; 3]; 11] = [
+        /* NO */ [[SR, CL, ES, CL], [SS, TW, ES, CL], [SR, CL, ES, CL]],
+        /* ES */ [[ES, CW, ES, CL], [ES, FW, ES, CL], [ES, FW, ES, CL]],
+        /* SS */ [[ES, SS, SS, CL], [SS, SS, SS, SS], [ES, SS, SS, CL]],
+        /* SR */ [[SR, TW, ES, SR], [SR, TW, ES, CL], [SR, TW, ES, SR]],
+        /* FW */ [[SR, TW, FW, CL], [SS, FW, FW, CL], [SR, FW, FW, CL]],
+        /* TW */ [[SR, TW, TW, CL], [SS, TW, TW, TW], [SR, TW, TW, CL]],
+        /* CL */ [[SR, CL, CL, CL], [SS, CL, CL, CL], [SR, CL, CL, CL]],
+        /* CW */ [[SR, CW, CW, CL], [SS, TW, CW, CL], [SR, CW, CW, CL]],
+        /* LA */ [[SR, LA, CL, LA], [SS, LA, LA, CL], [SR, LA, CL, LA]],
+        /* LI */ [[SR, LI, LI, LI], [LI, LI, ES, CL], [SR, LI, LI, LI]],
+        /* SA */ [[SR, TW, ES, SR], [SR, TW, ES, CL], [SR, TW, ES, CL]],
+    ];
+}
 
-const fn transposed() -> [[[State; 12]; 5]; 3] {
-    // A segment without any of the four flags closes; UDP stays UDP whatever comes.
-    let mut next = [[[CL; 12]; 5]; 3];
-    let mut direction = 0;
-    while direction < 3 {
-        let mut event = 0;
-        while event < 5 {
-            let mut state = 0;
-            while state < TCP.len() && event < 4 {
-                next[direction][event][state] = TCP[state][direction][event];
-                state += 1;
-            }
-            next[direction][event][State::Udp as usize] = State::Udp;
-            event += 1;
+mod sctp {
+    use super::State;
+
+    const I1: State = State::SctpInit1;
+    const IN: State = State::SctpInit;
+    const CS: State = State::SctpCookieSent;
+    const CR: State = State::SctpCookieReplied;
+    const CW: State = State::SctpCookieWait;
+    const CO: State = State::SctpCookie;
+    const CE: State = State::SctpCookieEchoed;
+    const ES: State = State::SctpEstablished;
+    const SS: State = State::SctpShutdownSent;
+    const SR: State = State::SctpShutdownReceived;
+    const SA: State = State::SctpShutdownAckSent;
+    const RJ: State = State::SctpRejected;
+    const CL: State = State::SctpClosed;
+
+    /// By event: DATA, INIT, INIT-ACK, COOKIE-ECHO, COOKIE-ACK, SHUTDOWN, SHUTDOWN-ACK,
+    /// SHUTDOWN-COMPLETE, ERROR, ABORT.
+    type Row = [State; 10];
+
+    /// By direction and state.
+    pub(super) const NEXT: [[Row; 14]; 3] = [INPUT, OUTPUT, INPUT_ONLY];
+
+    #[rustfmt::skip]
+    pub(super) const INPUT: [Row; 14] = [
+        /* NO */ [ES, I1, CW, CR, ES, SR, CL, CL, CL, CL],
+        /* I1 */ [I1, IN, CW, IN, I1, I1, IN, CL, I1, CL],
+        /* IN */ [IN, IN, CW, IN, IN, IN, IN, CL, IN, CL],
+        /* CS */ [CS, CS, CS, CR, CS, CS, CS, CS, CS, CL],
+        /* CR */ [CR, CR, CR, CR, CR, CR, CR, CR, CR, CL],
+        /* CW */ [CW, CW, CO, CW, CW, CW, CW, CW, CW, RJ],
+        /* CO */ [CO, CO, CO, CO, CO, CO, CO, CO, CO, CL],
+        /* CE */ [CE, CE, CE, CE, ES, CE, CE, CE, CL, CL],
+        /* ES */ [ES, ES, ES, ES, ES, SR, ES, ES, ES, CL],
+        /* SS */ [SS, SS, SS, SS, SS, SS, CL, SS, SS, CL],
+        /* SR */ [SR, SR, SR, SR, SR, SR, SR, SR, SR, CL],
+        /* SA */ [SA, SA, SA, SA, SA, SA, CL, CL, SA, CL],
+        /* RJ */ [RJ, IN, RJ, RJ, RJ, RJ, RJ, RJ, RJ, CL],
+        /* CL */ [CL, IN, CL, CL, CL, CL, CL, CL, CL, CL],
+    ];
+
+    #[rustfmt::skip]
+    pub(super) const OUTPUT: [Row; 14] = [
+        /* NO */ [ES, CW, CS, CE, ES, SS, SA, CL, CL, CL],
+        /* I1 */ [I1, CW, CS, CE, ES, SS, SA, I1, CL, RJ],
+        /* IN */ [IN, CW, CS, CE, ES, SS, SA, IN, CL, CL],
+        /* CS */ [CS, CW, CS, CE, ES, SS, SA, CS, CL, CL],
+        /* CR */ [CR, CW, CR, CE, ES, SS, SA, CR, CL, CL],
+        /* CW */ [CW, CW, CW, CE, ES, SS, CW, CW, CW, CL],
+        /* CO */ [CO, CW, CO, CE, ES, SS, CO, CO, CO, CL],
+        /* CE */ [CE, CW, CE, CE, ES, SS, CE, CE, CE, CL],
+        /* ES */ [ES, ES, ES, ES, ES, SS, ES, ES, ES, CL],
+        /* SS */ [SS, CW, SS, SS, SS, SS, SA, SS, SS, CL],
+        /* SR */ [SR, CW, SR, SR, SR, SR, SA, SR, SR, CL],
+        /* SA */ [SA, CW, SA, SA, SA, SA, SA, SA, SA, CL],
+        /* RJ */ [RJ, CW, RJ, RJ, RJ, RJ, RJ, RJ, RJ, CL],
+        /* CL */ [CL, CW, CL, CL, CL, CL, CL, CL, CL, CL],
+    ];
+
+    #[rustfmt::skip]
+    pub(super) const INPUT_ONLY: [Row; 14] = [
+        /* NO */ [ES, I1, CE, ES, ES, SR, CL, CL, CL, CL],
+        /* I1 */ [I1, IN, CE, ES, I1, I1, IN, CL, I1, CL],
+        /* IN */ [IN, IN, CE, ES, IN, IN, IN, CL, IN, CL],
+        /* CS */ [CS, IN, CE, ES, ES, CS, CS, CL, CS, CL],
+        /* CR */ [CR, IN, CE, ES, ES, CR, CR, CL, CR, CL],
+        /* CW */ [ES, IN, CE, ES, CW, CW, CW, CW, CW, RJ],
+        /* CO */ [CO, CO, CO, CO, ES, CO, CO, CO, CO, CL],
+        /* CE */ [CE, CE, CE, CE, ES, CE, CE, CE, CE, CL],
+        /* ES */ [ES, ES, ES, ES, ES, SR, CL, ES, ES, CL],
+        /* SS */ [SS, SS, SS, SS, SS, SS, CL, SS, SS, CL],
+        /* SR */ [SR, SR, SR, SR, SR, SR, SR, CL, SR, CL],
+        /* SA */ [SA, SA, SA, SA, SA, SA, CL, CL, SA, CL],
+        /* RJ */ [RJ, IN, RJ, RJ, RJ, RJ, RJ, RJ, RJ, CL],
+        /* CL */ [CL, IN, CL, CL, CL, CL, CL, CL, CL, CL],
+    ];
+}
+
+const EVENTS: usize = Event::SctpAbort as usize + 1;
+const SCTP_EVENT: usize = Event::SctpData as usize;
+const SCTP_STATE: usize = State::SctpNone as usize;
+
+/// By event and state, padded to powers of two.
+type Table = [[State; 32]; 16];
+
+/// The tables by direction, event and state, for one load per packet.
+static NEXT: [Table; 3] = [transposed(0), transposed(1), transposed(2)];
+
+const fn transposed(direction: usize) -> Table {
+    let mut next = [[State::None; 32]; 16];
+    let mut event = 0;
+    while event < EVENTS {
+        let mut state = 0;
+        while state < State::ALL.len() {
+            next[event][state] = if state < tcp::NEXT.len() && event < 4 {
+                tcp::NEXT[state][direction][event]
+            } else if state < tcp::NEXT.len() && event < SCTP_EVENT {
+                // A segment without any of the four flags closes.
+                State::Close
+            } else if state >= SCTP_STATE && event >= SCTP_EVENT {
+                sctp::NEXT[direction][state - SCTP_STATE][event - SCTP_EVENT]
+            } else {
+                // UDP, or a packet of another protocol.
+                State::ALL[state]
+            };
+            state += 1;
         }
-        direction += 1;
+        event += 1;
     }
     next
 }
@@ -249,5 +442,94 @@ mod tests {
         assert_eq!(Event::of(0x11), Event::Fin);
         assert_eq!(Event::of(0x18), Event::Ack);
         assert_eq!(Event::of(0x08), Event::Other);
+    }
+
+    #[test]
+    fn chunks_by_type() {
+        use Event::*;
+        let events: Vec<Event> = (0..16).map(|chunk| Event::of_sctp(chunk, None)).collect();
+        let expected = [
+            SctpData,
+            SctpInit,
+            SctpInitAck,
+            SctpData,
+            SctpData,
+            SctpData,
+            SctpAbort,
+            SctpShutdown,
+            SctpShutdownAck,
+            SctpError,
+            SctpCookieEcho,
+            SctpCookieAck,
+            SctpData,
+            SctpData,
+            SctpShutdownComplete,
+            SctpData,
+        ];
+        assert_eq!(events, expected);
+        assert_eq!(Event::of_sctp(255, Some(6)), SctpData);
+        assert_eq!(Event::of_sctp(10, Some(0)), SctpCookieEcho);
+        assert_eq!(Event::of_sctp(10, Some(6)), SctpAbort);
+        assert_eq!(Event::of_sctp(11, Some(6)), SctpAbort);
+        assert_eq!(Event::of_sctp(0, Some(6)), SctpData);
+    }
+
+    #[test]
+    fn an_association_is_walked() {
+        use Event::*;
+        let nat = [
+            (SctpInit, Direction::Input, State::SctpInit1),
+            (SctpInitAck, Direction::Output, State::SctpCookieSent),
+            (SctpCookieEcho, Direction::Input, State::SctpCookieReplied),
+            (SctpCookieAck, Direction::Output, State::SctpEstablished),
+            (SctpData, Direction::Input, State::SctpEstablished),
+            (SctpShutdown, Direction::Input, State::SctpShutdownReceived),
+            (
+                SctpShutdownAck,
+                Direction::Output,
+                State::SctpShutdownAckSent,
+            ),
+            (SctpShutdownComplete, Direction::Input, State::SctpClosed),
+        ];
+        let direct = [
+            (SctpInit, Direction::InputOnly, State::SctpInit1),
+            (SctpCookieEcho, Direction::InputOnly, State::SctpEstablished),
+            (SctpData, Direction::InputOnly, State::SctpEstablished),
+            (
+                SctpShutdown,
+                Direction::InputOnly,
+                State::SctpShutdownReceived,
+            ),
+            (
+                SctpShutdownComplete,
+                Direction::InputOnly,
+                State::SctpClosed,
+            ),
+        ];
+        for walk in [&nat[..], &direct] {
+            let mut state = State::SctpNone;
+            for (event, direction, next) in walk {
+                state = state.after(*event, *direction);
+                assert_eq!(state, *next, "{event:?}");
+                assert_eq!(state.is_active(), state == State::SctpEstablished);
+            }
+        }
+    }
+
+    #[test]
+    fn protocols_do_not_mix() {
+        let first = [6, 17, 132].map(State::before_all);
+        assert_eq!(first, [State::None, State::Udp, State::SctpNone]);
+        for state in State::ALL {
+            assert_eq!(State::by_number(state as u8), state);
+            let sctp = state as usize >= SCTP_STATE;
+            for direction in [Direction::Input, Direction::Output, Direction::InputOnly] {
+                let next = state.after(Event::SctpAbort, direction);
+                assert_eq!(next as usize >= SCTP_STATE, sctp);
+                assert!(sctp || next == state);
+                let next = state.after(Event::Syn, direction);
+                assert!(next == state || (state as usize) < tcp::NEXT.len());
+            }
+        }
     }
 }

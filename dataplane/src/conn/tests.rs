@@ -2,7 +2,7 @@
 //! the states against the recorded tables.
 
 use std::collections::{HashMap, HashSet};
-use std::net::Ipv4Addr;
+use std::net::SocketAddr;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -10,11 +10,40 @@ use proptest::prelude::*;
 use super::timer::Timers;
 use super::*;
 
-const SERVER: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 1, 0, 1), 80);
+use crate::wire::flow::UDP;
+
+/// What the client and what the server of connection `n` sends: a third of them over IPv6, a third
+/// from IPv6 to IPv4.
+fn sides(n: u16, protocol: u8) -> [Tuple; 2] {
+    let (v6_client, v6_server) = (n % 3 > 0, n % 3 == 1);
+    let address = |v6, v4_text: &str, v6_text: &str| -> SocketAddr {
+        (if v6 { v6_text } else { v4_text }).parse().unwrap()
+    };
+    let mut client = address(v6_client, "192.0.2.1:0", "[2001:db8::7]:0");
+    client.set_port(1000 + n);
+    let inbound = Tuple {
+        protocol,
+        from: client,
+        to: address(v6_client, "203.0.113.1:80", "[2001:db8:1::1]:80"),
+    };
+    let mut local = address(v6_server, "10.1.0.254:0", "[2001:db8:2::fe]:0");
+    local.set_port(1000 + n);
+    let outbound = Tuple {
+        protocol,
+        from: address(v6_server, "10.1.0.1:80", "[2001:db8:2::1]:80"),
+        to: local,
+    };
+    [inbound, outbound]
+}
 
 fn flow(n: u16, protocol: u8) -> Flow {
-    let client = SocketAddrV4::new([192, 0, 2, 1].into(), 1000 + n);
-    Flow::new(protocol, client, "203.0.113.1:80".parse().unwrap())
+    sides(n, protocol)[0].flow(Digest::new([3, 4]))
+}
+
+fn open(conns: &mut Conns, now: Instant, n: u16, protocol: u8, timeouts: &Timeouts) -> Option<Hit> {
+    let [inbound, outbound] = sides(n, protocol);
+    let sides = [&inbound, &outbound];
+    conns.open(now, sides, ServerId(0), ForwardMode::FullNat, timeouts)
 }
 
 #[test]
@@ -35,7 +64,7 @@ fn states_are_the_recorded_ones() {
     ] {
         for (name, event) in events {
             let table = &recorded["tcp"]["normal"][column][name];
-            for state in State::ALL.into_iter().filter(|s| *s != State::Udp) {
+            for state in &State::ALL[..11] {
                 let expected = table[state.name()].as_str().unwrap();
                 let next = state.after(event, direction);
                 assert_eq!(next.name(), expected, "{column} {name} in {}", state.name());
@@ -47,12 +76,57 @@ fn states_are_the_recorded_ones() {
 }
 
 #[test]
+fn sctp_states_are_the_recorded_ones() {
+    let text = include_str!("../../../tests/oracle/state_tables.json");
+    let recorded: serde_json::Value = serde_json::from_str(text).unwrap();
+    let events = [
+        ("DATA", Event::SctpData),
+        ("INIT", Event::SctpInit),
+        ("INIT_ACK", Event::SctpInitAck),
+        ("COOKIE_ECHO", Event::SctpCookieEcho),
+        ("COOKIE_ACK", Event::SctpCookieAck),
+        ("SHUTDOWN", Event::SctpShutdown),
+        ("SHUTDOWN_ACK", Event::SctpShutdownAck),
+        ("SHUTDOWN_COMPLETE", Event::SctpShutdownComplete),
+        ("ERROR", Event::SctpError),
+        ("ABORT", Event::SctpAbort),
+    ];
+    // In full, where listings shorten them.
+    let full = |state: State| match state.name().split_once('-') {
+        Some(("C", rest)) => format!("COOKIE_{rest}"),
+        Some(("S", rest)) => format!("SHUTDOWN_{}", rest.replace('-', "_")),
+        _ => state.name().to_owned(),
+    };
+    let mut compared = 0;
+    for (column, direction) in [
+        ("INPUT", Direction::Input),
+        ("OUTPUT", Direction::Output),
+        ("INPUT_ONLY", Direction::InputOnly),
+    ] {
+        for (name, event) in events {
+            let table = recorded["sctp"][column][name].as_object().unwrap();
+            for state in &State::ALL[State::SctpNone as usize..] {
+                let expected = table[&full(*state)].as_str().unwrap();
+                let next = state.after(event, direction);
+                assert_eq!(full(next), expected, "{column} {name} in {state:?}");
+                compared += 1;
+            }
+        }
+    }
+    assert_eq!(compared, 3 * 10 * 14);
+}
+
+#[test]
 fn timeouts_are_the_specified_ones() {
     let timeouts = Timeouts::default();
     let seconds = State::ALL.map(|state| timeouts.ms(state) / 1000);
     assert_eq!(
         seconds,
-        [2, 900, 120, 60, 120, 120, 10, 60, 30, 120, 120, 300]
+        [
+            2, 900, 120, 60, 120, 120, 10, 60, 30, 120, 120, // TCP
+            300, // UDP
+            2, 4, 61, 61, 61, 61, 61, 61, 900, 61, 61, 61, 4, 61, // SCTP
+        ]
     );
 }
 
@@ -131,16 +205,9 @@ impl Model {
                 if self.known.contains_key(&n) {
                     return Ok(());
                 }
-                let inbound = flow(n, if udp { UDP } else { TCP });
+                let protocol = if udp { UDP } else { TCP };
                 let is_full = self.conns.used() == self.conns.capacity();
-                let hit = self.conns.open(
-                    now,
-                    &inbound,
-                    SERVER,
-                    ServerId(0),
-                    ForwardMode::Nat,
-                    &self.timeouts,
-                );
+                let hit = open(&mut self.conns, now, n, protocol, &self.timeouts);
                 prop_assert_eq!(hit.is_none(), is_full);
                 if let Some(hit) = hit {
                     let known = Known {
@@ -186,20 +253,19 @@ impl Model {
         prop_assert_eq!(self.conns.used() as usize, self.known.len());
         for n in 0..24 {
             for protocol in [TCP, UDP] {
-                let inbound = flow(n, protocol);
-                let hit = self.conns.lookup(&inbound);
+                let [inbound, outbound] = sides(n, protocol);
+                let hit = self.conns.find(&inbound);
                 let is_it = |k: &&Known| {
-                    self.conns
-                        .at(k.entry)
-                        .is_some_and(|conn| conn.side(false) == inbound)
+                    self.conns.at(k.entry).is_some() && self.conns.tuple(k.entry, false) == inbound
                 };
                 let known = self.known.get(&n).filter(is_it);
                 prop_assert_eq!(hit, known.map(|known| Hit::new(known.entry, false)));
                 let Some(known) = known else { continue };
                 let conn = *self.conns.at(known.entry).unwrap();
                 prop_assert_eq!(conn.state(), known.state);
-                let reply = Flow::new(protocol, SERVER, inbound.from());
-                prop_assert_eq!(self.conns.lookup(&reply), Some(Hit::new(known.entry, true)));
+                prop_assert_eq!(self.conns.tuple(known.entry, true), outbound);
+                let reply = Some(Hit::new(known.entry, true));
+                prop_assert_eq!(self.conns.find(&outbound), reply);
             }
         }
         Ok(())
@@ -310,18 +376,7 @@ proptest! {
 fn a_new_timeout_holds_from_the_next_packet_on() {
     let (mut conns, mut timeouts) = (Conns::new(4, [1, 2]).unwrap(), Timeouts::default());
     let at = Instant::from_ms;
-    let client = "192.0.2.1:40000".parse().unwrap();
-    let flow = Flow::new(TCP, client, "10.0.0.1:80".parse().unwrap());
-    let hit = conns
-        .open(
-            at(0),
-            &flow,
-            SERVER,
-            ServerId(0),
-            ForwardMode::Nat,
-            &timeouts,
-        )
-        .unwrap();
+    let hit = open(&mut conns, at(0), 0, TCP, &timeouts).unwrap();
     conns.set_state(at(0), hit.entry(), State::Established, &timeouts);
     timeouts.set_s(State::Established, 60);
     assert!(!conns.get(hit).expired(at(899_999)) && conns.get(hit).expired(at(900_000)));

@@ -221,6 +221,7 @@ impl Backend for Control {
             Request::Services { only } => self.model.services(only.as_ref()).map(Reply::Services),
             Request::Connections { cursor } => self.connections(cursor),
             Request::Timeouts => Ok(self.timeouts()),
+            Request::Settings => Ok(Reply::Settings(self.model.settings())),
             Request::Status => {
                 let uptime_s = self.now.as_secs();
                 Ok(Reply::Status(stats::status(
@@ -292,8 +293,7 @@ fn answer(confirmations: &Receiver<()>) -> Result<(), Refusal> {
 
 /// A change in words, for the audit log.
 fn describe(change: &Change) -> String {
-    let shown =
-        |spec: &ServerSpec| format!("{:?}, weight {}", spec.mode, spec.weight).to_lowercase();
+    let shown = |spec: &ServerSpec| format!("{}, weight {}", spec.method(), spec.weight);
     match change {
         Change::AddService { service, spec } => {
             format!("add service {}: {:?}", name(service), spec.scheduler)
@@ -331,9 +331,9 @@ fn describe(change: &Change) -> String {
             format!("delete local address {address} of {}", name(service))
         }
         Change::SetOptions { service, options } => {
-            format!("set options of {}: {options:?}", name(service))
+            format!("set options of {}: {options}", name(service))
         }
-        Change::SetSettings(settings) => format!("set {settings:?}"),
+        Change::SetSettings(settings) => format!("set {settings}"),
         Change::SetTimeouts { tcp, tcp_fin, udp } => {
             let shown = |seconds: &Option<u32>| {
                 seconds.map_or("as it is".to_owned(), |seconds| format!("{seconds} s"))

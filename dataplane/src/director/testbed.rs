@@ -138,6 +138,7 @@ pub(super) fn setup(static_neighbours: bool) -> Setup {
         mac: mac(address),
     };
     Setup {
+        partial_checksums: Vec::new(),
         interfaces: vec![
             interface(CLIENTS, None, [192, 0, 2, 254]),
             interface(SERVERS, None, [10, 1, 0, 254]),
@@ -306,7 +307,7 @@ impl Testbed {
             End::Direct(server, frame) => {
                 let server: SocketAddrV4 = server.parse().unwrap();
                 let id = self.server_at(server).expect("a server");
-                let inbound = self.director.services.is_vip(*frame.to.ip());
+                let inbound = self.director.services.is_vip((*frame.to.ip()).into());
                 let (to, frame) = if inbound {
                     let (port, vlan, station) = hop(*server.ip());
                     let mut frame = frame.clone().between(port_mac(port), mac_of(station));
@@ -428,7 +429,9 @@ impl Testbed {
         let services = &self.director.services;
         (0..self.page.servers.len()).find(|i| {
             let id = ServerId(u32::try_from(*i).unwrap());
-            services.server(id).is_some_and(|s| s.address == address)
+            services
+                .server(id)
+                .is_some_and(|s| s.address == address.into())
         })
     }
 }

@@ -46,6 +46,12 @@ impl Mbuf {
         unsafe { *field!(self, DIRECTOR_MBUF_NB_SEGS: u16) == 1 }
     }
 
+    /// Length of the whole frame, all its segments together.
+    pub(super) fn frame_len(&self) -> u32 {
+        // SAFETY: the pointer is a live mbuf; DPDK keeps the sum up to date.
+        unsafe { *field!(self, DIRECTOR_MBUF_PKT_LEN: u32) }
+    }
+
     #[inline(always)]
     fn data_off(&self) -> u16 {
         // SAFETY: the pointer is a live mbuf, this its field.

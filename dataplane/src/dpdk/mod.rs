@@ -9,6 +9,7 @@
     reason = "DPDK is C; every block names what the callee demands and why it holds"
 )]
 
+mod af_packet;
 mod eal;
 mod mbuf;
 mod mempool;
@@ -16,11 +17,12 @@ mod port;
 mod queue;
 mod thread;
 
+pub use af_packet::with_room;
 pub use eal::{Eal, EalConfig};
 pub use mbuf::{Mbuf, free_burst};
 pub use mempool::Mempool;
-pub use port::{Port, PortConfig, PortStats};
-pub use queue::{RxQueue, TxQueue};
+pub use port::{Port, PortConfig, PortStats, data_room};
+pub use queue::{RxQueue, Scattered, TxQueue};
 pub use thread::{WorkerThread, register_worker, socket_of};
 
 use std::ffi::{CStr, CString, c_int};

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use dpdk_sys as ffi;
 use nix::libc::ENOTSUP;
 
+use super::af_packet::Ring;
 use super::eal::{Hold, device_name, find_port};
 use super::{BURST_LEN, Eal, Error, HEADROOM, Mempool, RxQueue, TxQueue, describe};
 use crate::packet::BURST;
@@ -14,8 +15,6 @@ use crate::packet::BURST;
 const L2_MAX: u32 = 14 + 2 * 4;
 /// Ethernet header and frame check sequence.
 const L2_DEFAULT: u32 = 14 + 4;
-/// MTU that DPDK assumes before anybody sets one.
-const MTU_DEFAULT: u16 = 1500;
 
 /// How a port starts.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -272,13 +271,16 @@ impl<'a> Configuring<'a> {
                 "offers {offered} queues, {queues} workers need {queues}{hint}"
             )));
         }
+        self.check_mtu()?;
         let mtu = config.mtu;
-        let mtu_max = mtu_max(info);
-        if mtu < info.min_mtu || mtu > mtu_max {
-            let mtu_min = info.min_mtu;
-            return Err(config.refuse(format!("MTU {mtu}: it offers {mtu_min} to {mtu_max}")));
+        let (needed, room_max) = (data_room(&config.device, mtu), room_max(&config.device));
+        if let Some(pool) = (self.started.pools.iter()).find(|pool| pool.data_room() > room_max) {
+            let room = pool.data_room();
+            return Err(config.refuse(format!(
+                "takes mbufs of {room_max} bytes at most, the mempool's have {room}; all ports \
+                 share them, and the longest MTU or framesz sets their size"
+            )));
         }
-        let needed = u32::from(HEADROOM) + u32::from(mtu) + L2_MAX;
         match self
             .started
             .pools
@@ -293,13 +295,32 @@ impl<'a> Configuring<'a> {
         }
     }
 
+    fn check_mtu(&self) -> Result<(), Error> {
+        let (mtu, mtu_min) = (self.config.mtu, self.info.min_mtu);
+        let (mtu_max, hint) = match Ring::of(&self.config.device) {
+            None => (mtu_max(&self.info), ""),
+            Some(ring) => match ring.fault() {
+                Some(fault) => return Err(self.config.refuse(fault)),
+                None => (
+                    ring.mtu_max(),
+                    "; framesz in its device string sets how much",
+                ),
+            },
+        };
+        if (mtu_min..=mtu_max).contains(&mtu) {
+            return Ok(());
+        }
+        let reason = format!("MTU {mtu}: it offers {mtu_min} to {mtu_max}{hint}");
+        Err(self.config.refuse(reason))
+    }
+
     /// No offload is asked for. Checksums are updated in software; "fast free" would need every
     /// mbuf a queue sends to be of one pool, and steering mixes them.
     fn configure(&mut self) -> Result<(), Error> {
         let (config, id) = (self.config, self.started.id);
         self.started.configured = true;
         let mut conf = Box::<ffi::rte_eth_conf>::default();
-        conf.rxmode.mtu = u32::from(config.mtu);
+        conf.rxmode.mtu = u32::from(config.mtu.min(mtu_max(&self.info)));
         let rss = self.info.flow_type_rss_offloads & ffi::DIRECTOR_RSS_L3_L4;
         if config.queues > 1 && rss != 0 {
             conf.rxmode.mq_mode = ffi::rte_eth_rx_mq_mode::RTE_ETH_MQ_RX_RSS;
@@ -316,19 +337,20 @@ impl<'a> Configuring<'a> {
 
     fn set_mtu(&self) -> Result<(), Error> {
         let config = self.config;
+        let doing = format!("setting MTU {}", config.mtu);
+        if config.mtu > mtu_max(&self.info)
+            && let Some(ring) = Ring::of(&config.device)
+        {
+            let set = ring.set_interface_mtu(config.mtu);
+            return set.map_err(|error| config.refuse(format!("{doing}: {error}")));
+        }
         // SAFETY: wants a valid, configured port.
         let code = unsafe { ffi::rte_eth_dev_set_mtu(self.started.id, config.mtu) };
         // A driver without this call takes whatever it says it takes, which was checked.
-        if code == -ENOTSUP && (config.mtu <= MTU_DEFAULT || self.info.max_mtu < u16::MAX) {
+        if code == -ENOTSUP {
             return Ok(());
         }
-        if code == -ENOTSUP {
-            return Err(config.refuse(format!(
-                "its driver cannot set an MTU; {MTU_DEFAULT} or less works, not {}",
-                config.mtu
-            )));
-        }
-        config.check(code, &format!("setting MTU {}", config.mtu))
+        config.check(code, &doing)
     }
 
     fn set_up_queues(&mut self) -> Result<(), Error> {
@@ -419,6 +441,23 @@ impl<'a> Configuring<'a> {
         let code = unsafe { ffi::rte_eth_macaddr_get(self.started.id, &mut address) };
         self.config.check(code, "reading its address")?;
         Ok(address.addr_bytes)
+    }
+}
+
+/// Bytes that an mbuf needs, headroom included, for the frames of `device`.
+pub fn data_room(device: &str, mtu: u16) -> u32 {
+    let frame = u32::from(mtu) + L2_MAX;
+    let slot = Ring::of(device).map_or(0, |ring| ring.frame_max());
+    u32::from(HEADROOM) + frame.max(slot)
+}
+
+/// The longest mbuf that `device` takes, headroom included. AF_XDP wants each within a page, with
+/// 192 bytes of DPDK's own in front and an odd number of cache lines in all.
+fn room_max(device: &str) -> u16 {
+    if device.starts_with("net_af_xdp") {
+        63 * 64 - 192
+    } else {
+        u16::MAX
     }
 }
 

@@ -13,7 +13,14 @@ use crate::packet::Burst;
 pub struct RxQueue {
     port: Arc<Started>,
     queue: u16,
-    scattered: u64,
+    scattered: Scattered,
+}
+
+/// Frames that came in several buffers: longer than the port's MTU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Scattered {
+    pub frames: u64,
+    pub bytes: u64,
 }
 
 impl RxQueue {
@@ -21,11 +28,12 @@ impl RxQueue {
         Self {
             port,
             queue,
-            scattered: 0,
+            scattered: Scattered::default(),
         }
     }
 
-    /// Fills the empty `burst` with what has arrived; returns how many.
+    /// Fills `burst` with what has arrived; returns how many. Of these, the ones that came in
+    /// several buffers are not in `burst` but freed: see [`Self::take_scattered`].
     #[inline]
     pub fn recv(&mut self, burst: &mut Burst<Mbuf>) -> usize {
         burst.clear();
@@ -37,22 +45,29 @@ impl RxQueue {
             let len = ffi::rte_eth_rx_burst(self.port.id(), self.queue, mbufs, BURST_LEN);
             burst.set_len(usize::from(len));
         }
+        let arrived = burst.len();
         if !burst.iter().all(Mbuf::is_one_segment) {
             self.drop_scattered(burst);
         }
-        burst.len()
+        arrived
     }
 
-    /// Frames dropped because they came in several buffers: longer than the MTU allows.
-    pub fn scattered(&self) -> u64 {
-        self.scattered
+    /// What was dropped since this was asked last.
+    pub fn take_scattered(&mut self) -> Scattered {
+        std::mem::take(&mut self.scattered)
     }
 
     #[cold]
     fn drop_scattered(&mut self, burst: &mut Burst<Mbuf>) {
-        let before = burst.len();
-        burst.retain(|mbuf| mbuf.is_one_segment());
-        self.scattered += (before - burst.len()) as u64;
+        let scattered = &mut self.scattered;
+        burst.retain(|mbuf| {
+            let whole = mbuf.is_one_segment();
+            if !whole {
+                scattered.frames += 1;
+                scattered.bytes += u64::from(mbuf.frame_len());
+            }
+            whole
+        });
     }
 }
 

@@ -101,6 +101,8 @@ pub struct Setup {
     pub interfaces: Vec<Interface>,
     pub routes: Vec<Route>,
     pub neighbours: Vec<StaticNeighbour>,
+    /// Ports whose senders may leave checksums to hardware that is not there.
+    pub partial_checksums: Vec<PortId>,
 }
 
 /// What the fast path reads of a next hop: half a cache line.

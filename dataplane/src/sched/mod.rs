@@ -7,7 +7,7 @@ mod rr;
 mod wrr;
 
 use crate::update::ServerId;
-use crate::wire::flow::Flow;
+use crate::wire::flow::Tuple;
 
 /// A real server as a scheduler sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,7 +20,7 @@ pub struct Candidate {
 /// Chooses the server of a new connection. One instance a service a worker.
 pub trait Scheduler: Send + std::fmt::Debug {
     /// Picks one with weight, by its position in `servers`; `None` when there is none.
-    fn pick(&mut self, servers: &[Candidate], flow: &Flow) -> Option<usize>;
+    fn pick(&mut self, servers: &[Candidate], tuple: &Tuple) -> Option<usize>;
     /// The last of `servers` is new.
     fn added(&mut self, _servers: &[Candidate]) {}
     /// The server that stood at `index` is gone from `servers`.

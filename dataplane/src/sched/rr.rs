@@ -1,14 +1,14 @@
 //! `rr`: one after the other (`ip_vs_rr.c`); weights count only as zero or not.
 
 use super::{Candidate, Scheduler};
-use crate::wire::flow::Flow;
+use crate::wire::flow::Tuple;
 
 /// The server picked last; `None` is the list's head, before the newest.
 #[derive(Debug, Default)]
 pub(super) struct Rr(Option<usize>);
 
 impl Scheduler for Rr {
-    fn pick(&mut self, servers: &[Candidate], _flow: &Flow) -> Option<usize> {
+    fn pick(&mut self, servers: &[Candidate], _tuple: &Tuple) -> Option<usize> {
         let n = servers.len();
         let from = self.0.unwrap_or(n);
         let picked = (1..=n)

@@ -2,7 +2,7 @@
 //! `w` or more is picked once; levels go down by the weights' greatest common divisor.
 
 use super::{Candidate, Scheduler, next};
-use crate::wire::flow::Flow;
+use crate::wire::flow::Tuple;
 
 #[derive(Debug)]
 pub(super) struct Wrr {
@@ -53,7 +53,7 @@ fn gcd(a: i64, b: i64) -> i64 {
 }
 
 impl Scheduler for Wrr {
-    fn pick(&mut self, servers: &[Candidate], _flow: &Flow) -> Option<usize> {
+    fn pick(&mut self, servers: &[Candidate], _tuple: &Tuple) -> Option<usize> {
         if self.max == 0 {
             return None;
         }

@@ -4,7 +4,7 @@
 //! store there, with the field filled in the result is 0 if it is right. A UDP checksum that comes
 //! out as 0 is stored as 0xffff, because 0 means none.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr};
 
 /// Of an IPv4 header.
 pub fn ipv4_header(header: &[u8]) -> u16 {
@@ -16,22 +16,27 @@ pub fn icmp(message: &[u8]) -> u16 {
     !fold(sum(message))
 }
 
-/// Of a TCP or UDP segment (`protocol` 6 or 17) between two addresses, pseudo header included.
-pub fn transport_v4(src: Ipv4Addr, dst: Ipv4Addr, protocol: u8, segment: &[u8]) -> u16 {
-    let pseudo =
-        sum(&src.octets()) + sum(&dst.octets()) + u64::from(protocol) + segment.len() as u64;
+/// Of a TCP, UDP or ICMPv6 segment between two addresses of one family, pseudo header included.
+/// The pseudo headers of both families (RFC 9293 §3.1, RFC 8200 §8.1) are the same sum.
+pub fn transport(src: IpAddr, dst: IpAddr, protocol: u8, segment: &[u8]) -> u16 {
+    let pseudo = address(src) + address(dst) + u64::from(protocol) + segment.len() as u64;
     !fold(pseudo + sum(segment))
 }
 
-/// As [`transport_v4`], between IPv6 addresses; ICMPv6 (`protocol` 58) has one too.
-pub fn transport_v6(src: Ipv6Addr, dst: Ipv6Addr, protocol: u8, segment: &[u8]) -> u16 {
-    let pseudo =
-        sum(&src.octets()) + sum(&dst.octets()) + u64::from(protocol) + segment.len() as u64;
-    !fold(pseudo + sum(segment))
+/// As [`transport`], over IPv4.
+pub fn transport_v4(src: Ipv4Addr, dst: Ipv4Addr, protocol: u8, segment: &[u8]) -> u16 {
+    transport(src.into(), dst.into(), protocol, segment)
+}
+
+fn address(address: IpAddr) -> u64 {
+    match address {
+        IpAddr::V4(address) => sum(&address.octets()),
+        IpAddr::V6(address) => sum(&address.octets()),
+    }
 }
 
 /// The bytes as big-endian 16-bit words, a last odd byte padded with zero; not folded.
-fn sum(bytes: &[u8]) -> u64 {
+pub(crate) fn sum(bytes: &[u8]) -> u64 {
     let mut words = bytes.chunks_exact(4);
     // A 32-bit word is congruent to the sum of its halves modulo 0xffff.
     let mut total: u64 = words
@@ -47,7 +52,7 @@ fn sum(bytes: &[u8]) -> u64 {
 
 /// One's complement folding to 16 bits.
 #[expect(clippy::cast_possible_truncation, reason = "folded until it fits")]
-fn fold(mut total: u64) -> u16 {
+pub(crate) fn fold(mut total: u64) -> u16 {
     while total > 0xffff {
         total = (total & 0xffff) + (total >> 16);
     }
@@ -106,14 +111,14 @@ mod tests {
         }
 
         #[test]
-        fn ipv6_has_another_pseudo_header(
-            src: u128, dst: u128, segment in proptest::collection::vec(any::<u8>(), 0..1500),
+        fn pseudo_header_of_ipv6(
+            src: [u8; 16], dst: [u8; 16], segment in proptest::collection::vec(any::<u8>(), 0..1500),
         ) {
-            let mut whole = [src.to_be_bytes(), dst.to_be_bytes()].concat();
+            let mut whole = [src, dst].concat();
             whole.extend(u32::try_from(segment.len()).unwrap().to_be_bytes());
             whole.extend([0, 0, 0, 58]);
             whole.extend(&segment);
-            prop_assert_eq!(transport_v6(src.into(), dst.into(), 58, &segment), naive(&whole));
+            prop_assert_eq!(transport(IpAddr::from(src), IpAddr::from(dst), 58, &segment), naive(&whole));
         }
     }
 }

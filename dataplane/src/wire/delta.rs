@@ -14,13 +14,15 @@ impl Delta {
     /// For replacing the 16-bit words of `old` with those of `new`; both of the same even length.
     pub fn replace<const N: usize>(old: [u8; N], new: [u8; N]) -> Self {
         const { assert!(N.is_multiple_of(2)) };
-        let words = |bytes: [u8; N], flip: u16| {
-            bytes
-                .chunks_exact(2)
-                .map(|w| u32::from(u16::from_ne_bytes([w[0], w[1]]) ^ flip))
-                .sum::<u32>()
-        };
-        Self(fold(words(old, !0) + words(new, 0)))
+        Self::adding(&new).and(Self::adding(&old).reversed())
+    }
+
+    /// For adding the 16-bit words of `bytes`, an even number of them.
+    pub fn adding(bytes: &[u8]) -> Self {
+        let words = bytes.as_chunks::<2>().0.iter();
+        // At most 64 KiB: no overflow.
+        let sum: u32 = words.map(|w| u32::from(u16::from_ne_bytes(*w))).sum();
+        Self(fold(sum))
     }
 
     /// Both changes at once.

@@ -1,14 +1,21 @@
 //! What the fast path needs of a packet, taken from its bytes once.
 
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::counters::DropReason;
+use crate::wire::sctp;
 
 pub const ETHERNET: usize = 14;
 const TAG: usize = 4;
 const ETHERTYPE_IPV4: u16 = 0x0800;
 const ETHERTYPE_ARP: u16 = 0x0806;
 const ETHERTYPE_VLAN: u16 = 0x8100;
+const ETHERTYPE_IPV6: u16 = 0x86dd;
+
+pub const IPV4_HEADER: usize = 20;
+pub const IPV6_HEADER: usize = 40;
+/// More extension headers than any honest packet has.
+const EXTENSIONS_MAX: usize = 8;
 
 pub const ICMP: u8 = 1;
 pub const TCP: u8 = 6;
@@ -23,37 +30,26 @@ pub mod tcp_flags {
     pub const ACK: u8 = 0x10;
 }
 
-/// A 5-tuple as one side sends it. Addresses and ports are kept as they lie on the wire: the source
-/// in the first bytes, the destination in the last.
+/// IPv6 extension headers that are walked over (RFC 8200 §4).
+mod extension {
+    pub(super) const HOP_BY_HOP: u8 = 0;
+    pub(super) const ROUTING: u8 = 43;
+    pub(super) const FRAGMENT: u8 = 44;
+    pub(super) const DESTINATION: u8 = 60;
+}
+
+/// A 5-tuple as one side sends it, as the connection table compares it. Addresses and ports are
+/// kept as they lie on the wire: the source in the first bytes, the destination in the last. An IPv6
+/// address is there by its digest, see [`Digest`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Flow {
     pub addresses: u64,
     pub ports: u32,
     pub protocol: u8,
+    pub v6: bool,
 }
 
 impl Flow {
-    pub fn new(protocol: u8, from: SocketAddrV4, to: SocketAddrV4) -> Self {
-        let [a, b, c, d] = from.ip().octets();
-        let [e, f, g, h] = to.ip().octets();
-        let ([i, j], [k, l]) = (from.port().to_be_bytes(), to.port().to_be_bytes());
-        Self {
-            addresses: u64::from_ne_bytes([a, b, c, d, e, f, g, h]),
-            ports: u32::from_ne_bytes([i, j, k, l]),
-            protocol,
-        }
-    }
-
-    pub fn from(&self) -> SocketAddrV4 {
-        let [a, b, c, d, ..] = self.addresses.to_ne_bytes();
-        let [i, j, ..] = self.ports.to_ne_bytes();
-        SocketAddrV4::new(Ipv4Addr::new(a, b, c, d), u16::from_be_bytes([i, j]))
-    }
-
-    pub fn to(&self) -> SocketAddrV4 {
-        self.reversed().from()
-    }
-
     /// As the other side sends it.
     #[inline]
     pub const fn reversed(&self) -> Self {
@@ -61,11 +57,65 @@ impl Flow {
             addresses: self.addresses.rotate_left(32),
             ports: self.ports.rotate_left(16),
             protocol: self.protocol,
+            v6: self.v6,
         }
     }
 }
 
-/// A 5-tuple of either family as one side sends it, for all that is not the fast path.
+/// Source and destination address of an IPv6 packet, as they lie on the wire.
+pub type Addresses6 = [u8; 32];
+
+/// Folds an IPv6 address into 32 bits under a secret, so that nobody can make two addresses fall
+/// together on purpose. What looks equal by digest is then compared in full.
+#[derive(Debug, Clone, Copy)]
+pub struct Digest([u64; 2]);
+
+impl Digest {
+    pub const fn new(secret: [u64; 2]) -> Self {
+        Self([secret[0] | 1, secret[1] | 1])
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "halves of a word")]
+    #[inline(always)]
+    fn of(self, address: &[u8; 16]) -> u32 {
+        let whole = u128::from_ne_bytes(*address);
+        let product =
+            u128::from(whole as u64 ^ self.0[0]) * u128::from((whole >> 64) as u64 ^ self.0[1]);
+        let folded = product as u64 ^ (product >> 64) as u64;
+        folded as u32 ^ (folded >> 32) as u32
+    }
+
+    /// What [`Flow::addresses`] is for these.
+    #[inline(always)]
+    pub fn pair(self, addresses: &Addresses6) -> u64 {
+        let (from, to) = halves(addresses);
+        let (from, to) = (self.of(from).to_ne_bytes(), self.of(to).to_ne_bytes());
+        u64::from_ne_bytes([
+            from[0], from[1], from[2], from[3], to[0], to[1], to[2], to[3],
+        ])
+    }
+}
+
+#[inline(always)]
+fn halves(addresses: &Addresses6) -> (&[u8; 16], &[u8; 16]) {
+    match addresses.as_chunks() {
+        ([from, to], []) => (from, to),
+        _ => unreachable!("32 is twice 16"),
+    }
+}
+
+/// As the other side sends them.
+#[inline(always)]
+pub fn swapped(addresses: &Addresses6) -> Addresses6 {
+    let (from, to) = halves(addresses);
+    let mut both = [0; 32];
+    both[..16].copy_from_slice(to);
+    both[16..].copy_from_slice(from);
+    both
+}
+
+/// A 5-tuple of either family as one side sends it, for all that is not the fast path. Both
+/// addresses are of one family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Tuple {
     pub protocol: u8,
@@ -82,16 +132,73 @@ impl Tuple {
             to: self.from,
         }
     }
+
+    /// Both addresses where they are IPv6.
+    pub fn addresses6(&self) -> Option<Addresses6> {
+        let (IpAddr::V6(from), IpAddr::V6(to)) = (self.from.ip(), self.to.ip()) else {
+            return None;
+        };
+        let mut both = [0; 32];
+        both[..16].copy_from_slice(&from.octets());
+        both[16..].copy_from_slice(&to.octets());
+        Some(both)
+    }
+
+    pub fn flow(&self, digest: Digest) -> Flow {
+        let ([i, j], [k, l]) = (self.from.port().to_be_bytes(), self.to.port().to_be_bytes());
+        let addresses = match (self.addresses6(), self.from.ip(), self.to.ip()) {
+            (Some(both), ..) => digest.pair(&both),
+            (None, IpAddr::V4(from), IpAddr::V4(to)) => {
+                let ([a, b, c, d], [e, f, g, h]) = (from.octets(), to.octets());
+                u64::from_ne_bytes([a, b, c, d, e, f, g, h])
+            }
+            _ => unreachable!("one packet has one family"),
+        };
+        Flow {
+            addresses,
+            ports: u32::from_ne_bytes([i, j, k, l]),
+            protocol: self.protocol,
+            v6: self.from.is_ipv6(),
+        }
+    }
+
+    /// The tuple of an IPv4 flow.
+    pub fn of_v4(flow: &Flow) -> Self {
+        let [a, b, c, d, e, f, g, h] = flow.addresses.to_ne_bytes();
+        let (from, to) = (Ipv4Addr::new(a, b, c, d), Ipv4Addr::new(e, f, g, h));
+        Self::with_ports(flow, from.into(), to.into())
+    }
+
+    /// The tuple of an IPv6 flow with these addresses.
+    pub fn of_v6(flow: &Flow, addresses: &Addresses6) -> Self {
+        let (from, to) = halves(addresses);
+        Self::with_ports(
+            flow,
+            Ipv6Addr::from(*from).into(),
+            Ipv6Addr::from(*to).into(),
+        )
+    }
+
+    fn with_ports(flow: &Flow, from: IpAddr, to: IpAddr) -> Self {
+        let [i, j, k, l] = flow.ports.to_ne_bytes();
+        Self {
+            protocol: flow.protocol,
+            from: SocketAddr::new(from, u16::from_be_bytes([i, j])),
+            to: SocketAddr::new(to, u16::from_be_bytes([k, l])),
+        }
+    }
 }
 
 /// What kind of packet it is; decides which stage takes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// A whole TCP or UDP packet: `flow` and `l4` are valid.
+    /// A whole TCP, UDP or SCTP packet: `flow` and `l4` are valid.
     Transport,
-    /// A fragment; only its addresses are known.
+    /// The first fragment of one: the same is valid.
+    FirstFragment,
+    /// Another fragment, or one of another protocol: only its addresses and protocol are known.
     Fragment,
-    /// Another protocol over IPv4, ICMP among them: addresses and protocol are known.
+    /// Another protocol, ICMP among them: addresses and protocol are known, `l4` is where it begins.
     OtherIp,
     Arp,
 }
@@ -99,20 +206,31 @@ pub enum Kind {
 /// A parsed packet. Offsets are from the start of the frame and lie within it.
 #[derive(Debug, Clone, Copy)]
 pub struct Seen {
+    /// Of an IPv6 packet without its addresses until the connection table's digest adds them.
     pub flow: Flow,
     pub kind: Kind,
-    /// Where the IPv4 or ARP header begins.
+    /// Where the IP or ARP header begins.
     pub l3: u8,
-    /// Where the TCP or UDP header begins.
-    pub l4: u8,
+    /// Time to live or hop limit.
     pub ttl: u8,
+    /// 0 for all but TCP.
     pub tcp_flags: u8,
+    /// Type of SCTP's first chunk and of the one behind it.
+    pub chunk: u8,
+    pub next_chunk: Option<u8>,
+    /// Where the TCP, UDP or SCTP header begins.
+    pub l4: u16,
     /// Length of the IP packet as its header says; the frame holds at least that much.
     pub ip_len: u16,
-    pub vlan: Option<u16>,
+    /// 0: none.
+    vlan: u16,
 }
 
 impl Seen {
+    pub fn vlan(&self) -> Option<u16> {
+        (self.vlan != 0).then_some(self.vlan)
+    }
+
     /// Lengths that the packet claims are checked against those it has, here and only here.
     #[inline(always)]
     pub fn parse(frame: &[u8]) -> Result<Self, DropReason> {
@@ -120,22 +238,23 @@ impl Seen {
         let at = |i: usize| Some(u16::from_be_bytes(*frame.get(i..i + 2)?.first_chunk()?));
         let (ethertype, l3, vlan) = match at(12).ok_or(Truncated)? {
             ETHERTYPE_VLAN => {
-                let tag = at(ETHERNET).ok_or(Truncated)? & 0xfff;
                 // VLAN 0 is a priority tag on an untagged frame (802.1Q §9.6).
-                let vlan = if tag == 0 { None } else { Some(tag) };
+                let vlan = at(ETHERNET).ok_or(Truncated)? & 0xfff;
                 (at(ETHERNET + 2).ok_or(Truncated)?, ETHERNET + TAG, vlan)
             }
-            ethertype => (ethertype, ETHERNET, None),
+            ethertype => (ethertype, ETHERNET, 0),
         };
         match ethertype {
             ETHERTYPE_IPV4 => Self::parse_ipv4(frame, l3, vlan),
+            ETHERTYPE_IPV6 => Self::parse_ipv6(frame, l3, vlan),
             ETHERTYPE_ARP => Ok(Self::bare(Kind::Arp, l3, vlan)),
             _ => Err(UnknownEthertype),
         }
     }
 
     #[expect(clippy::cast_possible_truncation, reason = "l3 is 14 or 18")]
-    fn bare(kind: Kind, l3: usize, vlan: Option<u16>) -> Self {
+    #[inline(always)]
+    fn bare(kind: Kind, l3: usize, vlan: u16) -> Self {
         Self {
             flow: Flow::default(),
             kind,
@@ -143,6 +262,8 @@ impl Seen {
             l4: 0,
             ttl: 0,
             tcp_flags: 0,
+            chunk: 0,
+            next_chunk: None,
             ip_len: 0,
             vlan,
         }
@@ -153,13 +274,13 @@ impl Seen {
         clippy::cast_possible_truncation,
         reason = "headers end before byte 18 + 60"
     )]
-    fn parse_ipv4(frame: &[u8], l3: usize, vlan: Option<u16>) -> Result<Self, DropReason> {
+    fn parse_ipv4(frame: &[u8], l3: usize, vlan: u16) -> Result<Self, DropReason> {
         use DropReason::{BadHeader, Truncated};
         let packet = &frame[l3..];
-        let header: &[u8; 20] = packet.first_chunk().ok_or(Truncated)?;
+        let header: &[u8; IPV4_HEADER] = packet.first_chunk().ok_or(Truncated)?;
         let header_len = usize::from(header[0] & 0xf) * 4;
         let ip_len = u16::from_be_bytes([header[2], header[3]]);
-        if header[0] >> 4 != 4 || header_len < 20 || usize::from(ip_len) < header_len {
+        if header[0] >> 4 != 4 || header_len < IPV4_HEADER || usize::from(ip_len) < header_len {
             return Err(BadHeader);
         }
         let packet = packet.get(..usize::from(ip_len)).ok_or(Truncated)?;
@@ -169,22 +290,102 @@ impl Seen {
                 addresses: u64::from_ne_bytes([a, b, c, d, e, f, g, h]),
                 ports: 0,
                 protocol: header[9],
+                v6: false,
             },
             kind: Kind::OtherIp,
             l3: l3 as u8,
-            l4: (l3 + header_len) as u8,
+            l4: (l3 + header_len) as u16,
             ttl: header[8],
             tcp_flags: 0,
+            chunk: 0,
+            next_chunk: None,
             ip_len,
             vlan,
         };
-        // More-fragments flag or fragment offset.
-        if u16::from_be_bytes([header[6], header[7]]) & 0x3fff != 0 {
-            seen.kind = Kind::Fragment;
-            return Ok(seen);
+        // More-fragments flag and fragment offset.
+        let fragment = u16::from_be_bytes([header[6], header[7]]) & 0x3fff;
+        let segment = packet.get(header_len..).ok_or(Truncated)?;
+        if fragment == 0 {
+            seen.parse_transport(segment)?;
+        } else {
+            seen.parse_fragment(fragment & 0x1fff == 0, segment)?;
         }
-        seen.parse_transport(packet.get(header_len..).ok_or(Truncated)?)?;
         Ok(seen)
+    }
+
+    #[inline(always)]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "within a packet that is shorter than 65 536 bytes"
+    )]
+    fn parse_ipv6(frame: &[u8], l3: usize, vlan: u16) -> Result<Self, DropReason> {
+        use DropReason::{BadHeader, Truncated};
+        let packet = &frame[l3..];
+        let header: &[u8; IPV6_HEADER] = packet.first_chunk().ok_or(Truncated)?;
+        let ip_len = IPV6_HEADER + usize::from(u16::from_be_bytes([header[4], header[5]]));
+        if header[0] >> 4 != 6 {
+            return Err(BadHeader);
+        }
+        let packet = packet.get(..ip_len).ok_or(Truncated)?;
+        let mut seen = Self {
+            flow: Flow {
+                protocol: header[6],
+                v6: true,
+                ..Flow::default()
+            },
+            ttl: header[7],
+            l4: (l3 + IPV6_HEADER) as u16,
+            ip_len: u16::try_from(ip_len).map_err(|_| BadHeader)?,
+            ..Self::bare(Kind::OtherIp, l3, vlan)
+        };
+        match header[6] {
+            TCP | UDP => seen.parse_transport(&packet[IPV6_HEADER..])?,
+            _ => seen.parse_extensions(packet)?,
+        }
+        Ok(seen)
+    }
+
+    /// Walks over extension headers to what the packet carries.
+    #[cold]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "within a packet that is shorter than 65 536 bytes"
+    )]
+    fn parse_extensions(&mut self, packet: &[u8]) -> Result<(), DropReason> {
+        use DropReason::{BadHeader, Truncated};
+        let mut at = IPV6_HEADER;
+        let mut first_fragment = None;
+        for _ in 0..EXTENSIONS_MAX {
+            let len = match self.flow.protocol {
+                extension::HOP_BY_HOP | extension::ROUTING | extension::DESTINATION => {
+                    8 + 8 * usize::from(*packet.get(at + 1).ok_or(Truncated)?)
+                }
+                extension::FRAGMENT => 8,
+                _ => break,
+            };
+            let header = packet.get(at..at + len).ok_or(Truncated)?;
+            if self.flow.protocol == extension::FRAGMENT {
+                let fragment = u16::from_be_bytes([header[2], header[3]]) & 0xfff9;
+                // One that is no fragment at all goes its way as a whole packet (RFC 6946).
+                if fragment != 0 {
+                    if first_fragment.is_some() {
+                        return Err(BadHeader);
+                    }
+                    first_fragment = Some(fragment & 0xfff8 == 0);
+                }
+            }
+            self.flow.protocol = header[0];
+            at += len;
+            if first_fragment == Some(false) {
+                break;
+            }
+        }
+        self.l4 = (usize::from(self.l3) + at) as u16;
+        let segment = packet.get(at..).ok_or(Truncated)?;
+        match first_fragment {
+            None => self.parse_transport(segment),
+            Some(first) => self.parse_fragment(first, segment),
+        }
     }
 
     #[inline(always)]
@@ -206,11 +407,62 @@ impl Seen {
                     return Err(BadHeader);
                 }
             }
+            SCTP => {
+                (self.chunk, self.next_chunk) = sctp::first_chunks(segment).ok_or(Truncated)?;
+            }
             _ => return Ok(()),
         }
         self.kind = Kind::Transport;
         self.flow.ports = u32::from_ne_bytes([segment[0], segment[1], segment[2], segment[3]]);
         Ok(())
+    }
+
+    /// Of a first fragment the transport header must be whole (RFC 1858, RFC 7112).
+    #[cold]
+    fn parse_fragment(&mut self, first: bool, segment: &[u8]) -> Result<(), DropReason> {
+        self.kind = Kind::Fragment;
+        let needed = match self.flow.protocol {
+            TCP => 20,
+            UDP => 8,
+            SCTP => 16,
+            _ => return Ok(()),
+        };
+        if !first {
+            return Ok(());
+        }
+        let header = segment.get(..needed).ok_or(DropReason::FragmentTiny)?;
+        self.kind = Kind::FirstFragment;
+        self.flow.ports = u32::from_ne_bytes([header[0], header[1], header[2], header[3]]);
+        match self.flow.protocol {
+            TCP => self.tcp_flags = header[13],
+            SCTP => self.chunk = header[12],
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Both addresses of an IPv6 packet.
+    #[inline(always)]
+    pub fn addresses6<'f>(&self, frame: &'f [u8]) -> &'f Addresses6 {
+        frame[usize::from(self.l3)..]
+            .get(8..IPV6_HEADER)
+            .and_then(|both| both.first_chunk())
+            .unwrap_or_else(|| unreachable!("parsed"))
+    }
+
+    /// Addresses, ports and protocol.
+    pub fn tuple(&self, frame: &[u8]) -> Tuple {
+        if self.flow.v6 {
+            Tuple::of_v6(&self.flow, self.addresses6(frame))
+        } else {
+            Tuple::of_v4(&self.flow)
+        }
+    }
+
+    /// The IP packet within its frame, without padding.
+    pub fn packet<'f>(&self, frame: &'f [u8]) -> &'f [u8] {
+        let l3 = usize::from(self.l3);
+        &frame[l3..l3 + usize::from(self.ip_len)]
     }
 }
 
@@ -233,14 +485,17 @@ mod tests {
     fn a_whole_udp_packet() {
         let seen = Seen::parse(&udp_frame()).unwrap();
         assert_eq!(
-            seen.flow,
-            Flow::new(
-                UDP,
-                "192.0.2.1:40000".parse().unwrap(),
-                "10.0.0.1:53".parse().unwrap()
-            )
+            seen.tuple(&udp_frame()),
+            Tuple {
+                protocol: UDP,
+                from: "192.0.2.1:40000".parse().unwrap(),
+                to: "10.0.0.1:53".parse().unwrap()
+            }
         );
-        assert_eq!(seen.flow.from().to_string(), "192.0.2.1:40000");
+        assert_eq!(
+            seen.tuple(&udp_frame()).flow(Digest::new([1, 2])),
+            seen.flow
+        );
         assert_eq!(seen.flow.reversed().reversed(), seen.flow);
         assert_eq!(
             (seen.l3, seen.l4, seen.ttl, seen.ip_len, seen.kind),
@@ -263,7 +518,7 @@ mod tests {
         assert_eq!(change(17, 19), Err(DropReason::BadHeader));
         assert_eq!(change(39, 13), Err(DropReason::BadHeader));
         assert_eq!(change(39, 7), Err(DropReason::BadHeader));
-        assert_eq!(change(20, 0x60), Ok(Kind::Fragment));
+        assert_eq!(change(20, 0x60), Ok(Kind::FirstFragment));
         assert_eq!(change(21, 1), Ok(Kind::Fragment));
         assert_eq!(change(23, 6), Err(DropReason::Truncated));
         assert_eq!(change(23, 1), Ok(Kind::OtherIp));
@@ -283,9 +538,9 @@ mod tests {
         assert_eq!(Seen::parse(&frame).unwrap().ip_len, 32);
         frame.splice(12..12, [0x81, 0x00, 0x20, 0x64]);
         let seen = Seen::parse(&frame).unwrap();
-        assert_eq!((seen.vlan, seen.l3, seen.l4), (Some(100), 18, 38));
+        assert_eq!((seen.vlan(), seen.l3, seen.l4), (Some(100), 18, 38));
         frame[14..16].copy_from_slice(&[0xe0, 0]);
-        assert_eq!(Seen::parse(&frame).unwrap().vlan, None);
+        assert_eq!(Seen::parse(&frame).unwrap().vlan(), None);
     }
 
     proptest! {

@@ -1,6 +1,6 @@
-//! ICMP for IPv4 (RFC 792).
+//! ICMP for IPv4 (RFC 792) and, in [`v6`], for IPv6 (RFC 4443).
 
-use zerocopy::byteorder::network_endian::U16;
+use zerocopy::byteorder::network_endian::{U16, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 pub const ECHO_REPLY: u8 = 0;
@@ -13,8 +13,33 @@ pub const PARAMETER_PROBLEM: u8 = 12;
 
 pub const UNREACHABLE_NET: u8 = 0;
 pub const UNREACHABLE_HOST: u8 = 1;
+pub const UNREACHABLE_PROTOCOL: u8 = 2;
 pub const UNREACHABLE_PORT: u8 = 3;
 pub const FRAGMENTATION_NEEDED: u8 = 4;
+
+pub mod v6 {
+    pub const UNREACHABLE: u8 = 1;
+    pub const TOO_BIG: u8 = 2;
+    pub const TIME_EXCEEDED: u8 = 3;
+    pub const PARAMETER_PROBLEM: u8 = 4;
+    pub const ECHO_REQUEST: u8 = 128;
+    pub const ECHO_REPLY: u8 = 129;
+    pub const REDIRECT: u8 = 137;
+
+    pub const NO_ROUTE: u8 = 0;
+    pub const PROHIBITED: u8 = 1;
+    pub const BEYOND_SCOPE: u8 = 2;
+    pub const UNREACHABLE_ADDRESS: u8 = 3;
+    pub const UNREACHABLE_PORT: u8 = 4;
+
+    pub const ERRONEOUS_FIELD: u8 = 0;
+    pub const UNKNOWN_NEXT_HEADER: u8 = 1;
+
+    /// Whether a message of type `kind` reports an error.
+    pub const fn is_error(kind: u8) -> bool {
+        kind < 128
+    }
+}
 
 pub const LEN: usize = size_of::<Icmp>();
 
@@ -25,13 +50,11 @@ pub struct Icmp {
     pub kind: u8,
     pub code: u8,
     pub checksum: U16,
-    /// Identifier of an echo; unused in errors.
-    pub id: U16,
-    /// Sequence number of an echo; next-hop MTU where fragmentation is needed (RFC 1191).
-    pub seq_or_mtu: U16,
+    /// An echo's identifier and sequence number; an error's next-hop MTU or pointer.
+    pub rest: U32,
 }
 
-/// Whether a message of type `kind` reports an error; no error answers one of these.
+/// Whether an ICMPv4 message of type `kind` reports an error; no error answers one of these.
 pub const fn is_error(kind: u8) -> bool {
     matches!(
         kind,
@@ -48,7 +71,7 @@ mod tests {
         let bytes = [3, 4, 0x12, 0x34, 0, 0, 0x05, 0xb4];
         let (icmp, _) = Icmp::read_from_prefix(&bytes).unwrap();
         assert_eq!((icmp.kind, icmp.code, icmp.checksum.get()), (3, 4, 0x1234));
-        assert_eq!((icmp.id.get(), icmp.seq_or_mtu.get()), (0, 1460));
+        assert_eq!(icmp.rest.get(), 1460);
         assert_eq!(icmp.as_bytes(), bytes);
     }
 

@@ -146,7 +146,7 @@ impl Packet {
             },
         };
         let message = &packet.as_bytes()[size_of::<Header>()..];
-        let sum = checksum::transport_v6(src, dst, ICMPV6, message);
+        let sum = checksum::transport(src.into(), dst.into(), ICMPV6, message);
         packet.neighbour.checksum = sum.into();
         packet
     }
@@ -193,7 +193,7 @@ impl Message {
         let is_valid = header.hop_limit == HOP_LIMIT
             && code == 0
             && !src.is_multicast()
-            && checksum::transport_v6(src, dst, ICMPV6, message) == 0;
+            && checksum::transport(src.into(), dst.into(), ICMPV6, message) == 0;
         if !is_valid {
             return None;
         }

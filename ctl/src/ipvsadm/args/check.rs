@@ -1,9 +1,10 @@
 //! What the options of a line must be together.
 
 use super::words::{Command, OPTS, Opt};
-use super::{Encapsulation, Forward, Parsed, SCHEDULER_DEFAULT, Service};
+use super::{Forward, Parsed, SCHEDULER_DEFAULT, Service};
 use crate::ipvsadm::Failure;
 use crate::ipvsadm::names::Transport;
+use crate::{TunnelKind, Word};
 
 /// Which options the command needs, allows and excludes.
 pub(super) fn check_rules(parsed: &Parsed) -> Result<(), Failure> {
@@ -71,11 +72,12 @@ fn check_server(parsed: &mut Parsed) -> Result<(), Failure> {
         return Ok(());
     };
     // Direct routing and tunnels leave the port alone.
-    if parsed.forward != Forward::Nat && matches!(service, Service::Address { .. }) {
+    let keeps_port = matches!(parsed.forward, Forward::Direct | Forward::Tunnel);
+    if keeps_port && matches!(service, Service::Address { .. }) {
         server.set_port(service.port());
     }
     if parsed.forward != Forward::Tunnel {
-        if server.is_ipv6() != service.is_ipv6() {
+        if server.is_ipv6() != service.is_ipv6() && parsed.forward != Forward::FullNat {
             return Err(Failure::invalid(
                 "Different address family is allowed only for tunneling servers",
             ));
@@ -99,12 +101,13 @@ fn check_server(parsed: &mut Parsed) -> Result<(), Failure> {
 /// Which tunnel options go with which tunnel.
 fn check_tunnel(parsed: &Parsed) -> Result<(), Failure> {
     use Opt::{TunCsum, TunNoCsum, TunPort, TunRemCsum};
-    let (kind, one_of): (_, &[Opt]) = match parsed.encapsulation {
-        Encapsulation::Ipip => ("ipip", &[]),
-        Encapsulation::Gue => ("gue", &[TunNoCsum, TunCsum, TunRemCsum]),
-        Encapsulation::Gre => ("gre", &[TunNoCsum, TunCsum]),
+    let one_of: &[Opt] = match parsed.encapsulation {
+        TunnelKind::Ipip => &[],
+        TunnelKind::Gue => &[TunNoCsum, TunCsum, TunRemCsum],
+        TunnelKind::Gre => &[TunNoCsum, TunCsum],
     };
-    let gue = parsed.encapsulation == Encapsulation::Gue;
+    let kind = parsed.encapsulation.word();
+    let gue = parsed.encapsulation == TunnelKind::Gue;
     let mut chosen: Option<&str> = None;
     for opt in [TunPort, TunNoCsum, TunCsum, TunRemCsum] {
         let name = opt.name();

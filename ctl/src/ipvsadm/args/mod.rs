@@ -11,6 +11,7 @@ use super::Failure;
 use super::address::{host_port, number, v4_host};
 use super::names::{Names, Transport};
 use super::popt::Words;
+use crate::{TunnelKind, Word};
 use check::{check_command, check_rules};
 pub use words::{Command, Opt};
 use words::{Meaning, SWITCHES};
@@ -72,13 +73,8 @@ pub enum Forward {
     Direct,
     Tunnel,
     Nat,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Encapsulation {
-    Ipip,
-    Gue,
-    Gre,
+    /// No part of upstream's grammar.
+    FullNat,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,8 +101,9 @@ pub struct Parsed {
     pub weight: u32,
     pub upper: u32,
     pub lower: u32,
-    pub encapsulation: Encapsulation,
+    pub encapsulation: TunnelKind,
     pub tunnel_port: u16,
+    pub local: Option<IpAddr>,
     /// `--set`: TCP, TCP-FIN, UDP in seconds; 0 leaves a value.
     pub timeouts: [u32; 3],
     pub role: Option<Role>,
@@ -134,8 +131,9 @@ impl Parsed {
             weight: 1,
             upper: 0,
             lower: 0,
-            encapsulation: Encapsulation::Ipip,
+            encapsulation: TunnelKind::Ipip,
             tunnel_port: 0,
+            local: None,
             timeouts: [0; 3],
             role: None,
             interface: "eth0".into(),
@@ -289,16 +287,20 @@ fn with_value(
         Opt::Upper => parsed.upper = int(0..=INT_MAX, "u_threshold")?,
         Opt::Lower => parsed.lower = int(0..=INT_MAX, "l_threshold")?,
         Opt::TunType => {
-            parsed.encapsulation = match text {
-                "ipip" => Encapsulation::Ipip,
-                "gue" => Encapsulation::Gue,
-                "gre" => Encapsulation::Gre,
-                _ => return Err(Failure::invalid("illegal tunnel type specified")),
-            }
+            let mut kinds = TunnelKind::ALL.iter();
+            let kind = kinds.find(|kind| kind.word() == text);
+            parsed.encapsulation =
+                *kind.ok_or_else(|| Failure::invalid("illegal tunnel type specified"))?;
         }
         Opt::TunPort => {
             let port = int(1..=u32::from(u16::MAX), "tunnel port")?;
             parsed.tunnel_port = u16::try_from(port).unwrap_or(u16::MAX);
+        }
+        Opt::LocalAddress => {
+            let local = text.parse().ok();
+            let local = local.or_else(|| v4_host(text, names).map(IpAddr::V4));
+            parsed.local =
+                Some(local.ok_or_else(|| Failure::invalid("illegal local address specified"))?);
         }
         Opt::McastInterface => {
             parsed.interface = text.chars().take(INTERFACE_NAME_MAX).collect();

@@ -20,6 +20,10 @@ pub enum Command {
     Set,
     StartDaemon,
     StopDaemon,
+    /// Local addresses are no part of upstream's grammar.
+    AddLocal,
+    DeleteLocal,
+    GetLocal,
     Help,
     Version,
 }
@@ -42,6 +46,9 @@ impl Command {
             Self::Set => "set",
             Self::StartDaemon => "start-daemon",
             Self::StopDaemon => "stop-daemon",
+            Self::AddLocal => "add-laddr",
+            Self::DeleteLocal => "del-laddr",
+            Self::GetLocal => "get-laddr",
             Self::Help => "help",
             Self::Version => "version",
         }
@@ -99,6 +106,8 @@ impl Command {
                 ],
             ),
             Self::StopDaemon => rules(NONE, &[SyncId]),
+            Self::AddLocal | Self::DeleteLocal => rules(&[Service, LocalAddress], NONE),
+            Self::GetLocal => rules(NONE, &[Service, Numeric]),
             Self::Flush | Self::Restore | Self::Set | Self::Help | Self::Version => {
                 rules(NONE, NONE)
             }
@@ -151,6 +160,7 @@ pub enum Opt {
     TunNoCsum,
     TunCsum,
     TunRemCsum,
+    LocalAddress,
 }
 
 pub(super) const OPTS: &[(Opt, &str)] = &[
@@ -188,6 +198,7 @@ pub(super) const OPTS: &[(Opt, &str)] = &[
     (Opt::TunNoCsum, "tun-nocsum"),
     (Opt::TunCsum, "tun-csum"),
     (Opt::TunRemCsum, "tun-remcsum"),
+    (Opt::LocalAddress, "local-address"),
 ];
 
 impl Opt {
@@ -281,6 +292,9 @@ pub(super) const SWITCHES: &[Switch<Meaning>] = {
             Meaning::Command(C::StartDaemon),
         ),
         switch(None, "stop-daemon", Value, Meaning::Command(C::StopDaemon)),
+        switch(None, "add-laddr", Nothing, Meaning::Command(C::AddLocal)),
+        switch(None, "del-laddr", Nothing, Meaning::Command(C::DeleteLocal)),
+        switch(None, "get-laddr", Nothing, Meaning::Command(C::GetLocal)),
         switch(Some('h'), "help", Nothing, Meaning::Command(C::Help)),
         switch(Some('v'), "version", Nothing, Meaning::Command(C::Version)),
         switch(
@@ -328,6 +342,8 @@ pub(super) const SWITCHES: &[Switch<Meaning>] = {
             Nothing,
             Meaning::Forward(Forward::Nat),
         ),
+        switch(None, "fullnat", Nothing, Meaning::Forward(Forward::FullNat)),
+        switch(Some('z'), "local-address", Value, Other(Opt::LocalAddress)),
         switch(Some('w'), "weight", Value, Other(Opt::Weight)),
         switch(Some('x'), "u-threshold", Value, Other(Opt::Upper)),
         switch(Some('y'), "l-threshold", Value, Other(Opt::Lower)),

@@ -1,7 +1,8 @@
 //! The authoritative services and servers. It judges every change before a worker hears of it,
 //! hands out ids, and keeps what outlives a server: the trash, zero points, rates.
 
-mod rules; // what no service and no server may be
+mod extras; // local addresses, options, settings
+mod rules; // what no service, no server and no local address may be
 mod slots; // ids
 mod steps; // each change, carried out
 #[cfg(test)]
@@ -9,15 +10,19 @@ mod tests;
 mod totals; // zero points, rates
 mod trash; // deleted servers
 mod undo; // how each step is taken back
+mod uses; // what each address is used as
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use control::{Change, Errno, Refusal, ServerSpec, ServiceKey, ServiceSpec, Totals};
+use control::{
+    Change, Errno, Refusal, ServerSpec, ServiceKey, ServiceOptions, ServiceSpec, Settings, Totals,
+};
 
 use self::slots::Slots;
 use self::undo::Transaction;
+use self::uses::{Use, Uses};
 use super::stats::{self, Estimator, minus};
 use crate::conn::Timeouts;
 use crate::counters::Page;
@@ -28,6 +33,11 @@ use crate::update::{ServerId, ServiceId, Update};
 pub const WEIGHT_MAX: u32 = i32::MAX as u32;
 /// The longest settable timeout in seconds: 31 days, as in ipvsadm.
 pub const TIMEOUT_MAX_S: u32 = 31 * 24 * 3600;
+/// The most local addresses of one service.
+pub const LOCAL_ADDRESSES_MAX: usize = 256;
+/// The least and the most that a service's MSS can be; Linux's least, and what fits IPv4.
+pub const MSS_MIN: u16 = 88;
+pub const MSS_MAX: u16 = 65_495;
 /// How often [`Model::sweep`] is due, in seconds.
 pub const SWEEP_S: u64 = 60;
 /// How long a deleted server without connections stays in the trash, in seconds.
@@ -41,7 +51,7 @@ pub struct Limits {
     pub servers_max: usize,
 }
 
-/// Every service and server, and the timeouts.
+/// Every service and server, the timeouts and the settings.
 #[derive(Debug)]
 pub struct Model {
     services: Slots<Service>,
@@ -49,7 +59,9 @@ pub struct Model {
     by_key: HashMap<ServiceKey, ServiceId>,
     /// Servers in their service and servers in the trash: an identity has one id.
     by_address: HashMap<(ServiceKey, SocketAddr), ServerId>,
+    uses: Uses,
     timeouts: Timeouts,
+    settings: Settings,
     /// Orders servers by age and tells a service from an earlier one of the same key.
     clock: u64,
     pages: Vec<Arc<Page>>,
@@ -62,12 +74,15 @@ struct Service {
     head: Head,
     /// By age: the newest is last.
     servers: BTreeMap<u64, ServerId>,
+    /// In the order in which they were added.
+    local_addresses: Vec<IpAddr>,
 }
 
 /// The part of a service that changes in place.
 #[derive(Debug, Clone, Copy)]
 struct Head {
     scheduler: Kind,
+    options: ServiceOptions,
     /// Counted by servers that have left.
     gone: Totals,
     zero: Totals,
@@ -105,7 +120,9 @@ impl Model {
             servers: Slots::new(limits.servers_max),
             by_key: HashMap::new(),
             by_address: HashMap::new(),
+            uses: Uses::default(),
             timeouts: Timeouts::default(),
+            settings: Settings::default(),
             clock: 0,
             pages: Vec::new(),
         }
@@ -120,6 +137,10 @@ impl Model {
 
     pub fn timeouts(&self) -> &Timeouts {
         &self.timeouts
+    }
+
+    pub fn settings(&self) -> Settings {
+        self.settings
     }
 
     /// Carries out every change in order and returns what the workers must apply, or refuses and
@@ -178,10 +199,17 @@ impl Model {
             Change::SetTimeouts { tcp, tcp_fin, udp } => {
                 self.set_timeouts([*tcp, *tcp_fin, *udp], done)
             }
-            Change::AddLocalAddress { .. }
-            | Change::DeleteLocalAddress { .. }
-            | Change::SetOptions { .. }
-            | Change::SetSettings(_) => Err(refuse(Errno::Eopnotsupp, "not supported yet")),
+            Change::AddLocalAddress { service, address } => {
+                self.add_local_address(service, *address, done)
+            }
+            Change::DeleteLocalAddress { service, address } => {
+                self.delete_local_address(service, *address, done)
+            }
+            Change::SetOptions { service, options } => self.set_options(service, *options, done),
+            Change::SetSettings(settings) => {
+                self.set_settings(*settings, done);
+                Ok(())
+            }
         }
     }
 
@@ -212,8 +240,8 @@ impl Model {
                 .rev()
                 .map(|id| self.show_server(*id))
                 .collect(),
-            options: control::ServiceOptions::default(),
-            local_addresses: Vec::new(),
+            options: service.head.options,
+            local_addresses: service.local_addresses.clone(),
         }
     }
 
@@ -227,6 +255,32 @@ impl Model {
             inactive,
             totals: minus(stats::counted(&self.pages, id), server.zero),
             rates: server.estimator.rates(),
+        }
+    }
+
+    /// A service that comes or goes takes the uses of its addresses along.
+    fn count_uses(&mut self, service: &Service, count: fn(&mut Uses, IpAddr, Use)) {
+        count(&mut self.uses, service.key.address.ip(), Use::Service);
+        for address in &service.local_addresses {
+            count(&mut self.uses, *address, Use::Local);
+        }
+        for id in service.servers.values() {
+            let address = self.servers.get(id.0).address;
+            count(&mut self.uses, address.ip(), Use::Server);
+        }
+    }
+
+    /// Puts a server into its service's list.
+    fn enlist(&mut self, service: ServiceId, age: u64, id: ServerId) {
+        let address = self.servers.get(id.0).address;
+        self.uses.add(address.ip(), Use::Server);
+        self.services.get_mut(service.0).servers.insert(age, id);
+    }
+
+    fn unlist(&mut self, service: ServiceId, age: u64) {
+        if let Some(id) = self.services.get_mut(service.0).servers.remove(&age) {
+            let address = self.servers.get(id.0).address;
+            self.uses.remove(address.ip(), Use::Server);
         }
     }
 

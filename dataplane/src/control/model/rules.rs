@@ -1,11 +1,14 @@
-//! What no service and no server may be.
+//! What no service, no server and no local address may be.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
-use control::{Errno, ForwardMode, Refusal, ServerSpec, ServiceKey, ServiceSpec};
+use control::{
+    ClientAddress, Errno, ForwardMode, Protocol, Refusal, ServerSpec, ServiceKey, ServiceOptions,
+    ServiceSpec, Tunnel, TunnelChecksum, TunnelKind, Word,
+};
 
-use super::{WEIGHT_MAX, refuse};
-use crate::net::is_station;
+use super::{MSS_MAX, MSS_MIN, WEIGHT_MAX, name, refuse};
+use crate::net::is_global;
 use crate::sched::Kind;
 
 pub(super) fn scheduler(spec: &ServiceSpec) -> Result<Kind, Refusal> {
@@ -22,43 +25,110 @@ pub(super) fn scheduler(spec: &ServiceSpec) -> Result<Kind, Refusal> {
     })
 }
 
-pub(super) fn supported(address: SocketAddr) -> Result<(), Refusal> {
-    if address.is_ipv6() {
-        return Err(refuse(
-            Errno::Eopnotsupp,
-            format!("{address}: IPv6 is not supported yet, use an IPv4 address"),
-        ));
+/// A service's address; it may have any, as in LVS.
+pub(super) fn virtual_address(address: SocketAddr) -> Result<(), Refusal> {
+    if address.port() == 0 {
+        let detail = format!("service {address} has port 0, 1 to 65535 is right");
+        return Err(refuse(Errno::Einval, detail));
+    }
+    plain(address)
+}
+
+/// A server's address: LVS takes loopback addresses too.
+pub(super) fn server_address(address: SocketAddr) -> Result<(), Refusal> {
+    plain(address)?;
+    let ip = address.ip();
+    if !is_global(ip) && !ip.is_loopback() {
+        let detail = format!("server address {ip} is not unicast");
+        return Err(refuse(Errno::Einval, detail));
     }
     Ok(())
 }
 
-/// A server's address; a service may have any, as in LVS.
-pub(super) fn unicast(address: SocketAddr) -> Result<(), Refusal> {
+pub(super) fn local_address(address: IpAddr) -> Result<(), Refusal> {
+    if !is_global(address) {
+        let detail =
+            format!("local address {address} is not unicast, one that servers can answer is right");
+        return Err(refuse(Errno::Einval, detail));
+    }
+    Ok(())
+}
+
+/// A zone or a flow label would make two of one address.
+fn plain(address: SocketAddr) -> Result<(), Refusal> {
     match address {
-        SocketAddr::V4(v4) if !is_station((*v4.ip()).into()) => Err(refuse(
-            Errno::Einval,
-            format!("server address {} is not unicast", v4.ip()),
-        )),
+        SocketAddr::V6(v6) if v6.scope_id() != 0 || v6.flowinfo() != 0 => {
+            let right = SocketAddr::new(address.ip(), address.port());
+            let detail = format!("{address} has a zone or a flow label, {right} is right");
+            Err(refuse(Errno::Einval, detail))
+        }
         _ => Ok(()),
     }
 }
 
-/// Direct routing leaves a packet's port alone.
+/// NAT and direct routing keep the family of a packet.
+pub(super) fn same_family(
+    key: &ServiceKey,
+    address: SocketAddr,
+    spec: ServerSpec,
+) -> Result<(), Refusal> {
+    let mixes = matches!(spec.mode, ForwardMode::Tunnel | ForwardMode::FullNat);
+    if !mixes && address.is_ipv6() != key.address.is_ipv6() {
+        let detail = format!(
+            "server {address} and service {} are of two families, tunnel or fullnat is right for that, not {}",
+            name(key),
+            spec.mode.word()
+        );
+        return Err(refuse(Errno::Einval, detail));
+    }
+    Ok(())
+}
+
+/// Direct routing and tunnels leave a packet's port alone.
 pub(super) fn same_port(
     key: &ServiceKey,
     address: SocketAddr,
     spec: ServerSpec,
 ) -> Result<(), Refusal> {
     let port = key.address.port();
-    match spec.mode {
-        ForwardMode::Direct if address.port() != port => Err(refuse(
-            Errno::Einval,
-            format!(
-                "server {address} has another port than its service, {port} is right for direct routing"
-            ),
-        )),
-        _ => Ok(()),
+    let kept = match spec.mode {
+        ForwardMode::Direct => "direct routing",
+        ForwardMode::Tunnel => "a tunnel",
+        ForwardMode::Nat | ForwardMode::FullNat => return Ok(()),
+    };
+    if address.port() != port {
+        let detail = format!(
+            "server {address} has another port than its service, {port} is right for {kept}"
+        );
+        return Err(refuse(Errno::Einval, detail));
     }
+    Ok(())
+}
+
+/// The tunnel's port and checksum go with its kind, and a tunnel goes with its method.
+pub(super) fn tunnel(address: SocketAddr, spec: ServerSpec) -> Result<(), Refusal> {
+    let Tunnel {
+        kind,
+        port,
+        checksum,
+    } = spec.tunnel;
+    let reason = if spec.mode != ForwardMode::Tunnel && spec.tunnel != Tunnel::default() {
+        format!(
+            "is reached by {}, a tunnel's kind, port and checksum go with method tunnel",
+            spec.mode.word()
+        )
+    } else if kind == TunnelKind::Gue && port == 0 {
+        "has a gue tunnel without a port, 1 to 65535 is right".to_owned()
+    } else if kind != TunnelKind::Gue && port != 0 {
+        format!("has a tunnel port, which only gue has, not {}", kind.word())
+    } else if kind == TunnelKind::Ipip && checksum != TunnelChecksum::None {
+        "has an ipip tunnel with a checksum, none is right".to_owned()
+    } else if kind == TunnelKind::Gre && checksum == TunnelChecksum::Remote {
+        "has a gre tunnel with a remote checksum, none or full is right".to_owned()
+    } else {
+        return Ok(());
+    };
+    Err(refuse(Errno::Einval, format!("server {address} {reason}")))
 }
 
 pub(super) fn weighed(spec: ServerSpec, address: SocketAddr) -> Result<(), Refusal> {
@@ -70,4 +140,35 @@ pub(super) fn weighed(spec: ServerSpec, address: SocketAddr) -> Result<(), Refus
         return Err(refuse(Errno::Erange, detail));
     }
     Ok(())
+}
+
+pub(super) fn options(key: &ServiceKey, options: ServiceOptions) -> Result<(), Refusal> {
+    let wrong = |detail| Err(refuse(Errno::Einval, detail));
+    let ServiceOptions {
+        client_address,
+        mss,
+    } = options;
+    let tcp = key.protocol == Protocol::Tcp;
+    let proxy = matches!(
+        client_address,
+        ClientAddress::ProxyV1 | ClientAddress::ProxyV2
+    );
+    if proxy && !tcp {
+        return wrong(format!(
+            "service {} is not TCP, client address {} needs TCP; toa, uoa or none is right",
+            name(key),
+            client_address.word()
+        ));
+    }
+    match mss {
+        Some(_) if !tcp => wrong(format!(
+            "service {} is not TCP, only TCP has an MSS",
+            name(key)
+        )),
+        Some(mss) if !(MSS_MIN..=MSS_MAX).contains(&mss) => wrong(format!(
+            "mss {mss} of service {} is out of range, {MSS_MIN} to {MSS_MAX} is right",
+            name(key)
+        )),
+        _ => Ok(()),
+    }
 }

@@ -3,10 +3,13 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use control::{Errno, Refusal, ServerSpec, ServiceKey, ServiceSpec, Totals};
+use control::{Errno, Refusal, ServerSpec, ServiceKey, ServiceOptions, ServiceSpec, Totals};
 
-use super::rules::{same_port, scheduler, supported, unicast, weighed};
+use super::rules::{
+    same_family, same_port, scheduler, server_address, tunnel, virtual_address, weighed,
+};
 use super::undo::{Transaction, Undo};
+use super::uses::{Use, Uses};
 use super::{
     Head, Model, Place, SWEEP_S, Server, Service, TIMEOUT_MAX_S, TRASH_IDLE_S, name, refuse,
 };
@@ -21,21 +24,19 @@ impl Model {
         spec: &ServiceSpec,
         done: &mut Transaction,
     ) -> Result<(), Refusal> {
-        supported(key.address)?;
         if self.by_key.contains_key(&key) {
             return Err(refuse(
                 Errno::Eexist,
                 format!("service {} exists already", name(&key)),
             ));
         }
-        if key.address.port() == 0 {
-            let detail = format!("service {} has port 0, 1 to 65535 is right", key.address);
-            return Err(refuse(Errno::Einval, detail));
-        }
+        virtual_address(key.address)?;
         let scheduler = scheduler(spec)?;
+        self.uses.allow(key.address.ip(), Use::Service)?;
         self.clock += 1;
         let head = Head {
             scheduler,
+            options: ServiceOptions::default(),
             gone: Totals::default(),
             zero: Totals::default(),
             estimator: Estimator::default(),
@@ -45,6 +46,7 @@ impl Model {
             born: self.clock,
             head,
             servers: BTreeMap::new(),
+            local_addresses: Vec::new(),
         };
         let Some(id) = self.services.insert(service) else {
             let max = self.services.max;
@@ -55,6 +57,7 @@ impl Model {
         };
         let id = ServiceId(id);
         self.by_key.insert(key, id);
+        self.uses.add(key.address.ip(), Use::Service);
         done.undo.push(Undo::Service(id, None));
         done.updates.push(Update::AddService { id, key, scheduler });
         Ok(())
@@ -84,6 +87,7 @@ impl Model {
             self.bin(*server, service.born, done);
         }
         self.by_key.remove(&service.key);
+        self.count_uses(&service, Uses::remove);
         done.undo.push(Undo::Service(id, Some(service)));
         done.updates.push(Update::DeleteService { id });
     }
@@ -96,8 +100,10 @@ impl Model {
         done: &mut Transaction,
     ) -> Result<(), Refusal> {
         let service = self.find(key)?;
-        supported(address)?;
+        // In the kernel's order: which complaint comes first is seen.
+        same_family(key, address, spec)?;
         weighed(spec, address)?;
+        tunnel(address, spec)?;
         let known = self.by_address.get(&(*key, address)).copied();
         let old = known.map(|id| *self.servers.get(id.0));
         if matches!(
@@ -112,8 +118,9 @@ impl Model {
                 format!("service {} has server {address} already", name(key)),
             ));
         }
-        unicast(address)?;
+        server_address(address)?;
         same_port(key, address, spec)?;
+        self.uses.allow(address.ip(), Use::Server)?;
         self.clock += 1;
         let place = Place::Listed {
             service,
@@ -141,10 +148,7 @@ impl Model {
             }
             _ => self.new_server(*key, address, spec, place, done)?,
         };
-        self.services
-            .get_mut(service.0)
-            .servers
-            .insert(self.clock, id);
+        self.enlist(service, self.clock, id);
         done.undo.push(Undo::Listed {
             service,
             age: self.clock,
@@ -207,7 +211,9 @@ impl Model {
         done: &mut Transaction,
     ) -> Result<(), Refusal> {
         self.find(key)?;
+        same_family(key, address, spec)?;
         weighed(spec, address)?;
+        tunnel(address, spec)?;
         let (id, ..) = self.find_server(key, address)?;
         same_port(key, address, spec)?;
         let server = self.servers.get_mut(id.0);
@@ -235,9 +241,8 @@ impl Model {
         let head = self.head(service);
         done.undo.push(Undo::Head(service, *head));
         head.gone = plus(head.gone, contributed);
-        let list = self.services.get_mut(service.0);
-        list.servers.remove(&age);
-        let service_born = list.born;
+        let service_born = self.services.get(service.0).born;
+        self.unlist(service, age);
         done.undo.push(Undo::Unlisted {
             service,
             age,

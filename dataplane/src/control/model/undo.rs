@@ -1,5 +1,10 @@
 //! A batch that is refused leaves everything as it was: each step says how to take it back.
 
+use std::net::IpAddr;
+
+use control::Settings;
+
+use super::uses::{Use, Uses};
 use super::{Head, Model, Server, Service};
 use crate::conn::Timeouts;
 use crate::update::{ServerId, ServiceId, Update};
@@ -26,7 +31,11 @@ pub(super) enum Undo {
         age: u64,
         server: ServerId,
     },
+    /// At this place of the service's list.
+    LocalAdded(ServiceId, usize),
+    LocalDeleted(ServiceId, usize, IpAddr),
     Timeouts(Timeouts),
+    Settings(Settings),
 }
 
 impl Model {
@@ -35,8 +44,10 @@ impl Model {
             Undo::Service(id, None) => {
                 let service = self.services.remove(id.0);
                 self.by_key.remove(&service.key);
+                self.count_uses(&service, Uses::remove);
             }
             Undo::Service(id, Some(old)) => {
+                self.count_uses(&old, Uses::add);
                 self.by_key.insert(old.key, id);
                 self.services.put_back(id.0, old);
             }
@@ -46,17 +57,23 @@ impl Model {
             }
             Undo::Server(id, Some(old)) => *self.servers.get_mut(id.0) = old,
             Undo::Head(id, old) => *self.head(id) = old,
-            Undo::Listed { service, age } => {
-                self.services.get_mut(service.0).servers.remove(&age);
-            }
+            Undo::Listed { service, age } => self.unlist(service, age),
             Undo::Unlisted {
                 service,
                 age,
                 server,
-            } => {
-                self.services.get_mut(service.0).servers.insert(age, server);
+            } => self.enlist(service, age, server),
+            Undo::LocalAdded(id, index) => {
+                let address = self.services.get_mut(id.0).local_addresses.remove(index);
+                self.uses.remove(address, Use::Local);
+            }
+            Undo::LocalDeleted(id, index, address) => {
+                let addresses = &mut self.services.get_mut(id.0).local_addresses;
+                addresses.insert(index, address);
+                self.uses.add(address, Use::Local);
             }
             Undo::Timeouts(old) => self.timeouts = old,
+            Undo::Settings(old) => self.settings = old,
         }
     }
 }

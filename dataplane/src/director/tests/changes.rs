@@ -72,7 +72,9 @@ fn a_server_that_comes_back_resumes_its_connections() {
 fn a_deleted_service_is_nobodys() {
     let mut t = Testbed::nat(Tcp, VIP, &[RS]);
     establish(&mut t, 0, C, RS);
-    t.apply(Update::DeleteService { id: ServiceId(0) });
+    t.apply(Update::DeleteService {
+        id: crate::update::ServiceId(0),
+    });
     t.check(1, tcp(C, VIP, "A"), Drop(DropReason::ServerGone));
     t.check(
         2,
@@ -91,7 +93,7 @@ fn schedulers_are_changed_in_place() {
     let mut t = Testbed::nat(Tcp, VIP, &[RS, RS2]);
     t.apply(weigh(0, 3));
     t.apply(Update::EditService {
-        id: ServiceId(0),
+        id: crate::update::ServiceId(0),
         scheduler: crate::sched::Kind::Wrr,
     });
     for port in 0..8 {

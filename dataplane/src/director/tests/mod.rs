@@ -60,11 +60,18 @@ fn error(from: &str, kind: u8, code: u8, mtu: u16, original: &Frame) -> Frame {
 #[test]
 fn every_drop_reason_is_reached() {
     // Only a worker can refuse: it owns the ports' queues and the rings between workers.
-    // IPv6 does not come as far as to neighbour discovery yet.
     let workers = [
         DropReason::TxRefused,
         DropReason::SteerRingFull,
-        DropReason::BadNd,
+        DropReason::Scattered,
+    ];
+    // Tested where they arise: the walk does not yet call what they come from.
+    let elsewhere = [
+        DropReason::FragmentTiny,
+        DropReason::FragmentOverlap,
+        DropReason::FragmentTimeout,
+        DropReason::FragmentsFull,
+        DropReason::NoBuffer,
     ];
     let table = [
         refusals::a_segment_without_connection_is_reset,
@@ -73,7 +80,7 @@ fn every_drop_reason_is_reached() {
         changes::a_deleted_server_leaves_its_connections_without_a_word,
         refusals::the_last_hop,
         refusals::too_long_for_the_next_network,
-        refusals::fragments_are_dropped,
+        refusals::fragments_of_other_protocols,
         network::other_stations_frames,
         network::tags_are_put_on_and_taken_off,
         network::no_room_for_a_tag,
@@ -93,7 +100,7 @@ fn every_drop_reason_is_reached() {
     for reason in DropReason::ALL {
         assert_eq!(
             seen(*reason),
-            !workers.contains(reason),
+            !workers.contains(reason) && !elsewhere.contains(reason),
             "{}",
             reason.name()
         );

@@ -11,7 +11,7 @@ fn a_service_of_no_station_is_not_ours_to_answer_for() {
         let t = Testbed::nat(Tcp, vip, &[RS]);
         let address = vip.split(':').next().unwrap().parse().unwrap();
         assert!(!t.director.owns(address), "{vip}");
-        assert_eq!(t.director.services.vips().count(), 0, "{vip}");
+        assert!(!t.director.services.owns(address), "{vip}");
     }
 }
 

@@ -47,6 +47,7 @@ fn setup() -> Setup {
         addresses: vec![prefix(US_VLAN, 24)],
     };
     Setup {
+        partial_checksums: Vec::new(),
         interfaces: vec![lan, vlan],
         routes: vec![
             Route {

@@ -1,5 +1,6 @@
 //! Refusals, the trash, counters across deletions.
 
+mod methods; // forwarding methods, families, local addresses, options
 mod random; // batches and sweeps against a naive model
 
 use control::{ForwardMode, Protocol};
@@ -115,11 +116,6 @@ fn refusals_carry_lvss_errno_and_a_sentence() {
             add("10.0.0.9:0"),
             Errno::Einval,
             "service 10.0.0.9:0 has port 0, 1 to 65535 is right",
-        ),
-        (
-            add("[2001:db8::1]:80"),
-            Errno::Eopnotsupp,
-            "[2001:db8::1]:80: IPv6 is not supported yet, use an IPv4 address",
         ),
         (
             Change::EditService {

@@ -1,198 +1,350 @@
 //! Random batches and sweeps, against the same rules without ids, undo or limits.
 
 use std::collections::{HashMap, HashSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use control::{Change, ServiceKey, ServiceSpec};
+use control::{
+    Change, ClientAddress, ForwardMode, ServerSpec, ServiceKey, ServiceOptions, ServiceSpec,
+    Settings, Tunnel, TunnelKind,
+};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use super::{address, key, spec, weight};
+use super::{address, key, spec};
 use crate::control::model::{Limits, Model};
 use crate::counters::Page;
 use crate::sched::Kind;
 use crate::update::{ServerId, ServiceId, Update};
 
-/// Services in order of birth, servers newest first.
-type Naive = Vec<(ServiceKey, String, Vec<(SocketAddr, u32)>)>;
+#[derive(Debug, Clone, Default, PartialEq)]
+struct Naive {
+    /// In order of birth.
+    services: Vec<NaiveService>,
+    settings: Settings,
+}
 
-/// The same rules without ids, undo or limits; `None` when refused.
-fn naive(state: &mut Naive, change: &Change) -> Option<()> {
-    let place =
-        |state: &Naive, key: &ServiceKey| state.iter().position(|service| service.0 == *key);
-    let known = |spec: &ServiceSpec| {
-        ["rr", "wrr"]
-            .contains(&spec.scheduler.as_str())
-            .then(|| spec.scheduler.clone())
-    };
-    match change {
-        Change::AddService { service, spec } => {
-            let scheduler = known(spec)?;
-            place(state, service).is_none().then_some(())?;
-            state.push((*service, scheduler, Vec::new()));
-        }
-        Change::EditService { service, spec } => {
-            let at = place(state, service)?;
-            state[at].1 = known(spec)?;
-        }
-        Change::DeleteService { service } => {
-            let at = place(state, service)?;
-            state.remove(at);
-        }
-        Change::Flush => state.clear(),
-        Change::AddServer {
-            service,
-            server,
-            spec,
-        } => {
-            let servers = &mut place(state, service).map(|at| &mut state[at])?.2;
-            servers
-                .iter()
-                .all(|other| other.0 != *server)
-                .then_some(())?;
-            servers.insert(0, (*server, spec.weight));
-        }
-        Change::EditServer {
-            service,
-            server,
-            spec,
-        } => {
-            let servers = &mut place(state, service).map(|at| &mut state[at])?.2;
-            servers.iter_mut().find(|other| other.0 == *server)?.1 = spec.weight;
-        }
-        Change::DeleteServer { service, server } => {
-            let servers = &mut place(state, service).map(|at| &mut state[at])?.2;
-            let at = servers.iter().position(|other| other.0 == *server)?;
-            servers.remove(at);
-        }
-        Change::Zero { only } => {
-            only.is_none_or(|key| place(state, &key).is_some())
-                .then_some(())?;
-        }
-        Change::AddLocalAddress { .. }
-        | Change::DeleteLocalAddress { .. }
-        | Change::SetOptions { .. }
-        | Change::SetSettings(_) => return None,
-        Change::SetTimeouts { .. } => {}
+#[derive(Debug, Clone, PartialEq)]
+struct NaiveService {
+    key: ServiceKey,
+    scheduler: String,
+    options: ServiceOptions,
+    locals: Vec<IpAddr>,
+    /// Newest first.
+    servers: Vec<(SocketAddr, ServerSpec)>,
+}
+
+impl NaiveService {
+    fn server(&self, address: SocketAddr) -> Option<usize> {
+        self.servers.iter().position(|server| server.0 == address)
     }
-    Some(())
+
+    fn local(&self, address: IpAddr) -> Option<usize> {
+        self.locals.iter().position(|local| *local == address)
+    }
+}
+
+impl Naive {
+    fn place(&self, key: &ServiceKey) -> Option<usize> {
+        self.services.iter().position(|service| service.key == *key)
+    }
+
+    fn service(&mut self, key: &ServiceKey) -> Option<&mut NaiveService> {
+        self.place(key).map(|at| &mut self.services[at])
+    }
+
+    fn is_local(&self, address: IpAddr) -> bool {
+        (self.services.iter()).any(|service| service.local(address).is_some())
+    }
+
+    /// A service's or a server's.
+    fn is_taken(&self, address: IpAddr) -> bool {
+        self.services.iter().any(|service| {
+            let mut servers = service.servers.iter();
+            service.key.address.ip() == address || servers.any(|server| server.0.ip() == address)
+        })
+    }
+
+    /// The same rules without ids, undo or limits; `None` when refused.
+    fn apply(&mut self, change: &Change) -> Option<()> {
+        let known = |spec: &ServiceSpec| {
+            ["rr", "wrr"]
+                .contains(&spec.scheduler.as_str())
+                .then(|| spec.scheduler.clone())
+        };
+        match change {
+            Change::AddService { service, spec } => {
+                let free = self.place(service).is_none() && !self.is_local(service.address.ip());
+                let scheduler = known(spec).filter(|_| free)?;
+                self.services.push(NaiveService {
+                    key: *service,
+                    scheduler,
+                    options: ServiceOptions::default(),
+                    locals: Vec::new(),
+                    servers: Vec::new(),
+                });
+            }
+            Change::EditService { service, spec } => {
+                self.service(service)?.scheduler = known(spec)?;
+            }
+            Change::DeleteService { service } => {
+                let at = self.place(service)?;
+                self.services.remove(at);
+            }
+            Change::Flush => self.services.clear(),
+            Change::AddServer {
+                service,
+                server,
+                spec,
+            } => {
+                let free = !self.is_local(server.ip());
+                let service = self.service(service)?;
+                let new = service.server(*server).is_none();
+                (free && new && fits(service.key, *server, *spec)).then_some(())?;
+                service.servers.insert(0, (*server, *spec));
+            }
+            Change::EditServer {
+                service,
+                server,
+                spec,
+            } => {
+                let service = self.service(service)?;
+                let at = service.server(*server)?;
+                fits(service.key, *server, *spec).then_some(())?;
+                service.servers[at].1 = *spec;
+            }
+            Change::DeleteServer { service, server } => {
+                let service = self.service(service)?;
+                service.servers.remove(service.server(*server)?);
+            }
+            Change::AddLocalAddress { service, address } => {
+                let free = !self.is_taken(*address);
+                let service = self.service(service)?;
+                (free && service.local(*address).is_none()).then_some(())?;
+                service.locals.push(*address);
+            }
+            Change::DeleteLocalAddress { service, address } => {
+                let service = self.service(service)?;
+                service.locals.remove(service.local(*address)?);
+            }
+            Change::SetOptions { service, options } => self.service(service)?.options = *options,
+            Change::SetSettings(settings) => self.settings = *settings,
+            Change::Zero { only } => {
+                only.is_none_or(|key| self.place(&key).is_some())
+                    .then_some(())?;
+            }
+            Change::SetTimeouts { .. } => {}
+        }
+        Some(())
+    }
+
+    fn sorted(mut self) -> Self {
+        self.services.sort_by_key(|service| service.key);
+        self
+    }
+}
+
+/// Whether a server of this kind can be in the service.
+fn fits(service: ServiceKey, server: SocketAddr, spec: ServerSpec) -> bool {
+    let mixes = matches!(spec.mode, ForwardMode::Tunnel | ForwardMode::FullNat);
+    let has_port = spec.tunnel.kind != TunnelKind::Gue || spec.tunnel.port != 0;
+    (mixes || server.is_ipv6() == service.address.is_ipv6()) && has_port
 }
 
 fn shown(model: &Model) -> Naive {
-    let servers = |service: &control::Service| {
-        service
-            .servers
-            .iter()
-            .map(|server| (server.address, server.spec.weight))
-            .collect()
+    let service = |service: control::Service| NaiveService {
+        key: service.key,
+        scheduler: service.spec.scheduler,
+        options: service.options,
+        locals: service.local_addresses,
+        servers: (service.servers.iter())
+            .map(|server| (server.address, server.spec))
+            .collect(),
     };
-    let services = model.services(None).unwrap();
-    services
-        .iter()
-        .map(|service| {
-            (
-                service.key,
-                service.spec.scheduler.clone(),
-                servers(service),
-            )
-        })
-        .collect()
-}
-
-fn sorted(state: &Naive) -> Naive {
-    let mut state = state.clone();
-    state.sort_by_key(|service| service.0);
-    state
+    Naive {
+        services: (model.services(None).unwrap().into_iter())
+            .map(service)
+            .collect(),
+        settings: model.settings(),
+    }
 }
 
 /// What a worker knows; it panics at an update that makes no sense.
 #[derive(Default)]
 struct Mirror {
-    services: HashMap<ServiceId, (ServiceKey, Kind, Vec<ServerId>)>,
-    servers: HashMap<ServerId, (SocketAddr, u32)>,
+    services: HashMap<ServiceId, MirrorService>,
+    servers: HashMap<ServerId, (SocketAddr, ServerSpec)>,
     binned: HashSet<ServerId>,
+    settings: Settings,
+}
+
+struct MirrorService {
+    key: ServiceKey,
+    scheduler: Kind,
+    options: ServiceOptions,
+    locals: Vec<IpAddr>,
+    servers: Vec<ServerId>,
 }
 
 impl Mirror {
     fn apply(&mut self, update: &Update) {
         match *update {
             Update::AddService { id, key, scheduler } => {
-                assert!(
-                    self.services
-                        .insert(id, (key, scheduler, Vec::new()))
-                        .is_none()
-                );
+                let service = MirrorService {
+                    key,
+                    scheduler,
+                    options: ServiceOptions::default(),
+                    locals: Vec::new(),
+                    servers: Vec::new(),
+                };
+                assert!(self.services.insert(id, service).is_none());
             }
-            Update::EditService { id, scheduler } => {
-                self.services.get_mut(&id).unwrap().1 = scheduler
-            }
+            Update::EditService { id, scheduler } => self.service(id).scheduler = scheduler,
             Update::DeleteService { id } => {
-                self.binned.extend(self.services.remove(&id).unwrap().2)
+                let service = self.services.remove(&id).unwrap();
+                self.binned.extend(service.servers);
             }
             Update::AddServer {
                 service,
                 id,
                 address,
+                mode,
+                tunnel,
                 weight,
-                ..
             } => {
-                let old = self.servers.insert(id, (address, weight));
+                let spec = ServerSpec {
+                    mode,
+                    weight,
+                    tunnel,
+                };
+                let old = self.servers.insert(id, (address, spec));
                 assert_eq!(old.is_some(), self.binned.remove(&id));
                 assert!(old.is_none_or(|old| old.0 == address));
-                self.services.get_mut(&service).unwrap().2.insert(0, id);
+                self.service(service).servers.insert(0, id);
             }
-            Update::EditServer { id, weight, .. } => self.servers.get_mut(&id).unwrap().1 = weight,
+            Update::EditServer {
+                id,
+                mode,
+                tunnel,
+                weight,
+            } => {
+                self.servers.get_mut(&id).unwrap().1 = ServerSpec {
+                    mode,
+                    weight,
+                    tunnel,
+                };
+            }
             Update::DeleteServer { id } => {
                 assert!(self.binned.insert(id));
-                let holders = self
-                    .services
-                    .values_mut()
-                    .filter(|service| service.2.contains(&id));
-                assert_eq!(
-                    holders
-                        .map(|service| service.2.retain(|other| *other != id))
-                        .count(),
-                    1
-                );
+                let holders = (self.services.values_mut())
+                    .filter(|service| service.servers.contains(&id))
+                    .map(|service| service.servers.retain(|other| *other != id));
+                assert_eq!(holders.count(), 1);
             }
             Update::ForgetServer { id } => {
                 assert!(self.binned.remove(&id));
                 self.servers.remove(&id).unwrap();
             }
-            Update::SetTimeouts(_)
-            | Update::SetLocalAddresses { .. }
-            | Update::SetOptions { .. }
-            | Update::SetSettings(_) => {}
+            Update::SetLocalAddresses { id, ref addresses } => {
+                self.service(id).locals = addresses.clone();
+            }
+            Update::SetOptions { id, options } => self.service(id).options = options,
+            Update::SetSettings(settings) => self.settings = settings,
+            Update::SetTimeouts(_) => {}
         }
     }
 
-    fn shown(&self) -> Naive {
-        let servers = |ids: &[ServerId]| ids.iter().map(|id| self.servers[id]).collect();
-        let services = self.services.values();
-        sorted(
-            &services
-                .map(|(key, kind, ids)| (*key, kind.name().to_owned(), servers(ids)))
-                .collect(),
-        )
+    fn service(&mut self, id: ServiceId) -> &mut MirrorService {
+        self.services.get_mut(&id).unwrap()
     }
+
+    fn shown(&self) -> Naive {
+        let service = |service: &MirrorService| NaiveService {
+            key: service.key,
+            scheduler: service.scheduler.name().to_owned(),
+            options: service.options,
+            locals: service.locals.clone(),
+            servers: (service.servers.iter())
+                .map(|id| self.servers[id])
+                .collect(),
+        };
+        Naive {
+            services: self.services.values().map(service).collect(),
+            settings: self.settings,
+        }
+        .sorted()
+    }
+}
+
+fn server_spec() -> impl Strategy<Value = ServerSpec> {
+    let method = prop_oneof![
+        5 => Just((ForwardMode::Nat, Tunnel::default())),
+        2 => Just((ForwardMode::Direct, Tunnel::default())),
+        2 => Just((ForwardMode::FullNat, Tunnel::default())),
+        2 => (0u16..4).prop_map(|port| {
+            let kind = TunnelKind::Gue;
+            (ForwardMode::Tunnel, Tunnel { kind, port, ..Tunnel::default() })
+        }),
+    ];
+    (method, 0u32..4).prop_map(|((mode, tunnel), weight)| ServerSpec {
+        mode,
+        weight,
+        tunnel,
+    })
+}
+
+fn server() -> impl Strategy<Value = SocketAddr> {
+    prop_oneof![
+        6 => (1u8..5).prop_map(address),
+        1 => Just("[2001:db8:1::1]:80".parse().unwrap()),
+    ]
+}
+
+/// Some of them a service's or a server's now and then.
+fn local() -> impl Strategy<Value = IpAddr> {
+    prop_oneof![
+        1 => Just(key(1).address.ip()),
+        1 => Just(address(1).ip()),
+        4 => (1u8..3).prop_map(|n| IpAddr::from([172, 16, 0, n])),
+        1 => Just("2001:db8:1::2".parse().unwrap()),
+    ]
+}
+
+fn options() -> impl Strategy<Value = ServiceOptions> {
+    (any::<bool>(), proptest::option::of(1000u16..1003)).prop_map(|(proxy, mss)| ServiceOptions {
+        client_address: if proxy {
+            ClientAddress::ProxyV1
+        } else {
+            ClientAddress::Toa
+        },
+        mss,
+    })
 }
 
 fn change() -> impl Strategy<Value = Change> {
     let service = || (1u8..4).prop_map(key);
-    let server = || (1u8..5).prop_map(address);
     let name = || prop_oneof![6 => Just("rr"), 6 => Just("wrr"), 1 => Just("none")].prop_map(spec);
-    let weights = || (0u32..4).prop_map(weight);
+    let settings = (any::<bool>(), any::<bool>()).prop_map(|(schedule_icmp, pmtu_disc)| Settings {
+        schedule_icmp,
+        pmtu_disc,
+    });
     prop_oneof![
         5 => (service(), name()).prop_map(|(service, spec)| Change::AddService { service, spec }),
         2 => (service(), name()).prop_map(|(service, spec)| Change::EditService { service, spec }),
         2 => service().prop_map(|service| Change::DeleteService { service }),
         1 => Just(Change::Flush),
-        9 => (service(), server(), weights())
+        9 => (service(), server(), server_spec())
             .prop_map(|(service, server, spec)| Change::AddServer { service, server, spec }),
-        3 => (service(), server(), weights())
+        3 => (service(), server(), server_spec())
             .prop_map(|(service, server, spec)| Change::EditServer { service, server, spec }),
         4 => (service(), server()).prop_map(|(service, server)| Change::DeleteServer { service, server }),
+        4 => (service(), local())
+            .prop_map(|(service, address)| Change::AddLocalAddress { service, address }),
+        2 => (service(), local())
+            .prop_map(|(service, address)| Change::DeleteLocalAddress { service, address }),
+        2 => (service(), options())
+            .prop_map(|(service, options)| Change::SetOptions { service, options }),
+        1 => settings.prop_map(Change::SetSettings),
         1 => proptest::option::of(service()).prop_map(|only| Change::Zero { only }),
     ]
 }
@@ -204,12 +356,12 @@ proptest! {
     /// changes nothing, and the updates lead every worker to the same.
     #[test]
     fn agrees_with_a_naive_model(batches in vec((vec(change(), 1..5), any::<bool>()), 1..60)) {
-        let page = Arc::new(Page::new(3, 12));
-        let mut model = Model::new(Limits { services_max: 3, servers_max: 12 }).watching(vec![Arc::clone(&page)]);
-        let (mut reference, mut mirror, mut now_s) = (Naive::new(), Mirror::default(), 0);
+        let page = Arc::new(Page::new(3, 15));
+        let mut model = Model::new(Limits { services_max: 3, servers_max: 15 }).watching(vec![Arc::clone(&page)]);
+        let (mut reference, mut mirror, mut now_s) = (Naive::default(), Mirror::default(), 0);
         for (batch, sweep) in batches {
             let mut next = reference.clone();
-            let accepted = batch.iter().all(|change| naive(&mut next, change).is_some());
+            let accepted = batch.iter().all(|change| next.apply(change).is_some());
             match model.apply(&batch) {
                 Ok(updates) => {
                     prop_assert!(accepted);
@@ -223,16 +375,17 @@ proptest! {
                 let updates = model.sweep(now_s, |id| id.0 % 4 == 0);
                 updates.iter().for_each(|update| mirror.apply(update));
             }
-            prop_assert_eq!(shown(&model), sorted(&reference));
-            prop_assert_eq!(mirror.shown(), sorted(&reference));
+            prop_assert_eq!(shown(&model), reference.clone().sorted());
+            prop_assert_eq!(mirror.shown(), reference.clone().sorted());
+            prop_assert!(model.uses_are_counted());
         }
     }
 
     /// What the listing counts never runs backwards or below zero, whatever comes and goes.
     #[test]
     fn totals_never_wrap(batches in vec(vec(change(), 1..4), 1..40)) {
-        let page = Arc::new(Page::new(3, 12));
-        let mut model = Model::new(Limits { services_max: 3, servers_max: 12 }).watching(vec![Arc::clone(&page)]);
+        let page = Arc::new(Page::new(3, 15));
+        let mut model = Model::new(Limits { services_max: 3, servers_max: 15 }).watching(vec![Arc::clone(&page)]);
         let mut counted = 0;
         for batch in batches {
             let before = model.services(None).unwrap();

@@ -1,0 +1,585 @@
+//! Everything that is not the fast path: new connections, hops not ready, packets too long, answers.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use control::ForwardMode;
+
+use super::rewrite::{growth, translate_family};
+use super::{Director, TunnelTo};
+use crate::conn::{Hit, NO_HOP, State};
+use crate::counters::DropReason;
+use crate::fullnat::proxy;
+use crate::icmp::{self, Made, Unreachable};
+use crate::net::{HopId, is_global};
+use crate::packet::{Egress, Origin, PacketBuf, PortId};
+use crate::service::Server;
+use crate::time::Instant;
+use crate::tunnel::Tunnel;
+use crate::update::{ServerId, ServiceId};
+use crate::wire::flow::{ETHERNET, ICMP, ICMPV6, Kind, SCTP, Seen, TCP, Tuple, tcp_flags};
+use crate::wire::ip::Ip;
+use crate::wire::sctp;
+use crate::wire::tcp::clamp_mss;
+
+/// Active FTP's data port: LVS never opens a connection for what comes from it.
+const FTP_DATA: u16 = 20;
+/// How long the path MTU to a tunnel's server is believed to be what a router said (RFC 1191 §6.3).
+const PATH_MTU_MS: u32 = 600_000;
+
+/// What becomes of a packet that left the fast path.
+pub(super) enum Verdict {
+    /// Rewritten; its next hop is known.
+    Forward(HopId),
+    /// Turned into its own answer.
+    Answer(HopId),
+    /// To be cut into IP packets of at most so many bytes, which then go the way of this connection.
+    Cut(Hit, HopId, u16),
+    /// Taken in by the director.
+    Consumed,
+    /// For the neighbour table.
+    Arp,
+    Discovery,
+}
+
+/// A drop, and the service it is counted for.
+pub(super) struct Denied(pub(super) DropReason, pub(super) Option<ServiceId>);
+
+impl From<DropReason> for Denied {
+    fn from(reason: DropReason) -> Self {
+        Self(reason, None)
+    }
+}
+
+/// What a packet may be for its way.
+enum Fit {
+    Whole,
+    /// Cut after it was rewritten; the next hop takes so much.
+    CutAfter,
+    /// Cut into packets of so much before each is rewritten.
+    CutBefore(u16),
+}
+
+impl<P: PacketBuf> Director<P> {
+    /// Everything that is not the fast path; counts the packet's end.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn decide<E: Egress<Buf = P>>(
+        &mut self,
+        now: Instant,
+        from: PortId,
+        seen: &Seen,
+        packet: P,
+        out: &mut E,
+    ) {
+        match seen.kind {
+            Kind::FirstFragment | Kind::Fragment => self.fragment(now, from, seen, packet, out),
+            _ => self.decide_whole(now, from, seen, packet, out),
+        }
+    }
+
+    fn decide_whole<E: Egress<Buf = P>>(
+        &mut self,
+        now: Instant,
+        from: PortId,
+        seen: &Seen,
+        mut packet: P,
+        out: &mut E,
+    ) {
+        let verdict = self.verdict(now, from, seen, &mut packet, out);
+        self.conclude(now, from, seen, packet, verdict, out);
+    }
+
+    /// Carries a verdict out; counts the packet's end.
+    pub(super) fn conclude<E: Egress<Buf = P>>(
+        &mut self,
+        now: Instant,
+        from: PortId,
+        seen: &Seen,
+        packet: P,
+        verdict: Result<Verdict, Denied>,
+        out: &mut E,
+    ) {
+        let l3 = usize::from(seen.l3);
+        match verdict {
+            Ok(Verdict::Forward(hop)) => {
+                self.leave_fitting(now, hop, packet, l3, Origin::forwarded(from), out);
+            }
+            Ok(Verdict::Answer(hop)) => {
+                self.leave(now, hop, packet, l3, Origin::answer(from), out);
+            }
+            Ok(Verdict::Cut(hit, hop, mtu)) => {
+                self.cut(from, packet, l3, mtu, out, |this, mut piece, out| {
+                    let Ok(mut seen) = Seen::parse(piece.bytes()) else {
+                        return this.page.count_drop(from, DropReason::BadHeader);
+                    };
+                    this.conns.digest(&mut seen, piece.bytes());
+                    match this.rewrite(&seen, hit, &mut piece, mtu) {
+                        Ok(_) => {
+                            let origin = Origin::forwarded(from);
+                            this.leave_fitting(now, hop, piece, l3, origin, out);
+                        }
+                        Err(reason) => this.page.count_drop(from, reason),
+                    }
+                });
+            }
+            Ok(Verdict::Consumed) => self.page.port(from).consumed.add(1),
+            Ok(Verdict::Arp) => {
+                let services = &self.services;
+                let is_vip = |address| services.owns(address);
+                self.net
+                    .receive_arp(now, from, seen.vlan(), packet, l3, is_vip, out, &self.page);
+            }
+            Ok(Verdict::Discovery) => {
+                let services = &self.services;
+                let (vlan, l4) = (seen.vlan(), usize::from(seen.l4));
+                let is_vip = |address| services.owns(address);
+                self.net
+                    .receive_nd(now, from, vlan, packet, l3, l4, is_vip, out, &self.page);
+            }
+            Err(Denied(reason, service)) => {
+                self.page.count_drop(from, reason);
+                if let Some(service) = service {
+                    self.page.services[service.index()].drops[reason as usize].add(1);
+                }
+            }
+        }
+    }
+
+    fn verdict<E: Egress<Buf = P>>(
+        &mut self,
+        now: Instant,
+        from: PortId,
+        seen: &Seen,
+        packet: &mut P,
+        out: &mut E,
+    ) -> Result<Verdict, Denied> {
+        match seen.kind {
+            Kind::Arp => Ok(Verdict::Arp),
+            Kind::OtherIp => self.other_ip(now, from, seen, packet, out),
+            _ => match self.known(now, seen, packet.bytes()) {
+                Some(hit) => self.connected(now, seen, hit, packet, out),
+                None => self.unconnected(now, seen, packet, out),
+            },
+        }
+    }
+
+    /// The connection a packet belongs to, unless it ended or the packet begins another
+    /// (`conn_reuse_mode` 1, `spec/connections.md` §2.5).
+    pub(super) fn known(&mut self, now: Instant, seen: &Seen, frame: &[u8]) -> Option<Hit> {
+        let hit = self.conns.lookup(seen, frame)?;
+        let conn = self.conns.get(hit);
+        let reused = !hit.outbound()
+            && seen.flow.protocol == TCP
+            && seen.tcp_flags & (tcp_flags::SYN | tcp_flags::RST) == tcp_flags::SYN
+            && matches!(conn.state(), State::TimeWait | State::Close);
+        if reused || conn.expired(now) {
+            // The server of a client that begins anew may remember what went before, which ended
+            // below the client's new numbers.
+            let remembered = reused.then(|| sequence_number(seen, frame));
+            self.close(now, hit.entry(), remembered);
+            return None;
+        }
+        Some(hit)
+    }
+
+    /// A packet of a connection whose hop is not ready, whose server is gone, or that is special.
+    pub(super) fn connected<E: Egress<Buf = P>>(
+        &mut self,
+        now: Instant,
+        seen: &Seen,
+        hit: Hit,
+        packet: &mut P,
+        out: &mut E,
+    ) -> Result<Verdict, Denied> {
+        let (server, service, available) = self.serving(hit);
+        if !available && !hit.outbound() {
+            return Err(Denied(DropReason::ServerGone, service));
+        }
+        let denied = |reason| Denied(reason, service);
+        let hop = self.hop(now, hit, server, available).map_err(denied)?;
+        let fit = self
+            .fits(now, seen, hit, hop, packet, out)
+            .map_err(denied)?;
+        if available {
+            self.count(seen, hit);
+        }
+        self.track(now, seen, hit);
+        if let Fit::CutBefore(mtu) = fit {
+            return Ok(Verdict::Cut(hit, hop, mtu));
+        }
+        self.clamp_mss(seen, service, packet);
+        let mtu = self.net.hop(hop).mtu;
+        let before = self.rewrite(seen, hit, packet, mtu).map_err(denied)?;
+        if let Some(frame) = before {
+            let origin = Origin::forwarded(self.net.hop(hop).port);
+            self.send_before(now, hop, &frame, usize::from(seen.l3), origin, out);
+        }
+        Ok(Verdict::Forward(hop))
+    }
+
+    /// Lowers the segment size that a SYN announces, where its service says so.
+    fn clamp_mss(&self, seen: &Seen, service: Option<ServiceId>, packet: &mut P) {
+        if seen.tcp_flags & tcp_flags::SYN != 0
+            && let Some(max) = service.and_then(|service| self.services.options(service).mss)
+        {
+            let end = usize::from(seen.l3) + usize::from(seen.ip_len);
+            clamp_mss(&mut packet.bytes_mut()[usize::from(seen.l4)..end], max);
+        }
+    }
+
+    /// The server of a connection, its service, and whether packets may still go there.
+    pub(super) fn serving(&mut self, hit: Hit) -> (Option<Server>, Option<ServiceId>, bool) {
+        let server = self.services.server(self.conns.get(hit).server()).copied();
+        let service = server.map(|server| server.service);
+        (
+            server,
+            service,
+            server.is_some_and(|server| server.available),
+        )
+    }
+
+    /// The next hop of a connection's packets.
+    pub(super) fn hop(
+        &mut self,
+        now: Instant,
+        hit: Hit,
+        server: Option<Server>,
+        available: bool,
+    ) -> Result<HopId, DropReason> {
+        let (outbound, generation) = (hit.outbound(), self.generation());
+        let conn = self.conns.get(hit);
+        if conn.generation() != generation {
+            // While the server is gone each packet comes this way again.
+            conn.renew(if available { generation } else { 0 });
+        }
+        let (known, mode, id) = (conn.hop(outbound), conn.mode(), conn.server());
+        if known != NO_HOP {
+            return Ok(known);
+        }
+        let hop = match (mode, outbound, server) {
+            (ForwardMode::Direct, false, Some(server)) => {
+                self.net.hop_on_link(now, server.address.ip())
+            }
+            (ForwardMode::Tunnel, false, Some(server)) => self.dig(now, id, server),
+            _ => {
+                let to = self.conns.tuple(hit.entry(), !outbound).from.ip();
+                self.net.hop_to(now, to)
+            }
+        }?;
+        self.conns.get(hit).set_hop(outbound, hop);
+        Ok(hop)
+    }
+
+    /// The next hop toward a tunnel's server; makes what its packets are wrapped in.
+    fn dig(&mut self, now: Instant, id: ServerId, server: Server) -> Result<HopId, DropReason> {
+        let hop = self.net.hop_to(now, server.address.ip())?;
+        let source = self.net.source_for(hop);
+        let tunnel = Tunnel::new(server.tunnel, source, server.address.ip());
+        let tunnel = tunnel.ok_or(DropReason::NoRoute)?;
+        if self.tunnels.len() <= id.index() {
+            self.tunnels.resize_with(id.index() + 1, || None);
+        }
+        let (path_mtu, learned) = match &self.tunnels[id.index()] {
+            Some(way) if now.since(way.learned) < PATH_MTU_MS => (way.path_mtu, way.learned),
+            _ => (u16::MAX, now),
+        };
+        self.tunnels[id.index()] = Some(TunnelTo {
+            tunnel,
+            path_mtu,
+            learned,
+        });
+        Ok(hop)
+    }
+
+    pub(super) fn forget_tunnel(&mut self, id: ServerId) {
+        if let Some(tunnel) = self.tunnels.get_mut(id.index()) {
+            *tunnel = None;
+        }
+    }
+
+    /// Rewrites a packet of a connection for its other side, whatever that takes. What is returned
+    /// is a frame to be sent before it, to a hop that takes packets of `mtu`.
+    pub(super) fn rewrite(
+        &mut self,
+        seen: &Seen,
+        hit: Hit,
+        packet: &mut P,
+        mtu: u16,
+    ) -> Result<Option<proxy::Made>, DropReason> {
+        let outbound = hit.outbound();
+        let conn = self.conns.get(hit);
+        let (id, mode) = (conn.server(), conn.mode());
+        let hides = mode == ForwardMode::FullNat && conn.is_involved();
+        if hides && outbound {
+            self.unveil(seen, hit, packet);
+        }
+        let l4 = self.translate_any(seen, hit, packet)?;
+        if hides && !outbound {
+            return self.tell(seen, hit, packet, l4, mtu);
+        }
+        if mode == ForwardMode::Tunnel && !outbound && !self.encapsulate(id, seen, packet) {
+            return Err(DropReason::NoHeadroom);
+        }
+        Ok(None)
+    }
+
+    /// Gives a packet the addresses and ports of its connection's other side, of either family;
+    /// returns where its transport header then begins.
+    fn translate_any(
+        &mut self,
+        seen: &Seen,
+        hit: Hit,
+        packet: &mut P,
+    ) -> Result<usize, DropReason> {
+        let outbound = hit.outbound();
+        let conn = self.conns.get(hit);
+        if conn.is_v6(false) == conn.is_v6(true) {
+            self.translate(seen, hit, packet);
+            return Ok(usize::from(seen.l4));
+        }
+        let l4 = conn.deltas(outbound).1;
+        let to = self.conns.tuple(hit.entry(), !outbound).reversed();
+        self.ip_id = self.ip_id.wrapping_add(1).max(1);
+        translate_family(packet, seen, &to, l4, self.ip_id).ok_or(DropReason::NoHeadroom)
+    }
+
+    /// Whether a packet may go on to `hop`; tells its sender if not.
+    fn fits<E: Egress<Buf = P>>(
+        &mut self,
+        now: Instant,
+        seen: &Seen,
+        hit: Hit,
+        hop: HopId,
+        packet: &P,
+        out: &mut E,
+    ) -> Result<Fit, DropReason> {
+        const DONT_FRAGMENT: u8 = 0x40;
+        let ip = seen.packet(packet.bytes());
+        if seen.ttl <= 1 {
+            let source = self.speaker(now, seen, packet.bytes());
+            self.answer(now, icmp::time_exceeded(ip, source), out);
+            return Err(DropReason::TtlExpired);
+        }
+        let (room, leaves_as_v6) = self.room(seen, hit, hop);
+        if seen.ip_len <= room {
+            return Ok(Fit::Whole);
+        }
+        let may_be_cut = if seen.flow.v6 {
+            // What leaves as IPv4 and is a fragment already may be cut further on the way.
+            false
+        } else {
+            ip[6] & DONT_FRAGMENT == 0 || !self.settings.pmtu_disc && self.is_tunnelled(hit)
+        };
+        if may_be_cut {
+            return Ok(if leaves_as_v6 {
+                Fit::CutBefore(room)
+            } else {
+                Fit::CutAfter
+            });
+        }
+        let source = self.speaker(now, seen, packet.bytes());
+        let too_big = icmp::unreachable(ip, Unreachable::TooBig(room), source);
+        self.answer(now, too_big, out);
+        Err(DropReason::TooBig)
+    }
+
+    fn is_tunnelled(&mut self, hit: Hit) -> bool {
+        !hit.outbound() && self.conns.get(hit).mode() == ForwardMode::Tunnel
+    }
+
+    /// The longest IP packet of a connection that fits its way, and whether it leaves as IPv6.
+    fn room(&mut self, seen: &Seen, hit: Hit, hop: HopId) -> (u16, bool) {
+        let mtu = self.net.hop(hop).mtu;
+        let conn = self.conns.get(hit);
+        let (mode, outbound) = (conn.mode(), hit.outbound());
+        let (arrives_v6, leaves_v6) = (conn.is_v6(outbound), conn.is_v6(!outbound));
+        if mode == ForwardMode::Tunnel && !outbound {
+            let Some(Some(way)) = self.tunnels.get(conn.server().index()) else {
+                return (mtu, leaves_v6);
+            };
+            let mtu = mtu.min(way.path_mtu);
+            return (
+                mtu.saturating_sub(way.tunnel.overhead()),
+                way.tunnel.is_v6(),
+            );
+        }
+        if arrives_v6 != leaves_v6 {
+            // Cutting makes fragments, which take more room over IPv6.
+            let growth = growth(seen).max(if leaves_v6 { 28 } else { i32::MIN });
+            let room = i32::from(mtu) - growth;
+            return (u16::try_from(room).unwrap_or(0), leaves_v6);
+        }
+        (mtu, leaves_v6)
+    }
+
+    /// The address that an error about a packet comes from: where it was sent to, if that is ours, or
+    /// ours on the sender's side. Unspecified where we have none.
+    pub(super) fn speaker(&mut self, now: Instant, seen: &Seen, frame: &[u8]) -> IpAddr {
+        let tuple = seen.tuple(frame);
+        if self.owns(tuple.to.ip()) {
+            return tuple.to.ip();
+        }
+        match self.net.hop_to(now, tuple.from.ip()) {
+            Ok(hop) => self.net.source_for(hop),
+            Err(_) => Ipv4Addr::UNSPECIFIED.into(),
+        }
+    }
+
+    /// A packet without a connection: it opens one, or its sender is told why not.
+    pub(super) fn unconnected<E: Egress<Buf = P>>(
+        &mut self,
+        now: Instant,
+        seen: &Seen,
+        packet: &mut P,
+        out: &mut E,
+    ) -> Result<Verdict, Denied> {
+        let tuple = seen.tuple(packet.bytes());
+        let Some(service) = self.services.matching(&tuple) else {
+            if self.owns(tuple.to.ip()) {
+                self.refuse(now, seen, &tuple, packet, out);
+            }
+            return Err(DropReason::NotOurs.into());
+        };
+        let denied = |reason| Err(Denied(reason, Some(service)));
+        if !self.is_source(tuple.from.ip()) {
+            return denied(DropReason::BadSource);
+        }
+        if !opens(seen, &tuple) {
+            self.refuse(now, seen, &tuple, packet, out);
+            return denied(DropReason::NoConnection);
+        }
+        let Some((id, server)) = self.services.pick(service, &tuple) else {
+            let ip = seen.packet(packet.bytes());
+            let unreachable = icmp::unreachable(ip, Unreachable::Port, tuple.to.ip());
+            self.answer(now, unreachable, out);
+            return denied(DropReason::NoServer);
+        };
+        let isn = sequence_number(seen, packet.bytes());
+        match self.open(now, &tuple, service, id, server, isn) {
+            Ok(hit) => self.connected(now, seen, hit, packet, out),
+            Err(reason) => denied(reason),
+        }
+    }
+
+    /// What is neither TCP, UDP nor SCTP: ICMP about our addresses and connections is.
+    fn other_ip<E: Egress<Buf = P>>(
+        &mut self,
+        now: Instant,
+        from: PortId,
+        seen: &Seen,
+        packet: &mut P,
+        out: &mut E,
+    ) -> Result<Verdict, Denied> {
+        const SOLICITATION: u8 = 133;
+        const REDIRECT: u8 = 137;
+        if !matches!(
+            (seen.flow.v6, seen.flow.protocol),
+            (false, ICMP) | (true, ICMPV6)
+        ) {
+            return Err(DropReason::NotOurs.into());
+        }
+        let kind = packet.bytes().get(usize::from(seen.l4)).copied();
+        if seen.flow.v6 && kind.is_some_and(|kind| (SOLICITATION..=REDIRECT).contains(&kind)) {
+            return Ok(Verdict::Discovery);
+        }
+        if let Some(verdict) = self.error(now, seen, packet, out)? {
+            return Ok(verdict);
+        }
+        let tuple = seen.tuple(packet.bytes());
+        let (l3, len) = (usize::from(seen.l3), usize::from(seen.ip_len));
+        if self.owns(tuple.to.ip()) && icmp::echo_reply(&mut packet.bytes_mut()[l3..l3 + len]) {
+            let to = tuple.from.ip();
+            return Ok(Verdict::Answer(self.net.hop_back(
+                now,
+                from,
+                seen.vlan(),
+                to,
+            )?));
+        }
+        Err(DropReason::NotOurs.into())
+    }
+
+    pub(super) fn owns(&self, address: IpAddr) -> bool {
+        self.services.owns(address) || self.net.is_mine(address)
+    }
+
+    /// Whether a client may have this address.
+    pub(super) fn is_source(&self, address: IpAddr) -> bool {
+        is_global(address) && !self.net.is_broadcast(address) && !self.owns(address)
+    }
+
+    /// What a host says to a packet for a port where nobody listens.
+    fn refuse<E: Egress<Buf = P>>(
+        &mut self,
+        now: Instant,
+        seen: &Seen,
+        tuple: &Tuple,
+        packet: &P,
+        out: &mut E,
+    ) {
+        let ip = seen.packet(packet.bytes());
+        let made = match tuple.protocol {
+            TCP => icmp::tcp_reset(ip),
+            _ => icmp::unreachable(ip, Unreachable::Port, tuple.to.ip()),
+        };
+        self.answer(now, made, out);
+    }
+
+    /// Sends an IP packet of our own, if there is one, a buffer for it, and no flood of them.
+    pub(super) fn answer<E: Egress<Buf = P>>(
+        &mut self,
+        now: Instant,
+        made: Option<Made>,
+        out: &mut E,
+    ) {
+        let Some(made) = made.filter(|_| self.answers.allow(now)) else {
+            return;
+        };
+        let Ok(header) = Ip::parse(&made) else {
+            return;
+        };
+        let Ok(hop) = self.net.hop_to(now, header.dst) else {
+            return;
+        };
+        let port = self.net.hop(hop).port;
+        self.send_made(now, hop, &made, Origin::answer(port), out);
+    }
+
+    /// Sends an IP packet of our own; `false` when there is no buffer for it.
+    pub(super) fn send_made<E: Egress<Buf = P>>(
+        &mut self,
+        now: Instant,
+        hop: HopId,
+        made: &[u8],
+        origin: Origin,
+        out: &mut E,
+    ) -> bool {
+        let Some(mut packet) = out.make(ETHERNET + made.len()) else {
+            return false;
+        };
+        packet.bytes_mut()[ETHERNET..].copy_from_slice(made);
+        self.page.port(origin.port).made.add(1);
+        self.leave(now, hop, packet, ETHERNET, origin, out);
+        true
+    }
+}
+
+/// Of a TCP segment; 0 for all else.
+fn sequence_number(seen: &Seen, frame: &[u8]) -> u32 {
+    let segment = &frame[usize::from(seen.l4)..];
+    match segment.get(4..8).and_then(|bytes| bytes.first_chunk()) {
+        Some(seq) if seen.flow.protocol == TCP => u32::from_be_bytes(*seq),
+        _ => 0,
+    }
+}
+
+/// Whether a packet may open a connection (`spec/connections.md` §3).
+fn opens(seen: &Seen, tuple: &Tuple) -> bool {
+    let syn = seen.tcp_flags & (tcp_flags::SYN | tcp_flags::RST) == tcp_flags::SYN;
+    let first = match seen.flow.protocol {
+        TCP => syn,
+        SCTP => seen.chunk == sctp::chunk::INIT,
+        _ => true,
+    };
+    first && tuple.from.port() != FTP_DATA
+}

@@ -1,0 +1,190 @@
+//! Fragments: they go where their datagram's first one goes, unassembled.
+//!
+//! All fragments of a datagram meet at one worker, chosen by what every one of them says. It learns
+//! from the first whose connection they belong to and sends them on to that worker, the first one
+//! first, so that it too knows what the later ones are.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::Director;
+use super::decide::{Denied, Verdict};
+use crate::counters::{DropReason, Page};
+use crate::fragments::{Fate, piece};
+use crate::net::HopId;
+use crate::packet::{Egress, Origin, PacketBuf, PortId};
+use crate::split;
+use crate::time::Instant;
+use crate::wire::flow::{Kind, SCTP, Seen, TCP, Tuple, UDP};
+
+impl<P: PacketBuf> Director<P> {
+    /// The worker at which the fragments of a datagram meet.
+    pub(super) fn meeting_point(&self, seen: &Seen, frame: &[u8]) -> usize {
+        match piece(frame, usize::from(seen.l3)) {
+            // The low half of the id stands for the port.
+            #[expect(clippy::cast_possible_truncation, reason = "any 16 bits will do")]
+            Ok(piece) => self
+                .steer
+                .home(SocketAddr::new(piece.key.from, piece.key.id as u16)),
+            Err(_) => self.steer.me(),
+        }
+    }
+
+    /// Takes in one fragment; counts its end, and that of those which waited for it.
+    pub(super) fn fragment<E: Egress<Buf = P>>(
+        &mut self,
+        now: Instant,
+        from: PortId,
+        seen: &Seen,
+        packet: P,
+        out: &mut E,
+    ) {
+        let page = Arc::clone(&self.page);
+        if !matches!(seen.flow.protocol, TCP | UDP | SCTP) {
+            return page.count_drop(from, DropReason::Fragment);
+        }
+        let piece = match piece(packet.bytes(), usize::from(seen.l3)) {
+            Ok(piece) => piece,
+            Err(reason) => return page.count_drop(from, reason),
+        };
+        let give_up = |port, _, reason| give_up(&page, port, reason);
+        if seen.kind == Kind::Fragment {
+            return match self.fragments.later(now, &piece, packet, from, give_up) {
+                Fate::Known(packet, tuple, home) => {
+                    self.follow(now, from, &tuple, usize::from(home), packet, out);
+                }
+                Fate::Held => page.held.up(),
+                Fate::Dropped(_, reason) => page.count_drop(from, reason),
+            };
+        }
+        let tuple = seen.tuple(packet.bytes());
+        let home = self.home(&tuple);
+        let number = u16::try_from(home).unwrap_or(u16::MAX);
+        if let Err(reason) = self.fragments.first(now, &piece, tuple, number, give_up) {
+            return page.count_drop(from, reason);
+        }
+        if let Some(reason) = self.follow(now, from, &tuple, home, packet, out) {
+            self.fragments.refuse(now, &piece, reason, give_up);
+        }
+        while let Some((from, packet)) = self.fragments.release(&piece.key) {
+            page.held.down();
+            self.follow(now, from, &tuple, home, packet, out);
+        }
+    }
+
+    /// Sends a fragment of a known datagram to its worker, or on its way here; why not, if not.
+    fn follow<E: Egress<Buf = P>>(
+        &mut self,
+        now: Instant,
+        from: PortId,
+        tuple: &Tuple,
+        home: usize,
+        mut packet: P,
+        out: &mut E,
+    ) -> Option<DropReason> {
+        if home != self.steer.me() {
+            out.steer(home, from, packet);
+            return None;
+        }
+        let mut seen = match Seen::parse(packet.bytes()) {
+            Ok(seen) => seen,
+            Err(reason) => {
+                self.page.count_drop(from, reason);
+                return Some(reason);
+            }
+        };
+        self.conns.digest(&mut seen, packet.bytes());
+        let verdict = if seen.kind == Kind::FirstFragment {
+            match self.known(now, &seen, packet.bytes()) {
+                Some(hit) => self.connected(now, &seen, hit, &mut packet, out),
+                None => self.unconnected(now, &seen, &mut packet, out),
+            }
+        } else {
+            self.later_fragment(now, &seen, tuple, &mut packet, out)
+        };
+        let dropped = verdict.as_ref().err().map(|Denied(reason, _)| *reason);
+        self.conclude(now, from, &seen, packet, verdict, out);
+        dropped
+    }
+
+    fn later_fragment<E: Egress<Buf = P>>(
+        &mut self,
+        now: Instant,
+        seen: &Seen,
+        tuple: &Tuple,
+        packet: &mut P,
+        out: &mut E,
+    ) -> Result<Verdict, Denied> {
+        match self.conns.find(tuple) {
+            Some(hit) => self.connected(now, seen, hit, packet, out),
+            None => Err(DropReason::NotOurs.into()),
+        }
+    }
+
+    /// Drops fragments whose first one did not come in time.
+    pub(super) fn forget_fragments(&mut self, now: Instant) {
+        let page = &self.page;
+        self.fragments
+            .tick(now, |port, _, reason| give_up(page, port, reason));
+    }
+
+    pub(super) fn drop_fragments(&mut self) {
+        let page = &self.page;
+        self.fragments
+            .stop(|port, _, reason| give_up(page, port, reason));
+    }
+
+    /// As [`Director::leave`], for a packet that may be longer than its hop takes: it is cut.
+    pub(super) fn leave_fitting<E: Egress<Buf = P>>(
+        &mut self,
+        now: Instant,
+        hop: HopId,
+        packet: P,
+        l3: usize,
+        origin: Origin,
+        out: &mut E,
+    ) {
+        let mtu = self.net.hop(hop).mtu;
+        let ip = &packet.bytes()[l3..];
+        let len = u16::from_be_bytes([ip[2], ip[3]]);
+        if ip[0] >> 4 != 4 || len <= mtu {
+            return self.leave(now, hop, packet, l3, origin, out);
+        }
+        self.cut(origin.port, packet, l3, mtu, out, |this, piece, out| {
+            this.leave(now, hop, piece, l3, origin, out);
+        });
+    }
+
+    /// Cuts the IPv4 packet at `l3` into fragments and gives each to `each`; all of them or none.
+    pub(super) fn cut<E: Egress<Buf = P>>(
+        &mut self,
+        from: PortId,
+        mut packet: P,
+        l3: usize,
+        mtu: u16,
+        out: &mut E,
+        mut each: impl FnMut(&mut Self, P, &mut E),
+    ) {
+        let header = &mut packet.bytes_mut()[l3..];
+        if header[4..6] == [0, 0] {
+            self.ip_id = self.ip_id.wrapping_add(1).max(1);
+            split::set_id(header, self.ip_id);
+        }
+        let pieces = match split::split(packet.bytes(), l3, mtu, out) {
+            Ok(pieces) => pieces,
+            Err(reason) => return self.page.count_drop(from, reason),
+        };
+        let port = self.page.port(from);
+        port.consumed.add(1);
+        port.made.add(pieces.len() as u64);
+        for piece in pieces {
+            each(self, piece, out);
+        }
+    }
+}
+
+/// Counts the end of a fragment that waited in vain.
+fn give_up(page: &Page, port: PortId, reason: DropReason) {
+    page.held.down();
+    page.count_drop(port, reason);
+}

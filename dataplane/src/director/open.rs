@@ -1,0 +1,116 @@
+//! Connections open and close.
+
+use std::net::SocketAddr;
+
+use control::ForwardMode;
+
+use super::Director;
+use crate::conn::Hit;
+use crate::counters::DropReason;
+use crate::fullnat::lease::Lease;
+use crate::packet::PacketBuf;
+use crate::service::Server;
+use crate::time::Instant;
+use crate::update::{ServerId, ServiceId};
+use crate::wire::flow::Tuple;
+
+impl<P: PacketBuf> Director<P> {
+    /// Opens a connection, at the cost of the oldest half-open one when the table is full.
+    pub(super) fn open(
+        &mut self,
+        now: Instant,
+        inbound: &Tuple,
+        service: ServiceId,
+        id: ServerId,
+        server: Server,
+        isn: u32,
+    ) -> Result<Hit, DropReason> {
+        if self.conns.used() == self.conns.capacity() {
+            let oldest = self.conns.oldest_half_open().ok_or(DropReason::TableFull)?;
+            self.close(now, oldest, None);
+        }
+        let (outbound, lease) = self.way_back(now, inbound, service, server)?;
+        let sides = [inbound, &outbound];
+        let opened = self
+            .conns
+            .open(now, sides, id, server.mode, &self.timeouts)
+            .ok_or(DropReason::TableFull);
+        if let Some(lease) = lease {
+            match opened {
+                Ok(hit) => self.hide(hit, service, inbound, lease, isn),
+                Err(_) => self
+                    .leases
+                    .give_back(now, lease.pool, lease.local.port(), None),
+            }
+        }
+        let page = &self.page.servers[id.index()];
+        page.conns.add(u64::from(opened.is_ok()));
+        if opened.is_ok() {
+            page.inactive.up();
+        }
+        self.page.connections.set(self.conns.used());
+        opened
+    }
+
+    /// What the server of a new connection sends to us, or to the client past us.
+    fn way_back(
+        &mut self,
+        now: Instant,
+        inbound: &Tuple,
+        service: ServiceId,
+        server: Server,
+    ) -> Result<(Tuple, Option<Lease>), DropReason> {
+        let from_server = |to| Tuple {
+            protocol: inbound.protocol,
+            from: server.address,
+            to,
+        };
+        match server.mode {
+            ForwardMode::Direct | ForwardMode::Tunnel => Ok((inbound.reversed(), None)),
+            ForwardMode::Nat if server.address.is_ipv4() == inbound.from.is_ipv4() => {
+                Ok((from_server(inbound.from), None))
+            }
+            ForwardMode::Nat => Err(DropReason::NoRoute),
+            ForwardMode::FullNat => {
+                let lease = self.lease(now, inbound, service, server)?;
+                Ok((from_server(lease.local), Some(lease)))
+            }
+        }
+    }
+
+    fn lease(
+        &mut self,
+        now: Instant,
+        inbound: &Tuple,
+        service: ServiceId,
+        server: Server,
+    ) -> Result<Lease, DropReason> {
+        let (steer, protocol) = (&self.steer, inbound.protocol);
+        let mine = |local, port| {
+            steer.is_alone() || steer.home(SocketAddr::new(local, port)) == steer.me()
+        };
+        let (locals, cursor) = self.services.locals(service);
+        self.leases
+            .take(now, locals, cursor, server.address, protocol, mine)
+            .ok_or(DropReason::NoLocalPort)
+    }
+
+    /// Ends a connection. `remembered` is what its server may expect a successor to be numbered
+    /// beyond, if it ends before its time.
+    pub(super) fn close(&mut self, now: Instant, entry: u32, remembered: Option<u32>) {
+        let Some(conn) = self.conns.at(entry) else {
+            return;
+        };
+        let page = &self.page.servers[conn.server().index()];
+        if conn.state().is_active() {
+            page.active.down();
+        } else {
+            page.inactive.down();
+        }
+        if conn.mode() == ForwardMode::FullNat {
+            self.end_lease(now, entry, remembered);
+        }
+        self.conns.close(entry);
+        self.page.connections.set(self.conns.used());
+    }
+}

@@ -1,0 +1,143 @@
+//! The PROXY protocol: who the client is, in front of the connection's first byte.
+//!
+//! `Ethernet / IP / TCP / payload` becomes `Ethernet / IP / TCP / header / payload`, or, when that
+//! is too long, `Ethernet / IP / TCP / header` goes before it.
+
+use std::fmt::Write;
+use std::net::{IpAddr, SocketAddr};
+
+use arrayvec::{ArrayString, ArrayVec};
+
+use crate::fullnat::NoRoom;
+use crate::fullnat::frame::{self, Ip, TCP_CHECKSUM};
+use crate::fullnat::segment;
+use crate::packet::{MADE_MAX, PacketBuf};
+use crate::wire::delta::Delta;
+use crate::wire::flow::tcp_flags;
+
+/// Longer than any header: version 1 has at most 104 bytes here, version 2 always 28 or 52.
+pub const HEADER_MAX: usize = 108;
+
+const URG: u8 = 0x20;
+const SIGNATURE: [u8; 12] = *b"\r\n\r\n\0\r\nQUIT\n";
+/// Version 2, command PROXY.
+const VERSION_2_PROXY: u8 = 0x21;
+const TCP_OVER_IPV4: u8 = 0x11;
+const TCP_OVER_IPV6: u8 = 0x21;
+
+pub type Header = ArrayVec<u8, HEADER_MAX>;
+/// A frame for a packet of our own.
+pub type Made = ArrayVec<u8, MADE_MAX>;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Version {
+    V1,
+    V2,
+}
+
+/// The header that says that `client` connected to `vip`, TCP. Should their families differ, the
+/// IPv4 one is mapped into IPv6.
+pub fn header(version: Version, client: SocketAddr, vip: SocketAddr) -> Header {
+    let (from, to) = match (client.ip(), vip.ip()) {
+        (IpAddr::V4(from), to @ IpAddr::V6(_)) => (from.to_ipv6_mapped().into(), to),
+        (from @ IpAddr::V6(_), IpAddr::V4(to)) => (from, to.to_ipv6_mapped().into()),
+        same => same,
+    };
+    let ports = (client.port(), vip.port());
+    match version {
+        Version::V1 => text(from, to, ports),
+        Version::V2 => binary(from, to, ports),
+    }
+}
+
+fn text(from: IpAddr, to: IpAddr, ports: (u16, u16)) -> Header {
+    let family = if from.is_ipv4() { 4 } else { 6 };
+    let mut line = ArrayString::<HEADER_MAX>::new();
+    let written = write!(
+        line,
+        "PROXY TCP{family} {from} {to} {} {}\r\n",
+        ports.0, ports.1
+    );
+    debug_assert!(written.is_ok(), "HEADER_MAX is longer than any");
+    line.bytes().collect()
+}
+
+fn binary(from: IpAddr, to: IpAddr, ports: (u16, u16)) -> Header {
+    let mut header: Header = SIGNATURE.into_iter().chain([VERSION_2_PROXY]).collect();
+    match (from, to) {
+        (IpAddr::V4(from), IpAddr::V4(to)) => {
+            header.extend([TCP_OVER_IPV4, 0, 12]);
+            header.extend(from.octets().into_iter().chain(to.octets()));
+        }
+        (from, to) => {
+            let octets = |address| match address {
+                IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
+                IpAddr::V6(address) => address.octets(),
+            };
+            header.extend([TCP_OVER_IPV6, 0, 36]);
+            header.extend(octets(from).into_iter().chain(octets(to)));
+        }
+    }
+    header.extend(ports.0.to_be_bytes());
+    header.extend(ports.1.to_be_bytes());
+    header
+}
+
+/// Inserts `header` before the payload of the TCP segment at `l4` of the IP packet at `l3`. The
+/// frame's start moves; both offsets are right for the new one.
+pub fn prefix<P: PacketBuf>(
+    packet: &mut P,
+    l3: usize,
+    l4: usize,
+    header: &[u8],
+    mtu: u16,
+) -> Result<(), NoRoom> {
+    let mut ip = Ip::of(packet.bytes(), l3, l4)?;
+    let old_len = ip.end - l4;
+    let at = segment::header_len(&packet.bytes()[l4..ip.end]).ok_or(NoRoom::Malformed)?;
+    ip.open(packet, l4 + at, header.len(), mtu)?;
+    let segment = &mut packet.bytes_mut()[l4..ip.end];
+    let behind = at + header.len();
+    segment[at..behind].copy_from_slice(header);
+    let mut delta = Delta::replace(frame::word(old_len), frame::word(segment.len()))
+        .and(frame::added(at, header));
+    if header.len() % 2 == 1 {
+        // The payload's bytes change places in their words.
+        let payload = &segment[behind..];
+        delta = delta
+            .and(frame::added(at, payload).reversed())
+            .and(frame::added(behind, payload));
+    }
+    if segment[13] & URG != 0 {
+        let pointer = usize::from(u16::from_be_bytes([segment[18], segment[19]]));
+        let moved = (pointer + header.len()).min(usize::from(u16::MAX));
+        delta = delta.and(frame::put(segment, 18, frame::word(moved)));
+    }
+    frame::apply(segment, TCP_CHECKSUM, delta);
+    Ok(())
+}
+
+/// A frame with `header` alone, to be sent before the frame given, whose first byte of payload has
+/// the sequence number that the header's first byte shall have. `None` when it would be too long.
+///
+/// Its checksum comes from the other's: the header of a corrupt packet makes a corrupt packet.
+pub fn segment(original: &[u8], l3: usize, l4: usize, header: &[u8]) -> Option<Made> {
+    let mut ip = Ip::of(original, l3, l4).ok()?;
+    let tcp = segment::header_len(&original[l4..ip.end])?;
+    let (head, payload) = original[..ip.end].split_at(l4 + tcp);
+    let mut made = Made::new();
+    made.try_extend_from_slice(head).ok()?;
+    made.try_extend_from_slice(header).ok()?;
+    let old_len = ip.end - l4;
+    let end = made.len();
+    ip.set_end(&mut made, end);
+    let segment = &mut made[l4..];
+    let length = Delta::replace(frame::word(old_len), frame::word(segment.len()));
+    let flags = [segment[12], tcp_flags::ACK];
+    let delta = frame::put(segment, 12, flags)
+        .and(frame::added(tcp, payload).reversed())
+        .and(frame::added(tcp, header))
+        .and(length);
+    frame::apply(segment, TCP_CHECKSUM, delta);
+    Some(made)
+}

@@ -1,0 +1,377 @@
+//! Tunnels to real servers: `Ethernet / IP / …` becomes `Ethernet / IP [/ GRE | / UDP / GUE] / IP / …`.
+//!
+//! IPIP (RFC 2003, RFC 4213, RFC 2473), GRE (RFC 2784) and generic UDP encapsulation (version 0),
+//! each over IPv4 and IPv6, each with packets of either family inside. What comes out is what LVS
+//! sends. Remote checksum offload is for packets whose checksum hardware would fill in: those that
+//! are forwarded have theirs, so GUE then carries a full checksum, and GRE ignores it as LVS does.
+
+use std::net::IpAddr;
+
+use control::{TunnelChecksum, TunnelKind};
+
+use crate::packet::PacketBuf;
+use crate::wire::checksum::{fold, sum};
+use crate::wire::ethernet;
+use crate::wire::flow::{SCTP, TCP, UDP};
+
+const ETHERTYPE_IPV6: u16 = 0x86dd;
+const IPIP: u8 = 4;
+const IPV6: u8 = 41;
+const GRE: u8 = 47;
+
+const IPV4_HEADER: usize = 20;
+const IPV6_HEADER: usize = 40;
+const GRE_HEADER: usize = 4;
+/// With checksum and the reserved field behind it.
+const GRE_HEADER_CHECKSUM: usize = 8;
+const GRE_HAS_CHECKSUM: u16 = 0x2000;
+const UDP_HEADER: usize = 8;
+const GUE_HEADER: usize = 4;
+
+const DONT_FRAGMENT: u16 = 0x4000;
+/// More-fragments flag and fragment offset.
+const FRAGMENT: u16 = 0x3fff;
+
+/// GUE's source ports: Linux's ephemeral ones.
+const PORT_FIRST: u16 = 32_768;
+const PORTS: u64 = 60_999 - 32_768 + 1;
+
+/// What goes in front of every packet to one real server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tunnel {
+    outer: Outer,
+    shape: Shape,
+    overhead: u16,
+    /// Sum of both addresses.
+    addresses: u64,
+}
+
+/// The outer IP header, but for what differs between packets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Outer {
+    V4([u8; IPV4_HEADER]),
+    V6([u8; IPV6_HEADER]),
+}
+
+/// What stands between the two IP headers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Shape {
+    Ipip,
+    Gre,
+    GreChecksum,
+    Gue { port: [u8; 2] },
+    GueChecksum { port: [u8; 2] },
+}
+
+impl Shape {
+    fn new(spec: control::Tunnel) -> Self {
+        let port = spec.port.to_be_bytes();
+        match (spec.kind, spec.checksum) {
+            (TunnelKind::Ipip, _) => Self::Ipip,
+            (TunnelKind::Gre, TunnelChecksum::Full) => Self::GreChecksum,
+            (TunnelKind::Gre, _) => Self::Gre,
+            (TunnelKind::Gue, TunnelChecksum::None) => Self::Gue { port },
+            (TunnelKind::Gue, _) => Self::GueChecksum { port },
+        }
+    }
+
+    const fn len(self) -> usize {
+        match self {
+            Self::Ipip => 0,
+            Self::Gre => GRE_HEADER,
+            Self::GreChecksum => GRE_HEADER_CHECKSUM,
+            Self::Gue { .. } | Self::GueChecksum { .. } => UDP_HEADER + GUE_HEADER,
+        }
+    }
+}
+
+/// What the outer headers take from the packet inside.
+#[derive(Debug, Clone, Copy)]
+struct Inner {
+    v6: bool,
+    /// DSCP and ECN.
+    traffic_class: u8,
+    ttl: u8,
+    dont_fragment: bool,
+}
+
+impl Inner {
+    /// `None` when the packet is shorter than an IPv4 header.
+    #[inline]
+    fn read(packet: &[u8]) -> Option<Self> {
+        let header: &[u8; IPV4_HEADER] = packet.first_chunk()?;
+        let v6 = header[0] >> 4 == 6;
+        Some(if v6 {
+            Self {
+                v6,
+                traffic_class: header[0] << 4 | header[1] >> 4,
+                ttl: header[7],
+                dont_fragment: false,
+            }
+        } else {
+            Self {
+                v6,
+                traffic_class: header[1],
+                ttl: header[8],
+                dont_fragment: header[6] & 0x40 != 0,
+            }
+        })
+    }
+
+    const fn protocol(self) -> u8 {
+        if self.v6 { IPV6 } else { IPIP }
+    }
+
+    const fn ethertype(self) -> u16 {
+        if self.v6 {
+            ETHERTYPE_IPV6
+        } else {
+            ethernet::IPV4
+        }
+    }
+
+    /// RFC 3168 §9.1.1, full functionality: CE stays inside, the outer header begins as ECT(0).
+    const fn outer_traffic_class(self) -> u8 {
+        let congested = self.traffic_class & (self.traffic_class >> 1) & 1;
+        self.traffic_class ^ congested
+    }
+}
+
+impl Tunnel {
+    /// A tunnel from `source` to `server`; `None` when they are not of the same family.
+    pub fn new(spec: control::Tunnel, source: IpAddr, server: IpAddr) -> Option<Self> {
+        let shape = Shape::new(spec);
+        let protocol = match shape {
+            // As for packets of IPv4; replaced in those of IPv6.
+            Shape::Ipip => IPIP,
+            Shape::Gre | Shape::GreChecksum => GRE,
+            Shape::Gue { .. } | Shape::GueChecksum { .. } => UDP,
+        };
+        let outer = match (source, server) {
+            (IpAddr::V4(source), IpAddr::V4(server)) => {
+                let mut header = [0; IPV4_HEADER];
+                header[0] = 0x45;
+                header[9] = protocol;
+                header[12..16].copy_from_slice(&source.octets());
+                header[16..].copy_from_slice(&server.octets());
+                Outer::V4(header)
+            }
+            (IpAddr::V6(source), IpAddr::V6(server)) => {
+                let mut header = [0; IPV6_HEADER];
+                header[0] = 0x60;
+                header[6] = protocol;
+                header[8..24].copy_from_slice(&source.octets());
+                header[24..].copy_from_slice(&server.octets());
+                Outer::V6(header)
+            }
+            _ => return None,
+        };
+        let (ip, addresses) = match &outer {
+            Outer::V4(header) => (header.len(), sum(&header[12..])),
+            Outer::V6(header) => (header.len(), sum(&header[8..])),
+        };
+        #[expect(clippy::cast_possible_truncation, reason = "52 at most")]
+        let overhead = (ip + shape.len()) as u16;
+        Some(Self {
+            outer,
+            shape,
+            overhead,
+            addresses: u64::from(fold(addresses)),
+        })
+    }
+
+    /// Whether what leaves is IPv6.
+    pub const fn is_v6(&self) -> bool {
+        matches!(self.outer, Outer::V6(_))
+    }
+
+    /// How many bytes longer a packet gets.
+    pub const fn overhead(&self) -> u16 {
+        self.overhead
+    }
+
+    /// Wraps the IP packet of `ip_len` bytes that begins at `l3`, cutting what pads the frame
+    /// behind it. The outer header then begins at `l3`, and the Ethernet header in front of it is
+    /// to be written anew.
+    ///
+    /// The packet's TTL is decremented already. `id` is for outer IPv4 headers that may be
+    /// fragmented; with `copy_df`, those of packets that may not be may not either.
+    ///
+    /// `false`, and the frame as it was, when there is no headroom, the result would be longer
+    /// than an IP packet can be, or the frame does not hold `ip_len` bytes.
+    #[must_use]
+    pub fn encapsulate<P: PacketBuf>(
+        &self,
+        packet: &mut P,
+        l3: usize,
+        ip_len: u16,
+        id: u16,
+        copy_df: bool,
+    ) -> bool {
+        let overhead = usize::from(self.overhead);
+        let end = l3 + usize::from(ip_len);
+        let Some(inner) = packet.bytes().get(l3..end).and_then(Inner::read) else {
+            return false;
+        };
+        let Some(len) = ip_len.checked_add(self.overhead) else {
+            return false;
+        };
+        if !packet.prepend(overhead) {
+            return false;
+        }
+        let cut = packet.resize(overhead + end);
+        debug_assert!(cut, "a frame can always be shorter");
+        let frame = &mut packet.bytes_mut()[l3..];
+        match &self.outer {
+            Outer::V4(template) => {
+                if let Some((header, rest)) = frame.split_first_chunk_mut() {
+                    let dont_fragment = inner.dont_fragment & copy_df;
+                    *header = *template;
+                    self.finish_v4(header, inner, len, id, dont_fragment);
+                    self.write_shape(rest, inner);
+                }
+            }
+            Outer::V6(template) => {
+                if let Some((header, rest)) = frame.split_first_chunk_mut() {
+                    *header = *template;
+                    #[expect(clippy::cast_possible_truncation, reason = "part of len")]
+                    self.finish_v6(header, inner, rest.len() as u16);
+                    self.write_shape(rest, inner);
+                }
+            }
+        }
+        true
+    }
+
+    #[inline]
+    fn finish_v4(
+        &self,
+        header: &mut [u8; IPV4_HEADER],
+        inner: Inner,
+        len: u16,
+        id: u16,
+        dont_fragment: bool,
+    ) {
+        let traffic_class = inner.outer_traffic_class();
+        let (flags, id) = if dont_fragment {
+            (DONT_FRAGMENT, 0)
+        } else {
+            (0, id)
+        };
+        if self.shape == Shape::Ipip {
+            header[9] = inner.protocol();
+        }
+        let first = u16::from_be_bytes([header[0], traffic_class]);
+        let fifth = u16::from_be_bytes([inner.ttl, header[9]]);
+        let words = [first, len, id, flags, fifth].map(u64::from);
+        let checksum = !fold(self.addresses + words.iter().sum::<u64>());
+        header[1] = traffic_class;
+        header[2..4].copy_from_slice(&len.to_be_bytes());
+        header[4..6].copy_from_slice(&id.to_be_bytes());
+        header[6..8].copy_from_slice(&flags.to_be_bytes());
+        header[8] = inner.ttl;
+        header[10..12].copy_from_slice(&checksum.to_be_bytes());
+    }
+
+    #[inline]
+    fn finish_v6(&self, header: &mut [u8; IPV6_HEADER], inner: Inner, payload_len: u16) {
+        let traffic_class = inner.outer_traffic_class();
+        header[0] = 0x60 | traffic_class >> 4;
+        header[1] = traffic_class << 4;
+        header[4..6].copy_from_slice(&payload_len.to_be_bytes());
+        if self.shape == Shape::Ipip {
+            header[6] = inner.protocol();
+        }
+        header[7] = inner.ttl;
+    }
+
+    /// What stands in `rest` in front of the packet inside.
+    #[inline]
+    fn write_shape(&self, rest: &mut [u8], inner: Inner) {
+        let [type_high, type_low] = inner.ethertype().to_be_bytes();
+        match self.shape {
+            Shape::Ipip => {}
+            Shape::Gre => write(rest, [0, 0, type_high, type_low]),
+            Shape::GreChecksum => {
+                let [flags, version] = GRE_HAS_CHECKSUM.to_be_bytes();
+                write(rest, [flags, version, type_high, type_low, 0, 0, 0, 0]);
+                let checksum = !fold(sum(rest));
+                rest[4..6].copy_from_slice(&checksum.to_be_bytes());
+            }
+            Shape::Gue { port } => write_gue(rest, inner, port),
+            Shape::GueChecksum { port } => {
+                write_gue(rest, inner, port);
+                let pseudo = self.addresses + u64::from(UDP) + rest.len() as u64;
+                let checksum = match !fold(pseudo + sum(rest)) {
+                    0 => 0xffff,
+                    checksum => checksum,
+                };
+                rest[6..8].copy_from_slice(&checksum.to_be_bytes());
+            }
+        }
+    }
+}
+
+/// `header` in one store.
+#[inline(always)]
+fn write<const N: usize>(rest: &mut [u8], header: [u8; N]) {
+    if let Some(room) = rest.first_chunk_mut() {
+        *room = header;
+    }
+}
+
+/// UDP without a checksum, and a GUE data message's header.
+#[inline]
+fn write_gue(rest: &mut [u8], inner: Inner, port: [u8; 2]) {
+    #[expect(clippy::cast_possible_truncation, reason = "part of an IP packet")]
+    let [len_high, len_low] = (rest.len() as u16).to_be_bytes();
+    let packet = rest.get(UDP_HEADER + GUE_HEADER..).unwrap_or_default();
+    let [from_high, from_low] = source_port(packet, inner.v6).to_be_bytes();
+    let ([to_high, to_low], protocol) = (port, inner.protocol());
+    let udp = [
+        from_high, from_low, to_high, to_low, len_high, len_low, 0, 0,
+    ];
+    let [a, b, c, d, e, f, g, h] = udp;
+    write(rest, [a, b, c, d, e, f, g, h, 0, protocol, 0, 0]);
+}
+
+/// The same for all packets of a flow, so that the network keeps them in order, and different for
+/// most flows, so that it spreads them. Ports behind IPv6 extension headers do not count.
+#[inline]
+fn source_port(packet: &[u8], v6: bool) -> u16 {
+    let word = |at: usize| {
+        let bytes = packet.get(at..).and_then(<[u8]>::first_chunk);
+        bytes.map_or(0, |bytes| u64::from_le_bytes(*bytes))
+    };
+    let (addresses, protocol, l4) = if v6 {
+        let protocol = packet.get(6).copied().unwrap_or_default();
+        let addresses = mix(mix(word(8), word(16)), mix(word(24), word(32)));
+        (addresses, protocol, Some(IPV6_HEADER))
+    } else {
+        let header = packet.first_chunk().unwrap_or(&[0; IPV4_HEADER]);
+        let whole = u16::from_be_bytes([header[6], header[7]]) & FRAGMENT == 0;
+        let l4 = whole.then_some(usize::from(header[0] & 0xf) * 4);
+        (word(12), header[9], l4)
+    };
+    let ports = match (protocol, l4) {
+        (TCP | UDP | SCTP, Some(at)) => packet.get(at..).and_then(<[u8]>::first_chunk),
+        _ => None,
+    };
+    let ports = ports.map_or(0, |ports| u64::from(u32::from_le_bytes(*ports)));
+    // Once more, or ports in a row would give source ports with gaps.
+    let hash = mix(mix(addresses, ports << 8 | u64::from(protocol)), 0);
+    #[expect(clippy::cast_possible_truncation, reason = "less than PORTS")]
+    let offset = (((hash >> 32) * PORTS) >> 32) as u16;
+    PORT_FIRST + offset
+}
+
+/// Each bit of the result depends on all of `a` and `b`.
+#[expect(clippy::cast_possible_truncation, reason = "both halves are used")]
+#[inline(always)]
+fn mix(a: u64, b: u64) -> u64 {
+    let product = u128::from(a ^ 0x9e37_79b9_7f4a_7c15) * u128::from(b ^ 0xd6e8_feb8_6659_fd93);
+    product as u64 ^ (product >> 64) as u64
+}
+
+#[cfg(test)]
+mod tests;
