@@ -281,6 +281,24 @@ fn methods(place: &Place) {
         1,
         "10.0.0.1 is a service's address, a local address needs another one",
     );
+    for line in [
+        "ipvsadm -A -u [2001:db8::9]:53 -s wrr",
+        "ipvsadm -a -u [2001:db8::9]:53 -r [2001:db8:1::2]:5353 -m",
+        "ipvsadm -a -u [2001:db8::9]:53 -r 10.1.0.2 -i",
+        "ipvsadm -A --sctp-service 10.0.0.9:9 -s rr",
+        "directorctl server add sctp 10.0.0.9:9 10.1.0.2:9 --method direct",
+    ] {
+        place.done(line);
+    }
+    assert!(place.done("ipvsadm -Ln").ends_with(
+        "SCTP 10.0.0.9:9 rr\n\
+         \x20 -> 10.1.0.2:9                   Route   1      0          0         \n\
+         UDP  [2001:db8::9]:53 wrr\n\
+         \x20 -> 10.1.0.2:53                  Tunnel  1      0          0         \n\
+         \x20 -> [2001:db8:1::2]:5353         Masq    1      0          0         \n"
+    ));
+    place.done("ipvsadm -D -u [2001:db8::9]:53");
+    place.done("ipvsadm -D --sctp-service 10.0.0.9:9");
     let saved = "\
         -A -t 10.0.0.9:80 -s rr\n\
         --add-laddr -t 10.0.0.9:80 -z 10.1.0.200\n\

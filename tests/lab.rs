@@ -68,6 +68,7 @@ fn setup() -> Setup {
                 mac: station(address),
             })
             .collect(),
+        partial_checksums: Vec::new(),
     }
 }
 

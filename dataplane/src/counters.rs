@@ -245,3 +245,18 @@ pub fn balanced<'p>(pages: impl IntoIterator<Item = &'p Page>) -> bool {
     }
     came == went
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_in_pieces_balance() {
+        let page = Page::new(1, 1);
+        page.scattered(PortId(1), 2, 9000);
+        let port = page.port(PortId(1));
+        assert_eq!((port.rx.get(), port.rx_bytes.get()), (2, 9000));
+        assert_eq!(port.drops[DropReason::Scattered as usize].get(), 2);
+        assert!(page.balanced());
+    }
+}

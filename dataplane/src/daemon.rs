@@ -123,8 +123,11 @@ fn pools(eal: &Eal, config: &Config) -> Result<Vec<Mempool>> {
     let ports = config.ports.iter();
     let rooms = ports.map(|port| data_room(&device(port), port.mtu) + ROOM_SPARE);
     let room = rooms.fold(ROOM_MIN, u32::max);
-    let room = u16::try_from(room)
-        .with_context(|| format!("packet buffers of {room} bytes are too long, 65535 is right"))?;
+    let room = u16::try_from(room).ok().with_context(|| {
+        format!(
+            "packet buffers of {room} bytes are too long, 65535 at most is right: lower framesz"
+        )
+    })?;
     let cores = config.director.workers.iter().enumerate();
     let make = |(i, core): (usize, &u16)| {
         Mempool::new(

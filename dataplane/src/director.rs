@@ -13,6 +13,7 @@ mod fragmented; // fragments find the way of their first one
     reason = "the system tests include it as a module of their own"
 )]
 mod frames; // packets for tests, built by code of their own
+mod hidden; // FULLNAT: the client's address, told to its server
 mod listing; // connections as they are shown
 mod open; // connections open and close
 mod rewrite; // what changes in a packet on its way
@@ -259,13 +260,15 @@ impl<P: PacketBuf> Director<P> {
         mut packet: P,
         out: &mut E,
     ) {
-        if let Some(hit) = self.sure(seen, hit, packet.bytes())
-            && let Some(hop) = self.established(now, seen, hit, &mut packet)
-        {
-            let origin = Origin::forwarded(from);
-            return self.leave(now, hop, packet, usize::from(seen.l3), origin, out);
+        let hit = self.sure(seen, hit, packet.bytes());
+        match hit.and_then(|hit| self.established(now, seen, hit, &mut packet)) {
+            Some(Ok(hop)) => {
+                let origin = Origin::forwarded(from);
+                self.leave(now, hop, packet, usize::from(seen.l3), origin, out);
+            }
+            Some(Err(reason)) => self.page.count_drop(from, reason),
+            None => self.decide(now, from, seen, packet, out),
         }
-        self.decide(now, from, seen, packet, out);
     }
 
     /// The packet's connection. In a full table one key in twenty is not where it is likely to be,
@@ -289,7 +292,7 @@ impl<P: PacketBuf> Director<P> {
         seen: &Seen,
         hit: Hit,
         packet: &mut P,
-    ) -> Option<HopId> {
+    ) -> Option<Result<HopId, DropReason>> {
         let generation = self.generation();
         let conn = self.conns.get(hit);
         let hop_id = conn.hop(hit.outbound());
@@ -307,38 +310,42 @@ impl<P: PacketBuf> Director<P> {
             return None;
         }
         if is_involved {
-            return self.tunnelled(now, seen, hit, hop_id, packet);
+            return self.involved(now, seen, hit, hop_id, packet);
         }
         self.count(seen, hit);
         self.track(now, seen, hit);
         self.translate(seen, hit, packet);
-        Some(hop_id)
+        Some(Ok(hop_id))
     }
 
-    /// The fast path of connections whose packets are wrapped for their server.
+    /// The fast path of connections for whose packets there is more to do: those that are wrapped
+    /// for their server, and those whose server was told of a client that it cannot see.
     #[inline(never)]
-    fn tunnelled(
+    fn involved(
         &mut self,
         now: Instant,
         seen: &Seen,
         hit: Hit,
         hop: HopId,
         packet: &mut P,
-    ) -> Option<HopId> {
-        let conn = self.conns.get(hit);
-        if conn.mode() != ForwardMode::Tunnel || hit.outbound() {
-            return None;
-        }
-        let server = conn.server();
-        let way = self.tunnels.get(server.index())?.as_ref()?;
-        let mtu = self.net.hop(hop).mtu.min(way.path_mtu);
-        if seen.ip_len > mtu.saturating_sub(way.tunnel.overhead()) {
-            return None;
+    ) -> Option<Result<HopId, DropReason>> {
+        let mtu = self.net.hop(hop).mtu;
+        if !self.is_told(hit) {
+            let conn = self.conns.get(hit);
+            if conn.mode() != ForwardMode::Tunnel || hit.outbound() {
+                return None;
+            }
+            let way = self.tunnels.get(conn.server().index())?.as_ref()?;
+            if seen.ip_len > mtu.min(way.path_mtu).saturating_sub(way.tunnel.overhead()) {
+                return None;
+            }
         }
         self.count(seen, hit);
         self.track(now, seen, hit);
-        self.translate(seen, hit, packet);
-        self.encapsulate(server, seen, packet).then_some(hop)
+        Some(self.rewrite(seen, hit, packet, mtu).map(|before| {
+            debug_assert!(before.is_none(), "only an untold server is told");
+            hop
+        }))
     }
 
     /// Wraps a packet for its server; `false` when there is no headroom.
@@ -455,7 +462,7 @@ impl<P: PacketBuf> Director<P> {
         }
         let mut budget = EXPIRE_MAX;
         while let Some(entry) = self.conns.due(now, &self.timeouts, &mut budget) {
-            self.close(now, entry);
+            self.close(now, entry, None);
         }
         if budget > 0 {
             self.ticked = Some(now);

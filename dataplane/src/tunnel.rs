@@ -361,7 +361,7 @@ fn source_port(packet: &[u8], v6: bool) -> u16 {
     // Once more, or ports in a row would give source ports with gaps.
     let hash = mix(mix(addresses, ports << 8 | u64::from(protocol)), 0);
     #[expect(clippy::cast_possible_truncation, reason = "less than PORTS")]
-    let offset = ((hash >> 32) * PORTS >> 32) as u16;
+    let offset = (((hash >> 32) * PORTS) >> 32) as u16;
     PORT_FIRST + offset
 }
 

@@ -147,6 +147,19 @@ fn the_other_examples_are_accepted() {
 }
 
 #[test]
+fn the_ipv6_example_mixes_families() {
+    let text = include_str!("../../../configs/ipv6.toml");
+    let config = Config::parse(text, "ipv6").unwrap_or_else(|error| panic!("{error}"));
+    let mixed = |change: &&Change| match change {
+        Change::AddServer {
+            service, server, ..
+        } => service.address.is_ipv6() != server.is_ipv6(),
+        _ => false,
+    };
+    assert_eq!(config.changes.iter().filter(mixed).count(), 3);
+}
+
+#[test]
 fn an_unreadable_file_is_named() {
     let error = Config::load(Path::new("/nonexistent/d.toml"))
         .unwrap_err()
@@ -315,11 +328,47 @@ fn addresses() {
         ),
         (
             "10.0.1/24",
-            "\"10.0.1/24\" is not an IPv4 address with prefix length, 10.0.0.254/24 is right",
+            "\"10.0.1/24\" is not an address with prefix length, 10.0.0.254/24 is right",
+        ),
+        (
+            "2001:db8::1",
+            "\"2001:db8::1\" has no prefix length, 2001:db8::fe/64 is right",
+        ),
+        (
+            "2001:db8::1/129",
+            "\"2001:db8::1/129\" has no prefix length of 0 to 128, 2001:db8::fe/64 is right",
+        ),
+        (
+            "2001:db8:::1/64",
+            "\"2001:db8:::1/64\" is not an address with prefix length, 2001:db8::fe/64 is right",
         ),
         (
             "fe80::1/64",
-            "\"fe80::1/64\" is IPv6, which is not supported yet, 10.0.0.254/24 is right",
+            "fe80::1 is link-local, which each interface has one of by itself, one for all links like 2001:db8::fe/64 is right",
+        ),
+        (
+            "2001:db8::/64",
+            "2001:db8:: is the routers' anycast address of its network, a host's is right",
+        ),
+        (
+            "2001:db8::4/126",
+            "2001:db8::4 is the routers' anycast address of its network, a host's is right",
+        ),
+        (
+            "ff05::1/64",
+            "ff05::1/64 cannot be an interface's, a unicast one like 2001:db8::fe/64 is right",
+        ),
+        (
+            "::ffff:10.0.0.1/120",
+            "::ffff:10.0.0.1/120 cannot be an interface's, a unicast one like 2001:db8::fe/64 is right",
+        ),
+        (
+            "::1/128",
+            "::1/128 cannot be an interface's, a unicast one like 2001:db8::fe/64 is right",
+        ),
+        (
+            "2001:db8::1/0",
+            "2001:db8::1/0 cannot be an interface's, a unicast one like 2001:db8::fe/64 is right",
         ),
         (
             "10.0.0.0/24",
@@ -351,7 +400,27 @@ fn addresses() {
         "addresses = [\"10.0.0.1/24\"]\n[[port.vlan]]\nid = 1\naddresses = [\"10.0.0.2/24\"]",
         "f:7: network 10.0.0.0/24 is on another interface already, one is right",
     );
-    for fine in ["10.0.0.1/32", "10.0.0.0/31", "10.0.0.1/24\", \"10.0.0.2/24"] {
+    check_port(
+        "addresses = [\"2001:db8::1/64\",\n\"2001:DB8:0::1/64\"]",
+        "f:5: address 2001:db8::1 is given twice, once is right",
+    );
+    check_port(
+        "addresses = [\"2001:db8::1/64\"]\n[[port.vlan]]\nid = 1\naddresses = [\"2001:db8::2/64\"]",
+        "f:7: network 2001:db8::/64 is on another interface already, one is right",
+    );
+    check_port(
+        "vlan = [{ id = 7, addresses = [\"2001:db8::1/64\"] }]\nmtu = 1279",
+        "f:5: mtu = 1279 is too small for the port's IPv6 addresses, 1280 or more is right",
+    );
+    for fine in [
+        "10.0.0.1/32",
+        "10.0.0.0/31",
+        "10.0.0.1/24\", \"10.0.0.2/24",
+        "2001:db8::/128",
+        "2001:db8::4/127",
+        "2001:db8::1/64\", \"2001:db8::2/64\", \"10.0.0.1/24",
+        "2001:db8::ffff:ffff:ffff:ffff/64",
+    ] {
         Config::parse(&PORT.replace("10.0.0.254/24", fine), "f").unwrap();
     }
 }
@@ -365,7 +434,19 @@ fn routes_and_neighbours() {
     );
     check(
         &route("::/0", "10.0.0.1"),
-        "f:3: \"::/0\" is IPv6, which is not supported yet, 0.0.0.0/0 is right",
+        "f:4: gateway 10.0.0.1 is IPv4, an IPv6 address is right for the route to ::/0",
+    );
+    check(
+        &route("2001:db8:1::1/48", "2001:db8::1"),
+        "f:3: route to 2001:db8:1::1/48 has bits beyond its length, 2001:db8:1::/48 is right",
+    );
+    check(
+        &route("2001:db8:1::", "2001:db8::1"),
+        "f:3: \"2001:db8:1::\" has no prefix length, ::/0 is right",
+    );
+    check(
+        &route("::/0", "2001:db8::1"),
+        "f:4: gateway 2001:db8::1 is on no port's network, another station's address on one is right",
     );
     check(
         &route("0.0.0.0/0", "10.0.1.1"),
@@ -377,7 +458,7 @@ fn routes_and_neighbours() {
     );
     check(
         &route("0.0.0.0/0", "fe80::1"),
-        "f:4: gateway fe80::1 is IPv6, which is not supported yet, an IPv4 address is right",
+        "f:4: gateway fe80::1 is link-local, which does not say on which port, its address on a port's network is right",
     );
     check(
         &route("0.0.0.0/0", "gw"),
@@ -387,6 +468,33 @@ fn routes_and_neighbours() {
         &route("0.0.0.0/0", "10.0.0.1").repeat(2),
         "f:6: a route to 0.0.0.0/0 is given twice, once is right",
     );
+    let both = PORT.replace(
+        "\"10.0.0.254/24\"",
+        "\"10.0.0.254/24\", \"2001:db8::fe/64\"",
+    );
+    let config = Config::parse(&format!("{both}{}", route("::/0", "2001:db8::1")), "f").unwrap();
+    let to = Prefix {
+        address: "::".parse().unwrap(),
+        length: 0,
+    };
+    let via = "2001:db8::1".parse().unwrap();
+    assert_eq!(config.routes, [Route { to, via }]);
+    for (route, message) in [
+        (
+            route("0.0.0.0/0", "2001:db8::1"),
+            "f:4: gateway 2001:db8::1 is IPv6, an IPv4 address is right for the route to 0.0.0.0/0",
+        ),
+        (
+            route("::/0", "2001:db8::1").repeat(2),
+            "f:6: a route to ::/0 is given twice, once is right",
+        ),
+        (
+            route("::/0", "2001:db8::fe"),
+            "f:4: gateway 2001:db8::fe is on no port's network, another station's address on one is right",
+        ),
+    ] {
+        assert_eq!(error(&format!("{both}{route}")), message);
+    }
     let neighbour = |address: &str, mac: &str| {
         format!("[[neighbour]]\naddress = \"{address}\"\nmac = \"{mac}\"\n")
     };
@@ -397,6 +505,17 @@ fn routes_and_neighbours() {
     check(
         &neighbour("10.0.0.1", "02:00:00:00:00:07").repeat(2),
         "f:6: neighbour 10.0.0.1 is given twice, once is right",
+    );
+    check(
+        &neighbour("fe80::7", "02:00:00:00:00:07"),
+        "f:3: neighbour fe80::7 is link-local, which does not say on which port, its address on a port's network is right",
+    );
+    let known = neighbour("2001:db8::7", "02:00:00:00:00:07");
+    let config = Config::parse(&format!("{both}{known}"), "f").unwrap();
+    assert_eq!(config.neighbours[0].mac, [2, 0, 0, 0, 0, 7]);
+    assert_eq!(
+        error(&format!("{both}{}", known.repeat(2))),
+        "f:6: neighbour 2001:db8::7 is given twice, once is right"
     );
     for mac in [
         "01:00:5e:00:00:07",

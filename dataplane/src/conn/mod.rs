@@ -15,6 +15,7 @@ pub use index::{Hash, Hit};
 pub use state::{Direction, Event, State, Timeouts};
 
 use crate::cpu;
+use crate::fullnat::client::ClientSide;
 use crate::mem::Array;
 use crate::net::HopId;
 use crate::time::Instant;
@@ -95,7 +96,7 @@ impl Conn {
             addresses: [inbound.addresses, outbound.addresses],
             ports: [inbound.ports, outbound.ports],
             protocol: inbound.protocol,
-            state: State::first(inbound.protocol) as u8,
+            state: State::before_all(inbound.protocol) as u8,
             generation: 0,
             last_seen: now.0,
             server: id.0 | method | families,
@@ -243,13 +244,15 @@ impl Conn {
     }
 }
 
-/// What FULLNAT keeps of a connection, in a line of its own.
+/// What FULLNAT keeps of a connection beside its line.
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Debug, Clone, Copy)]
-#[repr(C, align(64))]
+#[repr(C, align(32))]
 pub struct Extra {
-    /// Where its local port came from, a [`crate::fullnat::lease::PoolId`].
+    /// How the server learns who the client is.
+    pub client: ClientSide,
+    /// Where the local port came from, a [`crate::fullnat::lease::PoolId`].
     pub pool: u32,
-    _pad: [u8; 60],
+    _pad: [u8; 12],
 }
 
 /// The connection table. Its capacity is fixed at start.

@@ -90,15 +90,6 @@ impl State {
         PADDED[(number & 31) as usize]
     }
 
-    /// Of a connection of this protocol that has seen no packet yet.
-    pub const fn first(protocol: u8) -> Self {
-        match protocol {
-            crate::wire::flow::UDP => Self::Udp,
-            crate::wire::flow::SCTP => Self::SctpNone,
-            _ => Self::None,
-        }
-    }
-
     /// As `ipvsadm -Lc` prints it.
     pub const fn name(self) -> &'static str {
         match self {

@@ -134,6 +134,73 @@ fn without_workers_changes_apply_and_lists_are_empty() {
 }
 
 #[test]
+fn settings_are_told() {
+    let mut control = Control::new(LIMITS, Vec::new(), 64, Machine::default);
+    let settings = control::Settings {
+        schedule_icmp: true,
+        pmtu_disc: false,
+    };
+    let change = Change::SetSettings(settings);
+    assert_eq!(
+        control.handle(Request::Change(vec![change]), &peer()),
+        Reply::Done
+    );
+    assert_eq!(
+        control.handle(Request::Settings, &peer()),
+        Reply::Settings(settings)
+    );
+}
+
+#[test]
+fn the_audit_log_has_words_for_what_was_changed() {
+    let service = key();
+    let tunnel = control::Tunnel {
+        kind: control::TunnelKind::Gue,
+        port: 6080,
+        checksum: control::TunnelChecksum::Full,
+    };
+    let address = "10.0.0.5".parse().unwrap();
+    for (change, words) in [
+        (
+            Change::AddServer {
+                service,
+                server: "[2001:db8::2]:80".parse().unwrap(),
+                spec: ServerSpec {
+                    mode: ForwardMode::Tunnel,
+                    weight: 3,
+                    tunnel,
+                },
+            },
+            "add server [2001:db8::2]:80 to tcp 10.0.0.1:80: tunnel gue:6080 csum, weight 3",
+        ),
+        (
+            Change::AddLocalAddress { service, address },
+            "add local address 10.0.0.5 to tcp 10.0.0.1:80",
+        ),
+        (
+            Change::DeleteLocalAddress { service, address },
+            "delete local address 10.0.0.5 of tcp 10.0.0.1:80",
+        ),
+        (
+            Change::SetOptions {
+                service,
+                options: control::ServiceOptions {
+                    client_address: control::ClientAddress::ProxyV2,
+                    mss: Some(1380),
+                },
+            },
+            "set options of tcp 10.0.0.1:80: client address proxy-v2, mss 1380",
+        ),
+        (
+            Change::SetSettings(control::Settings::default()),
+            "set schedule-icmp false, pmtu-disc true",
+        ),
+    ] {
+        assert_eq!(describe(&change), words);
+    }
+}
+
+#[test]
 fn connections_go_on_from_worker_to_worker() {
     let (a, of_a) = worker(1, 4);
     let (b, of_b) = worker(2, 4);

@@ -8,6 +8,7 @@ use super::rewrite::{growth, translate_family};
 use super::{Director, TunnelTo};
 use crate::conn::{Hit, NO_HOP, State};
 use crate::counters::DropReason;
+use crate::fullnat::proxy;
 use crate::icmp::{self, Made, Unreachable};
 use crate::net::{HopId, is_global};
 use crate::packet::{Egress, Origin, PacketBuf, PortId};
@@ -18,6 +19,7 @@ use crate::update::{ServerId, ServiceId};
 use crate::wire::flow::{ETHERNET, ICMP, ICMPV6, Kind, SCTP, Seen, TCP, Tuple, tcp_flags};
 use crate::wire::ip::Ip;
 use crate::wire::sctp;
+use crate::wire::tcp::clamp_mss;
 
 /// Active FTP's data port: LVS never opens a connection for what comes from it.
 const FTP_DATA: u16 = 20;
@@ -111,11 +113,12 @@ impl<P: PacketBuf> Director<P> {
                         return this.page.count_drop(from, DropReason::BadHeader);
                     };
                     this.conns.digest(&mut seen, piece.bytes());
-                    if this.rewrite(&seen, hit, &mut piece) {
-                        let origin = Origin::forwarded(from);
-                        this.leave_fitting(now, hop, piece, l3, origin, out);
-                    } else {
-                        this.page.count_drop(from, DropReason::NoHeadroom);
+                    match this.rewrite(&seen, hit, &mut piece, mtu) {
+                        Ok(_) => {
+                            let origin = Origin::forwarded(from);
+                            this.leave_fitting(now, hop, piece, l3, origin, out);
+                        }
+                        Err(reason) => this.page.count_drop(from, reason),
                     }
                 });
             }
@@ -170,7 +173,10 @@ impl<P: PacketBuf> Director<P> {
             && seen.tcp_flags & (tcp_flags::SYN | tcp_flags::RST) == tcp_flags::SYN
             && matches!(conn.state(), State::TimeWait | State::Close);
         if reused || conn.expired(now) {
-            self.close(now, hit.entry());
+            // The server of a client that begins anew may remember what went before, which ended
+            // below the client's new numbers.
+            let remembered = reused.then(|| sequence_number(seen, frame));
+            self.close(now, hit.entry(), remembered);
             return None;
         }
         Some(hit)
@@ -201,10 +207,23 @@ impl<P: PacketBuf> Director<P> {
         if let Fit::CutBefore(mtu) = fit {
             return Ok(Verdict::Cut(hit, hop, mtu));
         }
-        if self.rewrite(seen, hit, packet) {
-            Ok(Verdict::Forward(hop))
-        } else {
-            Err(denied(DropReason::NoHeadroom))
+        self.clamp_mss(seen, service, packet);
+        let mtu = self.net.hop(hop).mtu;
+        let before = self.rewrite(seen, hit, packet, mtu).map_err(denied)?;
+        if let Some(frame) = before {
+            let origin = Origin::forwarded(self.net.hop(hop).port);
+            self.send_before(now, hop, &frame, usize::from(seen.l3), origin, out);
+        }
+        Ok(Verdict::Forward(hop))
+    }
+
+    /// Lowers the segment size that a SYN announces, where its service says so.
+    fn clamp_mss(&self, seen: &Seen, service: Option<ServiceId>, packet: &mut P) {
+        if seen.tcp_flags & tcp_flags::SYN != 0
+            && let Some(max) = service.and_then(|service| self.services.options(service).mss)
+        {
+            let end = usize::from(seen.l3) + usize::from(seen.ip_len);
+            clamp_mss(&mut packet.bytes_mut()[usize::from(seen.l4)..end], max);
         }
     }
 
@@ -278,24 +297,50 @@ impl<P: PacketBuf> Director<P> {
         }
     }
 
-    /// Rewrites a packet of a connection for its other side, whatever that takes; `false` when there
-    /// is no room in its buffer.
-    pub(super) fn rewrite(&mut self, seen: &Seen, hit: Hit, packet: &mut P) -> bool {
+    /// Rewrites a packet of a connection for its other side, whatever that takes. What is returned
+    /// is a frame to be sent before it, to a hop that takes packets of `mtu`.
+    pub(super) fn rewrite(
+        &mut self,
+        seen: &Seen,
+        hit: Hit,
+        packet: &mut P,
+        mtu: u16,
+    ) -> Result<Option<proxy::Made>, DropReason> {
         let outbound = hit.outbound();
         let conn = self.conns.get(hit);
-        let (id, mode, changes_family) = (
-            conn.server(),
-            conn.mode(),
-            conn.is_v6(false) != conn.is_v6(true),
-        );
-        if changes_family {
-            let l4 = conn.deltas(outbound).1;
-            let to = self.conns.tuple(hit.entry(), !outbound).reversed();
-            self.ip_id = self.ip_id.wrapping_add(1).max(1);
-            return translate_family(packet, seen, &to, l4, self.ip_id);
+        let (id, mode) = (conn.server(), conn.mode());
+        let hides = mode == ForwardMode::FullNat && conn.is_involved();
+        if hides && outbound {
+            self.unveil(seen, hit, packet);
         }
-        self.translate(seen, hit, packet);
-        mode != ForwardMode::Tunnel || outbound || self.encapsulate(id, seen, packet)
+        let l4 = self.translate_any(seen, hit, packet)?;
+        if hides && !outbound {
+            return self.tell(seen, hit, packet, l4, mtu);
+        }
+        if mode == ForwardMode::Tunnel && !outbound && !self.encapsulate(id, seen, packet) {
+            return Err(DropReason::NoHeadroom);
+        }
+        Ok(None)
+    }
+
+    /// Gives a packet the addresses and ports of its connection's other side, of either family;
+    /// returns where its transport header then begins.
+    fn translate_any(
+        &mut self,
+        seen: &Seen,
+        hit: Hit,
+        packet: &mut P,
+    ) -> Result<usize, DropReason> {
+        let outbound = hit.outbound();
+        let conn = self.conns.get(hit);
+        if conn.is_v6(false) == conn.is_v6(true) {
+            self.translate(seen, hit, packet);
+            return Ok(usize::from(seen.l4));
+        }
+        let l4 = conn.deltas(outbound).1;
+        let to = self.conns.tuple(hit.entry(), !outbound).reversed();
+        self.ip_id = self.ip_id.wrapping_add(1).max(1);
+        translate_family(packet, seen, &to, l4, self.ip_id).ok_or(DropReason::NoHeadroom)
     }
 
     /// Whether a packet may go on to `hop`; tells its sender if not.
@@ -409,7 +454,8 @@ impl<P: PacketBuf> Director<P> {
             self.answer(now, unreachable, out);
             return denied(DropReason::NoServer);
         };
-        match self.open(now, &tuple, service, id, server) {
+        let isn = sequence_number(seen, packet.bytes());
+        match self.open(now, &tuple, service, id, server, isn) {
             Ok(hit) => self.connected(now, seen, hit, packet, out),
             Err(reason) => denied(reason),
         }
@@ -515,6 +561,15 @@ impl<P: PacketBuf> Director<P> {
         self.page.port(origin.port).made.add(1);
         self.leave(now, hop, packet, ETHERNET, origin, out);
         true
+    }
+}
+
+/// Of a TCP segment; 0 for all else.
+fn sequence_number(seen: &Seen, frame: &[u8]) -> u32 {
+    let segment = &frame[usize::from(seen.l4)..];
+    match segment.get(4..8).and_then(|bytes| bytes.first_chunk()) {
+        Some(seq) if seen.flow.protocol == TCP => u32::from_be_bytes(*seq),
+        _ => 0,
     }
 }
 

@@ -69,7 +69,7 @@ impl<P: PacketBuf> Director<P> {
         let denied = |reason| Denied(reason, Some(service));
         let picked = self.services.pick(service, wanted);
         let (id, server) = picked.ok_or(denied(DropReason::NoServer))?;
-        let opened = self.open(now, wanted, service, id, server);
+        let opened = self.open(now, wanted, service, id, server, 0);
         opened.map(Some).map_err(denied)
     }
 
@@ -133,11 +133,14 @@ impl<P: PacketBuf> Director<P> {
             other.to.ip()
         };
         let outer: (IpAddr, IpAddr) = (source, other.from.ip());
+        let hides = mode == ForwardMode::FullNat && hit.outbound();
+        let seq = hides.then(|| self.conns.extra(hit.entry()).client.quoted_seq());
+        let seq = seq.flatten();
         if other.from.is_ipv6() == seen.flow.v6 {
-            related::translate(packet.bytes_mut(), l3, related, outer, &other, None);
+            related::translate(packet.bytes_mut(), l3, related, outer, &other, seq);
             return true;
         }
-        let made = related::translate_family(packet.bytes(), l3, related, outer, &other, None);
+        let made = related::translate_family(packet.bytes(), l3, related, outer, &other, seq);
         let Some(made) = made else { return false };
         if !packet.resize(l3 + made.len()) {
             return false;

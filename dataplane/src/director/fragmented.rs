@@ -63,14 +63,16 @@ impl<P: PacketBuf> Director<P> {
         if let Err(reason) = self.fragments.first(now, &piece, tuple, number, give_up) {
             return page.count_drop(from, reason);
         }
-        self.follow(now, from, &tuple, home, packet, out);
+        if let Some(reason) = self.follow(now, from, &tuple, home, packet, out) {
+            self.fragments.refuse(now, &piece, reason, give_up);
+        }
         while let Some((from, packet)) = self.fragments.release(&piece.key) {
             page.held.down();
             self.follow(now, from, &tuple, home, packet, out);
         }
     }
 
-    /// Sends a fragment of a known datagram to its worker, or on its way here.
+    /// Sends a fragment of a known datagram to its worker, or on its way here; why not, if not.
     fn follow<E: Egress<Buf = P>>(
         &mut self,
         now: Instant,
@@ -79,12 +81,17 @@ impl<P: PacketBuf> Director<P> {
         home: usize,
         mut packet: P,
         out: &mut E,
-    ) {
+    ) -> Option<DropReason> {
         if home != self.steer.me() {
-            return out.steer(home, from, packet);
+            out.steer(home, from, packet);
+            return None;
         }
-        let Ok(mut seen) = Seen::parse(packet.bytes()) else {
-            return self.page.count_drop(from, DropReason::BadHeader);
+        let mut seen = match Seen::parse(packet.bytes()) {
+            Ok(seen) => seen,
+            Err(reason) => {
+                self.page.count_drop(from, reason);
+                return Some(reason);
+            }
         };
         self.conns.digest(&mut seen, packet.bytes());
         let verdict = if seen.kind == Kind::FirstFragment {
@@ -95,7 +102,9 @@ impl<P: PacketBuf> Director<P> {
         } else {
             self.later_fragment(now, &seen, tuple, &mut packet, out)
         };
+        let dropped = verdict.as_ref().err().map(|Denied(reason, _)| *reason);
         self.conclude(now, from, &seen, packet, verdict, out);
+        dropped
     }
 
     fn later_fragment<E: Egress<Buf = P>>(

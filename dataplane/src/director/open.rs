@@ -1,5 +1,7 @@
 //! Connections open and close.
 
+use std::net::SocketAddr;
+
 use control::ForwardMode;
 
 use super::Director;
@@ -21,10 +23,11 @@ impl<P: PacketBuf> Director<P> {
         service: ServiceId,
         id: ServerId,
         server: Server,
+        isn: u32,
     ) -> Result<Hit, DropReason> {
         if self.conns.used() == self.conns.capacity() {
             let oldest = self.conns.oldest_half_open().ok_or(DropReason::TableFull)?;
-            self.close(now, oldest);
+            self.close(now, oldest, None);
         }
         let (outbound, lease) = self.way_back(now, inbound, service, server)?;
         let sides = [inbound, &outbound];
@@ -34,7 +37,7 @@ impl<P: PacketBuf> Director<P> {
             .ok_or(DropReason::TableFull);
         if let Some(lease) = lease {
             match opened {
-                Ok(hit) => self.conns.extra(hit.entry()).pool = lease.pool.0,
+                Ok(hit) => self.hide(hit, service, inbound, lease, isn),
                 Err(_) => self
                     .leases
                     .give_back(now, lease.pool, lease.local.port(), None),
@@ -84,7 +87,7 @@ impl<P: PacketBuf> Director<P> {
     ) -> Result<Lease, DropReason> {
         let (steer, protocol) = (&self.steer, inbound.protocol);
         let mine = |local, port| {
-            steer.is_alone() || steer.home(std::net::SocketAddr::new(local, port)) == steer.me()
+            steer.is_alone() || steer.home(SocketAddr::new(local, port)) == steer.me()
         };
         let (locals, cursor) = self.services.locals(service);
         self.leases
@@ -92,7 +95,9 @@ impl<P: PacketBuf> Director<P> {
             .ok_or(DropReason::NoLocalPort)
     }
 
-    pub(super) fn close(&mut self, now: Instant, entry: u32) {
+    /// Ends a connection. `remembered` is what its server may expect a successor to be numbered
+    /// beyond, if it ends before its time.
+    pub(super) fn close(&mut self, now: Instant, entry: u32, remembered: Option<u32>) {
         let Some(conn) = self.conns.at(entry) else {
             return;
         };
@@ -103,15 +108,9 @@ impl<P: PacketBuf> Director<P> {
             page.inactive.down();
         }
         if conn.mode() == ForwardMode::FullNat {
-            self.end_lease(now, entry);
+            self.end_lease(now, entry, remembered);
         }
         self.conns.close(entry);
         self.page.connections.set(self.conns.used());
-    }
-
-    fn end_lease(&mut self, now: Instant, entry: u32) {
-        let port = self.conns.tuple(entry, true).to.port();
-        let pool = crate::fullnat::lease::PoolId(self.conns.extra(entry).pool);
-        self.leases.give_back(now, pool, port, None);
     }
 }

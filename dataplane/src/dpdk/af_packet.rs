@@ -78,7 +78,7 @@ impl<'d> Ring<'d> {
         // The last byte stays 0.
         let name = request.ifr_name[..libc::IFNAMSIZ - 1].iter_mut();
         for (to, byte) in name.zip(self.interface.bytes()) {
-            *to = byte.cast_signed();
+            *to = libc::c_char::from_ne_bytes([byte]);
         }
         // SAFETY: wants an open socket and a request with a NUL-terminated name, which it only reads.
         match unsafe { libc::ioctl(any.as_raw_fd(), libc::SIOCSIFMTU, &request) } {

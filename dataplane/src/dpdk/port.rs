@@ -273,7 +273,14 @@ impl<'a> Configuring<'a> {
         }
         self.check_mtu()?;
         let mtu = config.mtu;
-        let needed = data_room(&config.device, mtu);
+        let (needed, room_max) = (data_room(&config.device, mtu), room_max(&config.device));
+        if let Some(pool) = (self.started.pools.iter()).find(|pool| pool.data_room() > room_max) {
+            let room = pool.data_room();
+            return Err(config.refuse(format!(
+                "takes mbufs of {room_max} bytes at most, the mempool's have {room}; all ports \
+                 share them, and the longest MTU or framesz sets their size"
+            )));
+        }
         match self
             .started
             .pools
@@ -442,6 +449,16 @@ pub fn data_room(device: &str, mtu: u16) -> u32 {
     let frame = u32::from(mtu) + L2_MAX;
     let slot = Ring::of(device).map_or(0, |ring| ring.frame_max());
     u32::from(HEADROOM) + frame.max(slot)
+}
+
+/// The longest mbuf that `device` takes, headroom included. AF_XDP wants each within a page, with
+/// 192 bytes of DPDK's own in front and an odd number of cache lines in all.
+fn room_max(device: &str) -> u16 {
+    if device.starts_with("net_af_xdp") {
+        63 * 64 - 192
+    } else {
+        u16::MAX
+    }
 }
 
 /// The largest MTU, counted as DPDK does: a driver that names none may limit the frame instead.

@@ -131,8 +131,10 @@ impl ClientSide {
     /// A new connection between the same ends, whose SYN has the sequence number `client_isn`. The
     /// server's numbers go on where the client's do. A SYN alone does not: anyone can send one.
     pub fn reopen(&mut self, client_isn: u32) {
-        self.client_isn = client_isn;
-        self.flags &= REMEMBERED;
+        if self.client_isn != client_isn {
+            self.client_isn = client_isn;
+            self.flags &= REMEMBERED;
+        }
     }
 
     /// A datagram toward the server: whether it shall carry the address ([`super::uoa::insert`]).
@@ -146,6 +148,25 @@ impl ClientSide {
     pub fn done(&self) -> bool {
         let opened = self.is(OPEN) || *self == Self::default();
         opened && self.delta == 0 && self.header().is_none() && self.datagrams == 0
+    }
+
+    /// Whether a segment may have to carry the client's address, so that it needs all that a new
+    /// connection's segments need.
+    pub fn is_telling(&self) -> bool {
+        match self.header() {
+            Some(_) => !self.is(HEADER_ACKED),
+            None => self.datagrams > 0 || self.how == TOA && !self.is(OPEN),
+        }
+    }
+
+    /// What to add to the sequence number of a segment that the server quotes, for its client.
+    pub fn quoted_seq(&self) -> Option<u32> {
+        let header = match self.header() {
+            Some(_) if self.is(HEADER_SENT) => self.len.into(),
+            _ => 0,
+        };
+        let shift = self.delta.wrapping_add(header);
+        (shift != 0).then_some(shift.wrapping_neg())
     }
 
     /// Decides about a segment toward the server, numbered as the client did.

@@ -206,3 +206,120 @@ const fn v4_pointer(pointer: u32) -> Option<u8> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Type, code, MTU or pointer word.
+    type Words = (u8, u8, u32);
+
+    fn kind(is_v6: bool, (kind, code, rest): Words) -> ErrorKind {
+        let new = ErrorKind::new(is_v6, kind, code);
+        ErrorKind { rest, ..new }
+    }
+
+    fn table(to_v6: bool, rows: &[(Words, Option<Words>)]) {
+        for &(from, to) in rows {
+            let told = kind(!to_v6, from).in_family(to_v6);
+            assert_eq!(told, to.map(|to| kind(to_v6, to)), "{from:?}");
+            assert_eq!(kind(to_v6, from).in_family(to_v6), Some(kind(to_v6, from)));
+        }
+    }
+
+    #[test]
+    fn rfc_7915_section_4_2() {
+        let no_route = Some((1, 0, 0));
+        let prohibited = Some((1, 1, 0));
+        table(
+            true,
+            &[
+                ((3, 0, 0), no_route),
+                ((3, 1, 0), no_route),
+                ((3, 2, 0), Some((4, 1, 6))),
+                ((3, 3, 0), Some((1, 4, 0))),
+                ((3, 4, 1400), Some((2, 0, 1400))),
+                ((3, 5, 0), no_route),
+                ((3, 6, 0), no_route),
+                ((3, 7, 0), no_route),
+                ((3, 8, 0), no_route),
+                ((3, 9, 0), prohibited),
+                ((3, 10, 0), prohibited),
+                ((3, 11, 0), no_route),
+                ((3, 12, 0), no_route),
+                ((3, 13, 0), prohibited),
+                ((3, 14, 0), None),
+                ((3, 15, 0), prohibited),
+                ((3, 16, 0), None),
+                ((4, 0, 0), None),
+                ((11, 0, 0), Some((3, 0, 0))),
+                ((11, 1, 0), Some((3, 1, 0))),
+            ],
+        );
+    }
+
+    #[test]
+    fn rfc_7915_section_5_2() {
+        let host = Some((3, 1, 0));
+        let pointer = |at: u32| Some((12, 0, at << 24));
+        table(
+            false,
+            &[
+                ((1, 0, 0), host),
+                ((1, 1, 0), Some((3, 10, 0))),
+                ((1, 2, 0), host),
+                ((1, 3, 0), host),
+                ((1, 4, 0), Some((3, 3, 0))),
+                ((1, 5, 0), None),
+                ((2, 0, 1400), Some((3, 4, 1400))),
+                ((2, 0, 100_000), Some((3, 4, 65_535))),
+                ((3, 0, 0), Some((11, 0, 0))),
+                ((3, 1, 0), Some((11, 1, 0))),
+                ((4, 1, 6), Some((3, 2, 0))),
+                ((4, 2, 40), None),
+                ((4, 0, 0), pointer(0)),
+                ((4, 0, 1), pointer(1)),
+                ((4, 0, 2), None),
+                ((4, 0, 4), pointer(2)),
+                ((4, 0, 5), pointer(2)),
+                ((4, 0, 6), pointer(9)),
+                ((4, 0, 7), pointer(8)),
+                ((4, 0, 8), pointer(12)),
+                ((4, 0, 23), pointer(12)),
+                ((4, 0, 24), pointer(16)),
+                ((4, 0, 39), pointer(16)),
+                ((4, 0, 40), None),
+                ((100, 0, 0), None),
+            ],
+        );
+    }
+
+    #[test]
+    fn an_mtu_of_nothing_becomes_the_next_plateau() {
+        let zero = kind(false, (3, 4, 0));
+        for (len, mtu) in [
+            (1500, 1492),
+            (1492, 1006),
+            (65_535, 32_000),
+            (68, 68),
+            (0, 68),
+        ] {
+            assert_eq!(zero.or_plateau(len).mtu(), Some(mtu), "{len} bytes");
+        }
+        let known = kind(false, (3, 4, 1400));
+        assert_eq!(
+            (known.or_plateau(1500), known.with_mtu(1280).mtu()),
+            (known, Some(1280))
+        );
+        let other = kind(false, (3, 3, 0));
+        assert_eq!(
+            (other.or_plateau(1500), other.with_mtu(5), other.mtu()),
+            (other, other, None)
+        );
+        assert_eq!(
+            kind(true, (2, 7, 1300)).mtu(),
+            Some(1300),
+            "RFC 4443 ignores its code"
+        );
+    }
+}

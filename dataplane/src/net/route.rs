@@ -59,7 +59,6 @@ fn bits(address: IpAddr) -> u128 {
 }
 
 /// An IPv4 address's part of [`bits`].
-#[expect(clippy::cast_possible_truncation, reason = "shifted until it fits")]
 fn high(bits: u128) -> u32 {
     (bits >> 96) as u32
 }
@@ -155,6 +154,37 @@ mod tests {
     }
 
     #[test]
+    fn families_are_apart() {
+        let v6 = |text: &str, length| Prefix {
+            address: text.parse().unwrap(),
+            length,
+        };
+        let mut routes = Routes::default();
+        routes.insert(prefix([0, 0, 0, 0], 0), target(4));
+        assert_eq!(routes.lookup("::".parse().unwrap()), None);
+        routes.insert(v6("::", 0), target(0));
+        routes.insert(v6("2001:db8::", 32), target(1));
+        routes.insert(v6("2001:db8:0:1::", 64), target(2));
+        routes.insert(v6("2001:db8:0:1::7", 128), target(3));
+        routes.insert(v6("2001:db8:0:1::7", 129), target(9)); // the same prefix again
+        let lookup = |a: &str| routes.lookup(a.parse().unwrap()).unwrap().interface;
+        assert_eq!(lookup("2001:db9::1"), 0);
+        assert_eq!(lookup("2001:db8:0:2::1"), 1);
+        assert_eq!(lookup("2001:db8:0:1:ffff::1"), 2);
+        assert_eq!(lookup("2001:db8:0:1::7"), 3);
+        assert_eq!(lookup("10.0.0.1"), 4);
+
+        let net = v6("2001:db8:0:1::7", 64);
+        assert_eq!(net.network(), v6("2001:db8:0:1::", 64));
+        assert_eq!(
+            prefix([10, 1, 2, 3], 20).network(),
+            prefix([10, 1, 0, 0], 20)
+        );
+        assert_eq!(net.broadcast(), None);
+        assert!(!v6("::", 0).contains([0, 0, 0, 0].into()));
+    }
+
+    #[test]
     fn broadcast_addresses() {
         assert_eq!(
             prefix([10, 0, 0, 1], 24).broadcast(),
@@ -184,6 +214,24 @@ mod tests {
             let to = IpAddr::from(Ipv4Addr::from_bits(to));
             // Of equal lengths the first: max_by_key would return the last.
             let best = model.iter().rev().filter(|(p, _)| p.contains(to)).max_by_key(|(p, _)| p.length.min(32));
+            prop_assert_eq!(routes.lookup(to), best.map(|(_, t)| *t));
+        }
+
+        #[test]
+        fn equals_a_scan_in_ipv6(
+            prefixes in proptest::collection::vec((0u128..0x400, 116u8..=136), 0..40),
+            to in 0u128..0x400,
+        ) {
+            let at = |low: u128| IpAddr::V6((0x2001_0db8 << 96 | low).into());
+            let mut routes = Routes::default();
+            let mut model: Vec<(Prefix, Target)> = Vec::new();
+            for (i, (address, length)) in (0..).zip(prefixes) {
+                let prefix = Prefix { address: at(address), length };
+                routes.insert(prefix, target(i));
+                model.push((prefix, target(i)));
+            }
+            let to = at(to);
+            let best = model.iter().rev().filter(|(p, _)| p.contains(to)).max_by_key(|(p, _)| p.length.min(128));
             prop_assert_eq!(routes.lookup(to), best.map(|(_, t)| *t));
         }
     }

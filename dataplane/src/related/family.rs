@@ -9,7 +9,8 @@ use crate::wire::ip::{Head, Ip};
 
 /// By how much an IPv6 header is longer than one of IPv4.
 const GROWTH: u32 = 20;
-/// The least MTU that IPv6 knows.
+/// The least MTU that each family knows (RFC 791 §3.2, RFC 8200 §5).
+const V4_MTU_MIN: u32 = 68;
 const V6_MTU_MIN: u32 = 1280;
 
 /// The error that [`related`](super::related) found in this frame, in the family of `outer` and
@@ -27,9 +28,9 @@ pub fn translate_family(
 ) -> Option<Made> {
     let is_v6 = outer.0.is_ipv6();
     let kind = related.kind.in_family(is_v6)?;
-    let kind = match kind.mtu() {
+    let kind = match related.kind.mtu() {
         Some(mtu) if is_v6 => kind.with_mtu(mtu.saturating_add(GROWTH).max(V6_MTU_MIN)),
-        Some(mtu) => kind.with_mtu(mtu.saturating_sub(GROWTH)),
+        Some(mtu) => kind.with_mtu(mtu.saturating_sub(GROWTH).max(V4_MTU_MIN)),
         None => kind,
     };
     let error = Ip::parse(frame.get(l3..related.end)?).ok()?;

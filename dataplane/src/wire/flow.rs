@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::counters::DropReason;
+use crate::wire::sctp;
 
 pub const ETHERNET: usize = 14;
 const TAG: usize = 4;
@@ -406,21 +407,14 @@ impl Seen {
                     return Err(BadHeader);
                 }
             }
-            SCTP => self.parse_chunks(segment).ok_or(Truncated)?,
+            SCTP => {
+                (self.chunk, self.next_chunk) = sctp::first_chunks(segment).ok_or(Truncated)?;
+            }
             _ => return Ok(()),
         }
         self.kind = Kind::Transport;
         self.flow.ports = u32::from_ne_bytes([segment[0], segment[1], segment[2], segment[3]]);
         Ok(())
-    }
-
-    #[cold]
-    fn parse_chunks(&mut self, segment: &[u8]) -> Option<()> {
-        let header: &[u8; 16] = segment.first_chunk()?;
-        let len = usize::from(u16::from_be_bytes([header[14], header[15]]));
-        self.chunk = header[12];
-        self.next_chunk = segment.get(12 + len.next_multiple_of(4)).copied();
-        Some(())
     }
 
     /// Of a first fragment the transport header must be whole (RFC 1858, RFC 7112).

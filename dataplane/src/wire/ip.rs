@@ -207,3 +207,142 @@ pub fn decrement_ttl(header: &mut [u8]) {
     let at = if header[0] >> 4 == 4 { 8 } else { 7 };
     header[at] = header[at].saturating_sub(1);
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn v6(next: u8, rest: &[u8]) -> Vec<u8> {
+        let len = u8::try_from(rest.len()).unwrap();
+        let mut packet = vec![0x6a, 0xbc, 0xde, 0xf0, 0, len, next, 64];
+        packet.extend([[0x20; 16], [0x30; 16]].concat());
+        packet.extend(rest);
+        packet
+    }
+
+    #[test]
+    fn an_ipv4_header() {
+        let mut packet = vec![0x46, 0x28, 0, 60, 0, 1, 0x40, 0, 9, 17, 0, 0];
+        packet.extend([192, 0, 2, 1, 10, 0, 0, 1, 1, 1, 1, 0]);
+        let expected = Ip {
+            src: "192.0.2.1".parse().unwrap(),
+            dst: "10.0.0.1".parse().unwrap(),
+            tos: 0x28,
+            ttl: 9,
+            protocol: 17,
+            payload: 24,
+            total_len: 60,
+            is_later_fragment: false,
+            is_fragment: false,
+            dont_fragment: true,
+        };
+        assert_eq!(Ip::parse(&packet), Ok(expected));
+        for len in 0..24 {
+            assert_eq!(
+                Ip::parse(&packet[..len]),
+                Err(DropReason::Truncated),
+                "{len} bytes"
+            );
+        }
+        let fragment = |high: u8, low: u8| {
+            let mut packet = packet.clone();
+            packet[6..8].copy_from_slice(&[high, low]);
+            let ip = Ip::parse(&packet).unwrap();
+            (ip.is_fragment, ip.is_later_fragment, ip.dont_fragment)
+        };
+        assert_eq!(fragment(0, 0), (false, false, false));
+        assert_eq!(fragment(0x20, 0), (true, false, false));
+        assert_eq!(fragment(0, 1), (true, true, false));
+        packet[0] = 0x44;
+        assert_eq!(Ip::parse(&packet), Err(DropReason::BadHeader));
+        packet[0] = 0x56;
+        assert_eq!(Ip::parse(&packet), Err(DropReason::BadHeader));
+    }
+
+    #[test]
+    fn extension_headers_are_walked() {
+        let options = |next: u8| [next, 0, 1, 4, 0, 0, 0, 0];
+        let ip = |packet: &[u8]| Ip::parse(packet).map(|ip| (ip.protocol, ip.payload));
+        let plain = Ip::parse(&v6(6, &[0; 20])).unwrap();
+        assert_eq!(
+            (plain.protocol, plain.payload, plain.total_len),
+            (6, 40, 60)
+        );
+        assert_eq!(
+            (plain.tos, plain.ttl, plain.dont_fragment),
+            (0xab, 64, true)
+        );
+        assert_eq!(plain.src, IpAddr::from([0x20; 16]));
+        assert_eq!(plain.dst, IpAddr::from([0x30; 16]));
+
+        let long = [&[60, 1][..], &[0; 14], &options(17)].concat();
+        assert_eq!(ip(&v6(0, &long)), Ok((17, 64)));
+        let authentication = [&[6, 4][..], &[0; 22]].concat();
+        assert_eq!(ip(&v6(51, &authentication)), Ok((6, 64)));
+        assert_eq!(ip(&v6(43, &options(59))), Ok((59, 48)));
+        assert_eq!(ip(&v6(0, &long[..23])), Err(DropReason::Truncated));
+        assert_eq!(ip(&v6(0, &[])), Err(DropReason::Truncated));
+        assert_eq!(
+            ip(&v6(0, &options(0).repeat(9))),
+            Err(DropReason::BadHeader)
+        );
+
+        let fragment = |offset: [u8; 2]| {
+            let header = [60, 0, offset[0], offset[1], 0, 0, 0, 1];
+            let ip = Ip::parse(&v6(44, &[header, options(17)].concat())).unwrap();
+            (
+                ip.protocol,
+                ip.payload,
+                ip.is_fragment,
+                ip.is_later_fragment,
+            )
+        };
+        assert_eq!(fragment([0, 1]), (17, 56, true, false));
+        assert_eq!(
+            fragment([0, 0]),
+            (17, 56, false, false),
+            "atomic (RFC 6946)"
+        );
+        assert_eq!(fragment([0, 8]), (60, 48, true, true), "data, not options");
+    }
+
+    #[test]
+    fn headers_of_ours() {
+        let head = |src: &str, dst: &str| Head {
+            src: src.parse().unwrap(),
+            dst: dst.parse().unwrap(),
+            tos: 0xab,
+            ttl: 7,
+            protocol: 6,
+        };
+        for (src, dst) in [("10.0.0.1", "10.0.0.2"), ("2001:db8::1", "2001:db8::2")] {
+            let head = head(src, dst);
+            let header = head.before(5).unwrap();
+            let ip = Ip::parse(&header).unwrap();
+            assert_eq!(
+                (ip.src, ip.dst, ip.tos, ip.ttl),
+                (head.src, head.dst, 0xab, 7)
+            );
+            assert_eq!((ip.protocol, ip.payload), (6, header.len()));
+            assert_eq!((ip.total_len, ip.dont_fragment), (header.len() + 5, true));
+            assert!(ip.is_v6() || checksum::ipv4_header(&header) == 0);
+            assert!(head.before(70_000).is_none());
+        }
+        assert!(head("10.0.0.1", "2001:db8::2").before(5).is_none());
+    }
+
+    proptest! {
+        #[test]
+        fn never_panics(mut bytes in proptest::collection::vec(any::<u8>(), 0..200), next in 0u8..61) {
+            if bytes.len() > 6 && bytes[0] & 1 == 0 {
+                bytes[0] = 0x60;
+                bytes[6] = next;
+            }
+            if let Ok(ip) = Ip::parse(&bytes) {
+                prop_assert!(ip.payload <= bytes.len());
+            }
+        }
+    }
+}

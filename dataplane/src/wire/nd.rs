@@ -214,9 +214,8 @@ impl Message {
         let (neighbour, options) = Neighbour::ref_from_prefix(message).ok()?;
         let target = Ipv6Addr::from(neighbour.target);
         let mac = link_layer(options, SOURCE_LINK_LAYER)?;
-        let is_probe = source.is_unspecified();
-        let is_valid =
-            !target.is_multicast() && (!is_probe || mac.is_none() && dst == solicited_node(target));
+        let may_be_probe = mac.is_none() && dst == solicited_node(target);
+        let is_valid = !target.is_multicast() && (!source.is_unspecified() || may_be_probe);
         is_valid.then_some(Self::Solicitation {
             source,
             target,
@@ -230,7 +229,8 @@ impl Message {
         let mac = link_layer(options, TARGET_LINK_LAYER)?;
         let flags = neighbour.flags.get();
         let solicited = flags & SOLICITED != 0;
-        let is_valid = !target.is_multicast() && !(solicited && dst.is_multicast());
+        let to_one = !(solicited && dst.is_multicast());
+        let is_valid = to_one && !target.is_multicast();
         is_valid.then_some(Self::Advertisement {
             source,
             target,
@@ -290,4 +290,108 @@ pub fn link_local(mac: [u8; 6]) -> Ipv6Addr {
 #[inline]
 pub const fn is_group_of_ours(mac: &[u8; 6]) -> bool {
     matches!(mac, [0x33, 0x33, 0, 0, 0, 1] | [0x33, 0x33, 0xff, ..])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MAC: [u8; 6] = [2, 0, 0, 0, 0, 9];
+    const ASKER: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 9);
+    const TARGET: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0xab, 0xcdef);
+
+    #[test]
+    fn a_solicitation_both_ways() {
+        let to = solicited_node(TARGET);
+        let packet = Packet::solicitation(MAC, ASKER, TARGET, to);
+        let mut bytes = vec![0x60, 0, 0, 0, 0, 32, 58, 255];
+        bytes.extend([ASKER.octets(), to.octets()].concat());
+        bytes.extend([135, 0, 0x7e, 0xe5, 0, 0, 0, 0]);
+        bytes.extend(TARGET.octets());
+        bytes.extend([1, 1, 2, 0, 0, 0, 0, 9]);
+        assert_eq!(packet.as_bytes(), bytes);
+        let asked = Message::Solicitation {
+            source: ASKER,
+            target: TARGET,
+            mac: Some(MAC),
+        };
+        assert_eq!(Message::parse(&bytes, 40), Some(asked));
+        bytes.extend([0xa5; 9]);
+        assert_eq!(Message::parse(&bytes, 40), Some(asked), "with padding");
+        for len in 0..LEN {
+            assert_eq!(Message::parse(&bytes[..len], 40), None, "{len} bytes");
+        }
+    }
+
+    #[test]
+    fn advertisements_both_ways() {
+        let answer = Packet::answer(MAC, TARGET, ASKER);
+        let mut expected = Message::Advertisement {
+            source: TARGET,
+            target: TARGET,
+            mac: Some(MAC),
+            solicited: true,
+            overrides: true,
+        };
+        assert_eq!(Message::parse(answer.as_bytes(), 40), Some(expected));
+        assert_eq!(answer.header.dst, ASKER.octets());
+        assert_eq!(answer.as_bytes()[40..42], [136, 0]);
+        assert_eq!(answer.as_bytes()[44..48], [0x60, 0, 0, 0]);
+        assert_eq!(answer.as_bytes()[64..], [2, 1, 2, 0, 0, 0, 0, 9]);
+
+        let all = Packet::announcement(MAC, TARGET);
+        if let Message::Advertisement { solicited, .. } = &mut expected {
+            *solicited = false;
+        }
+        assert_eq!(Message::parse(all.as_bytes(), 40), Some(expected));
+        assert_eq!(all.header.dst, ALL_NODES.octets());
+        assert_eq!(Packet::answer(MAC, TARGET, Ipv6Addr::UNSPECIFIED), all);
+    }
+
+    #[test]
+    fn addresses_made_of_others() {
+        let group = solicited_node(TARGET);
+        assert_eq!(group, "ff02::1:ffab:cdef".parse::<Ipv6Addr>().unwrap());
+        assert_eq!(group_mac(group), [0x33, 0x33, 0xff, 0xab, 0xcd, 0xef]);
+        assert_eq!(group_mac(ALL_NODES), [0x33, 0x33, 0, 0, 0, 1]);
+        let mac = [0x52, 0x54, 0x00, 0x12, 0x34, 0x56];
+        let own = "fe80::5054:ff:fe12:3456".parse::<Ipv6Addr>().unwrap();
+        assert_eq!(link_local(mac), own);
+    }
+
+    #[test]
+    fn groups() {
+        for ours in [[0x33, 0x33, 0, 0, 0, 1], [0x33, 0x33, 0xff, 1, 2, 3]] {
+            assert!(is_group_of_ours(&ours));
+        }
+        for other in [[0x33, 0x33, 0, 0, 0, 2], [0x33, 0, 0, 0, 0, 1], [0xff; 6]] {
+            assert!(!is_group_of_ours(&other));
+        }
+    }
+
+    #[test]
+    fn options_are_walked_and_bounded() {
+        let mac = [1, 1, 2, 0, 0, 0, 0, 9];
+        let other = [14, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        assert_eq!(link_layer(&[], 1), Some(None));
+        assert_eq!(link_layer(&mac, 1), Some(Some(MAC)));
+        assert_eq!(link_layer(&mac, 2), Some(None));
+        let both = [&other[..], &mac].concat();
+        assert_eq!(link_layer(&both, 1), Some(Some(MAC)));
+        let two = [&mac[..], &[1, 1, 2, 0, 0, 0, 0, 8]].concat();
+        assert_eq!(link_layer(&two, 1), Some(Some(MAC)), "the first counts");
+        for bad in [
+            &[1][..],
+            &[1, 1, 2, 0, 0, 0, 0],
+            &[1, 0, 0, 0, 0, 0, 0, 0],
+            &[9, 0, 0, 0, 0, 0, 0, 0],
+            &[1, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+            &[1, 1, 2, 0, 0, 0, 0, 9, 5],
+        ] {
+            assert_eq!(link_layer(bad, 1), None, "{bad:?}");
+        }
+        let many = [5, 1, 0, 0, 0, 0, 0, 0].repeat(OPTIONS_MAX);
+        assert_eq!(link_layer(&many, 1), Some(None));
+        assert_eq!(link_layer(&[&many[..], &mac].concat(), 1), None);
+    }
 }

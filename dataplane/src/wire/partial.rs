@@ -137,6 +137,47 @@ mod tests {
         }
     }
 
+    fn bytes(hex: &str) -> Vec<u8> {
+        let digits = |at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap();
+        (0..hex.len()).step_by(2).map(digits).collect()
+    }
+
+    /// As Linux sent them over a veth pair: UDP, a SYN, UDP over IPv6; and a reset, which it finishes.
+    #[test]
+    fn packets_of_a_veth_pair() {
+        for (hex, l4, protocol, unfinished) in [
+            (
+                "45000021e91c400040113d9b0a0900010a0900020fa00035000d143368656c6c6f",
+                20,
+                UDP,
+                true,
+            ),
+            (
+                "4500003ca1b84000400684ef0a0900010a0900020fa0005053c1322d00000000a002faf014430000020405b40402080a702763de000000000103030a",
+                20,
+                TCP,
+                true,
+            ),
+            (
+                "60054af7000d1140fd090000000000000000000000000001fd0900000000000000000000000000020fa00035000dfa3468656c6c6f",
+                40,
+                UDP,
+                true,
+            ),
+            (
+                "4500002800004000400626bc0a0900020a09000100500fa00000000053c1322e5014000005dd0000",
+                20,
+                TCP,
+                false,
+            ),
+        ] {
+            let mut packet = bytes(hex);
+            assert_eq!(complete(&mut packet, l4, protocol), unfinished, "{hex}");
+            let pseudo = pseudo(&packet, l4, protocol);
+            assert_eq!(naive(&[&pseudo, &packet[l4..]].concat()), 0xffff, "{hex}");
+        }
+    }
+
     #[test]
     fn wrong_none_and_other_protocols_are_left_alone() {
         for v6 in [false, true] {

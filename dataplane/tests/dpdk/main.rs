@@ -16,9 +16,10 @@ use std::process::Command;
 
 use dataplane::dpdk::{
     Eal, EalConfig, Error, HEADROOM, Mbuf, Mempool, Port, PortConfig, RxQueue, Scattered, TxQueue,
-    free_burst, register_worker, socket_of,
+    data_room, free_burst, register_worker, socket_of, with_room,
 };
 use dataplane::packet::{BURST, Burst, PacketBuf};
+use pcap_file::pcap::{PcapPacket, PcapWriter};
 
 /// Names the part of a child process.
 const ROLE: &str = "DPDK_TEST_ROLE";
@@ -31,13 +32,23 @@ fn dpdk() {
         Ok("refused option") => refused_option(),
         Ok("mbuf outlives everything") => mbuf_outlives_everything(),
         Ok("veth") => veth(),
+        Ok("jumbo frames") => jumbo_frames(),
+        Ok("frames in pieces") => frames_in_pieces(),
         Ok(other) => panic!("no such part: {other}"),
         Err(_) => {
-            for role in ["unknown vdev", "refused option", "mbuf outlives everything"] {
+            for role in [
+                "unknown vdev",
+                "refused option",
+                "mbuf outlives everything",
+                "frames in pieces",
+            ] {
                 in_child(role);
             }
             match Veth::new() {
-                Some(_veth) => in_child("veth"),
+                Some(_veth) => {
+                    in_child("veth");
+                    in_child("jumbo frames");
+                }
                 None => println!("skipped: AF_PACKET on a veth pair (needs root and ip)"),
             }
             all();
@@ -215,6 +226,84 @@ fn veth() {
     assert!(arrived);
     drop(burst);
     drop((port, _rx, tx, _other, rx, _tx));
+    assert_eq!(pool.in_use(), 0);
+}
+
+/// A packet of 9200 bytes crosses whole, by the ring that `with_room` asks for.
+fn jumbo_frames() {
+    const MTU: u16 = 9200;
+    let _files = RuntimeFiles;
+    let id = std::os::unix::process::parent_id();
+    let [a, b, bad] = [("0", "a"), ("1", "b"), ("2", "a")]
+        .map(|(n, end)| format!("net_af_packet{n},iface=dt{end}{id}"));
+    let (a, b) = (with_room(&a, MTU), with_room(&b, MTU));
+    let bad = format!("{bad},framesz=3072,blocksz=4096");
+    let config = EalConfig {
+        vdevs: vec![a.clone(), b.clone(), bad.clone()],
+        ..eal_config()
+    };
+    let eal = Eal::init(&config).unwrap();
+    let room = u16::try_from(data_room(&b, MTU)).unwrap();
+    let pool = Mempool::new(&eal, "jumbo", 2047, room, -1).unwrap();
+    let one = std::slice::from_ref(&pool);
+    let start = |device: &str| {
+        let config = PortConfig {
+            mtu: MTU,
+            ..port_config(device, 1)
+        };
+        Port::start(&eal, &config, one)
+    };
+    let error = start(&bad).map(drop).unwrap_err().to_string();
+    assert!(error.contains("not a multiple of framesz=3072"), "{error}");
+
+    let (port, rx_a, mut tx) = start(&a).unwrap();
+    let (other, mut rx, tx_b) = start(&b).unwrap();
+    assert_eq!(port.mtu(), MTU);
+    let mut ours = frame(&pool, 18 + usize::from(MTU), 0xffff_ffff);
+    ours.bytes_mut()[4..6].fill(0xff);
+    ours.bytes_mut()[12..16].copy_from_slice(&[0x81, 0, 0, 7]);
+    let sent = ours.bytes().to_vec();
+    let mut burst = Burst::new();
+    burst.push(ours);
+    assert_eq!(tx[0].send(&mut burst), 1);
+    let arrived = (0..10_000).any(|_| {
+        std::thread::sleep(std::time::Duration::from_micros(100));
+        rx[0].recv(&mut burst);
+        burst.iter().any(|mbuf| mbuf.bytes() == sent)
+    });
+    assert!(arrived);
+    drop(burst);
+    drop((port, rx_a, tx, other, rx, tx_b));
+    assert_eq!(pool.in_use(), 0);
+}
+
+/// A frame longer than a buffer is dropped and told of; its neighbours are received.
+fn frames_in_pieces() {
+    let _files = RuntimeFiles;
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    let mut capture = PcapWriter::new(&mut file).unwrap();
+    for len in [60u16, 5000, 61, 4000] {
+        let frame = vec![0xa5; usize::from(len)];
+        let packet = PcapPacket::new(std::time::Duration::ZERO, u32::from(len), &frame);
+        capture.write_packet(&packet).unwrap();
+    }
+    let device = format!("net_pcap0,rx_pcap={}", file.path().display());
+    let config = EalConfig {
+        vdevs: vec![device.clone()],
+        ..eal_config()
+    };
+    let eal = Eal::init(&config).unwrap();
+    let pool = Mempool::new(&eal, "pieces", 511, DATA_ROOM, -1).unwrap();
+    let (port, mut rx, tx) = start(&eal, &device, std::slice::from_ref(&pool));
+    let mut burst = Burst::new();
+    assert_eq!(rx[0].recv(&mut burst), 4);
+    let lengths: Vec<_> = burst.iter().map(|mbuf| mbuf.bytes().len()).collect();
+    assert_eq!(lengths, [60, 61]);
+    let (frames, bytes) = (2, 9000);
+    assert_eq!(rx[0].take_scattered(), Scattered { frames, bytes });
+    assert_eq!(rx[0].take_scattered(), Scattered::default());
+    assert_eq!(pool.in_use(), 2, "the pieces are freed");
+    drop((burst, port, rx, tx));
     assert_eq!(pool.in_use(), 0);
 }
 

@@ -1,6 +1,6 @@
 //! What no service, no server and no local address may be.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 
 use control::{
     ClientAddress, Errno, ForwardMode, Protocol, Refusal, ServerSpec, ServiceKey, ServiceOptions,
@@ -8,7 +8,7 @@ use control::{
 };
 
 use super::{MSS_MAX, MSS_MIN, WEIGHT_MAX, name, refuse};
-use crate::net::is_station;
+use crate::net::is_global;
 use crate::sched::Kind;
 
 pub(super) fn scheduler(spec: &ServiceSpec) -> Result<Kind, Refusal> {
@@ -37,36 +37,21 @@ pub(super) fn virtual_address(address: SocketAddr) -> Result<(), Refusal> {
 /// A server's address: LVS takes loopback addresses too.
 pub(super) fn server_address(address: SocketAddr) -> Result<(), Refusal> {
     plain(address)?;
-    let fine = match address.ip() {
-        IpAddr::V4(ip) => is_station(ip) || ip.is_loopback(),
-        IpAddr::V6(ip) => is_unicast(ip),
-    };
-    if !fine {
-        let detail = format!("server address {} is not unicast", address.ip());
+    let ip = address.ip();
+    if !is_global(ip) && !ip.is_loopback() {
+        let detail = format!("server address {ip} is not unicast");
         return Err(refuse(Errno::Einval, detail));
     }
     Ok(())
 }
 
 pub(super) fn local_address(address: IpAddr) -> Result<(), Refusal> {
-    let fine = match address {
-        IpAddr::V4(ip) => is_station(ip),
-        IpAddr::V6(ip) => is_unicast(ip) && !ip.is_loopback(),
-    };
-    if !fine {
+    if !is_global(address) {
         let detail =
             format!("local address {address} is not unicast, one that servers can answer is right");
         return Err(refuse(Errno::Einval, detail));
     }
     Ok(())
-}
-
-/// As the kernel sees it: link-local addresses and IPv4 ones in IPv6's clothes are none.
-fn is_unicast(address: Ipv6Addr) -> bool {
-    !(address.is_unspecified()
-        || address.is_multicast()
-        || address.is_unicast_link_local()
-        || address.to_ipv4_mapped().is_some())
 }
 
 /// A zone or a flow label would make two of one address.

@@ -60,7 +60,11 @@ fn error(from: &str, kind: u8, code: u8, mtu: u16, original: &Frame) -> Frame {
 #[test]
 fn every_drop_reason_is_reached() {
     // Only a worker can refuse: it owns the ports' queues and the rings between workers.
-    let workers = [DropReason::TxRefused, DropReason::SteerRingFull];
+    let workers = [
+        DropReason::TxRefused,
+        DropReason::SteerRingFull,
+        DropReason::Scattered,
+    ];
     // Tested where they arise: the walk does not yet call what they come from.
     let elsewhere = [
         DropReason::FragmentTiny,

@@ -1,5 +1,7 @@
 //! Scenarios: what comes in, what goes out, what was counted.
 
+mod nd;
+
 use std::rc::Rc;
 
 use proptest::prelude::*;

@@ -1,5 +1,7 @@
 //! Known packets in, known answers out; and nothing that arrives can do harm.
 
+mod v6; // the same over IPv6
+
 use std::net::Ipv4Addr;
 
 use proptest::prelude::*;
