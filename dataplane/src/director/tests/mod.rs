@@ -74,6 +74,7 @@ fn every_drop_reason_is_reached() {
         DropReason::NoBuffer,
         DropReason::BadChecksum,
         DropReason::NoLocalPort,
+        DropReason::BadNd,
     ];
     let table = [
         refusals::a_segment_without_connection_is_reset,
