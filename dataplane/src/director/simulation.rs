@@ -1,7 +1,7 @@
 //! Random packets, changes and pauses over a small universe; and a million frames of rubbish.
 
 use std::collections::HashMap;
-use std::net::SocketAddrV4;
+use std::net::SocketAddr;
 
 use control::Protocol;
 use proptest::collection::vec;
@@ -77,7 +77,7 @@ struct World {
     now: u32,
     present: Vec<bool>,
     /// By service and client: the worker and the server that its packets went to.
-    serving: HashMap<(usize, u16), (usize, SocketAddrV4)>,
+    serving: HashMap<(usize, u16), (usize, SocketAddr)>,
 }
 
 impl World {
@@ -241,11 +241,11 @@ fn is_forwarded(frame: &[u8]) -> bool {
 }
 
 /// Source and destination of a TCP or UDP packet without tag and options.
-fn ends(frame: &[u8]) -> (SocketAddrV4, SocketAddrV4) {
+fn ends(frame: &[u8]) -> (SocketAddr, SocketAddr) {
     let end = |ip: usize, port: usize| {
         let address: [u8; 4] = *frame[ip..].first_chunk().unwrap();
         let port = u16::from_be_bytes(*frame[port..].first_chunk().unwrap());
-        SocketAddrV4::new(address.into(), port)
+        SocketAddr::new(address.into(), port)
     };
     (end(26, 34), end(30, 36))
 }

@@ -49,12 +49,16 @@ fn reset(from: &str, to: &str) -> Frame {
 
 /// An ICMP error about `original`, from `from` to its sender.
 fn error(from: &str, kind: u8, code: u8, mtu: u16, original: &Frame) -> Frame {
-    let [a, b] = mtu.to_be_bytes();
-    let quote: Vec<u8> = original.ip().into_iter().take(576 - 28).collect();
     let to = original.from.ip().to_string();
-    let mut error = icmp(from, &to, kind, code, [0, 0, a, b], &quote);
-    error.tos = 0xc0;
-    ours(error)
+    let (longest, tos) = if original.is_v6() { (1280 - 48, 0) } else { (576 - 28, 0xc0) };
+    let quote: Vec<u8> = original.ip().into_iter().take(longest).collect();
+    ours(told(from, &to, kind, code, mtu, &quote).tos(tos))
+}
+
+/// An ICMP error that quotes these bytes, as a router sends it.
+fn told(from: &str, to: &str, kind: u8, code: u8, mtu: u16, quote: &[u8]) -> Frame {
+    let [a, b] = mtu.to_be_bytes();
+    icmp(from, to, kind, code, [0, 0, a, b], quote)
 }
 
 #[test]
