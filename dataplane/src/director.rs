@@ -127,6 +127,8 @@ impl<P: PacketBuf> Director<P> {
         match update {
             Update::SetTimeouts(timeouts) => self.timeouts = *timeouts,
             Update::SetSettings(settings) => self.settings = *settings,
+            // Connections that have their hop do not ask for the tunnel again.
+            Update::EditServer { id, tunnel, .. } if self.has_tunnel(*id, tunnel) => {}
             Update::AddServer { id, .. }
             | Update::EditServer { id, .. }
             | Update::ForgetServer { id } => self.forget_tunnel(*id),

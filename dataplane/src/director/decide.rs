@@ -291,6 +291,12 @@ impl<P: PacketBuf> Director<P> {
         Ok(hop)
     }
 
+    /// Whether a server is reached by this tunnel.
+    pub(super) fn has_tunnel(&self, id: ServerId, tunnel: &control::Tunnel) -> bool {
+        let server = self.services.server(id);
+        server.is_some_and(|server| server.tunnel == *tunnel)
+    }
+
     pub(super) fn forget_tunnel(&mut self, id: ServerId) {
         if let Some(tunnel) = self.tunnels.get_mut(id.index()) {
             *tunnel = None;

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use control::{ForwardMode, Protocol, ServiceKey};
 
 use super::Director;
-use super::frames::{Frame, Mac, describe, wrong_checksum};
+use super::frames::{Frame, address, Mac, describe, wrong_checksum};
 use crate::counters::{DropReason, Page, balanced};
 use crate::net::{Interface, Prefix, Route, Setup, StaticNeighbour};
 use crate::packet::{Burst, HeapBuf, PacketBuf, PortId};
@@ -105,6 +105,8 @@ pub(super) struct Testbed {
     pub(super) director: Director<HeapBuf>,
     pub(super) out: Wire,
     pub(super) page: Arc<Page>,
+    /// Bytes of the one datagram whose fragments wait.
+    waiting: u64,
 }
 
 pub(super) fn mac_of(address: IpAddr) -> Mac {
@@ -155,12 +157,23 @@ pub(super) fn arriving(frame: &Frame) -> (PortId, Frame) {
     (port, frame)
 }
 
-/// As the director sends it on.
+/// As the director sends it on: to where it is addressed, unless [`via`] says otherwise.
 pub(super) fn leaving(frame: &Frame) -> (PortId, Frame) {
+    if frame.to_mac != [0; 6] {
+        return (PortId(frame.from_mac[5]), frame.clone());
+    }
     let (port, vlan, station) = hop(frame.to.ip());
     let mut frame = frame.clone().between(port_mac(port), mac_of(station));
     frame.vlan = vlan;
     (port, frame)
+}
+
+/// To a station other than the one that the packet is addressed to.
+pub(super) fn via(station: &str, frame: Frame) -> Frame {
+    let (port, vlan, station) = hop(address(station).ip());
+    let mut frame = frame.between(port_mac(port), mac_of(station));
+    frame.vlan = vlan;
+    frame
 }
 
 pub(super) fn setup(static_neighbours: bool) -> Setup {
@@ -254,6 +267,7 @@ impl Testbed {
             director,
             out,
             page,
+            waiting: 0,
         }
     }
 
@@ -358,6 +372,11 @@ impl Testbed {
         moves.retain(|_, n| *n > 0);
         let moved = moved(&before, &self.counters());
         assert_eq!(moved, moves, "counters that moved\n{}", context());
+        match &expected {
+            End::Wait => self.waiting += ip_len(frame),
+            End::Together(..) | End::DropWith(..) | End::RefuseWith(..) => self.waiting = 0,
+            _ => {}
+        }
         let held = match &expected {
             End::Hold(..) | End::Wait => load + 1,
             End::Together(_, frames) => load + 1 - u32::try_from(frames.len()).unwrap(),
@@ -400,7 +419,7 @@ impl Testbed {
                 charge(at(server), if inbound { "in" } else { "out" }, 1, len);
             }
             End::Together(server, all) => {
-                let bytes = all.iter().map(|frame| frame.ip().len() as u64).sum();
+                let bytes = self.waiting + len;
                 let inbound = self.director.services.is_vip(destination(packet));
                 charge(at(server), if inbound { "in" } else { "out" }, all.len(), bytes);
             }

@@ -2,26 +2,37 @@
 
 mod changes; // services and servers that change under their connections
 mod direct; // what direct routing leaves alone
+mod errors; // ICMP errors about connections
+mod family; // IPv6 clients of IPv4 servers and the reverse
+mod fragments; // all go the way of the first
+mod fullnat; // local addresses, and what servers are told of their clients
+mod ipv6;
 mod nat; // what is rewritten, and what is not
 mod network; // frames, tags, neighbours, routes
 mod refusals; // what is not carried on
+mod sctp;
 mod states; // connections: how they open, live, close and give way
+mod tunnel;
 
 use control::Protocol;
 
-use super::frames::{DONT_FRAGMENT, Frame, MORE_FRAGMENTS, arp, icmp, link, other_ip, tcp, udp};
+use super::frames::{
+    DONT_FRAGMENT, Frame, MORE_FRAGMENTS, arp, checksum, icmp, link, other_ip, tcp, udp,
+};
 use super::testbed::{
-    C, CLIENTS, End, RS, RS2, SERVERS, Testbed, VIP, add_server, arriving, key, leaving, mac,
+    C, C6, CLIENTS, End, RS, RS2, RS6, RS6B, SERVERS, Testbed, VIP, VIP6, add_server, arriving, key, leaving, mac,
     port_mac, seen, setup, weigh,
 };
 use super::*;
 use crate::packet::HeapBuf;
 use crate::update::Update;
-use End::{Answer, Consume, Drop, Forward, ForwardUncounted, Hold, Refuse};
+use End::{Answer, Consume, Direct, Drop, Forward, ForwardUncounted, Hold, Refuse, Tell, To};
 use Protocol::{Tcp, Udp};
 
 const VIP_IP: &str = "203.0.113.1";
 const C_IP: &str = "192.0.2.10";
+const VIP6_IP: &str = "2001:db8:f::1";
+const C6_IP: &str = "2001:db8:c::10";
 
 /// What the director sends on: one hop less to live.
 fn on(frame: Frame) -> End {
@@ -78,7 +89,6 @@ fn every_drop_reason_is_reached() {
         DropReason::NoBuffer,
         DropReason::BadChecksum,
         DropReason::NoLocalPort,
-        DropReason::BadNd,
     ];
     let table = [
         refusals::a_segment_without_connection_is_reset,
@@ -100,6 +110,7 @@ fn every_drop_reason_is_reached() {
         network::arp_is_spoken,
         direct::a_server_behind_a_gateway,
         refusals::malformed_frames,
+        ipv6::neighbour_discovery_is_spoken,
     ];
     for case in table {
         case();
