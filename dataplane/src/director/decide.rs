@@ -366,7 +366,7 @@ impl<P: PacketBuf> Director<P> {
             self.answer(now, icmp::time_exceeded(ip, source), out);
             return Err(DropReason::TtlExpired);
         }
-        let (room, leaves_as_v6) = self.room(seen, hit, hop);
+        let (room, leaves_as_v6) = self.room(now, seen, hit, hop);
         if seen.ip_len <= room {
             return Ok(Fit::Whole);
         }
@@ -394,15 +394,18 @@ impl<P: PacketBuf> Director<P> {
     }
 
     /// The longest IP packet of a connection that fits its way, and whether it leaves as IPv6.
-    fn room(&mut self, seen: &Seen, hit: Hit, hop: HopId) -> (u16, bool) {
+    fn room(&mut self, now: Instant, seen: &Seen, hit: Hit, hop: HopId) -> (u16, bool) {
         let mtu = self.net.hop(hop).mtu;
         let conn = self.conns.get(hit);
         let (mode, outbound) = (conn.mode(), hit.outbound());
         let (arrives_v6, leaves_v6) = (conn.is_v6(outbound), conn.is_v6(!outbound));
         if mode == ForwardMode::Tunnel && !outbound {
-            let Some(Some(way)) = self.tunnels.get(conn.server().index()) else {
+            let Some(Some(way)) = self.tunnels.get_mut(conn.server().index()) else {
                 return (mtu, leaves_v6);
             };
+            if now.since(way.learned) >= PATH_MTU_MS {
+                way.path_mtu = u16::MAX;
+            }
             let mtu = mtu.min(way.path_mtu);
             return (
                 mtu.saturating_sub(way.tunnel.overhead()),
