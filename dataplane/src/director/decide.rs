@@ -346,7 +346,7 @@ impl<P: PacketBuf> Director<P> {
         let l4 = conn.deltas(outbound).1;
         let to = self.conns.tuple(hit.entry(), !outbound).reversed();
         self.ip_id = self.ip_id.wrapping_add(1).max(1);
-        translate_family(packet, seen, &to, l4, self.ip_id).ok_or(DropReason::NoHeadroom)
+        translate_family(packet, seen, &to, l4, self.ip_id)
     }
 
     /// Whether a packet may go on to `hop`; tells its sender if not.
