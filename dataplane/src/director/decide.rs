@@ -203,7 +203,12 @@ impl<P: PacketBuf> Director<P> {
         if available {
             self.count(seen, hit);
         }
-        self.track(now, seen, hit);
+        if seen.kind == Kind::Fragment {
+            // Its first one moved the connection's state.
+            self.conns.get(hit).observe(now, hit.outbound(), seen.ip_len);
+        } else {
+            self.track(now, seen, hit);
+        }
         if let Fit::CutBefore(mtu) = fit {
             return Ok(Verdict::Cut(hit, hop, mtu));
         }
