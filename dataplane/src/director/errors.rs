@@ -12,7 +12,7 @@ use crate::packet::{Egress, PacketBuf};
 use crate::related::{self, Related, Tunnelled, related, tunnelled};
 use crate::time::Instant;
 use crate::wire::flow::{Seen, Tuple};
-use crate::wire::ip::decrement_ttl;
+use crate::wire::ip::{decrement_ttl, readdress};
 
 impl<P: PacketBuf> Director<P> {
     /// What a packet of the connection that an ICMP error is about would be, if it went the error's
@@ -102,7 +102,9 @@ impl<P: PacketBuf> Director<P> {
                 if available {
                     self.count(seen, hit);
                 }
-                decrement_ttl(&mut packet.bytes_mut()[usize::from(seen.l3)..]);
+                let header = &mut packet.bytes_mut()[usize::from(seen.l3)..];
+                decrement_ttl(header);
+                readdress(header, related.from, related.to);
                 mode == ForwardMode::Direct || hit.outbound() || self.encapsulate(id, seen, packet)
             }
         };
