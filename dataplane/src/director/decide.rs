@@ -205,7 +205,9 @@ impl<P: PacketBuf> Director<P> {
         }
         if seen.kind == Kind::Fragment {
             // Its first one moved the connection's state.
-            self.conns.get(hit).observe(now, hit.outbound(), seen.ip_len);
+            self.conns
+                .get(hit)
+                .observe(now, hit.outbound(), seen.ip_len);
         } else {
             self.track(now, seen, hit);
         }

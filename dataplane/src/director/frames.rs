@@ -440,9 +440,9 @@ pub fn checksum(bytes: &[u8]) -> u16 {
 /// RFC 9260 appendix A, bit by bit.
 fn crc32c(bytes: &[u8]) -> u32 {
     let step = |crc: u32, _| (crc >> 1) ^ (0x82f6_3b78 * (crc & 1));
-    let sum = bytes.iter().fold(!0u32, |crc, byte| {
-        (0..8).fold(crc ^ u32::from(*byte), step)
-    });
+    let sum = bytes
+        .iter()
+        .fold(!0u32, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), step));
     !sum
 }
 
@@ -506,6 +506,8 @@ pub struct Parts<'p> {
     pub to: &'p [u8],
     pub protocol: u8,
     pub is_fragment: bool,
+    /// Not the first one.
+    pub is_later: bool,
     pub segment: &'p [u8],
 }
 
@@ -518,20 +520,27 @@ impl<'p> Parts<'p> {
                 to: &ip[16..20],
                 protocol: ip[9],
                 is_fragment: word(6) & 0x3fff != 0,
+                is_later: word(6) & 0x1fff != 0,
                 segment: &ip[usize::from(ip[0] & 15) * 4..usize::from(word(2))],
             };
         }
-        let (mut protocol, mut at, mut is_fragment) = (ip[6], 40, false);
+        let (mut protocol, mut at, mut place) = (ip[6], 40, 0);
         while matches!(protocol, 0 | 43 | 44 | 60) {
-            is_fragment |= protocol == 44 && word(at + 2) != 0;
-            let len = if protocol == 44 { 8 } else { (usize::from(ip[at + 1]) + 1) * 8 };
+            let is_place = protocol == 44;
+            place |= if is_place { word(at + 2) } else { 0 };
+            let len = if is_place {
+                8
+            } else {
+                (usize::from(ip[at + 1]) + 1) * 8
+            };
             (protocol, at) = (ip[at], at + len);
         }
         Self {
             from: &ip[8..24],
             to: &ip[24..40],
             protocol,
-            is_fragment,
+            is_fragment: place != 0,
+            is_later: place & 0xfff8 != 0,
             segment: &ip[at..40 + usize::from(word(4))],
         }
     }
@@ -555,10 +564,15 @@ pub fn describe(frame: &[u8]) -> String {
                 protocol,
                 is_fragment,
                 segment,
+                ..
             } = Parts::of(ip);
             let address = |bytes: &[u8]| match <[u8; 16]>::try_from(bytes) {
                 Ok(octets) => IpAddr::from(octets).to_string(),
-                Err(_) => bytes.iter().map(u8::to_string).collect::<Vec<_>>().join("."),
+                Err(_) => bytes
+                    .iter()
+                    .map(u8::to_string)
+                    .collect::<Vec<_>>()
+                    .join("."),
             };
             let port = |at: usize| {
                 let port = segment.get(at..at + 2);
@@ -593,7 +607,9 @@ fn is_whole(ip: &[u8]) -> bool {
             let header_len = usize::from(ip[0] & 15) * 4;
             ip.len() >= 20 && ip.len() >= word(2) && word(2) >= header_len
         }
-        Some(0x60..=0x6f) => ip.len() >= 48 && ip.len() >= 40 + word(4) && !matches!(ip[6], 0 | 43 | 44 | 60),
+        Some(0x60..=0x6f) => {
+            ip.len() >= 48 && ip.len() >= 40 + word(4) && !matches!(ip[6], 0 | 43 | 44 | 60)
+        }
         _ => false,
     }
 }

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use control::{ForwardMode, Protocol, ServiceKey};
 
 use super::Director;
-use super::frames::{Frame, address, Mac, describe, wrong_checksum};
+use super::frames::{Frame, Mac, address, describe, wrong_checksum};
 use crate::counters::{DropReason, Page, balanced};
 use crate::net::{Interface, Prefix, Route, Setup, StaticNeighbour};
 use crate::packet::{Burst, HeapBuf, PacketBuf, PortId};
@@ -37,7 +37,7 @@ pub(super) const C6: &str = "[2001:db8:c::10]:40000";
 pub(super) const VIP6: &str = "[2001:db8:f::1]:80";
 pub(super) const RS6: &str = "[2001:db8:1::1]:80";
 pub(super) const RS6B: &str = "[2001:db8:1::2]:80";
-const STATIONS: [&str; 11] = [
+const STATIONS: [&str; 12] = [
     "2001:db8:c::1",
     "2001:db8:c::10",
     "2001:db8:1::1",
@@ -48,6 +48,7 @@ const STATIONS: [&str; 11] = [
     "10.1.0.1",
     "10.1.0.2",
     "10.1.0.3",
+    "2001:db8:1::3",
     "10.2.0.1",
 ];
 
@@ -133,7 +134,11 @@ pub(super) fn port_mac(port: PortId) -> Mac {
 
 /// Where a packet to `address` leaves: port, VLAN and next station.
 fn hop(address: IpAddr) -> (PortId, Option<u16>, IpAddr) {
-    let gateway = if address.is_ipv4() { "192.0.2.1" } else { "2001:db8:c::1" };
+    let gateway = if address.is_ipv4() {
+        "192.0.2.1"
+    } else {
+        "2001:db8:c::1"
+    };
     let network = match address {
         IpAddr::V4(address) => address.octets()[..3].to_vec(),
         IpAddr::V6(address) => address.octets()[..6].to_vec(),
@@ -259,7 +264,16 @@ pub(super) fn weigh_by(mode: ForwardMode, id: u32, weight: u32) -> Update {
 impl Testbed {
     /// No services; room for `capacity` connections.
     pub(super) fn new(capacity: u32, setup: Setup) -> Self {
-        let page = Arc::new(Page::new(8, 16));
+        Self::with(capacity, setup, Page::new(8, 16))
+    }
+
+    /// As [`Self::new`], for so many servers.
+    pub(super) fn with_servers(capacity: u32, servers: usize) -> Self {
+        Self::with(capacity, setup(true), Page::new(servers, servers))
+    }
+
+    fn with(capacity: u32, setup: Setup, page: Page) -> Self {
+        let page = Arc::new(page);
         let out = Wire::new(page.clone());
         let steer = Steer::new(0, 1);
         let director = Director::new(capacity, [1, 2], setup, steer, page.clone()).unwrap();
@@ -421,7 +435,12 @@ impl Testbed {
             End::Together(server, all) => {
                 let bytes = self.waiting + len;
                 let inbound = self.director.services.is_vip(destination(packet));
-                charge(at(server), if inbound { "in" } else { "out" }, all.len(), bytes);
+                charge(
+                    at(server),
+                    if inbound { "in" } else { "out" },
+                    all.len(),
+                    bytes,
+                );
             }
             _ => {}
         }
@@ -488,10 +507,16 @@ impl Testbed {
                 }
             }
             End::DropWith(reason, waited) => {
-                count(format!("{} {}", port.0, reason.name()), u64::from(waited + 1));
+                count(
+                    format!("{} {}", port.0, reason.name()),
+                    u64::from(waited + 1),
+                );
             }
             End::RefuseWith(reason, waited, _) => {
-                count(format!("{} {}", port.0, reason.name()), u64::from(waited + 1));
+                count(
+                    format!("{} {}", port.0, reason.name()),
+                    u64::from(waited + 1),
+                );
                 count(format!("service {}", reason.name()), 1);
             }
             End::Wait => {}
@@ -573,9 +598,7 @@ impl Testbed {
         let services = &self.director.services;
         (0..self.page.servers.len()).find(|i| {
             let id = ServerId(u32::try_from(*i).unwrap());
-            services
-                .server(id)
-                .is_some_and(|s| s.address == address)
+            services.server(id).is_some_and(|s| s.address == address)
         })
     }
 }
@@ -583,8 +606,8 @@ impl Testbed {
 /// Whether a drop for this reason is counted for a service too.
 fn is_charged(reason: DropReason) -> bool {
     use DropReason::{
-        BadSource, NoConnection, NoHeadroom, NoLocalPort, NoRoute, NoServer, NotOnLink, ServerGone, TableFull, TooBig,
-        TtlExpired,
+        BadSource, NoConnection, NoHeadroom, NoLocalPort, NoRoute, NoServer, NotOnLink, ServerGone,
+        TableFull, TooBig, TtlExpired,
     };
     matches!(
         reason,

@@ -296,7 +296,8 @@ fn nothing_is_allocated_for_ever_new_ids() {
             t.release(n);
         }
     }
-    assert_eq!(t.fragments.index.capacity(), room);
+    // Places of those forgotten count against it for a while.
+    assert!(t.fragments.index.capacity() <= room);
     assert_eq!(t.fragments.datagrams(), 64);
 }
 

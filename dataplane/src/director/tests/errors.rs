@@ -25,7 +25,10 @@ fn bed(mode: ForwardMode, vip: &str, server: &str, local: &str, client: &str) ->
 }
 
 fn datagram(from: &str, to: &str) -> Frame {
-    udp(from, to, &[9; 40]).ttl(55).id(0).fragment(DONT_FRAGMENT)
+    udp(from, to, &[9; 40])
+        .ttl(55)
+        .id(0)
+        .fragment(DONT_FRAGMENT)
 }
 
 /// The packet as it was readdressed inside an error: its transport checksum is the old one.
@@ -44,23 +47,70 @@ fn ip(address: &str) -> String {
 #[test]
 fn nat_and_fullnat_readdress_them() {
     for (mode, client, vip, server, local, router, kinds) in [
-        (ForwardMode::Nat, C, VIP, "10.1.0.1:8080", C, ROUTER, [(3, 4, 1400), (3, 3, 0), (11, 0, 0)]),
-        (ForwardMode::FullNat, C, VIP, "10.1.0.1:8080", L, ROUTER, [(3, 4, 1400), (3, 3, 0), (11, 0, 0)]),
-        (ForwardMode::Nat, C6, VIP6, RS6, C6, ROUTER6, [(2, 0, 1400), (1, 4, 0), (3, 0, 0)]),
-        (ForwardMode::FullNat, C6, VIP6, RS6, L6, ROUTER6, [(2, 0, 1400), (1, 4, 0), (3, 0, 0)]),
+        (
+            ForwardMode::Nat,
+            C,
+            VIP,
+            "10.1.0.1:8080",
+            C,
+            ROUTER,
+            [(3, 4, 1400), (3, 3, 0), (11, 0, 0)],
+        ),
+        (
+            ForwardMode::FullNat,
+            C,
+            VIP,
+            "10.1.0.1:8080",
+            L,
+            ROUTER,
+            [(3, 4, 1400), (3, 3, 0), (11, 0, 0)],
+        ),
+        (
+            ForwardMode::Nat,
+            C6,
+            VIP6,
+            RS6,
+            C6,
+            ROUTER6,
+            [(2, 0, 1400), (1, 4, 0), (3, 0, 0)],
+        ),
+        (
+            ForwardMode::FullNat,
+            C6,
+            VIP6,
+            RS6,
+            L6,
+            ROUTER6,
+            [(2, 0, 1400), (1, 4, 0), (3, 0, 0)],
+        ),
     ] {
         let mut t = bed(mode, vip, server, local, client);
         for (kind, code, mtu) in kinds {
             // From the client's side: the router is shown to the server unless FULLNAT hides it.
             let (seen, meant) = (datagram(vip, client), datagram(server, local));
-            let from = if mode == ForwardMode::Nat { router.to_owned() } else { ip(local) };
+            let from = if mode == ForwardMode::Nat {
+                router.to_owned()
+            } else {
+                ip(local)
+            };
             let says = told(router, &ip(vip), kind, code, mtu, &seen.ip());
             let hears = told(&from, &ip(server), kind, code, mtu, &quoted(&meant, &seen));
             t.check(1, says, ForwardUncounted(hears.hop()));
             // From the server's: whoever speaks, the client hears the virtual address.
             let (seen, meant) = (datagram(local, server), datagram(client, vip));
-            let hears = told(&ip(vip), &ip(client), kind, code, mtu, &quoted(&meant, &seen));
-            let other = if client == C { "10.1.0.2" } else { "2001:db8:1::2" };
+            let hears = told(
+                &ip(vip),
+                &ip(client),
+                kind,
+                code,
+                mtu,
+                &quoted(&meant, &seen),
+            );
+            let other = if client == C {
+                "10.1.0.2"
+            } else {
+                "2001:db8:1::2"
+            };
             for speaker in [&ip(server), other] {
                 let says = told(speaker, &ip(local), kind, code, mtu, &seen.ip());
                 t.check(2, says, ForwardUncounted(hears.clone().hop()));
@@ -73,12 +123,18 @@ fn nat_and_fullnat_readdress_them() {
 #[test]
 fn a_quoted_segment_has_its_senders_numbers() {
     let mut t = Testbed::by(ForwardMode::FullNat, Tcp, VIP, &[RS]);
-    t.apply(Update::SetLocalAddresses { id: ServiceId(0), addresses: vec![L_IP.parse().unwrap()] });
+    t.apply(Update::SetLocalAddresses {
+        id: ServiceId(0),
+        addresses: vec![L_IP.parse().unwrap()],
+    });
     let options = control::ServiceOptions {
         client_address: control::ClientAddress::ProxyV2,
         mss: None,
     };
-    t.apply(Update::SetOptions { id: ServiceId(0), options });
+    t.apply(Update::SetOptions {
+        id: ServiceId(0),
+        options,
+    });
     for packet in [
         tcp(C, VIP, "S").numbers(1000, 0),
         tcp(RS, L, "SA").numbers(5000, 1001),
@@ -87,7 +143,12 @@ fn a_quoted_segment_has_its_senders_numbers() {
     ] {
         assert_eq!(t.pass(0, &packet).len(), 1);
     }
-    let quote = |from, to, seq| tcp(from, to, "A").numbers(seq, 0).fragment(DONT_FRAGMENT).id(0);
+    let quote = |from, to, seq| {
+        tcp(from, to, "A")
+            .numbers(seq, 0)
+            .fragment(DONT_FRAGMENT)
+            .id(0)
+    };
     let cut = |frame: Frame| frame.ip()[..28].to_vec();
     let says = told(RS_IP, L_IP, 3, 1, 0, &cut(quote(L, RS, 1002 + 28)));
     let mut hears = quote(C, VIP, 1002);
@@ -99,9 +160,11 @@ fn a_quoted_segment_has_its_senders_numbers() {
 #[test]
 fn between_families_they_are_translated() {
     let mut t = bed(ForwardMode::FullNat, VIP6, RS, L, C6);
-    for ((k4, c4, m4), (k6, c6, m6)) in
-        [((3, 3, 0), (1, 4, 0)), ((3, 4, 1400), (2, 0, 1420)), ((11, 0, 0), (3, 0, 0))]
-    {
+    for ((k4, c4, m4), (k6, c6, m6)) in [
+        ((3, 3, 0), (1, 4, 0)),
+        ((3, 4, 1400), (2, 0, 1420)),
+        ((11, 0, 0), (3, 0, 0)),
+    ] {
         let (seen, meant) = (datagram(L, RS), datagram(C6, VIP6));
         let says = told(RS_IP, L_IP, k4, c4, m4, &seen.ip());
         let hears = told(VIP6_IP, C6_IP, k6, c6, m6, &quoted(&meant, &seen));
@@ -120,15 +183,25 @@ fn between_families_they_are_translated() {
 
 #[test]
 fn direct_routing_and_tunnels_pass_them_on() {
-    for (client, vip, server, router, kind, code) in [
-        (C, VIP, RS, ROUTER, 3, 4),
-        (C6, VIP6, RS6, ROUTER6, 2, 0),
-    ] {
+    for (client, vip, server, router, kind, code) in
+        [(C, VIP, RS, ROUTER, 3, 4), (C6, VIP6, RS6, ROUTER6, 2, 0)]
+    {
         let mut t = bed(ForwardMode::Direct, vip, server, L, client);
-        let says = told(router, &ip(vip), kind, code, 1400, &datagram(vip, client).ip());
+        let says = told(
+            router,
+            &ip(vip),
+            kind,
+            code,
+            1400,
+            &datagram(vip, client).ip(),
+        );
         t.check(1, says.clone(), Direct(server, says.clone().hop()));
         let mut t = bed(ForwardMode::Tunnel, vip, server, L, client);
-        let us = if vip == VIP { "10.1.0.254" } else { "2001:db8:1::fe" };
+        let us = if vip == VIP {
+            "10.1.0.254"
+        } else {
+            "2001:db8:1::fe"
+        };
         let protocol = if vip == VIP { 4 } else { 41 };
         let outer = other_ip(us, &ip(server), protocol, &says.clone().hop().ip());
         let outer = outer.ttl(63).id(t.director.ip_id + 1);
@@ -138,7 +211,11 @@ fn direct_routing_and_tunnels_pass_them_on() {
 
 #[test]
 fn quoted_sctp() {
-    let sctp = |from, to| super::super::frames::sctp(from, to, &[1]).id(0).fragment(DONT_FRAGMENT);
+    let sctp = |from, to| {
+        super::super::frames::sctp(from, to, &[1])
+            .id(0)
+            .fragment(DONT_FRAGMENT)
+    };
     let mut t = Testbed::nat(Protocol::Sctp, VIP, &["10.1.0.1:8080"]);
     assert_eq!(t.pass(0, &sctp(C, VIP)).len(), 1);
     let cut = |frame: Frame| frame.ip()[..28].to_vec();
@@ -167,7 +244,10 @@ fn an_error_may_open_a_connection() {
     let (seen, meant) = (datagram(VIP, C), datagram(RS, C));
     let says = told(ROUTER, VIP_IP, 3, 3, 0, &seen.ip());
     t.check(0, says.clone(), Drop(DropReason::NotOurs));
-    let settings = control::Settings { schedule_icmp: true, ..control::Settings::default() };
+    let settings = control::Settings {
+        schedule_icmp: true,
+        ..control::Settings::default()
+    };
     t.apply(Update::SetSettings(settings));
     let hears = told(ROUTER, RS_IP, 3, 3, 0, &quoted(&meant, &seen));
     t.check(1, says, ForwardUncounted(hears.hop()));
@@ -191,9 +271,19 @@ fn those_that_go_no_further() {
     t.check(3, says(12, 0), Drop(DropReason::NotOurs));
     // About a later fragment, or about nothing that has ports.
     let later = datagram(VIP, C).fragment(185).ip();
-    t.check(4, told(ROUTER, VIP_IP, 3, 3, 0, &later), Drop(DropReason::NotOurs));
-    t.check(5, told(ROUTER, VIP_IP, 3, 3, 0, &quote[..27]), Drop(DropReason::NotOurs));
-    t.apply(Update::DeleteServer { id: crate::update::ServerId(0) });
+    t.check(
+        4,
+        told(ROUTER, VIP_IP, 3, 3, 0, &later),
+        Drop(DropReason::NotOurs),
+    );
+    t.check(
+        5,
+        told(ROUTER, VIP_IP, 3, 3, 0, &quote[..27]),
+        Drop(DropReason::NotOurs),
+    );
+    t.apply(Update::DeleteServer {
+        id: crate::update::ServerId(0),
+    });
     t.check(6, says(3, 3), Drop(DropReason::ServerGone));
     let mut t = bed(ForwardMode::Nat, VIP6, RS6, L6, C6);
     let cut = told(ROUTER6, VIP6_IP, 1, 4, 0, &datagram(VIP6, C6).ip()).fragment(MORE_FRAGMENTS);

@@ -15,8 +15,14 @@ fn bed(protocol: Protocol, vip: &str, server: &str, local: &str, how: ClientAddr
         id: ServiceId(0),
         addresses: vec![super::super::frames::address(local).ip()],
     });
-    let options = ServiceOptions { client_address: how, mss: None };
-    t.apply(Update::SetOptions { id: ServiceId(0), options });
+    let options = ServiceOptions {
+        client_address: how,
+        mss: None,
+    };
+    t.apply(Update::SetOptions {
+        id: ServiceId(0),
+        options,
+    });
     t
 }
 
@@ -38,13 +44,25 @@ fn tcp_both_ways() {
     let mut t = six_to_four(Tcp, ClientAddress::None);
     for (ms, flags) in (0..).zip(["S", "A", "PA"]) {
         let sent = v4(&t, tcp(L, RS, flags).tos(0xb8).data(b"odd"));
-        t.check(ms, tcp(C6, VIP6, flags).tos(0xb8).data(b"odd"), Forward(sent));
+        t.check(
+            ms,
+            tcp(C6, VIP6, flags).tos(0xb8).data(b"odd"),
+            Forward(sent),
+        );
         let reply = if flags == "S" { "SA" } else { flags };
-        t.check(ms, tcp(RS, L, reply).tos(8), on(tcp(VIP6, C6, reply).tos(8)));
+        t.check(
+            ms,
+            tcp(RS, L, reply).tos(8),
+            on(tcp(VIP6, C6, reply).tos(8)),
+        );
     }
     let mut t = four_to_six(Tcp, ClientAddress::None);
     for (ms, flags) in (0..).zip(["S", "A", "PA"]) {
-        t.check(ms, tcp(C, VIP, flags).tos(0xb8), on(tcp(L6, RS6, flags).tos(0xb8)));
+        t.check(
+            ms,
+            tcp(C, VIP, flags).tos(0xb8),
+            on(tcp(L6, RS6, flags).tos(0xb8)),
+        );
         let sent = v4(&t, tcp(VIP, C, flags).data(b"odd"));
         t.check(ms, tcp(RS6, L6, flags).data(b"odd"), Forward(sent));
     }
@@ -56,7 +74,11 @@ fn options_and_extension_headers_end_here() {
     let sent = v4(&t, udp(L, RS, b"x"));
     t.check(0, udp(C6, VIP6, b"x").extension(60, &[0; 6]), Forward(sent));
     let mut t = four_to_six(Udp, ClientAddress::None);
-    t.check(0, udp(C, VIP, b"x").options(&[1; 4]), on(udp(L6, RS6, b"x")));
+    t.check(
+        0,
+        udp(C, VIP, b"x").options(&[1; 4]),
+        on(udp(L6, RS6, b"x")),
+    );
 }
 
 #[test]
@@ -64,14 +86,22 @@ fn udp_checksums() {
     let mut t = four_to_six(Udp, ClientAddress::None);
     for ms in 0..2 {
         t.check(ms, udp(C, VIP, b"odd"), on(udp(L6, RS6, b"odd")));
-        t.check(ms, udp(C, VIP, b"odd").without_checksum(), on(udp(L6, RS6, b"odd")));
+        t.check(
+            ms,
+            udp(C, VIP, b"odd").without_checksum(),
+            on(udp(L6, RS6, b"odd")),
+        );
         let sent = v4(&t, udp(VIP, C, b"back"));
         t.check(ms, udp(RS6, L6, b"back"), Forward(sent));
     }
     let mut t = six_to_four(Udp, ClientAddress::None);
     let sent = v4(&t, udp(L, RS, b"odd"));
     t.check(0, udp(C6, VIP6, b"odd"), Forward(sent));
-    t.check(1, udp(RS, L, b"odd").without_checksum(), on(udp(VIP6, C6, b"odd")));
+    t.check(
+        1,
+        udp(RS, L, b"odd").without_checksum(),
+        on(udp(VIP6, C6, b"odd")),
+    );
 }
 
 #[test]
@@ -102,17 +132,33 @@ fn fragments_both_ways() {
     let data = [5; 100];
     let mut t = six_to_four(Udp, ClientAddress::None);
     let whole = |from, to| udp(from, to, &data);
-    for (piece, sent) in whole(C6, VIP6).pieces(40).iter().zip(whole(L, RS).pieces(40)) {
+    for (piece, sent) in whole(C6, VIP6)
+        .pieces(40)
+        .iter()
+        .zip(whole(L, RS).pieces(40))
+    {
         t.check(0, piece.clone(), on(sent));
     }
-    for (piece, sent) in whole(RS, L).pieces(40).iter().zip(whole(VIP6, C6).pieces(40)) {
+    for (piece, sent) in whole(RS, L)
+        .pieces(40)
+        .iter()
+        .zip(whole(VIP6, C6).pieces(40))
+    {
         t.check(1, piece.clone(), on(sent));
     }
     let mut t = four_to_six(Udp, ClientAddress::None);
-    for (piece, sent) in whole(C, VIP).pieces(40).iter().zip(whole(L6, RS6).pieces(40)) {
+    for (piece, sent) in whole(C, VIP)
+        .pieces(40)
+        .iter()
+        .zip(whole(L6, RS6).pieces(40))
+    {
         t.check(0, piece.clone(), on(sent));
     }
-    for (piece, sent) in whole(RS6, L6).pieces(40).iter().zip(whole(VIP, C).pieces(40)) {
+    for (piece, sent) in whole(RS6, L6)
+        .pieces(40)
+        .iter()
+        .zip(whole(VIP, C).pieces(40))
+    {
         t.check(1, piece.clone(), on(sent));
     }
     // Without a checksum nobody can make one for the parts (RFC 7915 §4.5).

@@ -9,8 +9,14 @@ use End::{DropWith, RefuseWith, Together, Wait};
 
 const L: &str = "10.1.0.100:1024";
 const L6: &str = "[2001:db8:1::100]:1024";
-const ORDERS: [[usize; 3]; 6] =
-    [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];
+const ORDERS: [[usize; 3]; 6] = [
+    [0, 1, 2],
+    [0, 2, 1],
+    [1, 0, 2],
+    [1, 2, 0],
+    [2, 0, 1],
+    [2, 1, 0],
+];
 
 fn bed(mode: ForwardMode, vip: &str, server: &str) -> Testbed {
     let mut t = Testbed::by(mode, Udp, vip, &[server]);
@@ -48,7 +54,11 @@ fn in_order(
         t.check(ms, pieces[n].clone(), end);
     }
     assert_eq!(t.page.held.get(), 0);
-    assert_eq!(t.director.fragments.datagrams(), 0, "a whole datagram is forgotten");
+    assert_eq!(
+        t.director.fragments.datagrams(),
+        0,
+        "a whole datagram is forgotten"
+    );
 }
 
 #[test]
@@ -76,7 +86,11 @@ fn every_order_by_every_method() {
             in_order(&mut t, ms, server, order, &pieces(server, local), sent);
 
             let mut t = bed(ForwardMode::Tunnel, vip, server);
-            let us = if vip == VIP { "10.1.0.254" } else { "2001:db8:1::fe" };
+            let us = if vip == VIP {
+                "10.1.0.254"
+            } else {
+                "2001:db8:1::fe"
+            };
             let protocol = if vip == VIP { 4 } else { 41 };
             let sent = |t: &Testbed, n: usize, nth: usize| {
                 let id = t.director.ip_id + 1 + u16::try_from(nth).unwrap();
@@ -105,7 +119,10 @@ fn datagrams_are_told_apart() {
     let mut t = bed(ForwardMode::Nat, VIP, RS);
     let one = udp(C, VIP, &[1; 60]).pieces(40);
     let other = udp("192.0.2.10:2", VIP, &[2; 60]).id(7).pieces(40);
-    let (to_one, to_other) = (udp(C, RS, &[1; 60]).pieces(40), udp("192.0.2.10:2", RS, &[2; 60]).id(7).pieces(40));
+    let (to_one, to_other) = (
+        udp(C, RS, &[1; 60]).pieces(40),
+        udp("192.0.2.10:2", RS, &[2; 60]).id(7).pieces(40),
+    );
     t.check(0, one[0].clone(), on(to_one[0].clone()));
     t.check(0, other[0].clone(), on(to_other[0].clone()));
     t.check(0, one[1].clone(), on(to_one[1].clone()));
@@ -144,11 +161,20 @@ pub(super) fn a_first_one_that_does_not_come() {
     assert_eq!(t.wait(1, 900), []);
     assert_eq!(t.page.held.get(), 2);
     t.wait(900, 1_100);
-    let drops = |t: &Testbed| t.page.port(CLIENTS).drops[DropReason::FragmentTimeout as usize].get();
+    let drops =
+        |t: &Testbed| t.page.port(CLIENTS).drops[DropReason::FragmentTimeout as usize].get();
     assert_eq!((t.page.held.get(), drops(&t)), (0, 2));
     // It comes late: it goes, and those behind it that come again.
-    t.check(1_200, pieces[0].clone(), on(udp(C, RS, &[1; 100]).pieces(40)[0].clone()));
-    t.check(1_201, pieces[1].clone(), on(udp(C, RS, &[1; 100]).pieces(40)[1].clone()));
+    t.check(
+        1_200,
+        pieces[0].clone(),
+        on(udp(C, RS, &[1; 100]).pieces(40)[0].clone()),
+    );
+    t.check(
+        1_201,
+        pieces[1].clone(),
+        on(udp(C, RS, &[1; 100]).pieces(40)[1].clone()),
+    );
 }
 
 #[test]
@@ -181,7 +207,11 @@ fn the_rest_shares_the_first_ones_fate() {
     let again: Vec<_> = pieces.into_iter().map(|piece| piece.id(9)).collect();
     t.check(4, again[1].clone(), Wait);
     let told = error(VIP_IP, 3, 3, 0, &again[0]);
-    t.check(5, again[0].clone(), RefuseWith(DropReason::NoServer, 1, told));
+    t.check(
+        5,
+        again[0].clone(),
+        RefuseWith(DropReason::NoServer, 1, told),
+    );
     t.check(6, again[2].clone(), DropWith(DropReason::NoServer, 0));
 }
 

@@ -26,10 +26,21 @@ fn locals(addresses: &[&str]) -> Update {
 fn bed(capacity: u32, protocol: Protocol, how: ClientAddress) -> Testbed {
     let mut t = Testbed::new(capacity, setup(true));
     t.add_service(0, protocol, VIP);
-    t.apply(super::super::testbed::add_server_by(ForwardMode::FullNat, 0, 0, RS));
+    t.apply(super::super::testbed::add_server_by(
+        ForwardMode::FullNat,
+        0,
+        0,
+        RS,
+    ));
     t.apply(locals(&[L_IP]));
-    let options = ServiceOptions { client_address: how, mss: None };
-    t.apply(Update::SetOptions { id: ServiceId(0), options });
+    let options = ServiceOptions {
+        client_address: how,
+        mss: None,
+    };
+    t.apply(Update::SetOptions {
+        id: ServiceId(0),
+        options,
+    });
     t
 }
 
@@ -66,7 +77,11 @@ fn local_addresses_take_turns_and_ports_go_up() {
     }
     assert_eq!(leases(&t), 4);
     // Whatever comes to a local address without a connection is not carried on.
-    t.check(3, tcp(RS, "10.1.0.100:1024", "A"), Refuse(DropReason::NotOurs, reset("10.1.0.100:1024", RS)));
+    t.check(
+        3,
+        tcp(RS, "10.1.0.100:1024", "A"),
+        Refuse(DropReason::NotOurs, reset("10.1.0.100:1024", RS)),
+    );
     t.wait(3, 400_000);
     assert_eq!((leases(&t), t.page.connections.get()), (0, 0));
 }
@@ -97,12 +112,22 @@ fn the_last_port() {
         assert_eq!(sent.len(), 1, "{client}");
     }
     assert_eq!(leases(&t), 64_512);
-    t.check(1, tcp("192.0.2.10:1", VIP, "S"), Drop(DropReason::NoLocalPort));
-    t.check(2, tcp(RS, L, "RA").numbers(0, 1001), on(tcp(VIP, C, "RA").numbers(0, 1001)));
+    t.check(
+        1,
+        tcp("192.0.2.10:1", VIP, "S"),
+        Drop(DropReason::NoLocalPort),
+    );
+    t.check(
+        2,
+        tcp(RS, L, "RA").numbers(0, 1001),
+        on(tcp(VIP, C, "RA").numbers(0, 1001)),
+    );
     // CLOSE: begins anew.
     let again = tcp(C, VIP, "S").numbers(7000, 0).tcp_options(&timestamps);
     let beyond = 7000 + 0x1_0000 + 7000;
-    let sent = tcp(L, RS, "S").numbers(beyond, 0).tcp_options(&[&[1, 1][..], &[1; 10]].concat());
+    let sent = tcp(L, RS, "S")
+        .numbers(beyond, 0)
+        .tcp_options(&[&[1, 1][..], &[1; 10]].concat());
     t.check(3, again, on(sent));
     t.check(
         4,
@@ -124,7 +149,10 @@ fn the_last_port() {
 fn an_evicted_connection_gives_its_port_back() {
     let mut t = bed(2, Tcp, ClientAddress::None);
     for n in 0..5 {
-        let (client, local) = (format!("192.0.2.10:{}", 100 + n), format!("{L_IP}:{}", 1024 + n));
+        let (client, local) = (
+            format!("192.0.2.10:{}", 100 + n),
+            format!("{L_IP}:{}", 1024 + n),
+        );
         t.check(n, tcp(&client, VIP, "S"), on(tcp(&local, RS, "S")));
         assert_eq!(leases(&t), usize::try_from(n).unwrap().min(1) + 1);
     }
@@ -147,7 +175,11 @@ fn toa_until_the_server_has_taken_data() {
     // Whatever a client claims to be: it is overwritten.
     let fake = [254, 8, 1, 2, 9, 9, 9, 9];
     let syn = tcp(C, VIP, "S").numbers(1000, 0).tcp_options(&fake);
-    t.check(0, syn, on(tcp(L, RS, "S").numbers(1000, 0).tcp_options(&[1; 8])));
+    t.check(
+        0,
+        syn,
+        on(tcp(L, RS, "S").numbers(1000, 0).tcp_options(&[1; 8])),
+    );
     let mss = |mss: [u8; 2]| [2, 4, mss[0], mss[1]];
     let synack = |from, to| tcp(from, to, "SA").numbers(5000, 1001);
     t.check(
@@ -158,7 +190,11 @@ fn toa_until_the_server_has_taken_data() {
     let ack = |from, to| tcp(from, to, "A").numbers(1001, 5001);
     t.check(2, ack(C, VIP), on(ack(L, RS).tcp_options(&TOA)));
     let both = [&TOA[..], &[1; 8]].concat();
-    t.check(3, ack(C, VIP).tcp_options(&fake), on(ack(L, RS).tcp_options(&both)));
+    t.check(
+        3,
+        ack(C, VIP).tcp_options(&fake),
+        on(ack(L, RS).tcp_options(&both)),
+    );
     let data = |from, to| tcp(from, to, "PA").numbers(1001, 5001).data(b"GET");
     t.check(4, data(C, VIP), on(data(L, RS).tcp_options(&TOA)));
     // No room for it: the segment goes without.
@@ -254,7 +290,11 @@ fn clients_begin_anew_in_every_state() {
         ("SYN_RECV", &[], L),
         ("FIN_WAIT", &[OPEN, (true, "FA")], L),
         ("CLOSE_WAIT", &[OPEN, (false, "FA")], L),
-        ("TIME_WAIT", &[OPEN, (false, "FA"), (true, "FA")], "10.1.0.100:1025"),
+        (
+            "TIME_WAIT",
+            &[OPEN, (false, "FA"), (true, "FA")],
+            "10.1.0.100:1025",
+        ),
         ("CLOSE", &[OPEN, (true, "RA")], "10.1.0.100:1025"),
         ("CLOSE", &[OPEN, (false, "RA")], "10.1.0.100:1025"),
         ("ESTABLISHED", &[OPEN], L),
@@ -281,7 +321,11 @@ fn clients_begin_anew_in_every_state() {
             t.check(5, reset(C, VIP), on(reset(L, RS)));
             t.check(6, syn(C, VIP), on(syn("10.1.0.100:1025", RS)));
         }
-        let local = if state == "ESTABLISHED" { "10.1.0.100:1025" } else { local };
+        let local = if state == "ESTABLISHED" {
+            "10.1.0.100:1025"
+        } else {
+            local
+        };
         let synack = |from, to| tcp(from, to, "SA").numbers(77, 900_001);
         t.check(7, synack(RS, local), on(synack(VIP, C)));
         let ack = |from, to| tcp(from, to, "A").numbers(900_001, 78);
@@ -295,8 +339,14 @@ fn the_segment_size_is_lowered_both_ways() {
     for mode in [ForwardMode::Nat, ForwardMode::FullNat] {
         let mut t = bed(10, Tcp, ClientAddress::None);
         t.apply(super::super::testbed::weigh_by(mode, 0, 1));
-        let options = ServiceOptions { client_address: ClientAddress::None, mss: Some(1380) };
-        t.apply(Update::SetOptions { id: ServiceId(0), options });
+        let options = ServiceOptions {
+            client_address: ClientAddress::None,
+            mss: Some(1380),
+        };
+        t.apply(Update::SetOptions {
+            id: ServiceId(0),
+            options,
+        });
         let local = if mode == ForwardMode::Nat { C } else { L };
         let mss = |n: u16| [2, 4, n.to_be_bytes()[0], n.to_be_bytes()[1]];
         let syn = |from, to, n| tcp(from, to, "S").tcp_options(&mss(n));

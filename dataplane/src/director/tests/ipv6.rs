@@ -32,7 +32,12 @@ fn nat_round_trips() {
 #[test]
 fn ports_and_clients_are_told_apart() {
     let mut t = Testbed::nat(Tcp, VIP6, &["[2001:db8:1::1]:8080", "[2001:db8:2::1]:80"]);
-    for (n, server) in ["[2001:db8:2::1]:80", "[2001:db8:1::1]:8080"].iter().cycle().take(20).enumerate() {
+    for (n, server) in ["[2001:db8:2::1]:80", "[2001:db8:1::1]:8080"]
+        .iter()
+        .cycle()
+        .take(20)
+        .enumerate()
+    {
         let client = format!("[2001:db8:ffff::{n:x}]:1000");
         t.check(0, tcp(&client, VIP6, "S"), on(tcp(&client, server, "S")));
         t.check(1, tcp(server, &client, "SA"), on(tcp(VIP6, &client, "SA")));
@@ -56,7 +61,11 @@ fn extension_headers_are_kept() {
     for protocol in [Tcp, Udp] {
         let mut t = nat6(protocol);
         let packet = |from, to| {
-            let packet = if protocol == Tcp { tcp(from, to, "S") } else { udp(from, to, b"x") };
+            let packet = if protocol == Tcp {
+                tcp(from, to, "S")
+            } else {
+                udp(from, to, b"x")
+            };
             packet
                 .extension(0, &[1, 4, 0, 0, 0, 0])
                 .extension(60, &[1, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0])
@@ -128,7 +137,15 @@ fn direct_routing_changes_the_hop_limit_alone() {
 #[test]
 fn sources_that_no_client_has() {
     let mut t = nat6(Tcp);
-    for bad in ["fe80::1", "ff02::1", "::1", "::", "::ffff:192.0.2.10", "2001:db8:c::fe", VIP6_IP] {
+    for bad in [
+        "fe80::1",
+        "ff02::1",
+        "::1",
+        "::",
+        "::ffff:192.0.2.10",
+        "2001:db8:c::fe",
+        VIP6_IP,
+    ] {
         let syn = tcp(&format!("[{bad}]:1"), VIP6, "S").between(mac(C6_IP), port_mac(CLIENTS));
         t.check_bytes(0, CLIENTS, &syn.bytes(), Drop(DropReason::BadSource));
     }
@@ -138,12 +155,24 @@ fn sources_that_no_client_has() {
 fn who_is_refused_is_told() {
     let mut t = Testbed::nat(Tcp, VIP6, &[]);
     let syn = tcp(C6, VIP6, "S");
-    t.check(0, syn.clone(), Refuse(DropReason::NoServer, error(VIP6_IP, 1, 4, 0, &syn)));
-    t.check(1, tcp(C6, VIP6, "A"), Refuse(DropReason::NoConnection, reset(VIP6, C6)));
+    t.check(
+        0,
+        syn.clone(),
+        Refuse(DropReason::NoServer, error(VIP6_IP, 1, 4, 0, &syn)),
+    );
+    t.check(
+        1,
+        tcp(C6, VIP6, "A"),
+        Refuse(DropReason::NoConnection, reset(VIP6, C6)),
+    );
     let datagram = udp(C6, VIP6, b"x");
     let told = error(VIP6_IP, 1, 4, 0, &datagram);
     t.check(2, datagram, Refuse(DropReason::NotOurs, told));
-    t.check(3, tcp(C6, "[2001:db8:f::2]:80", "S"), Drop(DropReason::NotOurs));
+    t.check(
+        3,
+        tcp(C6, "[2001:db8:f::2]:80", "S"),
+        Drop(DropReason::NotOurs),
+    );
 }
 
 #[test]
@@ -183,7 +212,8 @@ pub(super) fn neighbour_discovery_is_spoken() {
         let answer = answer.between(port_mac(CLIENTS), asker);
         t.check_bytes(0, CLIENTS, &ask.bytes(), Answer(answer.bytes()));
     }
-    let ask = discovery(135, 0, C6_IP, "ff02::1:ff00:1", "2001:db8:c::1", asker).between(asker, all);
+    let ask =
+        discovery(135, 0, C6_IP, "ff02::1:ff00:1", "2001:db8:c::1", asker).between(asker, all);
     t.check_bytes(1, CLIENTS, &ask.bytes(), Consume);
     let far = discovery(135, 0, C6_IP, VIP6_IP, VIP6_IP, asker).ttl(254);
     t.check(2, far, Drop(DropReason::BadNd));
@@ -196,12 +226,26 @@ fn a_server_is_asked_for() {
     let server = "[2001:db8:1::9]:80";
     let mut t = Testbed::nat(Tcp, VIP6, &[server]);
     let us = port_mac(SERVERS);
-    let ask = discovery(135, 0, "2001:db8:1::fe", "ff02::1:ff00:9", "2001:db8:1::9", us);
+    let ask = discovery(
+        135,
+        0,
+        "2001:db8:1::fe",
+        "ff02::1:ff00:9",
+        "2001:db8:1::9",
+        us,
+    );
     let ask = ask.between(us, [0x33, 0x33, 0xff, 0, 0, 9]).bytes();
     let syn = tcp(C6, server, "S").hop();
     t.check(0, tcp(C6, VIP6, "S"), Hold(Some(ask), syn.clone()));
     let station = mac_of("2001:db8:1::9".parse().unwrap());
-    let says = discovery(136, 0x60, "2001:db8:1::9", "2001:db8:1::fe", "2001:db8:1::9", station);
+    let says = discovery(
+        136,
+        0x60,
+        "2001:db8:1::9",
+        "2001:db8:1::fe",
+        "2001:db8:1::9",
+        station,
+    );
     let sent = t.pass(1, &says);
     assert_eq!(sent, [leaving(&syn).1.bytes()]);
     assert_eq!(t.page.held.get(), 0);

@@ -20,8 +20,8 @@ use super::frames::{
     DONT_FRAGMENT, Frame, MORE_FRAGMENTS, arp, checksum, icmp, link, other_ip, tcp, udp,
 };
 use super::testbed::{
-    C, C6, CLIENTS, End, RS, RS2, RS6, RS6B, SERVERS, Testbed, VIP, VIP6, add_server, arriving, key, leaving, mac,
-    port_mac, seen, setup, weigh,
+    C, C6, CLIENTS, End, RS, RS2, RS6, RS6B, SERVERS, Testbed, VIP, VIP6, add_server, arriving,
+    key, leaving, mac, port_mac, seen, setup, weigh,
 };
 use super::*;
 use crate::packet::HeapBuf;
@@ -61,7 +61,11 @@ fn reset(from: &str, to: &str) -> Frame {
 /// An ICMP error about `original`, from `from` to its sender.
 fn error(from: &str, kind: u8, code: u8, mtu: u16, original: &Frame) -> Frame {
     let to = original.from.ip().to_string();
-    let (longest, tos) = if original.is_v6() { (1280 - 48, 0) } else { (576 - 28, 0xc0) };
+    let (longest, tos) = if original.is_v6() {
+        (1280 - 48, 0)
+    } else {
+        (576 - 28, 0xc0)
+    };
     let quote: Vec<u8> = original.ip().into_iter().take(longest).collect();
     ours(told(from, &to, kind, code, mtu, &quote).tos(tos))
 }

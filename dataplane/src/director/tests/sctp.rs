@@ -15,7 +15,10 @@ const DATA: u8 = 0;
 
 #[test]
 fn an_association_from_begin_to_end() {
-    for (client, vip, server) in [(C, VIP, "10.1.0.1:8080"), (C6, VIP6, "[2001:db8:1::1]:8080")] {
+    for (client, vip, server) in [
+        (C, VIP, "10.1.0.1:8080"),
+        (C6, VIP6, "[2001:db8:1::1]:8080"),
+    ] {
         let mut t = Testbed::nat(Sctp, vip, &[server]);
         let steps: [(bool, &[u8], &str); 9] = [
             (false, &[INIT], "INIT1"),
@@ -63,7 +66,10 @@ fn what_comes_in_corrupt_goes_out_corrupt() {
     let mut burst = Burst::from_iter([HeapBuf::new(&bytes)]);
     t.director.process(Instant(1), port, &mut burst, &mut t.out);
     let sent = t.take();
-    assert_eq!(super::super::frames::wrong_checksum(&sent[0].1), Some("SCTP"));
+    assert_eq!(
+        super::super::frames::wrong_checksum(&sent[0].1),
+        Some("SCTP")
+    );
 }
 
 #[test]

@@ -9,7 +9,11 @@ const GUE_PORT: u16 = 6080;
 
 fn spec(kind: TunnelKind, checksum: TunnelChecksum) -> Tunnel {
     let port = if kind == TunnelKind::Gue { GUE_PORT } else { 0 };
-    Tunnel { kind, port, checksum }
+    Tunnel {
+        kind,
+        port,
+        checksum,
+    }
 }
 
 /// With its overhead over IPv4.
@@ -30,7 +34,12 @@ fn ipip() -> Tunnel {
 }
 
 fn edit(tunnel: Tunnel, weight: u32) -> Update {
-    Update::EditServer { id: ServerId(0), mode: ForwardMode::Tunnel, tunnel, weight }
+    Update::EditServer {
+        id: ServerId(0),
+        mode: ForwardMode::Tunnel,
+        tunnel,
+        weight,
+    }
 }
 
 /// Service 0 with one server behind a tunnel.
@@ -52,7 +61,11 @@ fn bed(tunnel: Tunnel, protocol: Protocol, vip: &str, server: &str) -> Testbed {
 /// the outer packet may be cut.
 fn wrapped(tunnel: Tunnel, server: &str, inner: &Frame, id: u16) -> Frame {
     let server = super::super::frames::address(server).ip();
-    let us = if server.is_ipv6() { "2001:db8:1::fe" } else { "10.1.0.254" };
+    let us = if server.is_ipv6() {
+        "2001:db8:1::fe"
+    } else {
+        "10.1.0.254"
+    };
     let ip = inner.ip();
     let (protocol, ethertype): (u8, [u8; 2]) = match inner.is_v6() {
         true => (41, [0x86, 0xdd]),
@@ -77,10 +90,18 @@ fn wrapped(tunnel: Tunnel, server: &str, inner: &Frame, id: u16) -> Frame {
             let to = std::net::SocketAddr::new(server, GUE_PORT);
             let gue = [&[0, protocol, 0, 0], &ip[..]].concat();
             let outer = udp(&from.to_string(), &to.to_string(), &gue);
-            if full { outer } else { outer.without_checksum() }
+            if full {
+                outer
+            } else {
+                outer.without_checksum()
+            }
         }
     };
-    let tos = if inner.tos & 3 == 3 { inner.tos ^ 1 } else { inner.tos };
+    let tos = if inner.tos & 3 == 3 {
+        inner.tos ^ 1
+    } else {
+        inner.tos
+    };
     let outer = outer.ttl(inner.ttl).tos(tos);
     if !inner.is_v6() && inner.fragment & DONT_FRAGMENT != 0 {
         outer.id(0).fragment(DONT_FRAGMENT)
@@ -179,7 +200,10 @@ fn what_may_be_cut_is_cut_around_the_tunnel_or_inside() {
 #[test]
 fn without_path_mtu_discovery_everything_may_be_cut() {
     let mut t = bed(ipip(), Udp, VIP, RS);
-    t.apply(Update::SetSettings(Settings { pmtu_disc: false, ..Settings::default() }));
+    t.apply(Update::SetSettings(Settings {
+        pmtu_disc: false,
+        ..Settings::default()
+    }));
     let long = udp(C, VIP, &[1; 1472]).fragment(DONT_FRAGMENT);
     for ms in 0..2 {
         let outer = wrapped(ipip(), RS, &long.clone().hop(), 0);
@@ -202,7 +226,8 @@ fn routers_in_the_tunnel_are_heard() {
         let answer = ours(told(VIP_IP, C_IP, 3, 4, room, &quote[over..]).tos(0xc0));
         t.check(1, says.clone(), Tell(answer));
         let big = || packet(usize::from(room) + 1);
-        let refused = |packet: &Frame| Refuse(DropReason::TooBig, error(VIP_IP, 3, 4, room, packet));
+        let refused =
+            |packet: &Frame| Refuse(DropReason::TooBig, error(VIP_IP, 3, 4, room, packet));
         t.check(2, big(), refused(&big()));
         goes(&mut t, 3, tunnel, RS, packet(room.into()));
         t.check(299_000, big(), refused(&big()));
@@ -214,16 +239,21 @@ fn routers_in_the_tunnel_are_heard() {
 
 #[test]
 fn other_errors_in_the_tunnel_are_passed_on() {
-    for (vip, client, client_ip, vip_ip, kind, code) in
-        [(VIP, C, C_IP, VIP_IP, 3, 1), (VIP6, C6, C6_IP, VIP6_IP, 1, 0)]
-    {
+    for (vip, client, client_ip, vip_ip, kind, code) in [
+        (VIP, C, C_IP, VIP_IP, 3, 1),
+        (VIP6, C6, C6_IP, VIP6_IP, 1, 0),
+    ] {
         let mut t = bed(ipip(), Tcp, vip, RS);
         let syn = tcp(client, vip, "S");
         let outer = wrapped(ipip(), RS, &syn.clone().hop(), next_id(&t)).ip();
         goes(&mut t, 0, ipip(), RS, syn);
         let says = told("10.1.0.2", "10.1.0.254", 3, 1, 0, &outer);
         let answer = ours(told(vip_ip, client_ip, kind, code, 0, &outer[20..]));
-        let answer = if answer.is_v6() { answer } else { answer.tos(0xc0) };
+        let answer = if answer.is_v6() {
+            answer
+        } else {
+            answer.tos(0xc0)
+        };
         t.check(1, says, Tell(answer));
         // Not about a tunnel that we have.
         let mut strange = outer.clone();
@@ -263,7 +293,12 @@ fn a_server_that_comes_back_is_reached_again() {
     goes(&mut t, 0, ipip(), RS, tcp(C, VIP, "S"));
     t.apply(Update::DeleteServer { id: ServerId(0) });
     t.check(1, tcp(C, VIP, "A"), Drop(DropReason::ServerGone));
-    t.apply(super::super::testbed::add_server_by(ForwardMode::Tunnel, 0, 0, RS));
+    t.apply(super::super::testbed::add_server_by(
+        ForwardMode::Tunnel,
+        0,
+        0,
+        RS,
+    ));
     goes(&mut t, 2, ipip(), RS, tcp(C, VIP, "A"));
 }
 
