@@ -346,6 +346,13 @@ impl<P: PacketBuf> Director<P> {
     ) -> Result<usize, DropReason> {
         let outbound = hit.outbound();
         let conn = self.conns.get(hit);
+        if seen.kind == Kind::FirstFragment
+            && seen.flow.protocol == SCTP
+            && conn.side(!outbound).reversed().ports != seen.flow.ports
+        {
+            // Its checksum is over all of the packet.
+            return Err(DropReason::Fragment);
+        }
         if conn.is_v6(false) == conn.is_v6(true) {
             self.translate(seen, hit, packet);
             return Ok(usize::from(seen.l4));

@@ -72,6 +72,22 @@ fn what_comes_in_corrupt_goes_out_corrupt() {
     );
 }
 
+/// Its checksum covers the ports: who changes them must see all of it.
+#[test]
+fn fragments_keep_their_ports_or_end_here() {
+    let packet = |from, to| sctp(from, to, &[INIT, DATA, DATA, DATA]).pieces(24);
+    let mut t = Testbed::nat(Sctp, VIP, &[RS]);
+    for (came, sent) in packet(C, VIP).iter().zip(packet(C, RS)) {
+        t.check(0, came.clone(), on(sent));
+    }
+    let mut t = Testbed::nat(Sctp, VIP, &["10.1.0.1:8080"]);
+    for (n, piece) in (1..).zip(packet(C, VIP)) {
+        assert_eq!(t.pass(0, &piece), Vec::<Vec<u8>>::new());
+        let drops = &t.page.port(CLIENTS).drops;
+        assert_eq!(drops[DropReason::Fragment as usize].get(), n);
+    }
+}
+
 #[test]
 fn direct_routing_and_tunnels_leave_it_alone() {
     let mut t = Testbed::by(ForwardMode::Direct, Sctp, VIP, &[RS]);
