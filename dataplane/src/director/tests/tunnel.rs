@@ -238,6 +238,44 @@ fn routers_in_the_tunnel_are_heard() {
 }
 
 #[test]
+fn routers_on_an_ipv6_way_are_heard() {
+    for (client, client_ip, vip, vip_ip, kind, code) in [
+        (C, C_IP, VIP, VIP_IP, 3, 4),
+        (C6, C6_IP, VIP6, VIP6_IP, 2, 0),
+    ] {
+        let mut t = bed(ipip(), Udp, vip, RS6);
+        let header = if vip == VIP { 28 } else { 48 };
+        let packet = |len: usize| udp(client, vip, &vec![1; len - header]).fragment(DONT_FRAGMENT);
+        let outer = wrapped(ipip(), RS6, &packet(1450).hop(), 0);
+        t.check(0, packet(1450), To(RS6, vec![outer.clone()]));
+        let quote: Vec<u8> = outer.ip().into_iter().take(200).collect();
+        let says = told("2001:db8:1::2", "2001:db8:1::fe", 2, 0, 1400, &quote);
+        let answer = ours(told(vip_ip, client_ip, kind, code, 1360, &quote[40..]));
+        let answer = if vip == VIP { answer.tos(0xc0) } else { answer };
+        t.check(1, says, Tell(answer));
+        let refusal = error(vip_ip, kind, code, 1360, &packet(1361));
+        t.check(2, packet(1361), Refuse(DropReason::TooBig, refusal));
+        goes(&mut t, 3, ipip(), RS6, packet(1360));
+    }
+}
+
+/// A packet that may be cut is: its sender need not know.
+#[test]
+fn a_router_that_speaks_of_what_may_be_cut_is_believed_in_silence() {
+    let mut t = bed(ipip(), Udp, VIP, RS);
+    let packet = || udp(C, VIP, &[1; 1400]);
+    let id = next_id(&t);
+    goes(&mut t, 0, ipip(), RS, packet());
+    let outer = wrapped(ipip(), RS, &packet().hop(), id);
+    let quote: Vec<u8> = outer.ip().into_iter().take(200).collect();
+    let says = told("10.1.0.2", "10.1.0.254", 3, 4, 1400, &quote);
+    t.check(1, says, Consume);
+    let whole = packet().fragment(DONT_FRAGMENT);
+    let refusal = error(VIP_IP, 3, 4, 1380, &whole);
+    t.check(2, whole, Refuse(DropReason::TooBig, refusal));
+}
+
+#[test]
 fn other_errors_in_the_tunnel_are_passed_on() {
     for (vip, client, client_ip, vip_ip, kind, code) in [
         (VIP, C, C_IP, VIP_IP, 3, 1),
