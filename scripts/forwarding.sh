@@ -291,9 +291,13 @@ told_by_proxy() {
     grep -Fx "$told" "$STATE/rs5/proxy.log" || die "logged $(tail -n 1 "$STATE/rs5/proxy.log"), expected $told"
 }
 
-# Bytes of an address and a port in hexadecimal, as they lie in the option.
-in_option() {
-    python3 -c 'import ipaddress, sys; print(f"{int(sys.argv[2]):04x}" + ipaddress.ip_address(sys.argv[1]).packed.hex())' "$@"
+# The option of a client's address and port in hexadecimal.
+toa_of() {
+    python3 - "$@" <<'PYTHON'
+import ipaddress, sys
+address = ipaddress.ip_address(sys.argv[1]).packed
+print(f"fe{4 + len(address):02x}{int(sys.argv[2]):04x}{address.hex()}")
+PYTHON
 }
 
 # told_by_toa VIP FAMILY SERVER_FAMILY: the option is in the segments, and these are well-formed.
@@ -304,9 +308,10 @@ told_by_toa() {
     wait_for 5 grep -q listening "$SCRATCH/tcpdump"
     port=$(ask_from "$1" "$2")
     end_pids $tcpdump
-    tcpdump -n -v -r "$capture" 2>/dev/null >"$SCRATCH/toa"
+    tcpdump -n -v -x -r "$capture" 2>/dev/null >"$SCRATCH/toa"
     cat "$SCRATCH/toa"
-    grep -q "unknown-254 0x$(in_option "$(in_family "$2" "$CLIENT")" "$port")[],]" "$SCRATCH/toa" || die "no such option"
+    awk '/^\t0x/ { for (i = 2; i <= NF; i++) printf "%s", $i; next } { print "" }' "$SCRATCH/toa" |
+        grep -q "$(toa_of "$(in_family "$2" "$CLIENT")" "$port")" || die "no such option"
     ! grep -E 'incorrect|bad cksum|truncated' "$SCRATCH/toa"
 }
 
