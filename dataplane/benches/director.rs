@@ -52,7 +52,7 @@ fn frame(tuple: &Tuple) -> [u8; 60] {
 }
 
 fn parse(c: &mut Criterion) {
-    let frames: Vec<_> = (0..32).map(|n| frame_of(n)).collect();
+    let frames: Vec<_> = (0..32).map(frame_of).collect();
     let mut group = c.benchmark_group("parse");
     group.throughput(Throughput::Elements(BURST as u64));
     group.bench_function("burst", |b| {
@@ -109,7 +109,7 @@ fn look_up_burst(conns: &Conns, burst: &[[u8; 60]; BURST]) {
 }
 
 fn rewrite(c: &mut Criterion) {
-    let mut frames: Vec<_> = (0..32).map(|n| frame_of(n)).collect();
+    let mut frames: Vec<_> = (0..32).map(frame_of).collect();
     let seen: Vec<_> = frames
         .iter()
         .map(|frame| Seen::parse(frame).unwrap())

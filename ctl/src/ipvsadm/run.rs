@@ -43,8 +43,9 @@ Other
   -S [-n]                                     save as command lines on stdout
   -R                                          restore from stdin: all lines or none
   -h, -v                                      help, version
---fullnat and local addresses are extensions. The rest of ipvsadm's grammar is understood, and
-refused while the director cannot do it.
+--fullnat and local addresses are extensions. What only directorctl sets (client address, MSS,
+settings) is not saved, and a service that is deleted and restored has its defaults. The rest of
+ipvsadm's grammar is understood, and refused while the director cannot do it.
 The director's socket is that of DIRECTOR_SOCKET or the default.
 ";
 

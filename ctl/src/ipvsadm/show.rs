@@ -666,6 +666,23 @@ mod tests {
             };
             assert_eq!(connections(&[conn], &STYLE), format!("{expected}\n"));
         }
+        let full_nat = Connection {
+            protocol: Protocol::Sctp,
+            client: "[2001:db8::7]:1".parse().unwrap(),
+            virtual_address: "[2001:db8::1]:80".parse().unwrap(),
+            server: "192.168.1.11:3001".parse().unwrap(),
+            local: Some("192.168.1.200:1025".parse().unwrap()),
+            state: "ESTABLISHED".into(),
+            expires_ms: 1000,
+            in_packets: 1,
+            out_packets: 1,
+            bytes: 80,
+            worker: 0,
+        };
+        assert_eq!(
+            connections(&[full_nat], &STYLE),
+            "SCTP 00:01  ESTABLISHED [2001:db8::7]:1    [2001:db8::1]:80   192.168.1.11:3001  192.168.1.200:1025\n"
+        );
         assert_eq!(
             connections_title(&STYLE),
             "IPVS connection entries\n\

@@ -228,8 +228,9 @@ mod tests {
         for protocol in [Protocol::Tcp, Protocol::Udp] {
             let frame = client_frame(protocol, 0x0001_0203, tcp_flags::ACK);
             let seen = Seen::parse(&frame).unwrap();
-            assert_eq!(seen.flow.from(), "198.18.2.3:1025".parse().unwrap());
-            assert_eq!(seen.flow.to(), VIP);
+            let tuple = seen.tuple(&frame);
+            assert_eq!(tuple.from, "198.18.2.3:1025".parse().unwrap());
+            assert_eq!(tuple.to, VIP.into());
             assert_eq!(seen.ip_len, 46);
             assert_eq!(checksum::ipv4_header(&frame[14..34]), 0);
             assert_eq!(transport_checksum(&frame), 0);
@@ -257,6 +258,7 @@ mod tests {
 
         turn_round(&mut frame, SERVER_SIDE, 0);
         let seen = Seen::parse(&frame).unwrap();
-        assert_eq!((seen.flow.from(), seen.flow.to()), (server(3), client(7)));
+        let tuple = seen.tuple(&frame);
+        assert_eq!((tuple.from, tuple.to), (server(3).into(), client(7).into()));
     }
 }

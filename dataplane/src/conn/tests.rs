@@ -15,7 +15,7 @@ use crate::wire::flow::UDP;
 /// What the client and what the server of connection `n` sends: a third of them over IPv6, a third
 /// from IPv6 to IPv4.
 fn sides(n: u16, protocol: u8) -> [Tuple; 2] {
-    let (v6_client, v6_server) = (n % 3 > 0, n % 3 == 1);
+    let (v6_client, v6_server) = (!n.is_multiple_of(3), n % 3 == 1);
     let address = |v6, v4_text: &str, v6_text: &str| -> SocketAddr {
         (if v6 { v6_text } else { v4_text }).parse().unwrap()
     };

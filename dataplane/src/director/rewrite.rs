@@ -211,7 +211,7 @@ impl Part {
             key, offset, more, ..
         } = piece(frame, usize::from(seen.l3))?;
         let place = match v6 {
-            true => offset / 8 | if more { MORE } else { 0 },
+            true => (offset / 8) | if more { MORE } else { 0 },
             false => offset | u16::from(more),
         };
         Ok(Self {

@@ -332,3 +332,385 @@ impl Incoming {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::fullnat::testing::{self, Parts};
+    use crate::packet::HeapBuf;
+    use crate::wire::flow::tcp_flags::FIN;
+
+    const ISN: u32 = 1000;
+    const SERVER_ISN: u32 = 5000;
+
+    fn ends() -> Ends {
+        Ends {
+            client: "192.0.2.1:40000".parse().unwrap(),
+            vip: "198.51.100.7:80".parse().unwrap(),
+        }
+    }
+
+    fn view(seq: u32, ack: u32, flags: u8) -> View {
+        View { seq, ack, flags }
+    }
+
+    /// After SYN and SYN+ACK.
+    fn opening(kind: ClientAddress, remembered: Option<u32>) -> ClientSide {
+        let mut side = ClientSide::tcp(kind, ends(), ISN, remembered);
+        let syn = side.outgoing(view(ISN, 0, SYN));
+        assert!(syn.strip && syn.carry == Carry::Nothing);
+        let ack = ISN.wrapping_add(1).wrapping_add(syn.seq);
+        let back = side.incoming(view(SERVER_ISN, ack, SYN | ACK));
+        assert_eq!(ack.wrapping_add(back.shift.ack), ISN + 1);
+        side
+    }
+
+    #[test]
+    fn is_small() {
+        assert_eq!(size_of::<ClientSide>(), 16);
+        assert!(ClientSide::default().done());
+        assert!(ClientSide::udp(ClientAddress::Toa).done());
+    }
+
+    #[test]
+    fn toa_while_the_client_acknowledges_the_servers_syn() {
+        let mut side = opening(ClientAddress::Toa, None);
+        let carry =
+            |side: &mut ClientSide, ack, flags| side.outgoing(view(ISN + 1, ack, flags)).carry;
+        assert_eq!(carry(&mut side, SERVER_ISN + 1, ACK), Carry::Toa);
+        assert_eq!(carry(&mut side, SERVER_ISN + 1, ACK | FIN), Carry::Toa);
+        assert_eq!(carry(&mut side, SERVER_ISN + 1, ACK | RST), Carry::Nothing);
+        assert_eq!(carry(&mut side, SERVER_ISN, ACK), Carry::Nothing);
+        assert!(!side.done());
+        let mut other = side;
+        assert_eq!(carry(&mut side, SERVER_ISN + 2, ACK), Carry::Nothing);
+        assert!(side.done());
+        assert_eq!(carry(&mut side, SERVER_ISN + 1, ACK), Carry::Nothing);
+        // The server took data: it knows.
+        other.incoming(view(SERVER_ISN + 1, ISN + 1, ACK));
+        assert!(!other.done());
+        other.incoming(view(SERVER_ISN + 1, ISN + 2, ACK));
+        assert!(other.done());
+
+        let mut none = opening(ClientAddress::None, None);
+        assert_eq!(carry(&mut none, SERVER_ISN + 1, ACK), Carry::Nothing);
+        assert!(!none.done(), "what pretends to be ours is still removed");
+    }
+
+    #[test]
+    fn mss_leaves_room_for_the_option() {
+        let lowered = |kind, client: &str| {
+            let ends = Ends {
+                client: client.parse().unwrap(),
+                ..ends()
+            };
+            let mut side = ClientSide::tcp(kind, ends, ISN, None);
+            side.incoming(view(SERVER_ISN, ISN + 1, SYN | ACK))
+                .lower_mss
+        };
+        assert_eq!(lowered(ClientAddress::Toa, "192.0.2.1:1"), 8);
+        assert_eq!(lowered(ClientAddress::Uoa, "[2001:db8::1]:1"), 20);
+        assert_eq!(lowered(ClientAddress::ProxyV1, "192.0.2.1:1"), 0);
+    }
+
+    #[test]
+    fn a_remembered_tuple_gets_other_numbers_and_no_timestamps() {
+        let next = u32::MAX - 10;
+        let mut side = ClientSide::tcp(ClientAddress::Toa, ends(), ISN, Some(next));
+        let syn = side.outgoing(view(ISN, 0, SYN));
+        assert!(syn.blank_timestamps);
+        let beyond = ISN.wrapping_add(syn.seq).wrapping_sub(next);
+        assert!((0x1_0000..0x2_0000).contains(&beyond));
+        let side = opening(ClientAddress::Toa, Some(next));
+        let mut again = side;
+        again.reopen(77);
+        let syn = again.outgoing(view(77, 0, SYN));
+        assert!(syn.blank_timestamps && syn.seq == side.delta);
+        assert!(!again.done());
+    }
+
+    #[test]
+    fn a_reset_hits_what_the_server_expects() {
+        let mut side = opening(ClientAddress::ProxyV2, None);
+        let reset = |side: &mut ClientSide, seq| side.outgoing(view(seq, 0, RST)).seq;
+        assert_eq!(reset(&mut side, ISN + 1), 0);
+        side.outgoing(view(ISN + 1, SERVER_ISN + 1, ACK));
+        assert_eq!(reset(&mut side, ISN + 1), 28);
+        // The server says that the header was lost.
+        side.incoming(view(SERVER_ISN + 1, ISN + 1, ACK));
+        assert_eq!(reset(&mut side, ISN + 1), 0);
+        let probe = side.outgoing(view(ISN, SERVER_ISN + 1, ACK));
+        assert_eq!(probe.seq, 0);
+    }
+
+    #[test]
+    fn the_header_is_acknowledged_to_nobody() {
+        let mut side = opening(ClientAddress::ProxyV2, None);
+        let carry = Carry::Header(Version::V2);
+        for _ in 0..2 {
+            let out = side.outgoing(view(ISN + 1, SERVER_ISN + 1, ACK));
+            assert_eq!((out.seq, out.carry), (0, carry));
+        }
+        let later = side.outgoing(view(ISN + 2, SERVER_ISN + 1, ACK));
+        assert_eq!((later.seq, later.carry), (28, Carry::Nothing));
+        let mut ack = |progress: u32| {
+            let ack = ISN + 1 + progress;
+            let by = side.incoming(view(SERVER_ISN + 1, ack, ACK)).shift;
+            assert_eq!(by.sack, 0u32.wrapping_sub(28));
+            (
+                ack.wrapping_add(by.ack) - ISN - 1,
+                side.outgoing(view(ISN + 1, 0, ACK)).carry,
+            )
+        };
+        assert_eq!(ack(0), (0, carry));
+        assert_eq!(ack(10), (0, carry));
+        assert_eq!(ack(27), (0, carry));
+        assert_eq!(ack(28), (0, Carry::Nothing));
+        assert_eq!(ack(30), (2, Carry::Nothing));
+        assert!(!side.done());
+    }
+
+    #[test]
+    fn three_datagrams() {
+        let mut flow = ClientSide::udp(ClientAddress::Uoa);
+        let carried = (0..300).filter(|_| flow.datagram()).count();
+        assert_eq!(carried, usize::from(DATAGRAMS));
+        assert!(flow.done());
+    }
+
+    /// Splitmix, for what the network does.
+    struct Chance(u64);
+
+    impl Chance {
+        fn below(&mut self, n: usize) -> usize {
+            self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let mut z = self.0;
+            z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            usize::try_from((z ^ (z >> 31)) % n as u64).unwrap()
+        }
+    }
+
+    /// One end of a TCP connection that sends any part of its window at any time.
+    struct Peer {
+        isn: u32,
+        peer_isn: Option<u32>,
+        data: Vec<u8>,
+        acked: usize,
+        sent: usize,
+        got: Vec<Option<u8>>,
+        open: bool,
+    }
+
+    const SEGMENT: usize = 24;
+
+    impl Peer {
+        fn new(isn: u32, data: Vec<u8>, expects: usize) -> Self {
+            let got = vec![None; expects];
+            Self {
+                isn,
+                peer_isn: None,
+                data,
+                acked: 0,
+                sent: 0,
+                got,
+                open: false,
+            }
+        }
+
+        fn received(&self) -> usize {
+            self.got.iter().take_while(|byte| byte.is_some()).count()
+        }
+
+        fn ack(&self) -> u32 {
+            let received = u32::try_from(self.received()).unwrap();
+            self.peer_isn
+                .map_or(0, |isn| isn.wrapping_add(1 + received))
+        }
+
+        /// The blocks beyond the first hole.
+        fn sack(&self) -> Vec<u8> {
+            let isn = self.peer_isn.unwrap().wrapping_add(1);
+            let from = self.received();
+            let Some(start) = (from..self.got.len()).find(|&at| self.got[at].is_some()) else {
+                return vec![1];
+            };
+            let end = (start..self.got.len()).find(|&at| self.got[at].is_none());
+            let mut option = vec![5, 10];
+            for edge in [start, end.unwrap_or(self.got.len())] {
+                option.extend(isn.wrapping_add(u32::try_from(edge).unwrap()).to_be_bytes());
+            }
+            option
+        }
+
+        fn emit(&mut self, chance: &mut Chance) -> Parts {
+            let mut parts = Parts {
+                seq: self.isn,
+                ack: self.ack(),
+                flags: ACK,
+                ..Parts::default()
+            };
+            if !self.open {
+                let timestamps = vec![8, 10, 1, 2, 3, 4, 5, 6, 7, 8];
+                parts.options = vec![vec![2, 4, 5, 0xb4], timestamps];
+                parts.flags = if self.peer_isn.is_some() {
+                    SYN | ACK
+                } else {
+                    SYN
+                };
+                return parts;
+            }
+            let window = (self.data.len() - self.acked).min(4 * SEGMENT);
+            let start = self.acked + chance.below(window + 1);
+            let end = (start + chance.below(SEGMENT + 1)).min(self.data.len());
+            self.sent = self.sent.max(end);
+            parts.seq = self.isn.wrapping_add(1 + u32::try_from(start).unwrap());
+            parts.payload = self.data[start..end].to_vec();
+            parts.options = vec![self.sack()];
+            parts
+        }
+
+        /// A byte counted from the first, where a stale number may be a little before it.
+        fn offset(of: u32, isn: u32) -> i64 {
+            i64::from(of.wrapping_sub(isn.wrapping_add(1)).cast_signed())
+        }
+
+        fn take(&mut self, frame: &HeapBuf) -> Result<(), TestCaseError> {
+            let tcp = &frame.bytes()[34..];
+            let seen = View::of(tcp).unwrap();
+            let header = segment::header_len(tcp).unwrap();
+            if seen.flags & SYN != 0 {
+                prop_assert!(self.peer_isn.is_none_or(|isn| isn == seen.seq));
+                self.peer_isn = Some(seen.seq);
+                if seen.flags & ACK != 0 {
+                    // The one that asked is open when it is answered.
+                    self.open = true;
+                    prop_assert_eq!(seen.ack, self.isn.wrapping_add(1));
+                }
+                return Ok(());
+            }
+            let Some(isn) = self.peer_isn else {
+                return Ok(());
+            };
+            self.open = true;
+            let acked = Self::offset(seen.ack, self.isn);
+            prop_assert!(
+                acked <= i64::try_from(self.sent).unwrap(),
+                "acknowledges what was not sent"
+            );
+            prop_assert!(acked > -108);
+            self.acked = self.acked.max(usize::try_from(acked).unwrap_or(0));
+            if let [5, 10, edges @ ..] = &tcp[20..header] {
+                for edge in edges[..8].chunks(4) {
+                    let edge = u32::from_be_bytes([edge[0], edge[1], edge[2], edge[3]]);
+                    let at = Self::offset(edge, self.isn);
+                    prop_assert!((0..=i64::try_from(self.sent).unwrap()).contains(&at));
+                }
+            }
+            let start = Self::offset(seen.seq, isn);
+            for (at, &byte) in (start..).zip(&tcp[header..]) {
+                let at = usize::try_from(at).unwrap();
+                prop_assert!(
+                    self.got[at].is_none_or(|had| had == byte),
+                    "byte {} changed",
+                    at
+                );
+                self.got[at] = Some(byte);
+            }
+            Ok(())
+        }
+    }
+
+    fn kind() -> impl Strategy<Value = ClientAddress> {
+        prop_oneof![
+            Just(ClientAddress::Toa),
+            Just(ClientAddress::ProxyV1),
+            Just(ClientAddress::ProxyV2),
+            Just(ClientAddress::None),
+        ]
+    }
+
+    /// Loses, doubles and reorders.
+    fn deliver(wire: &mut Vec<HeapBuf>, chance: &mut Chance) -> Option<HeapBuf> {
+        if wire.is_empty() || chance.below(3) == 0 {
+            return None;
+        }
+        let at = chance.below(wire.len().min(5));
+        match chance.below(8) {
+            0 => Some(wire[at].clone()),
+            1 => {
+                wire.remove(at);
+                None
+            }
+            _ => Some(wire.remove(at)),
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(300))]
+
+        #[test]
+        fn streams_arrive_whole(
+            kind in kind(), seed: u64, isns: [u32; 2], wraps: bool, remembered: Option<u32>,
+            client: SocketAddr, room in 0u16..160,
+            up in proptest::collection::vec(any::<u8>(), 1..200),
+            down in proptest::collection::vec(any::<u8>(), 1..200),
+        ) {
+            let ends = Ends { client, vip: (client.ip(), 80).into() };
+            let isn = if wraps { u32::MAX - isns[0] % 150 } else { isns[0] };
+            let header = match kind {
+                ClientAddress::ProxyV1 => proxy::header(Version::V1, ends.client, ends.vip),
+                ClientAddress::ProxyV2 => proxy::header(Version::V2, ends.client, ends.vip),
+                _ => proxy::Header::new(),
+            };
+            let expected = [header.as_slice(), &up].concat();
+            let mut chance = Chance(seed);
+            let mut side = ClientSide::tcp(kind, ends, isn, remembered);
+            let mut user = Peer::new(isn, up, down.len());
+            let mut server = Peer::new(isns[1], down.clone(), expected.len());
+            let (mut to_server, mut to_user) = (Vec::new(), Vec::new());
+            // IP and TCP headers with one block of selective acknowledgements.
+            let mtu = 52 + u16::try_from(SEGMENT).unwrap() + room;
+            let mut rounds = 0;
+            while server.received() < expected.len() || user.received() < down.len() {
+                rounds += 1;
+                prop_assert!(rounds < 20_000, "stuck: {:?}", side);
+                if chance.below(3) > 0 {
+                    to_server.push(user.emit(&mut chance).buf());
+                }
+                if server.peer_isn.is_some() && chance.below(3) > 0 {
+                    to_user.push(server.emit(&mut chance).buf());
+                }
+                if let Some(mut packet) = deliver(&mut to_server, &mut chance) {
+                    let seen = View::of(&packet.bytes()[34..]).unwrap();
+                    let made = side.outgoing(seen).write(&mut packet, 14, 34, ends, mtu);
+                    let before = made.unwrap_or(None).map(|made| HeapBuf::new(&made));
+                    for packet in before.into_iter().chain([packet]) {
+                        prop_assert!(testing::tcp_is_right(&Parts::default(), &packet));
+                        prop_assert!(packet.bytes().len() <= 14 + usize::from(mtu).max(160));
+                        server.take(&packet)?;
+                    }
+                }
+                if let Some(mut packet) = deliver(&mut to_user, &mut chance) {
+                    let tcp = &mut packet.bytes_mut()[34..];
+                    side.incoming(View::of(tcp).unwrap()).write(tcp);
+                    let ack = View::of(tcp).unwrap().ack;
+                    prop_assert!(side.is(HEADER_ACKED) || Peer::offset(ack, isn) >= 0);
+                    prop_assert!(testing::tcp_is_right(&Parts::default(), &packet));
+                    user.take(&packet)?;
+                }
+            }
+            let got: Vec<u8> = server.got.into_iter().flatten().collect();
+            prop_assert_eq!(got, expected);
+            prop_assert_eq!(user.got.into_iter().flatten().collect::<Vec<u8>>(), down);
+            if let Some(next) = remembered {
+                let beyond = server.peer_isn.unwrap().wrapping_sub(next);
+                prop_assert!((0x1_0000..0x2_0000).contains(&beyond));
+            } else {
+                prop_assert_eq!(server.peer_isn, Some(isn));
+            }
+        }
+    }
+}

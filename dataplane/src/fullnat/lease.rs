@@ -336,3 +336,265 @@ fn first_from(words: &[u64], from: u16) -> Option<u16> {
     }
     None
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeSet, VecDeque};
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const TCP: u8 = 6;
+    const NOW: Instant = Instant(0);
+
+    fn server(n: u8) -> SocketAddr {
+        SocketAddr::from(([10, 1, 0, n], 80))
+    }
+
+    fn local(n: u8) -> IpAddr {
+        [10, 0, 0, n].into()
+    }
+
+    #[test]
+    fn every_port_once() {
+        let mut leases = Leases::default();
+        let locals = [local(1)];
+        let mut cursor = 0;
+        let take = |leases: &mut Leases, cursor: &mut usize| {
+            leases.take(NOW, &locals, cursor, server(1), TCP, |_, _| true)
+        };
+        let mut all = Vec::new();
+        let mut fresh = None;
+        while let Some(lease) = take(&mut leases, &mut cursor) {
+            let pool = leases.pools[0].as_ref().unwrap();
+            fresh.get_or_insert_with(|| {
+                let mut free = pool.free.clone();
+                free.set(lease.local.port());
+                free
+            });
+            all.push(lease);
+        }
+        assert_eq!(all.len(), 64_512);
+        assert_eq!(
+            (leases.in_use(), leases.of(local(1))),
+            (64_512, (64_512, 64_512))
+        );
+        let ports: BTreeSet<u16> = all.iter().map(|lease| lease.local.port()).collect();
+        assert_eq!((ports.len(), ports.first()), (64_512, Some(&PORT_MIN)));
+        assert_eq!(
+            leases.pools[0].as_ref().unwrap().free,
+            Box::new(Bitmap::empty())
+        );
+        // Another server has all ports again.
+        assert!(
+            leases
+                .take(NOW, &locals, &mut cursor, server(2), TCP, |_, _| true)
+                .is_some()
+        );
+        for lease in all {
+            leases.give_back(NOW, lease.pool, lease.local.port(), None);
+        }
+        assert_eq!((leases.in_use(), leases.of(local(1))), (1, (1, 2 * 64_512)));
+        assert_eq!(
+            Some(&leases.pools[0].as_ref().unwrap().free),
+            fresh.as_ref()
+        );
+        leases.retain(|_, _, _| false);
+        assert_eq!(leases.of(local(1)), (1, 64_512), "a pool with leases stays");
+        leases.give_back(NOW, PoolId(1), PORT_MIN, None);
+        leases.retain(|_, _, _| false);
+        assert!(leases.locals.is_empty() && leases.by_key.is_empty());
+        assert_eq!(
+            take(&mut leases, &mut cursor).map(|l| l.local.port()),
+            Some(PORT_MIN)
+        );
+        assert_eq!(leases.pools.len(), 2, "places are used again");
+    }
+
+    #[test]
+    fn locals_of_the_servers_family_take_turns() {
+        let mut leases = Leases::default();
+        let locals = ["10.0.0.1", "fd00::1", "10.0.0.2", "fd00::2"].map(|l| l.parse().unwrap());
+        let mut cursor = 0;
+        let mut take = |server: SocketAddr| {
+            let lease = leases.take(NOW, &locals, &mut cursor, server, TCP, |_, _| true);
+            lease.unwrap().local.ip().to_string()
+        };
+        let v6 = "[fd01::1]:80".parse().unwrap();
+        assert_eq!(
+            [take(server(1)), take(server(1)), take(server(1))],
+            ["10.0.0.1", "10.0.0.2", "10.0.0.1"]
+        );
+        assert_eq!(
+            [take(v6), take(v6), take(v6)],
+            ["fd00::1", "fd00::2", "fd00::1"]
+        );
+        let mut leases = Leases::default();
+        assert_eq!(leases.take(NOW, &[], &mut 0, v6, TCP, |_, _| true), None);
+        assert_eq!(
+            leases.take(NOW, &locals[..1], &mut 0, v6, TCP, |_, _| true),
+            None
+        );
+    }
+
+    #[test]
+    fn cooling_is_bounded() {
+        let mut leases = Leases::default();
+        let all: Vec<Lease> = (0..=COOLING_MAX)
+            .map(|_| {
+                leases
+                    .take(NOW, &[local(1)], &mut 0, server(1), TCP, |_, _| true)
+                    .unwrap()
+            })
+            .collect();
+        for lease in &all {
+            leases.give_back(NOW, lease.pool, lease.local.port(), Some(7));
+        }
+        let pool = leases.pools[0].as_ref().unwrap();
+        assert_eq!(pool.cooling.len(), COOLING_MAX);
+        assert!(pool.free.has(PORT_MIN), "the oldest");
+        assert!(!pool.free.has(PORT_MIN + 1));
+    }
+
+    /// The naive pool: sets and lists, searched.
+    #[derive(Default)]
+    struct Model {
+        free: BTreeSet<u16>,
+        used: Vec<(Lease, u16)>,
+        cooling: VecDeque<(u16, u32, u32)>,
+        next: u16,
+    }
+
+    impl Model {
+        fn cool(&mut self, now: u32) {
+            while let Some(&(port, ..)) = self.cooling.front().filter(|c| now >= c.2) {
+                self.free.insert(port);
+                self.cooling.pop_front();
+            }
+        }
+
+        fn expected(&mut self, now: u32) -> Option<(u16, Option<u32>)> {
+            self.cool(now);
+            let free = self.free.range(self.next..).next().or(self.free.first());
+            match free.copied() {
+                Some(port) => {
+                    self.free.remove(&port);
+                    self.next = port.wrapping_add(1);
+                    Some((port, None))
+                }
+                None => self
+                    .cooling
+                    .pop_front()
+                    .map(|(port, seq, _)| (port, Some(seq))),
+            }
+        }
+    }
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Take,
+        GiveBack(usize, Option<u32>),
+        Wait(u32),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            4 => Just(Step::Take),
+            3 => (any::<usize>(), any::<Option<u32>>()).prop_map(|(n, c)| Step::GiveBack(n, c)),
+            1 => (0u32..50_000).prop_map(Step::Wait),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn one_pool_is_the_model(
+            steps in proptest::collection::vec(step(), 0..300),
+            mine in proptest::collection::btree_set(1024u16.., 1..12),
+            late: bool,
+        ) {
+            let mut leases = Leases::default();
+            let mut model = Model { free: mine.clone(), ..Model::default() };
+            // Near the wrap of the clock, or not.
+            let origin = if late { u32::MAX - 30_000 } else { 0 };
+            let (mut elapsed, mut cursor) = (0, 0);
+            for step in steps {
+                let now = Instant(origin.wrapping_add(elapsed));
+                match step {
+                    Step::Take => {
+                        let lease = leases.take(now, &[local(1)], &mut cursor, server(1), TCP,
+                            |_, port| mine.contains(&port));
+                        let got = lease.map(|l| (l.local.port(), l.remembered));
+                        prop_assert_eq!(got, model.expected(elapsed));
+                        model.used.extend(lease.map(|l| (l, l.local.port())));
+                    }
+                    Step::GiveBack(n, cooling) => {
+                        if model.used.is_empty() {
+                            continue;
+                        }
+                        let (lease, port) = model.used.swap_remove(n % model.used.len());
+                        leases.give_back(now, lease.pool, port, cooling);
+                        match cooling {
+                            Some(seq) => model.cooling.push_back((port, seq, elapsed + COOLING_MS)),
+                            None => { model.free.insert(port); }
+                        }
+                    }
+                    Step::Wait(ms) => elapsed += ms,
+                }
+                prop_assert_eq!(leases.in_use(), model.used.len());
+                prop_assert_eq!(leases.of(local(1)).0, model.used.len());
+            }
+        }
+
+        #[test]
+        fn many_pools_leak_nothing(
+            steps in proptest::collection::vec((any::<u8>(), any::<usize>(), step()), 0..200),
+        ) {
+            let mut leases = Leases::default();
+            let locals = [local(1), local(2), local(3)];
+            // Each port is one local address's only, four each.
+            let mine = |ip: IpAddr, port: u16| {
+                port < 1036 && IpAddr::from([10, 0, 0, 1 + (port % 3) as u8]) == ip
+            };
+            let (mut held, mut cursor, mut now) = (Vec::<(SocketAddr, Lease)>::new(), 0, 0);
+            for (n, which, step) in steps {
+                let to = server(n % 3);
+                match step {
+                    Step::Take => {
+                        let lease = leases.take(Instant(now), &locals, &mut cursor, to, TCP, mine);
+                        let toward = held.iter().filter(|(s, _)| *s == to).count();
+                        prop_assert_eq!(lease.is_none(), toward == 12);
+                        let Some(lease) = lease else { continue };
+                        prop_assert!(mine(lease.local.ip(), lease.local.port()));
+                        prop_assert!(!held.iter().any(|(s, l)| *s == to && l.local == lease.local));
+                        held.push((to, lease));
+                    }
+                    Step::GiveBack(_, cooling) if !held.is_empty() => {
+                        let (_, lease) = held.swap_remove(which % held.len());
+                        leases.give_back(Instant(now), lease.pool, lease.local.port(), cooling);
+                    }
+                    Step::Wait(ms) => {
+                        now += ms;
+                        leases.retain(|_, s, _| s != to);
+                    }
+                    Step::GiveBack(..) => {}
+                }
+                prop_assert_eq!(leases.in_use(), held.len());
+                for local in locals {
+                    let of = held.iter().filter(|(_, l)| l.local.ip() == local).count();
+                    prop_assert_eq!(leases.of(local).0, of);
+                }
+            }
+        }
+
+        #[test]
+        fn bitmap_is_a_set(ports in proptest::collection::btree_set(any::<u16>(), 0..9), from: u16) {
+            let mut map = Bitmap::empty();
+            ports.iter().for_each(|&port| map.set(port));
+            let expected = ports.range(from..).next().or(ports.first()).copied();
+            prop_assert_eq!(map.next(from), expected);
+            ports.iter().for_each(|&port| map.clear(port));
+            prop_assert_eq!(map, Bitmap::empty());
+        }
+    }
+}

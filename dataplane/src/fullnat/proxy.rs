@@ -141,3 +141,111 @@ pub fn segment(original: &[u8], l3: usize, l4: usize, header: &[u8]) -> Option<M
     frame::apply(segment, TCP_CHECKSUM, delta);
     Some(made)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::fullnat::testing;
+    use crate::packet::HeapBuf;
+
+    fn told(version: Version, client: &str, vip: &str) -> Vec<u8> {
+        header(version, client.parse().unwrap(), vip.parse().unwrap()).to_vec()
+    }
+
+    #[test]
+    fn version_1() {
+        assert_eq!(
+            told(Version::V1, "192.0.2.1:40000", "198.51.100.7:80"),
+            b"PROXY TCP4 192.0.2.1 198.51.100.7 40000 80\r\n"
+        );
+        assert_eq!(
+            told(Version::V1, "[2001:db8::1]:40000", "[2001:db8::7]:80"),
+            b"PROXY TCP6 2001:db8::1 2001:db8::7 40000 80\r\n"
+        );
+        assert_eq!(
+            told(Version::V1, "192.0.2.1:40000", "[2001:db8::7]:80"),
+            b"PROXY TCP6 ::ffff:192.0.2.1 2001:db8::7 40000 80\r\n"
+        );
+        let longest = format!("[{}]:65535", ["2001"; 8].join(":"));
+        assert_eq!(told(Version::V1, &longest, &longest).len(), 104);
+    }
+
+    #[test]
+    fn version_2() {
+        let start = b"\r\n\r\n\0\r\nQUIT\n\x21";
+        let v4 = told(Version::V2, "192.0.2.1:40000", "198.51.100.7:80");
+        let rest = [
+            0x11, 0, 12, 192, 0, 2, 1, 198, 51, 100, 7, 0x9c, 0x40, 0, 80,
+        ];
+        assert_eq!(v4, [&start[..], &rest].concat());
+        let v6 = told(Version::V2, "[2001:db8::1]:40000", "198.51.100.7:80");
+        let mut rest = vec![
+            0x21, 0, 36, 0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1,
+        ];
+        rest.extend([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 198, 51, 100, 7]);
+        rest.extend([0x9c, 0x40, 0, 80]);
+        assert_eq!(v6, [&start[..], &rest].concat());
+    }
+
+    #[test]
+    fn the_urgent_byte_stays_the_same() {
+        let mut parts = testing::Parts {
+            flags: tcp_flags::ACK | URG,
+            payload: vec![1; 9],
+            ..testing::Parts::default()
+        };
+        let mut packet = parts.buf();
+        let (l3, l4) = (parts.l3(), parts.l4());
+        prefix(&mut packet, l3, l4, b"abcdefghi", 1500).unwrap();
+        parts.payload.splice(..0, *b"abcdefghi");
+        assert_eq!(packet.bytes()[l4 + 19], 7 + 9);
+        assert!(testing::tcp_is_right(&parts, &packet));
+    }
+
+    proptest! {
+        #[test]
+        fn equals_building_it_with_the_header(
+            mut parts in testing::parts(), header in proptest::collection::vec(any::<u8>(), 1..108),
+            corrupt: bool,
+        ) {
+            let (l3, l4) = (parts.l3(), parts.l4());
+            let mut packet = parts.buf();
+            if corrupt {
+                packet.bytes_mut()[l4] ^= 4;
+            }
+            let room = u16::try_from(header.len()).unwrap();
+            let mtu = parts.ip_len() + room;
+            prop_assert_eq!(prefix(&mut packet, l3, l4, &header, mtu - 1), Err(NoRoom::Mtu));
+            prop_assert_eq!(prefix(&mut packet, l3, l4, &header, mtu), Ok(()));
+            parts.payload.splice(..0, header);
+            if corrupt {
+                prop_assert!(!testing::tcp_is_right(&parts, &packet));
+                packet.bytes_mut()[l4] ^= 4;
+            }
+            prop_assert_eq!(packet.bytes(), parts.frame());
+        }
+
+        #[test]
+        fn a_segment_of_its_own(
+            mut parts in testing::parts(), header in proptest::collection::vec(any::<u8>(), 1..108),
+            corrupt: bool,
+        ) {
+            let mut frame = parts.frame();
+            if corrupt {
+                frame[parts.l4()] ^= 4;
+            }
+            let made = segment(&frame, parts.l3(), parts.l4(), &header).unwrap();
+            let mut made = HeapBuf::new(&made);
+            parts.payload = header;
+            parts.flags = tcp_flags::ACK;
+            parts.padding = 0;
+            if corrupt {
+                prop_assert!(!testing::tcp_is_right(&parts, &made));
+                made.bytes_mut()[parts.l4()] ^= 4;
+            }
+            prop_assert_eq!(made.bytes(), parts.frame());
+        }
+    }
+}

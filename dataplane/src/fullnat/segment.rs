@@ -174,3 +174,129 @@ fn add(header: &mut [u8], at: usize, by: u32) -> Delta {
     let old = u32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
     frame::overwrite(header, at, &old.wrapping_add(by).to_be_bytes())
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::fullnat::testing::{self, Parts};
+
+    /// The options, each in front of the end of the list changed.
+    fn each(parts: &Parts, change: impl Fn(&mut Vec<u8>)) -> Parts {
+        let mut parts = parts.clone();
+        parts
+            .options
+            .iter_mut()
+            .take_while(|option| option[0] != 0)
+            .for_each(change);
+        parts
+    }
+
+    fn is_toa(option: &[u8]) -> bool {
+        matches!(option, [253 | 254, 8 | 20, ..])
+    }
+
+    fn edges(option: &mut [u8], by: u32) {
+        for edge in option[2..].chunks_mut(4) {
+            let old = u32::from_be_bytes([edge[0], edge[1], edge[2], edge[3]]);
+            edge.copy_from_slice(&old.wrapping_add(by).to_be_bytes());
+        }
+    }
+
+    #[test]
+    fn mss_has_a_floor() {
+        for (mss, by, lowered) in [(1460u16, 8, 1452u16), (50, 20, 48), (40, 8, 40), (0, 8, 0)] {
+            let announce = |mss: u16| {
+                let [high, low] = mss.to_be_bytes();
+                let options = vec![vec![1], vec![2, 4, high, low]];
+                Parts {
+                    options,
+                    ..Parts::default()
+                }
+            };
+            let mut tcp = announce(mss).tcp();
+            assert!(lower_mss(&mut tcp, by));
+            assert_eq!(tcp, announce(lowered).tcp());
+        }
+    }
+
+    #[test]
+    fn malformed_options_end_the_walk() {
+        let toa = vec![254, 8, 1, 2, 3, 4, 5, 6];
+        for bad in [[1, 1, 1, 5], [1, 1, 8, 0], [1, 8, 1, 1], [1, 254, 20, 1]] {
+            let options = vec![toa.clone(), bad.to_vec()];
+            let mut tcp = Parts {
+                options,
+                ..Parts::default()
+            }
+            .tcp();
+            assert!(strip(&mut tcp) && !strip(&mut tcp));
+            let options = vec![vec![NOP; 8], bad.to_vec()];
+            assert_eq!(
+                tcp,
+                Parts {
+                    options,
+                    ..Parts::default()
+                }
+                .tcp()
+            );
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn shifting(parts in testing::parts(), seq: u32, ack: u32, sack: u32) {
+            let mut tcp = parts.tcp();
+            shift(&mut tcp, Shift { seq, ack, sack });
+            let mut expected = each(&parts, |option| {
+                if option[0] == SACK {
+                    edges(option, sack);
+                }
+            });
+            expected.seq = parts.seq.wrapping_add(seq);
+            expected.ack = parts.ack.wrapping_add(ack);
+            prop_assert_eq!(&tcp, &expected.tcp());
+            let back = Shift {
+                seq: seq.wrapping_neg(),
+                ack: ack.wrapping_neg(),
+                sack: sack.wrapping_neg(),
+            };
+            shift(&mut tcp, back);
+            prop_assert_eq!(tcp, parts.tcp());
+        }
+
+        #[test]
+        fn stripping_and_blanking(parts in testing::parts()) {
+            let mut tcp = parts.tcp();
+            let stripped = strip(&mut tcp);
+            let expected = each(&parts, |option| if is_toa(option) { option.fill(NOP) });
+            prop_assert_eq!(stripped, expected.options != parts.options);
+            prop_assert_eq!(&tcp, &expected.tcp());
+
+            let mut tcp = parts.tcp();
+            let blanked = blank_timestamps(&mut tcp);
+            let expected = each(&parts, |option| {
+                if option.starts_with(&[TIMESTAMPS, 10]) {
+                    option.fill(NOP);
+                }
+            });
+            prop_assert_eq!(blanked, expected.options != parts.options);
+            prop_assert_eq!(&tcp, &expected.tcp());
+        }
+
+        #[test]
+        fn never_panics(
+            mut bytes in proptest::collection::vec(any::<u8>(), 0..70), shape in 5u8..16, by: u32,
+        ) {
+            if let Some(offset) = bytes.get_mut(12) {
+                *offset = shape << 4;
+            }
+            shift(&mut bytes, Shift::new(by, by));
+            strip(&mut bytes);
+            blank_timestamps(&mut bytes);
+            lower_mss(&mut bytes, 8);
+            let _ = View::of(&bytes);
+        }
+    }
+}

@@ -70,3 +70,44 @@ fn protocol_at(frame: &[u8], ip: Ip, l3: usize, l4: usize) -> Option<usize> {
     }
     (at == l4 && frame[field] == UDP).then_some(field)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::fullnat::testing::{self, checksum};
+    use crate::packet::HeapBuf;
+
+    #[test]
+    fn the_bytes() {
+        let v4 = header("192.0.2.1:40000".parse().unwrap());
+        let bytes = [0x10, 17, 0, 12, 0x9f, 8, 0x9c, 0x40, 192, 0, 2, 1];
+        assert_eq!(v4.as_slice(), bytes);
+        let v6 = header("[2001:db8::9]:80".parse().unwrap());
+        let start = [0x20, 17, 0, 24, 0x9f, 20, 0, 80, 0x20, 1, 0xd, 0xb8];
+        assert_eq!((&v6[..12], v6.len()), (&start[..], 24));
+    }
+
+    proptest! {
+        #[test]
+        fn equals_building_it_with_the_header(parts in testing::parts(), client: SocketAddr) {
+            let (l3, l4) = (parts.l3(), parts.l4());
+            let mut udp = vec![0x12, 0x34, 0, 53, 0, 8, 0, 0];
+            udp[5] += u8::try_from(parts.payload.len()).unwrap();
+            udp.extend(&parts.payload);
+            let check = checksum(&[parts.pseudo(17, udp.len()), udp.clone()].concat());
+            udp[6..8].copy_from_slice(&check);
+            let mut packet = HeapBuf::new(&parts.around(UDP, &udp));
+            let len = u16::try_from(l4 - l3 + udp.len()).unwrap();
+            let header = header(client);
+            let room = u16::try_from(header.len()).unwrap();
+            prop_assert_eq!(insert(&mut packet, l3, l4, client, len + room - 1), Err(NoRoom::Mtu));
+            prop_assert_eq!(insert(&mut packet, l3, l4, client, len + room), Ok(()));
+            let expected = parts.around(PROTOCOL, &[&header, udp.as_slice()].concat());
+            prop_assert_eq!(packet.bytes(), expected);
+            let mut tcp = parts.buf();
+            prop_assert_eq!(insert(&mut tcp, l3, l4, client, 1500), Err(NoRoom::Malformed));
+        }
+    }
+}

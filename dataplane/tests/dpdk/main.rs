@@ -209,7 +209,12 @@ fn veth() {
 
     let one = std::slice::from_ref(&pool);
     let (port, _rx, mut tx) = start(&eal, &a, one);
-    let (_other, mut rx, _tx) = start(&eal, &b, one);
+    let quiet = PortConfig {
+        promiscuous: false,
+        ..port_config(&b, 1)
+    };
+    let (_other, mut rx, _tx) = Port::start(&eal, &quiet, one).unwrap();
+    assert!(hears_all_multicast(&format!("dtb{id}")));
     assert_ne!(port.mac(), [0; 6]);
     let mut burst = Burst::new();
     let mut ours = frame(&pool, 100, 0xffff_ffff);
@@ -227,6 +232,13 @@ fn veth() {
     drop(burst);
     drop((port, _rx, tx, _other, rx, _tx));
     assert_eq!(pool.in_use(), 0);
+}
+
+/// Whether the interface is promiscuous or in the mode for all multicast.
+fn hears_all_multicast(interface: &str) -> bool {
+    let flags = std::fs::read_to_string(format!("/sys/class/net/{interface}/flags")).unwrap();
+    let flags = u32::from_str_radix(flags.trim().trim_start_matches("0x"), 16).unwrap();
+    flags & (0x100 | 0x200) != 0
 }
 
 /// A packet of 9200 bytes crosses whole, by the ring that `with_room` asks for.

@@ -72,6 +72,9 @@ fn every_drop_reason_is_reached() {
         DropReason::FragmentTimeout,
         DropReason::FragmentsFull,
         DropReason::NoBuffer,
+        DropReason::BadChecksum,
+        DropReason::NoLocalPort,
+        DropReason::BadNd,
     ];
     let table = [
         refusals::a_segment_without_connection_is_reset,
