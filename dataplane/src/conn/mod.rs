@@ -265,6 +265,8 @@ pub struct Conns {
     wide_fresh: u32,
     /// What only FULLNAT's connections have.
     extras: Array<Extra>,
+    /// Entries of `extras` from here on were never written.
+    extras_fresh: u32,
     digest: Digest,
     timers: Timers,
     index: Index,
@@ -284,6 +286,7 @@ impl Conns {
             wide: Array::sparse(entries)?,
             wide_fresh: 0,
             extras: Array::sparse(entries)?,
+            extras_fresh: 0,
             digest: Digest::new(secret),
             timers: Timers::new(entries)?,
             index: Index::new(entries * 2, secret)?,
@@ -306,6 +309,7 @@ impl Conns {
     pub fn bytes(&self) -> usize {
         self.entries.len() * size_of::<Conn>()
             + self.wide_fresh as usize * size_of::<[Addresses6; 2]>()
+            + self.extras_fresh as usize * size_of::<Extra>()
             + self.timers.bytes()
             + self.index.bytes()
     }
@@ -424,6 +428,9 @@ impl Conns {
                 self.wide[entry as usize][side] = addresses;
                 self.wide_fresh = self.wide_fresh.max(entry + 1);
             }
+        }
+        if mode == ForwardMode::FullNat {
+            self.extras_fresh = self.extras_fresh.max(entry + 1);
         }
         self.entries[entry as usize] = conn;
         for (flow, outbound) in flows.iter().zip([false, true]) {
