@@ -169,10 +169,9 @@ impl<P: PacketBuf> Director<P> {
         for packet in burst.iter() {
             packet.prefetch();
         }
-        let mut staged: ArrayVec<Staged, BURST> = burst
-            .iter()
-            .map(|packet| self.parse(from, packet))
-            .collect();
+        // Extended, because `collect` copies the array once more.
+        let mut staged = ArrayVec::<Staged, BURST>::new();
+        staged.extend(burst.iter().map(|packet| self.parse(from, packet)));
         for (seen, hash, hit) in staged.iter_mut().flatten() {
             if seen.kind == Kind::Transport {
                 *hit = self.conns.likely(*hash, &seen.flow);
@@ -275,11 +274,12 @@ impl<P: PacketBuf> Director<P> {
     /// and its packets are as hot as any: only those that open connections go the cold way at once.
     #[inline(always)]
     fn sure(&self, seen: &Seen, likely: Option<Hit>, frame: &[u8]) -> Option<Hit> {
-        match likely.filter(|hit| self.conns.verify(*hit, seen, frame)) {
-            None if seen.kind == Kind::Transport && seen.tcp_flags & tcp_flags::SYN == 0 => {
+        match likely {
+            Some(hit) if self.conns.verify(hit, seen, frame) => Some(hit),
+            _ if seen.kind == Kind::Transport && seen.tcp_flags & tcp_flags::SYN == 0 => {
                 self.conns.lookup(seen, frame)
             }
-            hit => hit,
+            _ => None,
         }
     }
 
