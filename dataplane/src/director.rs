@@ -330,15 +330,21 @@ impl<P: PacketBuf> Director<P> {
         packet: &mut P,
     ) -> Option<Result<HopId, DropReason>> {
         let mtu = self.net.hop(hop).mtu;
-        if !self.is_told(hit) {
-            let conn = self.conns.get(hit);
-            if conn.mode() != ForwardMode::Tunnel || hit.outbound() {
-                return None;
-            }
-            let way = self.tunnels.get(conn.server().index())?.as_ref()?;
+        let conn = self.conns.get(hit);
+        let (mode, server) = (conn.mode(), conn.server());
+        if mode == ForwardMode::Tunnel && !hit.outbound() {
+            let way = self.tunnels.get(server.index())?.as_ref()?;
             if seen.ip_len > mtu.min(way.path_mtu).saturating_sub(way.tunnel.overhead()) {
                 return None;
             }
+            self.count(seen, hit);
+            self.track(now, seen, hit);
+            self.translate(seen, hit, packet);
+            let wrapped = self.encapsulate(server, seen, packet);
+            return Some(wrapped.then_some(hop).ok_or(DropReason::NoHeadroom));
+        }
+        if !self.is_told(hit) || seen.ip_len > self.room(seen, hit, hop).0 {
+            return None;
         }
         self.count(seen, hit);
         self.track(now, seen, hit);

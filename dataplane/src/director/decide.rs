@@ -388,7 +388,7 @@ impl<P: PacketBuf> Director<P> {
     }
 
     /// The longest IP packet of a connection that fits its way, and whether it leaves as IPv6.
-    fn room(&mut self, seen: &Seen, hit: Hit, hop: HopId) -> (u16, bool) {
+    pub(super) fn room(&mut self, seen: &Seen, hit: Hit, hop: HopId) -> (u16, bool) {
         let mtu = self.net.hop(hop).mtu;
         let conn = self.conns.get(hit);
         let (mode, outbound) = (conn.mode(), hit.outbound());

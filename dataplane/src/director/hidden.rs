@@ -149,7 +149,6 @@ impl<P: PacketBuf> Director<P> {
     pub(super) fn is_told(&mut self, hit: Hit) -> bool {
         let conn = self.conns.get(hit);
         conn.mode() == ForwardMode::FullNat
-            && conn.is_v6(false) == conn.is_v6(true)
             && !self.conns.extra(hit.entry()).client.is_telling()
     }
 }
