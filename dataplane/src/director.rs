@@ -343,11 +343,15 @@ impl<P: PacketBuf> Director<P> {
             let wrapped = self.encapsulate(server, seen, packet);
             return Some(wrapped.then_some(hop).ok_or(DropReason::NoHeadroom));
         }
-        if !self.is_told(hit) || seen.ip_len > self.room(seen, hit, hop).0 {
+        let telling = conn.is_telling();
+        if telling && !self.is_told(hit) || seen.ip_len > self.room(seen, hit, hop).0 {
             return None;
         }
         self.count(seen, hit);
         self.track(now, seen, hit);
+        if !telling {
+            return Some(self.translate_any(seen, hit, packet).map(|_| hop));
+        }
         Some(self.rewrite(seen, hit, packet, mtu).map(|before| {
             debug_assert!(before.is_none(), "only an untold server is told");
             hop

@@ -37,6 +37,8 @@ const FULLNAT: u32 = 5 << 24;
 const V6: u32 = 0x08 << 24;
 /// There is more to do than [`crate::director::translate`] does.
 const INVOLVED: u32 = 0x20 << 24;
+/// FULLNAT: the server is still told of its client, or each segment's numbers change.
+const TELLING: u32 = 0x40 << 24;
 /// No packet came from the server: it answers the client without us.
 const NO_OUTPUT: u32 = 0x80 << 24;
 
@@ -127,11 +129,17 @@ impl Conn {
     /// Whether there is more to do for its packets than to change addresses, ports and checksums.
     #[inline(always)]
     pub fn is_involved(&self) -> bool {
-        self.server & INVOLVED != 0
+        self.server & (INVOLVED | TELLING) != 0
     }
 
-    pub fn set_involved(&mut self, involved: bool) {
-        self.server = self.server & !INVOLVED | if involved { INVOLVED } else { 0 };
+    /// Whether [`Extra::client`] has to do with the packets of a FULLNAT connection.
+    #[inline(always)]
+    pub fn is_telling(&self) -> bool {
+        self.server & TELLING != 0
+    }
+
+    pub fn set_telling(&mut self, telling: bool) {
+        self.server = self.server & !TELLING | if telling { TELLING } else { 0 };
     }
 
     /// A side's flow: 0 as the client sends it, 1 as the server does.

@@ -309,7 +309,7 @@ impl<P: PacketBuf> Director<P> {
         let outbound = hit.outbound();
         let conn = self.conns.get(hit);
         let (id, mode) = (conn.server(), conn.mode());
-        let hides = mode == ForwardMode::FullNat && conn.is_involved();
+        let hides = conn.is_telling();
         if hides && outbound {
             self.unveil(seen, hit, packet);
         }
@@ -325,7 +325,7 @@ impl<P: PacketBuf> Director<P> {
 
     /// Gives a packet the addresses and ports of its connection's other side, of either family;
     /// returns where its transport header then begins.
-    fn translate_any(
+    pub(super) fn translate_any(
         &mut self,
         seen: &Seen,
         hit: Hit,

@@ -165,13 +165,12 @@ pub(super) fn translate_family<P: PacketBuf>(
         }
         _ => unreachable!("one packet has one family"),
     }
-    let ports = [to.from.port().to_be_bytes(), to.to.port().to_be_bytes()].concat();
     let mut now = *seen;
     now.l4 = u16::try_from(start).unwrap_or(u16::MAX);
     now.ip_len = u16::try_from(start - l3 + payload).unwrap_or(u16::MAX);
     let segment = &mut frame[start..];
-    let ports = u32::from_ne_bytes([ports[0], ports[1], ports[2], ports[3]]);
-    translate_segment(segment, &now, ports, l4);
+    let ([a, b], [c, d]) = (to.from.port().to_be_bytes(), to.to.port().to_be_bytes());
+    translate_segment(segment, &now, u32::from_ne_bytes([a, b, c, d]), l4);
     if !has_checksum {
         fill_udp(frame, &now, to);
     }
