@@ -339,7 +339,6 @@ impl<P: PacketBuf> Director<P> {
             }
             self.count(seen, hit);
             self.track(now, seen, hit);
-            self.translate(seen, hit, packet);
             let wrapped = self.encapsulate(server, seen, packet);
             return Some(wrapped.then_some(hop).ok_or(DropReason::NoHeadroom));
         }
@@ -358,12 +357,14 @@ impl<P: PacketBuf> Director<P> {
         }))
     }
 
-    /// Wraps a packet for its server; `false` when there is no headroom.
+    /// Wraps a packet, one hop less to live, for its server; `false` when there is no headroom.
+    #[inline(always)]
     fn encapsulate(&mut self, server: ServerId, seen: &Seen, packet: &mut P) -> bool {
         self.ip_id = self.ip_id.wrapping_add(1).max(1);
         let Some(Some(way)) = self.tunnels.get(server.index()) else {
             return false;
         };
+        rewrite::one_hop_less(packet.bytes_mut(), seen);
         let (l3, copy_df) = (usize::from(seen.l3), self.settings.pmtu_disc);
         way.tunnel
             .encapsulate(packet, l3, seen.ip_len, self.ip_id, copy_df)

@@ -313,12 +313,13 @@ impl<P: PacketBuf> Director<P> {
         if hides && outbound {
             self.unveil(seen, hit, packet);
         }
+        if mode == ForwardMode::Tunnel && !outbound {
+            let wrapped = self.encapsulate(id, seen, packet);
+            return wrapped.then_some(None).ok_or(DropReason::NoHeadroom);
+        }
         let l4 = self.translate_any(seen, hit, packet)?;
         if hides && !outbound {
             return self.tell(seen, hit, packet, l4, mtu);
-        }
-        if mode == ForwardMode::Tunnel && !outbound && !self.encapsulate(id, seen, packet) {
-            return Err(DropReason::NoHeadroom);
         }
         Ok(None)
     }

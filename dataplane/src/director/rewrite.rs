@@ -14,6 +14,19 @@ use crate::wire::{checksum, sctp};
 /// IPv6 next header: a fragment header.
 const NEXT_IS_FRAGMENT: u8 = 44;
 
+/// All that changes in a packet which keeps its addresses.
+#[inline(always)]
+pub(super) fn one_hop_less(frame: &mut [u8], seen: &Seen) {
+    let header = &mut frame[usize::from(seen.l3)..usize::from(seen.l4)];
+    if seen.flow.v6 {
+        header[7] -= 1;
+    } else {
+        header[8] -= 1;
+        let checksum = TTL.apply([header[10], header[11]]);
+        header[10..12].copy_from_slice(&checksum);
+    }
+}
+
 /// Gives an IPv4 packet the addresses and ports of `to`, one hop less to live, and checksums to
 /// match.
 #[inline(always)]
