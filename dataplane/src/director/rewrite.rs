@@ -14,6 +14,19 @@ use crate::wire::{checksum, sctp};
 /// IPv6 next header: a fragment header.
 const NEXT_IS_FRAGMENT: u8 = 44;
 
+/// All that changes in a packet which keeps its addresses.
+#[inline(always)]
+pub(super) fn one_hop_less(frame: &mut [u8], seen: &Seen) {
+    let header = &mut frame[usize::from(seen.l3)..usize::from(seen.l4)];
+    if seen.flow.v6 {
+        header[7] -= 1;
+    } else {
+        header[8] -= 1;
+        let checksum = TTL.apply([header[10], header[11]]);
+        header[10..12].copy_from_slice(&checksum);
+    }
+}
+
 /// Gives an IPv4 packet the addresses and ports of `to`, one hop less to live, and checksums to
 /// match.
 #[inline(always)]
@@ -165,13 +178,12 @@ pub(super) fn translate_family<P: PacketBuf>(
         }
         _ => unreachable!("one packet has one family"),
     }
-    let ports = [to.from.port().to_be_bytes(), to.to.port().to_be_bytes()].concat();
     let mut now = *seen;
     now.l4 = u16::try_from(start).unwrap_or(u16::MAX);
     now.ip_len = u16::try_from(start - l3 + payload).unwrap_or(u16::MAX);
     let segment = &mut frame[start..];
-    let ports = u32::from_ne_bytes([ports[0], ports[1], ports[2], ports[3]]);
-    translate_segment(segment, &now, ports, l4);
+    let ([a, b], [c, d]) = (to.from.port().to_be_bytes(), to.to.port().to_be_bytes());
+    translate_segment(segment, &now, u32::from_ne_bytes([a, b, c, d]), l4);
     if !has_checksum {
         fill_udp(frame, &now, to);
     }
