@@ -7,6 +7,7 @@ use arrayvec::ArrayVec;
 
 use crate::counters::DropReason;
 use crate::wire::checksum;
+use crate::wire::delta::TTL;
 
 pub const V4_LEN: usize = 20;
 pub const V6_LEN: usize = 40;
@@ -202,10 +203,15 @@ pub fn readdress(header: &mut [u8], src: IpAddr, dst: IpAddr) {
     }
 }
 
-/// One hop less to live for a valid header; [`readdress`] makes its checksum right.
+/// One hop less to live for a valid header.
 pub fn decrement_ttl(header: &mut [u8]) {
-    let at = if header[0] >> 4 == 4 { 8 } else { 7 };
-    header[at] = header[at].saturating_sub(1);
+    if header[0] >> 4 == 4 {
+        header[8] = header[8].saturating_sub(1);
+        let sum = TTL.apply([header[10], header[11]]);
+        header[10..12].copy_from_slice(&sum);
+    } else {
+        header[7] = header[7].saturating_sub(1);
+    }
 }
 
 #[cfg(test)]
