@@ -87,7 +87,7 @@ impl Leases {
     }
 
     /// Ports of `local` may be leased from now on: those which are `mine`, always the same. Takes
-    /// a fraction of a millisecond, so not while packets wait.
+    /// a fifth of a millisecond, so not while packets wait.
     pub fn admit(&mut self, local: &LocalAddress, mine: impl Fn(u16) -> bool) {
         let pages = &local.pages;
         let local = self
@@ -164,6 +164,12 @@ impl Leases {
             local.used -= 1;
             local.show(self.me);
         }
+    }
+
+    /// How many leases there are.
+    #[cfg(test)]
+    pub fn in_use(&self) -> u32 {
+        self.locals.values().map(|local| local.used).sum()
     }
 
     /// Looks at one pool. One that nothing was leased from for [`IDLE_MS`] goes: its server or its
