@@ -288,7 +288,7 @@ told_by_proxy() {
     local port told
     port=$(ask_from "$1" "$2")
     told="$(in_family "$2" "$CLIENT") $port $(in_family "$3" $LOCAL)"
-    grep -Fx "$told" "$STATE/rs5/proxy.log" || die "logged $(tail -n 1 "$STATE/rs5/proxy.log"), expected $told"
+    wait_for 3 grep -Fx "$told" "$STATE/rs5/proxy.log" || die "logged $(tail -n 1 "$STATE/rs5/proxy.log"), expected $told"
 }
 
 # The option of a client's address and port in hexadecimal.
@@ -300,18 +300,23 @@ print(f"fe{4 + len(address):02x}{int(sys.argv[2]):04x}{address.hex()}")
 PYTHON
 }
 
+# captured CAPTURE BYTES: a packet of the capture has these bytes, in hexadecimal.
+captured() {
+    tcpdump -n -v -x -r "$1" 2>/dev/null >"$SCRATCH/toa" || true
+    awk '/^\t0x/ { for (i = 2; i <= NF; i++) printf "%s", $i; next } { print "" }' "$SCRATCH/toa" | grep -q "$2"
+}
+
 # told_by_toa VIP FAMILY SERVER_FAMILY: the option is in the segments, and these are well-formed.
 told_by_toa() {
-    local capture=$SCRATCH/toa.pcap tcpdump port
+    local capture=$SCRATCH/toa.pcap tcpdump port missing=no
     ip netns exec "$LAB-rs5" tcpdump -n -i eth0 --immediate-mode -U -w "$capture" 'dst port 80' 2>"$SCRATCH/tcpdump" &
     tcpdump=$!
     wait_for 5 grep -q listening "$SCRATCH/tcpdump"
     port=$(ask_from "$1" "$2")
+    wait_for 5 captured "$capture" "$(toa_of "$(in_family "$2" "$CLIENT")" "$port")" || missing=yes
     end_pids $tcpdump
-    tcpdump -n -v -x -r "$capture" 2>/dev/null >"$SCRATCH/toa"
     cat "$SCRATCH/toa"
-    awk '/^\t0x/ { for (i = 2; i <= NF; i++) printf "%s", $i; next } { print "" }' "$SCRATCH/toa" |
-        grep -q "$(toa_of "$(in_family "$2" "$CLIENT")" "$port")" || die "no such option"
+    [ $missing = no ] || die "no such option"
     ! grep -E 'incorrect|bad cksum|truncated' "$SCRATCH/toa"
 }
 
