@@ -108,7 +108,7 @@ impl<P: PacketBuf> Director<P> {
             services: Services::staggered(steer.me()),
             net: Net::new(setup),
             fragments: Fragments::default(),
-            leases: Leases::default(),
+            leases: Leases::new(steer.me()),
             tunnels: Vec::new(),
             timeouts: Timeouts::default(),
             settings: Settings::default(),
@@ -130,9 +130,26 @@ impl<P: PacketBuf> Director<P> {
             Update::AddServer { id, .. }
             | Update::EditServer { id, .. }
             | Update::ForgetServer { id } => self.forget_tunnel(*id),
+            Update::SetLocalAddresses { addresses, .. } => {
+                for local in addresses {
+                    self.leases.admit(local, self.steer.share(local.address));
+                }
+            }
             _ => {}
         }
-        for address in self.services.apply(update) {
+        let locals_before = match *update {
+            Update::SetLocalAddresses { id, .. } | Update::DeleteService { id } => {
+                self.services.locals(id).0.to_vec()
+            }
+            _ => Vec::new(),
+        };
+        let announced = self.services.apply(update);
+        for address in locals_before {
+            if !self.services.is_local(address) {
+                self.leases.dismiss(address);
+            }
+        }
+        for address in announced {
             if self.steer.me() == 0 {
                 self.net.announce(address, out, &self.page);
             }
@@ -479,6 +496,7 @@ impl<P: PacketBuf> Director<P> {
             self.ticked = Some(now);
         }
         self.forget_fragments(now);
+        self.leases.tick(now);
         self.net.tick(now, out, &self.page);
     }
 

@@ -9,10 +9,8 @@ use crate::wire::delta::{Delta, TTL};
 use crate::wire::flow::{
     Addresses6, Flow, IPV4_HEADER, IPV6_HEADER, Kind, SCTP, Seen, TCP, Tuple, UDP, swapped,
 };
+use crate::wire::ip::{DONT_FRAGMENT, MORE_FRAGMENTS, extension};
 use crate::wire::{checksum, sctp};
-
-/// IPv6 next header: a fragment header.
-const NEXT_IS_FRAGMENT: u8 = 44;
 
 /// All that changes in a packet which keeps its addresses.
 #[inline(always)]
@@ -159,7 +157,7 @@ pub(super) fn translate_family<P: PacketBuf>(
             if let [next, zero, place @ .., _, _, _, _] = &mut header[40..] {
                 (*next, *zero) = (seen.flow.protocol, 0);
                 place.copy_from_slice(&part.place.to_be_bytes());
-                header[6] = NEXT_IS_FRAGMENT;
+                header[6] = extension::FRAGMENT;
                 header[44..48].copy_from_slice(&part.id.to_be_bytes());
             }
         }
@@ -200,8 +198,6 @@ struct Part {
 
 impl Part {
     fn of(frame: &[u8], seen: &Seen, id: u16) -> Result<Self, DropReason> {
-        const DONT_FRAGMENT: u16 = 0x4000;
-        const MORE: u16 = 0x2000;
         let header = &frame[usize::from(seen.l3)..];
         let v6 = seen.flow.v6;
         let traffic_class = if v6 {
@@ -223,7 +219,7 @@ impl Part {
             key, offset, more, ..
         } = piece(frame, usize::from(seen.l3))?;
         let place = match v6 {
-            true => (offset / 8) | if more { MORE } else { 0 },
+            true => (offset / 8) | if more { MORE_FRAGMENTS } else { 0 },
             false => offset | u16::from(more),
         };
         Ok(Self {

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::counters::DropReason;
 use crate::wire::flow::{ICMP, ICMPV6, SCTP, TCP, UDP};
+use crate::wire::ip::{MORE_FRAGMENTS, OFFSET, extension};
 
 /// The most IPv6 extension headers that are walked.
 const EXTENSIONS_MAX: usize = 8;
@@ -76,7 +77,7 @@ fn piece_v4(packet: &[u8]) -> Result<Piece, DropReason> {
         id: word(4).into(),
         protocol: header[9],
     };
-    let (offset, more) = ((word(6) & 0x1fff) << 3, word(6) & 0x2000 != 0);
+    let (offset, more) = ((word(6) & OFFSET) << 3, word(6) & MORE_FRAGMENTS != 0);
     if offset == 0 && !more {
         return Err(BadHeader);
     }
@@ -115,13 +116,6 @@ fn piece_v6(packet: &[u8]) -> Result<Piece, DropReason> {
     // All headers are in the first fragment (RFC 7112).
     let (protocol, segment) = behind_extensions(next, rest).ok_or(DropReason::FragmentTiny)?;
     long_enough(piece, protocol, segment)
-}
-
-mod extension {
-    pub(super) const HOP_BY_HOP: u8 = 0;
-    pub(super) const ROUTING: u8 = 43;
-    pub(super) const FRAGMENT: u8 = 44;
-    pub(super) const DESTINATION: u8 = 60;
 }
 
 /// The first header from `next` on that is no extension to be skipped, and the bytes it begins
