@@ -24,7 +24,8 @@ const IPV6_HEADER: usize = 40;
 const GRE_HEADER: usize = 4;
 /// With checksum and the reserved field behind it.
 const GRE_HEADER_CHECKSUM: usize = 8;
-const GRE_HAS_CHECKSUM: u16 = 0x2000;
+/// The first bit (RFC 2784 §2.1).
+const GRE_HAS_CHECKSUM: u16 = 0x8000;
 const UDP_HEADER: usize = 8;
 const GUE_HEADER: usize = 4;
 

@@ -13,7 +13,7 @@ use crate::wire::ip::Ip;
 const IPV4: u8 = 4;
 const IPV6: u8 = 41;
 const GRE: u8 = 47;
-const GRE_CHECKSUM: u16 = 0x2000;
+const GRE_CHECKSUM: u16 = 0x8000;
 const ETHERTYPE_IPV4: u16 = 0x0800;
 const ETHERTYPE_IPV6: u16 = 0x86dd;
 const UDP_LEN: usize = 8;
