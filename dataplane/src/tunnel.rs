@@ -22,6 +22,7 @@ const GRE: u8 = 47;
 const GRE_HEADER: usize = 4;
 /// With checksum and the reserved field behind it.
 const GRE_HEADER_CHECKSUM: usize = 8;
+/// The first bit (RFC 2784 §2.1).
 const GRE_HAS_CHECKSUM: u16 = 0x8000;
 const UDP_HEADER: usize = 8;
 const GUE_HEADER: usize = 4;

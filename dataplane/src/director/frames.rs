@@ -327,6 +327,10 @@ pub fn wrong_checksum(frame: &[u8]) -> Option<&'static str> {
     if checksum(&ip[..header_len]) != 0 {
         return Some("IP");
     }
+    // A fragment's checksum covers its siblings too.
+    if u16::from_be_bytes([ip[6], ip[7]]) & 0x3fff != 0 {
+        return None;
+    }
     let end = |at: usize| Ipv4Addr::new(ip[at], ip[at + 1], ip[at + 2], ip[at + 3]);
     let segment = &ip[header_len..total];
     let sum = |protocol| transport(end(12), end(16), protocol, segment);

@@ -209,14 +209,14 @@ pub fn readdress(header: &mut [u8], src: IpAddr, dst: IpAddr) {
     }
 }
 
-/// One hop less to live for a valid header.
+/// One hop less to live for a valid header that has at least one left.
 pub fn decrement_ttl(header: &mut [u8]) {
-    if header[0] >> 4 == 4 {
-        header[8] = header[8].saturating_sub(1);
-        let sum = TTL.apply([header[10], header[11]]);
-        header[10..12].copy_from_slice(&sum);
-    } else {
+    if header[0] >> 4 == 6 {
         header[7] = header[7].saturating_sub(1);
+    } else if header[8] > 0 {
+        header[8] -= 1;
+        let checksum = TTL.apply([header[10], header[11]]);
+        header[10..12].copy_from_slice(&checksum);
     }
 }
 
@@ -271,6 +271,22 @@ mod tests {
         assert_eq!(Ip::parse(&packet), Err(DropReason::BadHeader));
         packet[0] = 0x56;
         assert_eq!(Ip::parse(&packet), Err(DropReason::BadHeader));
+    }
+
+    #[test]
+    fn a_hop_less() {
+        let (src, dst) = ([192, 0, 2, 1].into(), [10, 0, 0, 1].into());
+        let mut header = vec![0x45, 0, 0, 20, 0, 1, 0, 0, 2, 1, 0, 0];
+        header.extend([0; 8]);
+        readdress(&mut header, src, dst);
+        for left in [1, 0, 0] {
+            decrement_ttl(&mut header);
+            assert_eq!(header[8], left);
+            assert_eq!(checksum::ipv4_header(&header), 0);
+        }
+        let mut header = v6(17, &[]);
+        decrement_ttl(&mut header);
+        assert_eq!(header[7], 63);
     }
 
     #[test]
