@@ -105,11 +105,9 @@ impl Lab {
 
     /// What leaves when `frame` comes in: the IPv4 packets.
     pub fn send(&mut self, frame: &Frame) -> Vec<Vec<u8>> {
-        let from_server = frame.from.ip().octets()[..3] == [192, 168, 1];
-        let (port, from) = if from_server {
-            (SERVERS, *frame.from.ip())
-        } else {
-            (CLIENTS, GATEWAY)
+        let (port, from) = match frame.from.ip() {
+            IpAddr::V4(from) if from.octets()[..3] == [192, 168, 1] => (SERVERS, from),
+            _ => (CLIENTS, GATEWAY),
         };
         let frame = frame.clone().between(station(from), mac(port));
         let mut burst = Burst::from_iter([HeapBuf::new(&frame.bytes())]);

@@ -127,6 +127,8 @@ impl<P: PacketBuf> Director<P> {
         match update {
             Update::SetTimeouts(timeouts) => self.timeouts = *timeouts,
             Update::SetSettings(settings) => self.settings = *settings,
+            // Connections that have their hop do not ask for the tunnel again.
+            Update::EditServer { id, tunnel, .. } if self.has_tunnel(*id, tunnel) => {}
             Update::AddServer { id, .. }
             | Update::EditServer { id, .. }
             | Update::ForgetServer { id } => self.forget_tunnel(*id),
@@ -360,7 +362,7 @@ impl<P: PacketBuf> Director<P> {
             return Some(wrapped.then_some(hop).ok_or(DropReason::NoHeadroom));
         }
         let telling = conn.is_telling();
-        if telling && !self.is_told(hit) || seen.ip_len > self.room(seen, hit, hop).0 {
+        if telling && !self.is_told(hit) || seen.ip_len > self.room(now, seen, hit, hop).0 {
             return None;
         }
         self.count(seen, hit);

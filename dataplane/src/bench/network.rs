@@ -10,7 +10,7 @@ use super::way::{GUE_PORT, Method, Way};
 use crate::net::{Interface, Prefix, Route, Setup, StaticNeighbour};
 use crate::packet::{PacketBuf, PortId};
 use crate::sched;
-use crate::update::{ServerId, ServiceId, Update};
+use crate::update::{LocalAddress, ServerId, ServiceId, Update};
 use crate::wire::flow::{ETHERNET, ICMPV6, TCP, Tuple, UDP, tcp_flags};
 use crate::wire::ip::{Ip, V4_LEN, V6_LEN};
 use crate::wire::{checksum, ethernet};
@@ -148,7 +148,9 @@ pub(super) fn updates(way: Way, flows: u32) -> Vec<Update> {
     if way.method == Method::Fullnat {
         updates.push(Update::SetLocalAddresses {
             id,
-            addresses: locals(way, flows).collect(),
+            addresses: locals(way, flows)
+                .map(|address| LocalAddress::new(address, 1))
+                .collect(),
         });
     }
     updates.extend((0..SERVERS).map(|number| Update::AddServer {

@@ -116,22 +116,22 @@ fn new_header_len(seen: &Seen) -> i32 {
 
 /// Makes an IPv4 packet of an IPv6 one or the reverse (RFC 7915 §4.1, §5.1), addressed as `to`, one
 /// hop less to live. Its IP header begins at the same offset as before; returns where its transport
-/// header does. `None`, with the packet as it was, when that cannot be: no headroom, or a fragment of
-/// a datagram without checksum.
+/// header does. An error, with the packet as it was, when that cannot be: no headroom, or a fragment
+/// of a datagram without checksum.
 pub(super) fn translate_family<P: PacketBuf>(
     packet: &mut P,
     seen: &Seen,
     to: &Tuple,
     l4: Delta,
     id: u16,
-) -> Option<usize> {
-    let part = Part::of(packet.bytes(), seen, id).ok()?;
+) -> Result<usize, DropReason> {
+    let part = Part::of(packet.bytes(), seen, id)?;
     let l3 = usize::from(seen.l3);
     let has_checksum = seen.kind == Kind::Fragment
         || seen.flow.protocol != UDP
         || packet.bytes()[usize::from(seen.l4) + 6..][..2] != [0, 0];
     if !has_checksum && seen.kind != Kind::Transport {
-        return None;
+        return Err(DropReason::Fragment);
     }
     let traffic_class = part.traffic_class;
     let growth = growth(seen);
@@ -139,7 +139,7 @@ pub(super) fn translate_family<P: PacketBuf>(
     if growth < 0 {
         packet.trim_front(grown);
     } else if !packet.prepend(grown) {
-        return None;
+        return Err(DropReason::NoHeadroom);
     }
     let start = l3 + usize::try_from(new_header_len(seen)).unwrap_or(0);
     let payload = usize::from(seen.ip_len) + l3 - usize::from(seen.l4);
@@ -185,7 +185,7 @@ pub(super) fn translate_family<P: PacketBuf>(
     if !has_checksum {
         fill_udp(frame, &now, to);
     }
-    Some(start)
+    Ok(start)
 }
 
 /// What a packet's IP header says beyond its addresses, in the words of the other family.
