@@ -38,11 +38,6 @@ impl Piece {
         self.offset == 0
     }
 
-    /// Whether it is all of its datagram: an IPv6 packet that only looks like a fragment (RFC 6946).
-    pub const fn is_atomic(&self) -> bool {
-        self.offset == 0 && !self.more
-    }
-
     /// Where it ends; [`piece`] checked that it does not lie past 65535.
     pub(super) const fn end(&self) -> u16 {
         self.offset.saturating_add(self.len)
@@ -231,7 +226,7 @@ mod tests {
             more: true,
         };
         assert_eq!(piece(&frame, L3), Ok(read));
-        assert!(!read.is_first() && !read.is_atomic());
+        assert!(!read.is_first());
         let read = piece(&v4(UDP, 185, &[0; 3]), L3).unwrap();
         assert_eq!((read.len, read.more), (3, false));
         assert!(piece(&v4(UDP, 0x2000, &[0; 8]), L3).unwrap().is_first());
@@ -261,7 +256,7 @@ mod tests {
             assert_eq!(piece(&frame, L3), Ok(read), "behind {before:?}");
         }
         let atomic = piece(&v6(&[], UDP, 0, &[0; 9]), L3).unwrap();
-        assert!(atomic.is_atomic() && atomic.is_first());
+        assert!(atomic.is_first() && !atomic.more);
         assert_eq!(piece(&v6(&[], TCP, 1, &[0; 16]), L3), Err(FragmentTiny));
         let options = [&[TCP, 0, 1, 4, 0, 0, 0, 0][..], &[0; 24]].concat();
         assert!(piece(&v6(&[], 60, 1, &options), L3).is_ok());
