@@ -29,8 +29,10 @@ const ROUTER: [IpAddr; 2] = [
 ];
 const ROUTER_MAC: [u8; 6] = [2, 0, 0, 0, 1, 0];
 
-/// A frame without frame check sequence holds a segment of as many bytes over either family.
-const SEGMENT: usize = ethernet::FRAME_MIN - ETHERNET - V4_LEN;
+/// Bytes of a segment over either family; over IPv4 its frame is a shortest one.
+const SEGMENT_LEN: u8 = 26;
+const SEGMENT: usize = SEGMENT_LEN as usize;
+const _: () = assert!(ETHERNET + V4_LEN + SEGMENT == ethernet::FRAME_MIN);
 /// Behind the TCP header.
 const DATA: u32 = 6;
 const TTL: u8 = 64;
@@ -249,8 +251,8 @@ impl Message {
         let Tuple { protocol, from, to } = self.tuple;
         match (from.ip(), to.ip()) {
             (IpAddr::V4(from), IpAddr::V4(to)) => {
-                let [high, low] = ((V4_LEN + SEGMENT) as u16).to_be_bytes();
-                header[..8].copy_from_slice(&[0x45, 0, high, low, 0, 0, 0x40, 0]);
+                let [_, total] = (20 + u16::from(SEGMENT_LEN)).to_be_bytes();
+                header[..8].copy_from_slice(&[0x45, 0, 0, total, 0, 0, 0x40, 0]);
                 header[8..12].copy_from_slice(&[TTL, protocol, 0, 0]);
                 header[12..16].copy_from_slice(&from.octets());
                 header[16..].copy_from_slice(&to.octets());
@@ -258,7 +260,7 @@ impl Message {
                 header[10..12].copy_from_slice(&sum.to_be_bytes());
             }
             (IpAddr::V6(from), IpAddr::V6(to)) => {
-                header[..8].copy_from_slice(&[0x60, 0, 0, 0, 0, SEGMENT as u8, protocol, TTL]);
+                header[..8].copy_from_slice(&[0x60, 0, 0, 0, 0, SEGMENT_LEN, protocol, TTL]);
                 header[8..24].copy_from_slice(&from.octets());
                 header[24..].copy_from_slice(&to.octets());
             }
@@ -277,7 +279,7 @@ impl Message {
             segment[12..16].copy_from_slice(&[5 << 4, self.flags, 0x10, 0]);
             16
         } else {
-            segment[4..6].copy_from_slice(&(SEGMENT as u16).to_be_bytes());
+            segment[4..6].copy_from_slice(&[0, SEGMENT_LEN]);
             6
         };
         // In UDP 0 would mean none; 0xffff is the same number.
