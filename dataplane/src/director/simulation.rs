@@ -1,4 +1,4 @@
-//! Random packets, changes and pauses over a small universe; and a million frames of rubbish.
+//! Random packets, changes and pauses over a small universe.
 
 use std::collections::HashMap;
 use std::net::SocketAddrV4;
@@ -6,10 +6,9 @@ use std::net::SocketAddrV4;
 use control::Protocol;
 use proptest::collection::vec;
 use proptest::prelude::*;
-use proptest::test_runner::{RngAlgorithm, TestRng};
 
-use super::frames::{Frame, icmp, tcp, udp};
-use super::testbed::{Testbed, add_server, arriving, port_mac, setup, weigh};
+use super::frames::{Frame, tcp, udp};
+use super::testbed::{Testbed, add_server, arriving, setup, weigh};
 use super::*;
 use crate::counters::balanced;
 use crate::packet::HeapBuf;
@@ -271,123 +270,5 @@ proptest! {
             }
         }
         world.ends_empty()?;
-    }
-}
-
-/// Frames worth spoiling.
-fn seeds() -> Vec<Vec<u8>> {
-    let mut frames = vec![
-        tcp("192.0.2.10:1", VIPS[0].1, "S"),
-        tcp("192.0.2.10:1", VIPS[0].1, "A").data(&[1; 30]),
-        tcp("10.1.0.1:80", "192.0.2.10:1", "SA"),
-        tcp("192.0.2.10:1", "203.0.113.1:81", "S").options(&[1, 1, 1, 1]),
-        udp("192.0.2.10:1", VIPS[1].1, &[2; 40]),
-        udp("10.1.0.1:53", "192.0.2.10:1", &[2; 40]).ttl(1),
-        udp("192.0.2.10:1", VIPS[1].1, &[2; 40]).fragment(super::frames::MORE_FRAGMENTS),
-        icmp("192.0.2.10", "203.0.113.1", 8, 0, [1; 4], &[3; 30]),
-    ];
-    frames.push(
-        frames[1]
-            .clone()
-            .vlan(100)
-            .between([2; 6], port_mac(PortId(1))),
-    );
-    let mut seeds: Vec<_> = frames.iter().map(|f| arriving(f).1.bytes()).collect();
-    let sender = ([2, 0xff, 192, 0, 2, 10], [192, 0, 2, 10].into());
-    for operation in [1, 2] {
-        let target = (port_mac(PortId(0)), [203, 0, 113, 1].into());
-        seeds.push(super::frames::arp(
-            operation, sender, target, [0xff; 6], None,
-        ));
-    }
-    seeds
-}
-
-/// One frame: a seed that was spoilt, cut or lengthened, or nothing but noise behind our address.
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "any part of a random number will do"
-)]
-fn rubbish(rng: &mut TestRng, seeds: &[Vec<u8>]) -> Vec<u8> {
-    let word = rng.next_u64();
-    let pick = |shift: u32, below: usize| (word >> shift) as usize % below;
-    if pick(0, 8) == 0 {
-        let mut frame = vec![0; pick(3, 120)];
-        rng.fill_bytes(&mut frame);
-        if pick(16, 2) == 0 && frame.len() > 14 {
-            frame[..6].copy_from_slice(&port_mac(PortId(0)));
-            frame[12..14].copy_from_slice([[8, 0], [8, 6], [0x81, 0]][pick(20, 3)].as_slice());
-        }
-        return frame;
-    }
-    let mut frame = seeds[pick(8, seeds.len())].clone();
-    for n in 0..pick(16, 4) {
-        let noise = rng.next_u64();
-        // Headers more often than data.
-        let at = (noise >> 8) as usize % if n == 0 { 60 } else { frame.len() };
-        if let Some(byte) = frame.get_mut(at) {
-            *byte = noise as u8;
-        }
-    }
-    match pick(24, 8) {
-        0 => frame.truncate(pick(32, frame.len())),
-        1 => frame.resize(frame.len() + pick(32, 1600), 0x5a),
-        _ => {}
-    }
-    frame
-}
-
-#[test]
-fn a_million_frames_of_rubbish_each_have_one_end() {
-    let mut rng = TestRng::from_seed(RngAlgorithm::XorShift, &[7; 16]);
-    let seeds = seeds();
-    let mut bed = Testbed::new(20_000, setup(true));
-    for (n, (protocol, vip)) in (0..).zip(VIPS) {
-        bed.add_service(n, protocol, vip);
-        // Reached through ARP, which nobody answers; the newer server is picked first.
-        bed.apply(add_server(n, n * 2, "10.1.0.9:7", 1));
-        bed.apply(add_server(n, n * 2 + 1, &server(n as usize, 0), 1));
-    }
-    let mut frames = 0u32;
-    while frames < 1_000_000 {
-        let now = Instant(frames / 20);
-        let mut burst: Burst<_> = (0..32)
-            .map(|_| HeapBuf::new(&rubbish(&mut rng, &seeds)))
-            .collect();
-        assert!(burst.is_full());
-        frames += 32;
-        let port = PortId(u8::from(frames.is_multiple_of(7)));
-        bed.director.process(now, port, &mut burst, &mut bed.out);
-        bed.director.tick(now, &mut bed.out);
-        bed.out.sent.clear();
-        bed.out.learned.clear();
-        assert!(
-            burst.is_empty() && bed.page.balanced(),
-            "after {frames} frames"
-        );
-    }
-    let moved = |counter: fn(&crate::counters::PortPage) -> u64| {
-        bed.page.ports.iter().map(counter).sum::<u64>()
-    };
-    assert_eq!(moved(|p| p.rx.get()), u64::from(frames));
-    assert!(
-        moved(|p| p.forwarded.get()) > 50_000,
-        "too few came through to prove anything"
-    );
-    for reason in [
-        DropReason::Truncated,
-        DropReason::BadHeader,
-        DropReason::NotForUs,
-        DropReason::Fragment,
-        DropReason::UnknownEthertype,
-        DropReason::BadArp,
-        DropReason::NotOurs,
-    ] {
-        let drops = bed
-            .page
-            .ports
-            .iter()
-            .map(|p| p.drops[reason as usize].get());
-        assert!(drops.sum::<u64>() > 1000, "{}", reason.name());
     }
 }
