@@ -4,7 +4,7 @@
 use control::{Change, Settings};
 
 use super::spoil::{CASES, Dice, Seeds, golden};
-use super::testbed::Testbed;
+use super::testbed::{MTU, Testbed};
 use super::*;
 use crate::config::Config;
 use crate::control::model::Model;
@@ -63,7 +63,15 @@ fn a_million_frames_of_rubbish_each_have_one_end() {
             bed.director.process(now, port, burst, &mut bed.out);
         }
         bed.director.tick(now, &mut bed.out);
-        bed.out.sent.clear();
+        for (_, packet) in bed.out.sent.drain(..) {
+            let seen = Seen::parse(packet.bytes());
+            assert!(
+                seen.is_ok_and(|seen| seen.ip_len <= MTU),
+                "{:?}: {}",
+                seen,
+                super::frames::describe(packet.bytes())
+            );
+        }
         bed.out.learned.clear();
         assert!(bed.page.balanced(), "after {frames} frames");
         if frames.is_multiple_of(BURST as u32 * 64) {
