@@ -405,7 +405,19 @@ pub(crate) fn schedule_icmp(c: &mut Capture) {
             c.client_sends(ms, &error);
             c.client_sends(ms + 1, &tcp(client, &vip, "A").numbers(1001, 5001));
         }
-        let nowhere = vip(family, 40, 82);
+        // Too long for the tunnel, and no error answers an error.
+        let vip = vip(family, 40, 81);
+        let about = tcp(&vip, client, "A").data(&LONG).ip();
+        let about = &about[..[1472, 1452][family]];
+        let error = icmp(
+            ip(client),
+            ip(&vip),
+            PORT_UNREACHABLE[family],
+            [0; 4],
+            about,
+        );
+        c.client_sends(ms + 40, &error);
+        let nowhere = self::vip(family, 40, 82);
         let about = tcp(&nowhere, client, "A").ip();
         let to = ip(&nowhere);
         let error = icmp(ip(client), to, PORT_UNREACHABLE[family], [0; 4], &about);

@@ -18,7 +18,12 @@ mod listing; // connections as they are shown
 mod open; // connections open and close
 mod rewrite; // what changes in a packet on its way
 #[cfg(test)]
+mod rubbish; // a million spoilt frames of every method
+#[cfg(test)]
 mod simulation; // random packets, changes and pauses
+#[cfg(test)]
+#[expect(unreachable_pub, reason = "the tests with DPDK include it too")]
+mod spoil; // frames of the golden captures, spoilt
 #[cfg(test)]
 mod testbed; // a director with its networks and services, checked step by step
 #[cfg(test)]
