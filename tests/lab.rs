@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::Arc;
 
-use control::{Change, Protocol, ServiceKey};
+use control::{Change, LocalAddress, Protocol, ServiceKey};
 use dataplane::control::model::{Limits, Model};
 use dataplane::counters::Page;
 use dataplane::director::Director;
@@ -140,6 +140,13 @@ impl Lab {
         let again = self.chosen(&frames::tcp(client, virtual_address, "A"));
         assert_eq!(again, Some(server), "the handshake stays with its server");
         Some(server)
+    }
+
+    /// A service's local addresses and their use.
+    pub fn local_addresses(&self, service: &ServiceKey) -> Vec<LocalAddress> {
+        let services = self.model.services(Some(service)).expect("the service");
+        let local = services.iter().flat_map(|s| &s.local_addresses);
+        local.copied().collect()
     }
 
     /// Weight, active and inactive connections of a service's servers.

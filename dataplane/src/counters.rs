@@ -145,6 +145,16 @@ pub struct ServicePage {
     pub drops: [Counter; DropReason::ALL.len()],
 }
 
+/// One FULLNAT local address as one worker counts it. One cache line.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+pub struct LocalPage {
+    /// Ports of it that connections hold.
+    pub in_use: Gauge,
+    /// How often a new connection found every port of it in use toward its server.
+    pub exhausted: Counter,
+}
+
 /// Everything one worker counts.
 #[derive(Debug)]
 pub struct Page {

@@ -322,23 +322,24 @@ impl<P: PacketBuf> Director<P> {
         let outbound = hit.outbound();
         let conn = self.conns.get(hit);
         let (id, mode) = (conn.server(), conn.mode());
-        let hides = mode == ForwardMode::FullNat && conn.is_involved();
+        let hides = conn.is_telling();
         if hides && outbound {
             self.unveil(seen, hit, packet);
+        }
+        if mode == ForwardMode::Tunnel && !outbound {
+            let wrapped = self.encapsulate(id, seen, packet);
+            return wrapped.then_some(None).ok_or(DropReason::NoHeadroom);
         }
         let l4 = self.translate_any(seen, hit, packet)?;
         if hides && !outbound {
             return self.tell(seen, hit, packet, l4, mtu);
-        }
-        if mode == ForwardMode::Tunnel && !outbound && !self.encapsulate(id, seen, packet) {
-            return Err(DropReason::NoHeadroom);
         }
         Ok(None)
     }
 
     /// Gives a packet the addresses and ports of its connection's other side, of either family;
     /// returns where its transport header then begins.
-    fn translate_any(
+    pub(super) fn translate_any(
         &mut self,
         seen: &Seen,
         hit: Hit,
@@ -408,7 +409,7 @@ impl<P: PacketBuf> Director<P> {
     }
 
     /// The longest IP packet of a connection that fits its way, and whether it leaves as IPv6.
-    fn room(&mut self, now: Instant, seen: &Seen, hit: Hit, hop: HopId) -> (u16, bool) {
+    pub(super) fn room(&mut self, now: Instant, seen: &Seen, hit: Hit, hop: HopId) -> (u16, bool) {
         let mtu = self.net.hop(hop).mtu;
         let conn = self.conns.get(hit);
         let (mode, outbound) = (conn.mode(), hit.outbound());

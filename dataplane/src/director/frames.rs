@@ -489,8 +489,8 @@ fn wrong_in_ip(ip: &[u8]) -> Option<&'static str> {
             (crc32c(&zeroed).to_le_bytes() != segment[8..12]).then_some("SCTP")
         }
         4 | 41 => wrong_in_ip(segment),
-        47 if segment[0] == 0x20 && checksum(segment) != 0 => Some("GRE"),
-        47 => wrong_in_ip(&segment[if segment[0] == 0x20 { 8 } else { 4 }..]),
+        47 if segment[0] == 0x80 && checksum(segment) != 0 => Some("GRE"),
+        47 => wrong_in_ip(&segment[if segment[0] == 0x80 { 8 } else { 4 }..]),
         248 => {
             let len = usize::from(segment[3]);
             let sum = transport(parts.from, parts.to, 17, &segment[len..]);

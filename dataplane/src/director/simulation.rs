@@ -1,4 +1,4 @@
-//! Random packets, changes and pauses over a small universe; and a million frames of rubbish.
+//! Random packets, changes and pauses over a small universe, by every method and in both families.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -6,10 +6,9 @@ use std::net::{IpAddr, SocketAddr};
 use control::{ClientAddress, ForwardMode, Protocol, ServiceOptions};
 use proptest::collection::vec;
 use proptest::prelude::*;
-use proptest::test_runner::{RngAlgorithm, TestRng};
 
 use super::frames::{Frame, Parts, address, describe, icmp, sctp, tcp, udp, wrong_checksum};
-use super::testbed::{Testbed, add_server, add_server_by, arriving, mac_of, port_mac, weigh_by};
+use super::testbed::{Testbed, add_server_by, arriving, local_addresses, mac_of, weigh_by};
 use super::*;
 use crate::counters::balanced;
 use crate::packet::HeapBuf;
@@ -175,13 +174,13 @@ struct World {
 impl World {
     fn new(workers: usize, capacity: u32) -> Self {
         let worker = |me| {
-            let mut bed = Testbed::with_servers(capacity, WAYS.len() * SERVERS_EACH as usize + 1);
+            let mut bed = Testbed::with_servers(capacity, WAYS.len() * SERVERS_EACH as usize);
             bed.director.steer = Steer::new(me, workers);
             for (n, way) in (0..).zip(&WAYS) {
                 bed.add_service(n, way.protocol, way.vip);
                 let id = ServiceId(n);
-                let addresses = way.local.iter().map(|a| a.parse().unwrap()).collect();
-                bed.apply(Update::SetLocalAddresses { id, addresses });
+                let locals: Vec<_> = way.local.into_iter().collect();
+                bed.apply(local_addresses(n, &locals));
                 let options = ServiceOptions {
                     client_address: way.told,
                     mss: None,
@@ -517,138 +516,5 @@ proptest! {
             }
         }
         world.ends_empty()?;
-    }
-}
-
-/// Frames worth spoiling.
-fn seeds() -> Vec<Vec<u8>> {
-    let mut frames = vec![
-        tcp("192.0.2.10:1", "203.0.113.1:7", "S").options(&[1, 1, 1, 1]),
-        icmp("192.0.2.10", "203.0.113.1", 8, 0, [1; 4], &[3; 30]),
-        icmp("2001:db8:c::10", "2001:db8:f::1", 128, 0, [1; 4], &[3; 30]),
-    ];
-    for (service, way) in WAYS.iter().enumerate() {
-        let client = client(service, 1);
-        for flags in ["S", "A"] {
-            let packet = packet(service, &client, way.vip, flags);
-            let quoted = packet_back(way, packet.clone()).ip();
-            let (kind, code) = if packet.is_v6() { (2, 0) } else { (3, 4) };
-            let (from, to) = (packet.from.ip().to_string(), packet.to.ip().to_string());
-            frames.push(icmp(&from, &to, kind, code, [0, 0, 5, 0x78], &quoted));
-            frames.extend(packet.pieces(32));
-            if packet.is_v6() {
-                frames.push(packet.clone().extension(60, &[0; 6]));
-            }
-            frames.push(packet);
-        }
-    }
-    frames.push(
-        frames[1]
-            .clone()
-            .vlan(100)
-            .between([2; 6], port_mac(PortId(1))),
-    );
-    let mut seeds: Vec<_> = frames.iter().map(|f| arriving(f).1.bytes()).collect();
-    let sender = ([2, 0xff, 192, 0, 2, 10], [192, 0, 2, 10].into());
-    for operation in [1, 2] {
-        let target = (port_mac(PortId(0)), [203, 0, 113, 1].into());
-        seeds.push(super::frames::arp(
-            operation, sender, target, [0xff; 6], None,
-        ));
-    }
-    seeds
-}
-
-/// What comes back from a virtual address.
-fn packet_back(way: &Way, mut packet: Frame) -> Frame {
-    (packet.from, packet.to) = (address(way.vip), packet.from);
-    packet
-}
-
-/// One frame: a seed that was spoilt, cut or lengthened, or nothing but noise behind our address.
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "any part of a random number will do"
-)]
-fn rubbish(rng: &mut TestRng, seeds: &[Vec<u8>]) -> Vec<u8> {
-    let word = rng.next_u64();
-    let pick = |shift: u32, below: usize| (word >> shift) as usize % below;
-    if pick(0, 8) == 0 {
-        let mut frame = vec![0; pick(3, 120)];
-        rng.fill_bytes(&mut frame);
-        if pick(16, 2) == 0 && frame.len() > 14 {
-            frame[..6].copy_from_slice(&port_mac(PortId(0)));
-            frame[12..14]
-                .copy_from_slice([[8, 0], [8, 6], [0x81, 0], [0x86, 0xdd]][pick(20, 4)].as_slice());
-        }
-        return frame;
-    }
-    let mut frame = seeds[pick(8, seeds.len())].clone();
-    for n in 0..pick(16, 4) {
-        let noise = rng.next_u64();
-        // Headers more often than data.
-        let at = (noise >> 8) as usize % if n == 0 { 60 } else { frame.len() };
-        if let Some(byte) = frame.get_mut(at) {
-            *byte = noise as u8;
-        }
-    }
-    match pick(24, 8) {
-        0 => frame.truncate(pick(32, frame.len())),
-        1 => frame.resize(frame.len() + pick(32, 1600), 0x5a),
-        _ => {}
-    }
-    frame
-}
-
-#[test]
-fn a_million_frames_of_rubbish_each_have_one_end() {
-    let mut rng = TestRng::from_seed(RngAlgorithm::XorShift, &[7; 16]);
-    let seeds = seeds();
-    let mut bed = World::new(1, 20_000).workers.remove(0);
-    let service = u32::try_from(WAYS.len()).unwrap();
-    bed.add_service(service, Tcp, "203.0.113.1:7");
-    // Reached through ARP, which nobody answers.
-    bed.apply(add_server(service, id(WAYS.len(), 0), "10.1.0.9:7", 1));
-    let mut frames = 0u32;
-    while frames < 1_000_000 {
-        let now = Instant(frames / 20);
-        let mut burst: Burst<_> = (0..32)
-            .map(|_| HeapBuf::new(&rubbish(&mut rng, &seeds)))
-            .collect();
-        assert!(burst.is_full());
-        frames += 32;
-        let port = PortId(u8::from(frames.is_multiple_of(7)));
-        bed.director.process(now, port, &mut burst, &mut bed.out);
-        bed.director.tick(now, &mut bed.out);
-        bed.out.sent.clear();
-        bed.out.learned.clear();
-        assert!(
-            burst.is_empty() && bed.page.balanced(),
-            "after {frames} frames"
-        );
-    }
-    let moved = |counter: fn(&crate::counters::PortPage) -> u64| {
-        bed.page.ports.iter().map(counter).sum::<u64>()
-    };
-    assert_eq!(moved(|p| p.rx.get()), u64::from(frames));
-    assert!(
-        moved(|p| p.forwarded.get()) > 50_000,
-        "too few came through to prove anything"
-    );
-    for reason in [
-        DropReason::Truncated,
-        DropReason::BadHeader,
-        DropReason::NotForUs,
-        DropReason::Fragment,
-        DropReason::UnknownEthertype,
-        DropReason::BadArp,
-        DropReason::NotOurs,
-    ] {
-        let drops = bed
-            .page
-            .ports
-            .iter()
-            .map(|p| p.drops[reason as usize].get());
-        assert!(drops.sum::<u64>() > 1000, "{}", reason.name());
     }
 }

@@ -24,7 +24,7 @@ use crate::replay::Wire;
 use crate::sched::Kind;
 use crate::steer::Steer;
 use crate::time::Instant;
-use crate::update::{ServerId, ServiceId, Update};
+use crate::update::{LocalAddress, ServerId, ServiceId, Update};
 
 pub(super) const CLIENTS: PortId = PortId(0);
 pub(super) const SERVERS: PortId = PortId(1);
@@ -222,6 +222,15 @@ pub(super) fn key(protocol: Protocol, address: &str) -> ServiceKey {
     ServiceKey {
         protocol,
         address: address.parse().unwrap(),
+    }
+}
+
+/// Local addresses of a service, all of them.
+pub(super) fn local_addresses(service: u32, addresses: &[&str]) -> Update {
+    let local = |address: &&str| LocalAddress::new(address.parse().unwrap(), 8);
+    Update::SetLocalAddresses {
+        id: ServiceId(service),
+        addresses: addresses.iter().map(local).collect(),
     }
 }
 

@@ -137,7 +137,7 @@ fn decapsulate(packet: &[u8]) -> (Read, Vec<u8>) {
         GRE => {
             let flags = be16(rest, 0);
             read.kind = Gre;
-            read.with_checksum = flags == 0x2000;
+            read.with_checksum = flags == 0x8000;
             assert!(read.with_checksum || flags == 0, "flags {flags:04x}");
             read.inner_v6 = match be16(rest, 2) {
                 0x0800 => false,
@@ -207,7 +207,7 @@ fn known_bytes() {
     assert_eq!(encapsulated(Gre, Without, &v4)[20..24], [0, 0, 8, 0]);
     assert_eq!(encapsulated(Gre, Without, &v6)[20..24], [0, 0, 0x86, 0xdd]);
     let packet = encapsulated(Gre, Full, &v4);
-    assert_eq!(packet[20..24], [0x20, 0, 8, 0]);
+    assert_eq!(packet[20..24], [0x80, 0, 8, 0]);
     assert_eq!(packet[26..28], [0, 0]);
     let packet = encapsulated(Gue, Without, &v4);
     assert_eq!(packet[22..32], [0x17, 0xc0, 0, 45, 0, 0, 0, 4, 0, 0]);

@@ -15,10 +15,8 @@ const ROUTER6: &str = "2001:db8:99::1";
 fn bed(mode: ForwardMode, vip: &str, server: &str, local: &str, client: &str) -> Testbed {
     let mut t = Testbed::by(mode, Udp, vip, &[server]);
     if mode == ForwardMode::FullNat {
-        t.apply(Update::SetLocalAddresses {
-            id: ServiceId(0),
-            addresses: vec![super::super::frames::address(local).ip()],
-        });
+        let local = super::super::frames::address(local).ip().to_string();
+        t.apply(local_addresses(0, &[&local]));
     }
     assert_eq!(t.pass(0, &udp(client, vip, b"x")).len(), 1);
     t
@@ -123,10 +121,7 @@ fn nat_and_fullnat_readdress_them() {
 #[test]
 fn a_quoted_segment_has_its_senders_numbers() {
     let mut t = Testbed::by(ForwardMode::FullNat, Tcp, VIP, &[RS]);
-    t.apply(Update::SetLocalAddresses {
-        id: ServiceId(0),
-        addresses: vec![L_IP.parse().unwrap()],
-    });
+    t.apply(local_addresses(0, &[L_IP]));
     let options = control::ServiceOptions {
         client_address: control::ClientAddress::ProxyV2,
         mss: None,

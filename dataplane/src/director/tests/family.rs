@@ -11,10 +11,8 @@ const L6: &str = "[2001:db8:1::100]:1024";
 /// A service of one family with a server of the other.
 fn bed(protocol: Protocol, vip: &str, server: &str, local: &str, how: ClientAddress) -> Testbed {
     let mut t = Testbed::by(ForwardMode::FullNat, protocol, vip, &[server]);
-    t.apply(Update::SetLocalAddresses {
-        id: ServiceId(0),
-        addresses: vec![super::super::frames::address(local).ip()],
-    });
+    let local = super::super::frames::address(local).ip().to_string();
+    t.apply(local_addresses(0, &[&local]));
     let options = ServiceOptions {
         client_address: how,
         mss: None,

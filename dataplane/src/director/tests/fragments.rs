@@ -4,7 +4,6 @@ use super::super::testbed::via;
 use super::*;
 use crate::packet::{Learned, Origin};
 use crate::replay::Wire;
-use crate::update::ServiceId;
 use End::{DropWith, RefuseWith, Together, Wait};
 
 const L: &str = "10.1.0.100:1024";
@@ -21,10 +20,8 @@ const ORDERS: [[usize; 3]; 6] = [
 fn bed(mode: ForwardMode, vip: &str, server: &str) -> Testbed {
     let mut t = Testbed::by(mode, Udp, vip, &[server]);
     let local = if server == RS { L } else { L6 };
-    t.apply(Update::SetLocalAddresses {
-        id: ServiceId(0),
-        addresses: vec![super::super::frames::address(local).ip()],
-    });
+    let local = super::super::frames::address(local).ip().to_string();
+    t.apply(local_addresses(0, &[&local]));
     t
 }
 

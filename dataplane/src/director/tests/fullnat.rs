@@ -16,10 +16,7 @@ const V2: [u8; 28] = [
 ];
 
 fn locals(addresses: &[&str]) -> Update {
-    Update::SetLocalAddresses {
-        id: ServiceId(0),
-        addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(),
-    }
+    local_addresses(0, addresses)
 }
 
 /// Service 0 with this server.
@@ -44,7 +41,7 @@ fn bed(capacity: u32, protocol: Protocol, how: ClientAddress) -> Testbed {
     t
 }
 
-fn leases(t: &Testbed) -> usize {
+fn leases(t: &Testbed) -> u32 {
     t.director.leases.in_use()
 }
 
@@ -154,7 +151,7 @@ fn an_evicted_connection_gives_its_port_back() {
             format!("{L_IP}:{}", 1024 + n),
         );
         t.check(n, tcp(&client, VIP, "S"), on(tcp(&local, RS, "S")));
-        assert_eq!(leases(&t), usize::try_from(n).unwrap().min(1) + 1);
+        assert_eq!(leases(&t), u32::try_from(n).unwrap().min(1) + 1);
     }
 }
 

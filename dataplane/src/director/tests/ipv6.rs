@@ -198,10 +198,7 @@ fn discovery(kind: u8, flags: u8, from: &str, to: &str, target: &str, mac: [u8; 
 #[test]
 pub(super) fn neighbour_discovery_is_spoken() {
     let mut t = Testbed::by(ForwardMode::FullNat, Tcp, VIP6, &[RS6]);
-    t.apply(Update::SetLocalAddresses {
-        id: crate::update::ServiceId(0),
-        addresses: vec!["2001:db8:c::77".parse().unwrap()],
-    });
+    t.apply(local_addresses(0, &["2001:db8:c::77"]));
     let asker = mac(C6_IP);
     let all = [0x33, 0x33, 0xff, 0, 0, 1];
     for ours in [VIP6_IP, "2001:db8:c::fe", "2001:db8:c::77"] {

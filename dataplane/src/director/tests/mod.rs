@@ -21,7 +21,7 @@ use super::frames::{
 };
 use super::testbed::{
     C, C6, CLIENTS, End, RS, RS2, RS6, RS6B, SERVERS, Testbed, VIP, VIP6, add_server, arriving,
-    key, leaving, mac, port_mac, seen, setup, weigh,
+    key, leaving, local_addresses, mac, port_mac, seen, setup, weigh,
 };
 use super::*;
 use crate::packet::HeapBuf;

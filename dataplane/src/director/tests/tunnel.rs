@@ -75,7 +75,7 @@ fn wrapped(tunnel: Tunnel, server: &str, inner: &Frame, id: u16) -> Frame {
     let outer = match tunnel.kind {
         TunnelKind::Ipip => other_ip(us, &server.to_string(), protocol, &ip),
         TunnelKind::Gre => {
-            let mut gre = vec![if full { 0x20 } else { 0 }, 0];
+            let mut gre = vec![if full { 0x80 } else { 0 }, 0];
             gre.extend(ethertype);
             if full {
                 gre.extend([0; 4]);

@@ -37,7 +37,7 @@ fn tunnels(is_inner_v6: bool) -> [(u8, Vec<u8>, TunnelKind, Option<u16>); 5] {
     [
         (protocol, vec![], TunnelKind::Ipip, None),
         (47, gre(0, &[]), TunnelKind::Gre, None),
-        (47, gre(0x20, &[0xab, 0xcd, 0, 0]), TunnelKind::Gre, None),
+        (47, gre(0x80, &[0xab, 0xcd, 0, 0]), TunnelKind::Gre, None),
         (17, gue(0, 0), TunnelKind::Gue, Some(6080)),
         (17, remote, TunnelKind::Gue, Some(6080)),
     ]
