@@ -32,6 +32,7 @@ fn with_every_method() -> (Testbed, Model, Vec<Change>) {
         director,
         out,
         page,
+        waiting: 0,
     };
     let changes = configs.iter().flat_map(|config| config.changes.clone());
     (bed, model, changes.collect())
@@ -77,7 +78,7 @@ fn a_million_frames_of_rubbish_each_have_one_end() {
         if frames.is_multiple_of(BURST as u32 * 64) {
             let change = &changes[dice.roll(changes.len())];
             bed.reconfigure(&mut model, change, dice.roll(4) > 0);
-            let leases = bed.director.leases.in_use();
+            let leases = bed.director.leases.in_use() as usize;
             assert_eq!(leases, fullnat_connections(&bed), "after {frames} frames");
             leases_max = leases_max.max(leases);
         }

@@ -302,6 +302,10 @@ impl World {
             let Some((server, believed)) = served(service, &client(service, c), frame) else {
                 continue;
             };
+            // Whoever had the local port before has no connection any more.
+            self.serving.retain(|of, (_, at, was)| {
+                *of == (service, c) || (*at, *was) != (server, believed)
+            });
             let last = self
                 .serving
                 .insert((service, c), (*worker, server, believed));
@@ -422,7 +426,7 @@ impl World {
             let gauges: Vec<_> = (0..recount.len()).map(|server| bed.load(server)).collect();
             prop_assert_eq!(gauges, recount);
             prop_assert_eq!(bed.page.connections.get(), conns.used());
-            prop_assert_eq!(bed.director.leases.in_use(), leased);
+            prop_assert_eq!(bed.director.leases.in_use() as usize, leased);
             prop_assert_eq!(bed.page.held.get() as usize, bed.director.fragments.held());
         }
         Ok(())

@@ -107,7 +107,7 @@ pub(super) struct Testbed {
     pub(super) out: Wire,
     pub(super) page: Arc<Page>,
     /// Bytes of the one datagram whose fragments wait.
-    waiting: u64,
+    pub(super) waiting: u64,
 }
 
 pub(super) fn mac_of(address: IpAddr) -> Mac {
