@@ -75,7 +75,7 @@ fn a_million_frames_of_rubbish_each_have_one_end() {
         }
         bed.out.learned.clear();
         assert!(bed.page.balanced(), "after {frames} frames");
-        if frames.is_multiple_of(BURST as u32 * 64) {
+        if frames.is_multiple_of(u32::try_from(BURST).unwrap() * 64) {
             let change = &changes[dice.roll(changes.len())];
             bed.reconfigure(&mut model, change, dice.roll(4) > 0);
             let leases = bed.director.leases.in_use() as usize;
