@@ -276,31 +276,47 @@ with_told_services() {
     ipvsadm -Ln
 }
 
-# told_by_proxy VIP FAMILY SERVER_FAMILY: nginx logs the client's address and port, and whom it saw.
-told_by_proxy() {
-    local vip=$1 client seen
-    client=$(in_family "$2" "$CLIENT") seen=$(in_family "$3" $LOCAL)
-    in_lab client curl -fsS --max-time 5 --local-port "40$vip" "http://$(bracketed "$(in_family "$2" "10.1.0.$vip")")/"
-    grep -Fx "$client 40$vip $seen" "$STATE/rs5/proxy.log" || die "logged $(tail -n 1 "$STATE/rs5/proxy.log")"
+# ask_from VIP FAMILY: prints the client's port.
+ask_from() {
+    local host
+    host=$(bracketed "$(in_family "$2" "10.1.0.$1")")
+    in_lab client curl -fsS --max-time 5 -o "$SCRATCH/answer" -w '%{local_port}' "http://$host/"
 }
 
-# Bytes of an address and a port in hexadecimal, as they lie in the option.
-in_option() {
-    python3 -c 'import ipaddress, sys; print(f"{int(sys.argv[2]):04x}" + ipaddress.ip_address(sys.argv[1]).packed.hex())' "$@"
+# told_by_proxy VIP FAMILY SERVER_FAMILY: nginx logs the client's address and port, and whom it saw.
+told_by_proxy() {
+    local port told
+    port=$(ask_from "$1" "$2")
+    told="$(in_family "$2" "$CLIENT") $port $(in_family "$3" $LOCAL)"
+    wait_for 3 grep -Fx "$told" "$STATE/rs5/proxy.log" || die "logged $(tail -n 1 "$STATE/rs5/proxy.log"), expected $told"
+}
+
+# The option of a client's address and port in hexadecimal.
+toa_of() {
+    python3 - "$@" <<'PYTHON'
+import ipaddress, sys
+address = ipaddress.ip_address(sys.argv[1]).packed
+print(f"fe{4 + len(address):02x}{int(sys.argv[2]):04x}{address.hex()}")
+PYTHON
+}
+
+# captured CAPTURE BYTES: a packet of the capture has these bytes, in hexadecimal.
+captured() {
+    tcpdump -n -v -x -r "$1" 2>/dev/null >"$SCRATCH/toa" || true
+    awk '/^\t0x/ { for (i = 2; i <= NF; i++) printf "%s", $i; next } { print "" }' "$SCRATCH/toa" | grep -q "$2"
 }
 
 # told_by_toa VIP FAMILY SERVER_FAMILY: the option is in the segments, and these are well-formed.
 told_by_toa() {
-    local vip=$1 capture=$SCRATCH/toa.pcap tcpdump
-    ip netns exec "$LAB-rs5" tcpdump -n -i eth0 -U -w "$capture" 'dst port 80' 2>"$SCRATCH/tcpdump" &
+    local capture=$SCRATCH/toa.pcap tcpdump port missing=no
+    ip netns exec "$LAB-rs5" tcpdump -n -i eth0 --immediate-mode -U -w "$capture" 'dst port 80' 2>"$SCRATCH/tcpdump" &
     tcpdump=$!
     wait_for 5 grep -q listening "$SCRATCH/tcpdump"
-    in_lab client curl -fsS --max-time 5 --local-port "40$vip" "http://$(bracketed "$(in_family "$2" "10.1.0.$vip")")/"
-    sleep 0.2
+    port=$(ask_from "$1" "$2")
+    wait_for 5 captured "$capture" "$(toa_of "$(in_family "$2" "$CLIENT")" "$port")" || missing=yes
     end_pids $tcpdump
-    tcpdump -n -v -r "$capture" 2>/dev/null >"$SCRATCH/toa"
-    tail -n 4 "$SCRATCH/toa"
-    grep -q "unknown-254 0x$(in_option "$(in_family "$2" "$CLIENT")" "40$vip")[],]" "$SCRATCH/toa" || die "no such option"
+    cat "$SCRATCH/toa"
+    [ $missing = no ] || die "no such option"
     ! grep -E 'incorrect|bad cksum|truncated' "$SCRATCH/toa"
 }
 
@@ -322,6 +338,7 @@ crowd_service() {
     for n in 3 4 5; do ip -n "$LAB-client" address add "10.9.0.$n/24" dev eth0; done
     in_lab client sysctl -qw net.ipv4.ip_local_port_range='1024 65535'
     ip netns exec "$LAB-rs5" "$SCRIPTS/crowd" serve tcp 7000 </dev/null >/dev/null 2>"$STATE/rs5/crowd.log" &
+    wait_for 5 in_lab rs5 "$SCRIPTS/crowd" hold tcp 127.0.0.1 7000 1 127.0.0.1 </dev/null
     ipvsadm -A -t $CROWD_VIP:7000 -s rr
     ipvsadm --add-laddr -z 10.1.0.51 -t $CROWD_VIP:7000
     ipvsadm -a -t $CROWD_VIP:7000 -r "$(server_address 5):7000" --fullnat
@@ -371,6 +388,7 @@ kernel_has_sctp() {
 
 sctp_service() {
     ip netns exec "$LAB-rs1" "$SCRIPTS/crowd" serve sctp 7001 </dev/null >/dev/null 2>"$STATE/rs1/sctp.log" &
+    wait_for 5 in_lab rs1 "$SCRIPTS/crowd" hold sctp 127.0.0.1 7001 1 127.0.0.1 </dev/null
     ipvsadm -A --sctp-service "$VIP:7001" -s rr
     ipvsadm -a --sctp-service "$VIP:7001" -r "$(server_address 1):7001" -m
     in_lab client "$SCRIPTS/crowd" hold sctp "$VIP" 7001 10 "$CLIENT" </dev/null

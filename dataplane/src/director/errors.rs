@@ -102,8 +102,12 @@ impl<P: PacketBuf> Director<P> {
                 if available {
                     self.count(seen, hit);
                 }
-                decrement_ttl(&mut packet.bytes_mut()[usize::from(seen.l3)..]);
-                mode == ForwardMode::Direct || hit.outbound() || self.encapsulate(id, seen, packet)
+                if mode == ForwardMode::Tunnel && !hit.outbound() {
+                    self.encapsulate(id, seen, packet)
+                } else {
+                    decrement_ttl(&mut packet.bytes_mut()[usize::from(seen.l3)..]);
+                    true
+                }
             }
         };
         if !done {

@@ -14,15 +14,20 @@ pub const V6_LEN: usize = 40;
 
 /// The most extension headers that are walked; RFC 8200 §4.1 knows seven places for one.
 const EXTENSIONS_MAX: usize = 8;
-const HOP_BY_HOP: u8 = 0;
-const ROUTING: u8 = 43;
-const FRAGMENT: u8 = 44;
-const AUTHENTICATION: u8 = 51;
-const DESTINATION: u8 = 60;
 
-const DONT_FRAGMENT: u16 = 0x4000;
-const MORE_FRAGMENTS: u16 = 0x2000;
-const OFFSET: u16 = 0x1fff;
+/// IPv6 extension headers that packets may have on their way (RFC 8200 §4).
+pub(crate) mod extension {
+    pub(crate) const HOP_BY_HOP: u8 = 0;
+    pub(crate) const ROUTING: u8 = 43;
+    pub(crate) const FRAGMENT: u8 = 44;
+    pub(crate) const AUTHENTICATION: u8 = 51;
+    pub(crate) const DESTINATION: u8 = 60;
+}
+
+/// The parts of IPv4's flags and offset.
+pub(crate) const DONT_FRAGMENT: u16 = 0x4000;
+pub(crate) const MORE_FRAGMENTS: u16 = 0x2000;
+pub(crate) const OFFSET: u16 = 0x1fff;
 
 /// What an IP header says. The packet behind it may have been cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,6 +117,7 @@ impl Ip {
 
     /// Moves past one extension header; `false` when there is none.
     fn step_over_extension(&mut self, bytes: &[u8]) -> Result<bool, DropReason> {
+        use extension::{AUTHENTICATION, DESTINATION, FRAGMENT, HOP_BY_HOP, ROUTING};
         if self.is_later_fragment {
             return Ok(false);
         }
