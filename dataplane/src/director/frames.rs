@@ -501,6 +501,7 @@ fn wrong_in_ip(ip: &[u8]) -> Option<&'static str> {
 }
 
 /// An IP packet taken apart.
+#[derive(Debug)]
 pub struct Parts<'p> {
     pub from: &'p [u8],
     pub to: &'p [u8],

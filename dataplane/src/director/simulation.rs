@@ -301,6 +301,10 @@ impl World {
             let Some((server, believed)) = served(service, &client(service, c), frame) else {
                 continue;
             };
+            // A local port belongs to the last client that was given it.
+            self.serving.retain(|(s, other), (_, at, port)| {
+                *s != service || *other == c || (*at, *port) != (server, believed)
+            });
             let last = self
                 .serving
                 .insert((service, c), (*worker, server, believed));
