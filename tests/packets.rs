@@ -166,7 +166,7 @@ impl Packet {
             let place = u16::try_from(start).expect("within a packet");
             if self.from.is_ipv4() {
                 let more = if next.is_some() { 0x2000 } else { 0 };
-                return self.header(protocol, place / 8 | more, part);
+                return self.header(protocol, (place / 8) | more, part);
             }
             let mut payload = vec![protocol, 0];
             payload.extend((place | u16::from(next.is_some())).to_be_bytes());

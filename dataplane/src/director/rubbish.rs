@@ -9,7 +9,6 @@ use super::*;
 use crate::config::Config;
 use crate::control::model::Model;
 use crate::packet::HeapBuf;
-use crate::replay::Wire;
 
 const FRAMES: u32 = 1_000_000;
 
@@ -18,32 +17,23 @@ fn with_every_method() -> (Testbed, Model, Vec<Change>) {
     let configs = CASES.map(|case| Config::load(&golden(case, "config.toml")).unwrap());
     let setup = configs[0].setup(|port| [2, 0, 0, 0, 0, port.0]);
     let limits = configs[0].director.limits();
-    let page = Arc::new(Page::new(limits.services_max, limits.servers_max));
-    let mut out = Wire::new(page.clone());
-    let mut director =
-        Director::new(20_000, [1, 2], setup, Steer::new(0, 1), page.clone()).unwrap();
-    let mut model = Model::new(limits).watching(vec![page.clone()]);
+    let page = Page::new(limits.services_max, limits.servers_max);
+    let mut bed = Testbed::with(20_000, setup, page);
+    let mut model = Model::new(limits).watching(vec![bed.page.clone()]);
     for config in &configs {
         for update in model.apply(&config.changes).unwrap() {
-            director.apply(&update, &mut out);
+            bed.director.apply(&update, &mut bed.out);
         }
     }
-    let bed = Testbed {
-        director,
-        out,
-        page,
-        waiting: 0,
-    };
     let changes = configs.iter().flat_map(|config| config.changes.clone());
     (bed, model, changes.collect())
 }
 
-fn fullnat_connections(bed: &Testbed) -> usize {
+fn fullnat_connections(bed: &Testbed) -> u32 {
     let conns = &bed.director.conns;
-    (0..conns.capacity())
-        .filter_map(|entry| conns.at(entry))
-        .filter(|conn| conn.mode() == ForwardMode::FullNat)
-        .count()
+    let all = (0..conns.capacity()).filter_map(|entry| conns.at(entry));
+    let fullnat = all.filter(|conn| conn.mode() == ForwardMode::FullNat);
+    u32::try_from(fullnat.count()).unwrap()
 }
 
 #[test]
@@ -75,10 +65,10 @@ fn a_million_frames_of_rubbish_each_have_one_end() {
         }
         bed.out.learned.clear();
         assert!(bed.page.balanced(), "after {frames} frames");
-        if frames.is_multiple_of(u32::try_from(BURST).unwrap() * 64) {
+        if frames.is_multiple_of(2048) {
             let change = &changes[dice.roll(changes.len())];
             bed.reconfigure(&mut model, change, dice.roll(4) > 0);
-            let leases = bed.director.leases.in_use() as usize;
+            let leases = bed.director.leases.in_use();
             assert_eq!(leases, fullnat_connections(&bed), "after {frames} frames");
             leases_max = leases_max.max(leases);
         }

@@ -1,4 +1,4 @@
-//! Random packets, changes and pauses over a small universe, by every method and in both families.
+//! Random packets, changes and pauses over a small universe.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -174,13 +174,12 @@ struct World {
 impl World {
     fn new(workers: usize, capacity: u32) -> Self {
         let worker = |me| {
-            let mut bed = Testbed::with_servers(capacity, WAYS.len() * SERVERS_EACH as usize);
+            let mut bed = Testbed::with_servers(capacity, WAYS.len() * SERVERS_EACH as usize + 1);
             bed.director.steer = Steer::new(me, workers);
             for (n, way) in (0..).zip(&WAYS) {
                 bed.add_service(n, way.protocol, way.vip);
                 let id = ServiceId(n);
-                let locals: Vec<_> = way.local.into_iter().collect();
-                bed.apply(local_addresses(n, &locals));
+                bed.apply(local_addresses(n, way.local.as_slice()));
                 let options = ServiceOptions {
                     client_address: way.told,
                     mss: None,
@@ -302,9 +301,9 @@ impl World {
             let Some((server, believed)) = served(service, &client(service, c), frame) else {
                 continue;
             };
-            // Whoever had the local port before has no connection any more.
-            self.serving.retain(|of, (_, at, was)| {
-                *of == (service, c) || (*at, *was) != (server, believed)
+            // A local port belongs to the last client that was given it.
+            self.serving.retain(|(s, other), (_, at, port)| {
+                *s != service || *other == c || (*at, *port) != (server, believed)
             });
             let last = self
                 .serving

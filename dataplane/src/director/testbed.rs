@@ -107,7 +107,7 @@ pub(super) struct Testbed {
     pub(super) out: Wire,
     pub(super) page: Arc<Page>,
     /// Bytes of the one datagram whose fragments wait.
-    pub(super) waiting: u64,
+    waiting: u64,
 }
 
 pub(super) fn mac_of(address: IpAddr) -> Mac {
@@ -281,7 +281,7 @@ impl Testbed {
         Self::with(capacity, setup(true), Page::new(servers, servers))
     }
 
-    fn with(capacity: u32, setup: Setup, page: Page) -> Self {
+    pub(super) fn with(capacity: u32, setup: Setup, page: Page) -> Self {
         let page = Arc::new(page);
         let out = Wire::new(page.clone());
         let steer = Steer::new(0, 1);
