@@ -16,7 +16,7 @@ use std::net::{IpAddr, SocketAddr};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-pub use words::Word;
+pub use words::{NoFlag, Word};
 
 /// Bumped by every incompatible change; both ends must agree.
 pub const VERSION: u32 = 1;
@@ -154,6 +154,20 @@ pub struct ServiceKey {
 pub struct ServiceSpec {
     /// LVS's name: `rr`, `wrr`, …
     pub scheduler: String,
+    #[serde(default)]
+    pub flags: SchedulerFlags,
+}
+
+/// LVS's three scheduler flags, by what `sh` and `mh` make of them; other schedulers ignore them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SchedulerFlags {
+    /// `flag-1`: a client whose server is quiesced or overloaded gets another.
+    pub fallback: bool,
+    /// `flag-2`: a client's port counts, not only its address.
+    pub port: bool,
+    /// `flag-3`, which no scheduler knows.
+    pub third: bool,
 }
 
 /// Forwarding method.
@@ -258,6 +272,18 @@ pub struct ServerSpec {
     /// Of [`ForwardMode::Tunnel`]; the default for all others.
     #[serde(default)]
     pub tunnel: Tunnel,
+    #[serde(default)]
+    pub thresholds: Thresholds,
+}
+
+/// When a server has too many connections; 0 is never.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Thresholds {
+    /// With so many connections a server gets no more ...
+    pub upper: u32,
+    /// ... until it has fewer than so many; 0 stands for three quarters of `upper`.
+    pub lower: u32,
 }
 
 /// The daemon's answer.

@@ -3,8 +3,9 @@
 use anyhow::{Result, bail};
 use control::client::{Client, ClientError};
 use control::{
-    Change, Cursor, Errno, ForwardMode, Refusal, Reply, Request, Server, ServerSpec, Service,
-    ServiceKey, ServiceOptions, ServiceSpec, Settings, Tunnel, TunnelKind, Word,
+    Change, Cursor, Errno, ForwardMode, NoFlag, Refusal, Reply, Request, SchedulerFlags, Server,
+    ServerSpec, Service, ServiceKey, ServiceOptions, ServiceSpec, Settings, Thresholds, Tunnel,
+    TunnelKind, Word,
 };
 
 use super::{
@@ -91,18 +92,24 @@ pub(super) fn request(verb: &Verb, present: &mut impl Present) -> Result<Request
 }
 
 fn service(verb: &ServiceVerb, present: &mut impl Present) -> Result<Request> {
-    let spec = |scheduler: &String| ServiceSpec {
-        scheduler: scheduler.clone(),
-    };
     let mut changes = Vec::new();
     match verb {
         ServiceVerb::List => return Ok(Request::Services { only: None }),
         ServiceVerb::Add {
             service,
             scheduler,
+            scheduler_flags,
             options,
         } => {
-            let (service, spec) = (service.key(), spec(scheduler));
+            let service = service.key();
+            let flags = match scheduler_flags {
+                Some(names) => flags(scheduler, names)?,
+                None => SchedulerFlags::usual(scheduler),
+            };
+            let spec = ServiceSpec {
+                scheduler: scheduler.clone(),
+                flags,
+            };
             changes.push(Change::AddService { service, spec });
             if let Some(options) = options.over(ServiceOptions::default()) {
                 changes.push(Change::SetOptions { service, options });
@@ -111,11 +118,13 @@ fn service(verb: &ServiceVerb, present: &mut impl Present) -> Result<Request> {
         ServiceVerb::Edit {
             service,
             scheduler,
+            scheduler_flags,
             options,
         } => {
             let service = service.key();
-            if let Some(scheduler) = scheduler {
-                let spec = spec(scheduler);
+            if scheduler.is_some() || scheduler_flags.is_some() {
+                let now = present.service(service)?.spec;
+                let spec = rescheduled(now, scheduler.as_deref(), scheduler_flags.as_deref())?;
                 changes.push(Change::EditService { service, spec });
             }
             if options.any()
@@ -130,6 +139,40 @@ fn service(verb: &ServiceVerb, present: &mut impl Present) -> Result<Request> {
         }
     }
     Ok(Request::Change(changes))
+}
+
+/// `spec` with what is named. Another scheduler begins with its usual flags.
+fn rescheduled(
+    spec: ServiceSpec,
+    scheduler: Option<&str>,
+    names: Option<&[String]>,
+) -> Result<ServiceSpec> {
+    let scheduler = scheduler.unwrap_or(&spec.scheduler);
+    let flags = match names {
+        Some(names) => flags(scheduler, names)?,
+        None if scheduler == spec.scheduler => spec.flags,
+        None => SchedulerFlags::usual(scheduler),
+    };
+    Ok(ServiceSpec {
+        scheduler: scheduler.to_owned(),
+        flags,
+    })
+}
+
+fn flags(scheduler: &str, names: &[String]) -> Result<SchedulerFlags> {
+    let mut flags = SchedulerFlags::default();
+    for name in names.iter().filter(|name| *name != "none") {
+        match flags.set(scheduler, name) {
+            Ok(()) => {}
+            Err(NoFlag::Unknown) => {
+                bail!("no scheduler flag {name:?}, sh-fallback or mh-port,mh-fallback is right")
+            }
+            Err(NoFlag::Incompatible) => {
+                bail!("scheduler flag {name} does not go with scheduler {scheduler}")
+            }
+        }
+    }
+    Ok(flags)
 }
 
 impl OptionArgs {
@@ -163,6 +206,7 @@ fn server(verb: &ServerVerb, present: &mut impl Present) -> Result<Request> {
                 mode: ForwardMode::Nat,
                 weight: 1,
                 tunnel: Tunnel::default(),
+                thresholds: Thresholds::default(),
             })?,
         },
         ServerVerb::Edit { server, spec } => Change::EditServer {
@@ -225,6 +269,10 @@ impl SpecArgs {
                 port: self.tunnel_port.unwrap_or(before.port),
                 checksum: self.tunnel_checksum.unwrap_or(before.checksum),
             },
+            thresholds: Thresholds {
+                upper: self.upper_threshold.unwrap_or(spec.thresholds.upper),
+                lower: self.lower_threshold.unwrap_or(spec.thresholds.lower),
+            },
         })
     }
 }
@@ -247,6 +295,7 @@ mod tests {
             port: 6080,
             checksum: TunnelChecksum::Full,
         },
+        thresholds: Thresholds { upper: 9, lower: 6 },
     };
 
     impl Present for Canned {
@@ -261,9 +310,7 @@ mod tests {
             };
             Ok(Service {
                 key,
-                spec: ServiceSpec {
-                    scheduler: "rr".into(),
-                },
+                spec: scheduler("rr"),
                 totals: Totals::default(),
                 rates: Rates::default(),
                 servers: vec![server],
@@ -304,6 +351,7 @@ mod tests {
     fn scheduler(name: &str) -> ServiceSpec {
         ServiceSpec {
             scheduler: name.into(),
+            flags: SchedulerFlags::default(),
         }
     }
 
@@ -315,7 +363,7 @@ mod tests {
     #[test]
     fn services_become_requests() {
         let service = key();
-        let spec = scheduler("rr");
+        let spec = scheduler("wlc");
         let options = |client_address, mss| Change::SetOptions {
             service,
             options: ServiceOptions {
@@ -344,6 +392,34 @@ mod tests {
             "service delete tcp 10.0.0.1:80",
             vec![Change::DeleteService { service }],
         );
+        let flagged = |name: &str, fallback, port| {
+            let mut spec = scheduler(name);
+            spec.flags.fallback = fallback;
+            spec.flags.port = port;
+            spec
+        };
+        for (words, spec) in [
+            ("sh", flagged("sh", true, false)),
+            ("mh --scheduler-flags none", flagged("mh", false, false)),
+            (
+                "mh --scheduler-flags mh-port,mh-fallback",
+                flagged("mh", true, true),
+            ),
+        ] {
+            check(
+                &format!("service add tcp 10.0.0.1:80 -s {words}"),
+                vec![Change::AddService { service, spec }],
+            );
+        }
+        let spec = flagged("rr", false, true);
+        check(
+            "service edit tcp 10.0.0.1:80 --scheduler-flags flag-2",
+            vec![Change::EditService { service, spec }],
+        );
+        assert_eq!(
+            complaint("service add tcp 10.0.0.1:80 --scheduler-flags sh-port"),
+            "scheduler flag sh-port does not go with scheduler wlc"
+        );
         let service = ServiceKey {
             protocol: Protocol::Sctp,
             address: "[2001:db8::1]:9".parse().unwrap(),
@@ -361,6 +437,7 @@ mod tests {
             mode,
             weight,
             tunnel: Tunnel::default(),
+            thresholds: Thresholds::default(),
         };
         let tunnel = |kind, port, checksum, weight| ServerSpec {
             mode: ForwardMode::Tunnel,
@@ -370,6 +447,11 @@ mod tests {
                 port,
                 checksum,
             },
+            thresholds: Thresholds::default(),
+        };
+        let limited = |upper, lower, spec| ServerSpec {
+            thresholds: Thresholds { upper, lower },
+            ..spec
         };
         let (none, full) = (TunnelChecksum::None, TunnelChecksum::Full);
         for (words, spec) in [
@@ -377,8 +459,12 @@ mod tests {
             (" --method fullnat -w 3", by(ForwardMode::FullNat, 3)),
             (" --method tunnel", tunnel(TunnelKind::Ipip, 0, none, 1)),
             (
-                " --method tunnel --tunnel gue --tunnel-port 6080 --tunnel-checksum full -w 5",
+                " --method tunnel --tunnel gue --tunnel-port 6080 --tunnel-checksum full -w 5 -x 9 -y 6",
                 GUE,
+            ),
+            (
+                " --upper-threshold 7",
+                limited(7, 0, by(ForwardMode::Nat, 1)),
             ),
         ] {
             let change = Change::AddServer {
@@ -393,9 +479,16 @@ mod tests {
         }
         for (words, spec) in [
             ("-w 7", ServerSpec { weight: 7, ..GUE }),
-            ("--method direct", by(ForwardMode::Direct, 5)),
-            ("--tunnel-port 7000", tunnel(TunnelKind::Gue, 7000, full, 5)),
-            ("--tunnel gre", tunnel(TunnelKind::Gre, 0, none, 5)),
+            ("-y 2", limited(9, 2, GUE)),
+            ("--method direct", limited(9, 6, by(ForwardMode::Direct, 5))),
+            (
+                "--tunnel-port 7000",
+                limited(9, 6, tunnel(TunnelKind::Gue, 7000, full, 5)),
+            ),
+            (
+                "--tunnel gre",
+                limited(9, 6, tunnel(TunnelKind::Gre, 0, none, 5)),
+            ),
         ] {
             let change = Change::EditServer {
                 service,

@@ -92,6 +92,7 @@ pub(super) fn updates(protocol: Protocol) -> Vec<Update> {
             address: SocketAddr::V4(VIP),
         },
         scheduler: sched::Kind::Rr,
+        flags: control::SchedulerFlags::default(),
     };
     let servers = (0..SERVERS).map(|number| Update::AddServer {
         service: ServiceId(0),
@@ -100,6 +101,7 @@ pub(super) fn updates(protocol: Protocol) -> Vec<Update> {
         mode: ForwardMode::Nat,
         tunnel: control::Tunnel::default(),
         weight: 1,
+        thresholds: control::Thresholds::default(),
     });
     std::iter::once(service).chain(servers).collect()
 }

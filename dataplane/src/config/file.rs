@@ -104,6 +104,7 @@ pub(super) struct RawService {
     pub(super) protocol: Protocol,
     pub(super) address: Spanned<String>,
     pub(super) scheduler: Option<Spanned<String>>,
+    pub(super) scheduler_flags: Option<Vec<Spanned<String>>>,
     pub(super) client_address: Option<Spanned<ClientAddress>>,
     pub(super) mss: Option<Spanned<i64>>,
     #[serde(default)]
@@ -121,4 +122,6 @@ pub(super) struct RawServer {
     pub(super) tunnel_port: Option<Spanned<i64>>,
     pub(super) tunnel_checksum: Option<Spanned<TunnelChecksum>>,
     pub(super) weight: Option<Spanned<i64>>,
+    pub(super) upper_threshold: Option<Spanned<i64>>,
+    pub(super) lower_threshold: Option<Spanned<i64>>,
 }

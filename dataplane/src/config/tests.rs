@@ -602,8 +602,8 @@ fn services() {
         "f:4: service 10.0.0.1:0 has port 0, 1 to 65535 is right",
     );
     check(
-        &service("scheduler = \"wlc\""),
-        "f:5: no scheduler \"wlc\", known are rr, wrr",
+        &service("scheduler = \"none\""),
+        "f:5: no scheduler \"none\", known are rr, wrr, lc, wlc, lblc, lblcr, dh, sh, sed, nq, fo, ovf, mh, twos",
     );
     check(
         &service("").repeat(2),

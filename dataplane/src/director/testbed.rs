@@ -175,6 +175,7 @@ pub(super) fn add_server_by(mode: ForwardMode, service: u32, id: u32, address: &
         mode,
         tunnel: control::Tunnel::default(),
         weight: 1,
+        thresholds: control::Thresholds::default(),
     }
 }
 
@@ -186,6 +187,7 @@ pub(super) fn add_server(service: u32, id: u32, address: &str, weight: u32) -> U
         mode: ForwardMode::Nat,
         tunnel: control::Tunnel::default(),
         weight,
+        thresholds: control::Thresholds::default(),
     }
 }
 
@@ -199,6 +201,7 @@ pub(super) fn weigh_by(mode: ForwardMode, id: u32, weight: u32) -> Update {
         mode,
         tunnel: control::Tunnel::default(),
         weight,
+        thresholds: control::Thresholds::default(),
     }
 }
 
@@ -231,6 +234,7 @@ impl Testbed {
             id: ServiceId(id),
             key: key(protocol, vip),
             scheduler: Kind::Rr,
+            flags: control::SchedulerFlags::default(),
         });
     }
 

@@ -4,10 +4,10 @@ use std::net::{IpAddr, SocketAddr};
 
 use control::{
     ClientAddress, Errno, ForwardMode, Protocol, Refusal, ServerSpec, ServiceKey, ServiceOptions,
-    ServiceSpec, Tunnel, TunnelChecksum, TunnelKind, Word,
+    ServiceSpec, Thresholds, Tunnel, TunnelChecksum, TunnelKind, Word,
 };
 
-use super::{MSS_MAX, MSS_MIN, WEIGHT_MAX, name, refuse};
+use super::{MSS_MAX, MSS_MIN, THRESHOLD_MAX, WEIGHT_MAX, name, refuse};
 use crate::net::is_global;
 use crate::sched::Kind;
 
@@ -136,6 +136,19 @@ pub(super) fn weighed(spec: ServerSpec, address: SocketAddr) -> Result<(), Refus
     if weight > WEIGHT_MAX {
         let detail = format!(
             "weight {weight} of server {address} is too high, at most {WEIGHT_MAX} is right"
+        );
+        return Err(refuse(Errno::Erange, detail));
+    }
+    let Thresholds { upper, lower } = spec.thresholds;
+    if upper > THRESHOLD_MAX {
+        let detail = format!(
+            "upper threshold {upper} of server {address} is too high, at most {THRESHOLD_MAX} is right"
+        );
+        return Err(refuse(Errno::Erange, detail));
+    }
+    if lower > upper {
+        let detail = format!(
+            "lower threshold {lower} of server {address} is above the upper one, {upper} or less is right"
         );
         return Err(refuse(Errno::Erange, detail));
     }

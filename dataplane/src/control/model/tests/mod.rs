@@ -29,12 +29,14 @@ fn weight(weight: u32) -> ServerSpec {
         mode: ForwardMode::Nat,
         weight,
         tunnel: control::Tunnel::default(),
+        thresholds: control::Thresholds::default(),
     }
 }
 
 fn spec(scheduler: &str) -> ServiceSpec {
     ServiceSpec {
         scheduler: scheduler.into(),
+        flags: SchedulerFlags::default(),
     }
 }
 
@@ -107,10 +109,10 @@ fn refusals_carry_lvss_errno_and_a_sentence() {
         (
             Change::AddService {
                 service: key(9),
-                spec: spec("wlc"),
+                spec: spec("none"),
             },
             Errno::Enoent,
-            "no scheduler \"wlc\", known are rr, wrr",
+            "no scheduler \"none\", known are rr, wrr, lc, wlc, lblc, lblcr, dh, sh, sed, nq, fo, ovf, mh, twos",
         ),
         (
             add("10.0.0.9:0"),
@@ -131,7 +133,7 @@ fn refusals_carry_lvss_errno_and_a_sentence() {
                 spec: spec(""),
             },
             Errno::Enoent,
-            "no scheduler \"\", known are rr, wrr",
+            "no scheduler \"\", known are rr, wrr, lc, wlc, lblc, lblcr, dh, sh, sed, nq, fo, ovf, mh, twos",
         ),
         (
             Change::DeleteService { service: key(9) },
@@ -231,9 +233,26 @@ fn editing_to_the_same_scheduler_tells_the_workers_nothing() {
         model.apply(&[edit("wrr")]).unwrap(),
         [Update::EditService {
             id: ServiceId(0),
-            scheduler: Kind::Wrr
+            scheduler: Kind::Wrr,
+            flags: SchedulerFlags::default(),
         }]
     );
+    let mut flagged = spec("wrr");
+    flagged.flags.port = true;
+    let edit = Change::EditService {
+        service: key(1),
+        spec: flagged.clone(),
+    };
+    let told = model.apply(&[edit]).unwrap();
+    assert_eq!(
+        told,
+        [Update::EditService {
+            id: ServiceId(0),
+            scheduler: Kind::Wrr,
+            flags: flagged.flags,
+        }]
+    );
+    assert_eq!(model.services(None).unwrap()[0].spec, flagged);
 }
 
 #[test]
