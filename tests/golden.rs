@@ -2,6 +2,9 @@
 //!
 //! A case is a folder: `config.toml`, `in.N.pcap` for each port, `out.N.pcap`, `counters.toml`. To
 //! accept what comes out now, run with `UPDATE_GOLDEN=1`; that writes the inputs below anew as well.
+//! `verify-captures` checks once more what came out.
+
+mod methods; // what is sent through each forwarding method
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -25,7 +28,7 @@ const SERVER_MAC: Mac = [2, 0, 0, 0, 2, 1];
 
 type Case = (&'static str, fn(&mut Capture));
 
-const CASES: [Case; 9] = [
+const CASES: [Case; 25] = [
     ("nat-tcp", nat_tcp),
     ("nat-udp", nat_udp),
     ("direct", direct),
@@ -35,6 +38,22 @@ const CASES: [Case; 9] = [
     ("arp", arp),
     ("malformed", malformed),
     ("port-reuse", port_reuse),
+    ("nat6", methods::nat6),
+    ("nat-sctp", methods::nat_sctp),
+    ("direct6", methods::direct6),
+    ("tunnel-ipip", methods::tunnel_ipip),
+    ("tunnel-gre", methods::tunnel_gre),
+    ("tunnel-gue", methods::tunnel_gue),
+    ("fullnat-toa", methods::fullnat_toa),
+    ("fullnat-proxy", methods::fullnat_proxy),
+    ("fullnat-udp", methods::fullnat_udp),
+    ("fullnat-64", methods::fullnat_64),
+    ("fullnat-46", methods::fullnat_46),
+    ("icmp-errors", methods::icmp_errors),
+    ("fragments", methods::fragments),
+    ("nd", methods::nd),
+    ("schedule-icmp", methods::schedule_icmp),
+    ("mss", methods::mss),
 ];
 
 /// The frames of a case.

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::Arc;
 
-use control::{Change, Protocol, ServiceKey};
+use control::{Change, LocalAddress, Protocol, ServiceKey};
 use dataplane::control::model::{Limits, Model};
 use dataplane::counters::Page;
 use dataplane::director::Director;
@@ -105,11 +105,9 @@ impl Lab {
 
     /// What leaves when `frame` comes in: the IPv4 packets.
     pub fn send(&mut self, frame: &Frame) -> Vec<Vec<u8>> {
-        let from_server = frame.from.ip().octets()[..3] == [192, 168, 1];
-        let (port, from) = if from_server {
-            (SERVERS, *frame.from.ip())
-        } else {
-            (CLIENTS, GATEWAY)
+        let (port, from) = match frame.from.ip() {
+            IpAddr::V4(from) if from.octets()[..3] == [192, 168, 1] => (SERVERS, from),
+            _ => (CLIENTS, GATEWAY),
         };
         let frame = frame.clone().between(station(from), mac(port));
         let mut burst = Burst::from_iter([HeapBuf::new(&frame.bytes())]);
@@ -142,6 +140,13 @@ impl Lab {
         let again = self.chosen(&frames::tcp(client, virtual_address, "A"));
         assert_eq!(again, Some(server), "the handshake stays with its server");
         Some(server)
+    }
+
+    /// A service's local addresses and their use.
+    pub fn local_addresses(&self, service: &ServiceKey) -> Vec<LocalAddress> {
+        let services = self.model.services(Some(service)).expect("the service");
+        let local = services.iter().flat_map(|s| &s.local_addresses);
+        local.copied().collect()
     }
 
     /// Weight, active and inactive connections of a service's servers.

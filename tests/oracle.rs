@@ -519,10 +519,10 @@ fn extensions_survive_a_round_trip() {
          SCTP [2001:db8::1]:9 wrr\n\
          \x20 -> 192.168.1.11:10              FullNat n/a           1      0          0         \n"
     );
-    let title = "Prot VIP:VPORT                    Total  LocalAddress\n";
+    let title = "Prot VIP:VPORT                    Total  LocalAddress                            Exhausted  Conns\n";
     let listed = "\
-        TCP  10.0.0.1:80                  2      192.168.1.200\n\
-        TCP  10.0.0.1:80                  2      2001:db8:1::200\n";
+        TCP  10.0.0.1:80                  2      192.168.1.200                           0          0\n\
+        TCP  10.0.0.1:80                  2      2001:db8:1::200                         0          0\n";
     assert_eq!(
         done("ipvsadm --get-laddr -n -t 10.0.0.1:80", ""),
         format!("{title}{listed}")
@@ -535,7 +535,7 @@ fn extensions_survive_a_round_trip() {
         done("ipvsadm --get-laddr -n", ""),
         format!(
             "{title}{}\n{}\n",
-            "TCP  10.0.0.1:80                  1      2001:db8:1::200",
+            "TCP  10.0.0.1:80                  1      2001:db8:1::200                         0          0",
             "SCTP [2001:db8::1]:9              0      -"
         )
     );

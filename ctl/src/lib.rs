@@ -381,7 +381,17 @@ pub struct Service {
     pub options: ServiceOptions,
     /// In the order in which they were added.
     #[serde(default)]
-    pub local_addresses: Vec<IpAddr>,
+    pub local_addresses: Vec<LocalAddress>,
+}
+
+/// A local address of FULLNAT. Services that share one share its ports, so each shows the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LocalAddress {
+    pub address: IpAddr,
+    /// Connections that hold a port of it now.
+    pub in_use: u64,
+    /// How often a new connection found every port of it in use toward its server.
+    pub exhausted: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,15 +1,17 @@
-//! Parse, look up, rewrite, one at a time and as a whole burst: what `scripts/bench` adds up.
+//! Parse, look up, rewrite, wrap, one at a time and as a whole burst: what `scripts/bench` adds up.
 #![expect(clippy::unwrap_used, reason = "a benchmark may stop")]
 
 use std::hint::black_box;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use control::ForwardMode;
+use control::{ForwardMode, TunnelKind};
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use dataplane::conn::{Conns, Timeouts};
-use dataplane::director::translate;
+use dataplane::conn::{Conns, Hit, Timeouts};
+use dataplane::director::{translate, translate6};
+use dataplane::packet::{HeapBuf, PacketBuf};
 use dataplane::time::Instant;
+use dataplane::tunnel::Tunnel;
 use dataplane::update::ServerId;
 use dataplane::wire::delta::Delta;
 use dataplane::wire::flow::{Digest, Seen, TCP, Tuple, tcp_flags};
@@ -131,11 +133,102 @@ fn rewrite(c: &mut Criterion) {
     });
 }
 
+/// What client `number` sends over IPv6, and what the server answers.
+fn sides6(number: u32) -> [Tuple; 2] {
+    let address = |network: u16, low: u16| Ipv6Addr::new(0x2001, 0xdb8, network, 0, 0, 0, 0, low);
+    let [a, b, c, d] = number.to_be_bytes();
+    let port = 1024 + u16::from_be_bytes([a, b]);
+    let client = (address(18, u16::from_be_bytes([c, d])), port).into();
+    let ends = [(address(1, 1), 80), (address(2, 10), 8080)].map(SocketAddr::from);
+    [(client, ends[0]), (ends[1], client)].map(|(from, to)| Tuple {
+        protocol: TCP,
+        from,
+        to,
+    })
+}
+
+fn frame6(number: u32) -> [u8; 80] {
+    let tuple = &sides6(number)[0];
+    let flow = tuple.flow(Digest::new([0, 0]));
+    let mut frame = [0; 80];
+    frame[12..22].copy_from_slice(&[0x86, 0xdd, 0x60, 0, 0, 0, 0, 26, TCP, 64]);
+    frame[22..54].copy_from_slice(&tuple.addresses6().unwrap());
+    frame[54..58].copy_from_slice(&flow.ports.to_ne_bytes());
+    frame[66..68].copy_from_slice(&[5 << 4, tcp_flags::ACK]);
+    frame
+}
+
+/// All that is done to a packet over IPv6 of one of 1 000 connections.
+fn ipv6(c: &mut Criterion) {
+    let flows = 1_000;
+    let mut conns = Conns::new(flows, [3, 5]).unwrap();
+    for number in 0..flows {
+        let [inbound, outbound] = sides6(number);
+        let (now, timeouts) = (Instant::default(), Timeouts::default());
+        let sides = [&inbound, &outbound];
+        conns
+            .open(now, sides, ServerId(0), ForwardMode::Nat, &timeouts)
+            .unwrap();
+    }
+    let frames: Vec<_> = (0..32).map(|n| frame6(n * 31)).collect();
+    let mut group = c.benchmark_group("ipv6");
+    group.throughput(Throughput::Elements(BURST as u64));
+    group.bench_function("look-up and rewrite of a burst", |b| {
+        b.iter(|| {
+            let staged: [_; BURST] = std::array::from_fn(|i| {
+                let mut seen = Seen::parse(&frames[i]).unwrap();
+                conns.digest(&mut seen, &frames[i]);
+                let hash = conns.hash(&seen.flow);
+                conns.prefetch(hash);
+                (seen, hash)
+            });
+            let hits = staged.map(|(seen, hash)| (seen, conns.likely(hash, &seen.flow)));
+            for ((seen, hit), frame) in hits.into_iter().zip(&frames) {
+                let hit = hit.filter(|hit| conns.verify(*hit, &seen, frame)).unwrap();
+                // Into a copy, because the next round looks the frame up again.
+                let mut leaving = *frame;
+                let conn = conns.get(hit);
+                let (to, delta) = (conn.side(true).reversed(), conn.deltas(false).1);
+                let other = conns.addresses6(Hit::new(hit.entry(), true));
+                translate6(black_box(&mut leaving), &seen, other, &to, delta);
+            }
+        });
+    });
+}
+
+fn encapsulate(c: &mut Criterion) {
+    let ends = [Ipv4Addr::new(10, 0, 0, 1), Ipv4Addr::new(10, 0, 0, 10)];
+    let mut packets: Vec<_> = (0..32).map(|n| HeapBuf::new(&frame_of(n))).collect();
+    let mut group = c.benchmark_group("encapsulate");
+    group.throughput(Throughput::Elements(BURST as u64));
+    for (name, kind) in [
+        ("ipip", TunnelKind::Ipip),
+        ("gre", TunnelKind::Gre),
+        ("gue", TunnelKind::Gue),
+    ] {
+        let spec = control::Tunnel {
+            kind,
+            ..control::Tunnel::default()
+        };
+        let tunnel = Tunnel::new(spec, ends[0].into(), ends[1].into()).unwrap();
+        group.bench_function(format!("burst, {name}"), |b| {
+            b.iter(|| {
+                for packet in &mut packets {
+                    assert!(tunnel.encapsulate(black_box(packet), 14, 46, 1, true));
+                    let [link @ .., _, _] = *packet.bytes().first_chunk::<16>().unwrap();
+                    packet.trim_front(usize::from(tunnel.overhead()));
+                    packet.bytes_mut()[..14].copy_from_slice(&link);
+                }
+            });
+        });
+    }
+}
+
 criterion_group! {
     name = stages;
     config = Criterion::default()
         .warm_up_time(Duration::from_millis(500))
         .measurement_time(Duration::from_secs(2));
-    targets = parse, look_up, rewrite
+    targets = parse, look_up, rewrite, ipv6, encapsulate
 }
 criterion_main!(stages);

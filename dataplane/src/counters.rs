@@ -81,7 +81,7 @@ drop_reasons! {
     BadArp "bad_arp" "the ARP message is not valid Ethernet/IPv4 or claims our address",
     BadNd "bad_nd" "the neighbour discovery message is not valid or claims our address",
     NotOurs "not_ours" "no service, connection or address of the director matches",
-    Fragment "fragment" "a fragment of a packet that is neither TCP, UDP nor SCTP",
+    Fragment "fragment" "a fragment of a packet that is neither TCP, UDP nor SCTP, or that must be changed as a whole",
     FragmentTiny "fragment_tiny" "a fragment that divides its transport header",
     FragmentOverlap "fragment_overlap" "a fragment that overlaps another one, or of a datagram with such fragments",
     FragmentTimeout "fragment_timeout" "a fragment whose first one did not come in time",
@@ -143,6 +143,16 @@ pub struct ServerPage {
 #[derive(Debug, Default)]
 pub struct ServicePage {
     pub drops: [Counter; DropReason::ALL.len()],
+}
+
+/// One FULLNAT local address as one worker counts it. One cache line.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+pub struct LocalPage {
+    /// Ports of it that connections hold.
+    pub in_use: Gauge,
+    /// How often a new connection found every port of it in use toward its server.
+    pub exhausted: Counter,
 }
 
 /// Everything one worker counts.

@@ -18,7 +18,12 @@ mod listing; // connections as they are shown
 mod open; // connections open and close
 mod rewrite; // what changes in a packet on its way
 #[cfg(test)]
+mod rubbish; // a million spoilt frames of every method
+#[cfg(test)]
 mod simulation; // random packets, changes and pauses
+#[cfg(test)]
+#[expect(unreachable_pub, reason = "the tests with DPDK include it too")]
+mod spoil; // frames of the golden captures, spoilt
 #[cfg(test)]
 mod testbed; // a director with its networks and services, checked step by step
 #[cfg(test)]
@@ -109,7 +114,7 @@ impl<P: PacketBuf> Director<P> {
             services: Services::staggered(steer.me(), Loads::new([page.clone()].into())),
             net: Net::new(setup),
             fragments: Fragments::default(),
-            leases: Leases::default(),
+            leases: Leases::new(steer.me()),
             tunnels: Vec::new(),
             timeouts: Timeouts::default(),
             settings: Settings::default(),
@@ -135,12 +140,31 @@ impl<P: PacketBuf> Director<P> {
         match update {
             Update::SetTimeouts(timeouts) => self.timeouts = *timeouts,
             Update::SetSettings(settings) => self.settings = *settings,
+            // Connections that have their hop do not ask for the tunnel again.
+            Update::EditServer { id, tunnel, .. } if self.has_tunnel(*id, tunnel) => {}
             Update::AddServer { id, .. }
             | Update::EditServer { id, .. }
             | Update::ForgetServer { id } => self.forget_tunnel(*id),
+            Update::SetLocalAddresses { addresses, .. } => {
+                for local in addresses {
+                    self.leases.admit(local, self.steer.share(local.address));
+                }
+            }
             _ => {}
         }
-        for address in self.services.apply(update) {
+        let locals_before = match *update {
+            Update::SetLocalAddresses { id, .. } | Update::DeleteService { id } => {
+                self.services.locals(id).0.to_vec()
+            }
+            _ => Vec::new(),
+        };
+        let announced = self.services.apply(update);
+        for address in locals_before {
+            if !self.services.is_local(address) {
+                self.leases.dismiss(address);
+            }
+        }
+        for address in announced {
             if self.steer.me() == 0 {
                 self.net.announce(address, out, &self.page);
             }
@@ -177,10 +201,9 @@ impl<P: PacketBuf> Director<P> {
         for packet in burst.iter() {
             packet.prefetch();
         }
-        let mut staged: ArrayVec<Staged, BURST> = burst
-            .iter()
-            .map(|packet| self.parse(from, packet))
-            .collect();
+        // Extended, because `collect` copies the array once more.
+        let mut staged = ArrayVec::<Staged, BURST>::new();
+        staged.extend(burst.iter().map(|packet| self.parse(from, packet)));
         for (seen, hash, hit) in staged.iter_mut().flatten() {
             if seen.kind == Kind::Transport {
                 *hit = self.conns.likely(*hash, &seen.flow);
@@ -283,11 +306,12 @@ impl<P: PacketBuf> Director<P> {
     /// and its packets are as hot as any: only those that open connections go the cold way at once.
     #[inline(always)]
     fn sure(&self, seen: &Seen, likely: Option<Hit>, frame: &[u8]) -> Option<Hit> {
-        match likely.filter(|hit| self.conns.verify(*hit, seen, frame)) {
-            None if seen.kind == Kind::Transport && seen.tcp_flags & tcp_flags::SYN == 0 => {
+        match likely {
+            Some(hit) if self.conns.verify(hit, seen, frame) => Some(hit),
+            _ if seen.kind == Kind::Transport && seen.tcp_flags & tcp_flags::SYN == 0 => {
                 self.conns.lookup(seen, frame)
             }
-            hit => hit,
+            _ => None,
         }
     }
 
@@ -338,30 +362,41 @@ impl<P: PacketBuf> Director<P> {
         packet: &mut P,
     ) -> Option<Result<HopId, DropReason>> {
         let mtu = self.net.hop(hop).mtu;
-        if !self.is_told(hit) {
-            let conn = self.conns.get(hit);
-            if conn.mode() != ForwardMode::Tunnel || hit.outbound() {
-                return None;
-            }
-            let way = self.tunnels.get(conn.server().index())?.as_ref()?;
+        let conn = self.conns.get(hit);
+        let (mode, server) = (conn.mode(), conn.server());
+        if mode == ForwardMode::Tunnel && !hit.outbound() {
+            let way = self.tunnels.get(server.index())?.as_ref()?;
             if seen.ip_len > mtu.min(way.path_mtu).saturating_sub(way.tunnel.overhead()) {
                 return None;
             }
+            self.count(seen, hit);
+            self.track(now, seen, hit);
+            let wrapped = self.encapsulate(server, seen, packet);
+            return Some(wrapped.then_some(hop).ok_or(DropReason::NoHeadroom));
+        }
+        let telling = conn.is_telling();
+        if telling && !self.is_told(hit) || seen.ip_len > self.room(now, seen, hit, hop).0 {
+            return None;
         }
         self.count(seen, hit);
         self.track(now, seen, hit);
+        if !telling {
+            return Some(self.translate_any(seen, hit, packet).map(|_| hop));
+        }
         Some(self.rewrite(seen, hit, packet, mtu).map(|before| {
             debug_assert!(before.is_none(), "only an untold server is told");
             hop
         }))
     }
 
-    /// Wraps a packet for its server; `false` when there is no headroom.
+    /// Wraps a packet, one hop less to live, for its server; `false` when there is no headroom.
+    #[inline(always)]
     fn encapsulate(&mut self, server: ServerId, seen: &Seen, packet: &mut P) -> bool {
         self.ip_id = self.ip_id.wrapping_add(1).max(1);
         let Some(Some(way)) = self.tunnels.get(server.index()) else {
             return false;
         };
+        rewrite::one_hop_less(packet.bytes_mut(), seen);
         let (l3, copy_df) = (usize::from(seen.l3), self.settings.pmtu_disc);
         way.tunnel
             .encapsulate(packet, l3, seen.ip_len, self.ip_id, copy_df)
@@ -476,6 +511,7 @@ impl<P: PacketBuf> Director<P> {
             self.ticked = Some(now);
         }
         self.forget_fragments(now);
+        self.leases.tick(now);
         self.net.tick(now, out, &self.page);
     }
 

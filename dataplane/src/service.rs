@@ -8,7 +8,7 @@ use hashbrown::HashMap;
 use crate::net::is_station;
 use crate::sched::{Ask, Candidate, Kind, Limit, Loads, Scheduler};
 use crate::time::Instant;
-use crate::update::{ServerId, ServiceId, Update};
+use crate::update::{LocalAddress, ServerId, ServiceId, Update};
 use crate::wire::flow::Tuple;
 
 /// A virtual service with its scheduler's state.
@@ -87,10 +87,15 @@ impl Services {
         self.vips.contains_key(&address)
     }
 
+    /// Whether some service has this local address.
+    pub fn is_local(&self, address: IpAddr) -> bool {
+        self.locals.contains_key(&address)
+    }
+
     /// Whether `address` is a virtual or local one that the director speaks for; a service of 0.0.0.0
     /// or a multicast group is nobody's to announce.
     pub fn owns(&self, address: IpAddr) -> bool {
-        is_station(address) && (self.is_vip(address) || self.locals.contains_key(&address))
+        is_station(address) && (self.is_vip(address) || self.is_local(address))
     }
 
     /// The scheduler's choice for a new connection. A server without a port is asked at the one
@@ -277,16 +282,17 @@ impl Services {
         Vec::new()
     }
 
-    fn set_locals(&mut self, id: ServiceId, addresses: &[IpAddr]) -> Vec<IpAddr> {
-        let old = std::mem::replace(&mut self.service_mut(id).locals, addresses.to_vec());
+    fn set_locals(&mut self, id: ServiceId, addresses: &[LocalAddress]) -> Vec<IpAddr> {
+        let addresses: Vec<IpAddr> = addresses.iter().map(|local| local.address).collect();
         let mut new = Vec::new();
-        for address in addresses {
+        for address in &addresses {
             let services = self.locals.entry(*address).or_insert(0);
             *services += 1;
             if *services == 1 {
                 new.push(*address);
             }
         }
+        let old = std::mem::replace(&mut self.service_mut(id).locals, addresses);
         release(&mut self.locals, &old);
         new
     }

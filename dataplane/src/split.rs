@@ -6,6 +6,7 @@ use crate::counters::DropReason;
 use crate::packet::{Egress, PacketBuf};
 use crate::wire::checksum;
 use crate::wire::delta::Delta;
+use crate::wire::ip::{MORE_FRAGMENTS as MORE, OFFSET};
 
 /// The most fragments one packet is made into.
 pub const FRAGMENTS_MAX: usize = 64;
@@ -13,9 +14,6 @@ pub const FRAGMENTS_MAX: usize = 64;
 /// A packet's fragments, in order.
 pub type Split<P> = ArrayVec<P, FRAGMENTS_MAX>;
 
-/// More fragments follow; DF and the reserved bit are left as they are.
-const MORE: u16 = 0x2000;
-const OFFSET: u16 = 0x1fff;
 const HEADER_MIN: usize = 20;
 const HEADER_MAX: usize = 60;
 /// An option that goes into every fragment.

@@ -57,6 +57,24 @@ impl Steer {
             IpAddr::V4(address) => self.hash(address.octets().into_iter().chain(port)),
             IpAddr::V6(address) => self.hash(address.octets().into_iter().chain(port)),
         };
+        self.owner(hash)
+    }
+
+    /// Which ports of `address`, as a client side, belong to this worker.
+    pub fn share(&self, address: IpAddr) -> impl Fn(u16) -> bool + '_ {
+        let (of_address, at) = match address {
+            IpAddr::V4(address) => (self.hash(address.octets().into_iter()), 4),
+            IpAddr::V6(address) => (self.hash(address.octets().into_iter()), 16),
+        };
+        move |port| {
+            let [high, low] = port.to_be_bytes();
+            let of_port = self.parts[at][usize::from(high)] ^ self.parts[at + 1][usize::from(low)];
+            self.owner(of_address ^ of_port) == self.me
+        }
+    }
+
+    #[inline(always)]
+    fn owner(&self, hash: u32) -> usize {
         hash as usize % RETA % self.workers
     }
 
@@ -90,6 +108,22 @@ mod tests {
                 .fold(hash, |h, bit| h ^ window(i * 8 + bit))
         });
         assert_eq!(hash, 0x323e_8fc2);
+    }
+
+    #[test]
+    fn shares_are_homes() {
+        for (me, address) in [(0, "198.51.100.7"), (2, "2001:db8::7")] {
+            let steer = Steer::new(me, 3);
+            let address = address.parse().unwrap();
+            let share = steer.share(address);
+            for port in 0..=u16::MAX {
+                assert_eq!(
+                    share(port),
+                    steer.home(SocketAddr::new(address, port)) == me
+                );
+            }
+        }
+        assert!((0..=u16::MAX).all(Steer::new(0, 1).share([10, 0, 0, 1].into())));
     }
 
     #[test]

@@ -12,25 +12,20 @@ use control::{TunnelChecksum, TunnelKind};
 use crate::packet::PacketBuf;
 use crate::wire::checksum::{fold, sum};
 use crate::wire::ethernet;
-use crate::wire::flow::{SCTP, TCP, UDP};
+use crate::wire::flow::{IPV4_HEADER, IPV6_HEADER, SCTP, TCP, UDP};
+use crate::wire::ip::{DONT_FRAGMENT, MORE_FRAGMENTS, OFFSET};
 
-const ETHERTYPE_IPV6: u16 = 0x86dd;
 const IPIP: u8 = 4;
 const IPV6: u8 = 41;
 const GRE: u8 = 47;
 
-const IPV4_HEADER: usize = 20;
-const IPV6_HEADER: usize = 40;
 const GRE_HEADER: usize = 4;
 /// With checksum and the reserved field behind it.
 const GRE_HEADER_CHECKSUM: usize = 8;
+/// The first bit (RFC 2784 §2.1).
 const GRE_HAS_CHECKSUM: u16 = 0x8000;
 const UDP_HEADER: usize = 8;
 const GUE_HEADER: usize = 4;
-
-const DONT_FRAGMENT: u16 = 0x4000;
-/// More-fragments flag and fragment offset.
-const FRAGMENT: u16 = 0x3fff;
 
 /// GUE's source ports: Linux's ephemeral ones.
 const PORT_FIRST: u16 = 32_768;
@@ -124,7 +119,7 @@ impl Inner {
 
     const fn ethertype(self) -> u16 {
         if self.v6 {
-            ETHERTYPE_IPV6
+            ethernet::IPV6
         } else {
             ethernet::IPV4
         }
@@ -349,7 +344,7 @@ fn source_port(packet: &[u8], v6: bool) -> u16 {
         (addresses, protocol, Some(IPV6_HEADER))
     } else {
         let header = packet.first_chunk().unwrap_or(&[0; IPV4_HEADER]);
-        let whole = u16::from_be_bytes([header[6], header[7]]) & FRAGMENT == 0;
+        let whole = u16::from_be_bytes([header[6], header[7]]) & (MORE_FRAGMENTS | OFFSET) == 0;
         let l4 = whole.then_some(usize::from(header[0] & 0xf) * 4);
         (word(12), header[9], l4)
     };

@@ -10,6 +10,7 @@ use control::{
 };
 
 use crate::conn::Timeouts;
+use crate::counters::LocalPage;
 use crate::sched::Kind;
 
 /// Index of a virtual service in every worker's tables and counters.
@@ -35,6 +36,30 @@ impl ServerId {
         self.0 as usize
     }
 }
+
+/// A local address of FULLNAT, and where each worker counts its use. Services that share an address
+/// share its pages.
+#[derive(Debug, Clone)]
+pub struct LocalAddress {
+    pub address: IpAddr,
+    /// By worker. One that has none does not count.
+    pub pages: Arc<[LocalPage]>,
+}
+
+impl LocalAddress {
+    pub fn new(address: IpAddr, workers: usize) -> Self {
+        let pages = (0..workers).map(|_| LocalPage::default()).collect();
+        Self { address, pages }
+    }
+}
+
+impl PartialEq for LocalAddress {
+    fn eq(&self, other: &Self) -> bool {
+        self.address == other.address
+    }
+}
+
+impl Eq for LocalAddress {}
 
 /// One step; a worker applies a list of them between two bursts.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,7 +109,7 @@ pub enum Update {
     /// FULLNAT's local addresses of a service, all of them.
     SetLocalAddresses {
         id: ServiceId,
-        addresses: Vec<IpAddr>,
+        addresses: Vec<LocalAddress>,
     },
     SetOptions {
         id: ServiceId,

@@ -122,7 +122,8 @@ pub fn save(services: Vec<Service>, style: &Style<'_>) -> String {
             &mut out,
             format_args!("-A {name} -s {}{flags}", spec.scheduler),
         );
-        for address in &service.local_addresses {
+        for local in &service.local_addresses {
+            let address = local.address;
             line(&mut out, format_args!("--add-laddr {name} -z {address}"));
         }
         for server in &service.servers {
@@ -176,20 +177,28 @@ fn tunnel_info(tunnel: Tunnel) -> String {
     }
 }
 
-/// The local addresses, each on a line with its service; ours, upstream has none.
+/// The local addresses, each on a line with its service, how often it had no free port, and the
+/// connections that hold one; ours, upstream has none.
 pub fn local_addresses(services: Vec<Service>, style: &Style<'_>) -> String {
     let mut out = String::new();
     line(
         &mut out,
-        format_args!("{:<33} {:<6} LocalAddress", "Prot VIP:VPORT", "Total"),
+        format_args!(
+            "{:<33} {:<6} {:<39} {:<10} Conns",
+            "Prot VIP:VPORT", "Total", "LocalAddress", "Exhausted"
+        ),
     );
     for service in in_order(services, style.sorted) {
         let protocol_name = protocol(service.key.protocol);
         let name = style.address(service.key.address, service.key.protocol);
         let name = format!("{protocol_name:<4} {name}");
         let total = service.local_addresses.len();
-        for address in &service.local_addresses {
-            line(&mut out, format_args!("{name:<33} {total:<6} {address}"));
+        for local in &service.local_addresses {
+            let (address, exhausted, in_use) = (local.address, local.exhausted, local.in_use);
+            line(
+                &mut out,
+                format_args!("{name:<33} {total:<6} {address:<39} {exhausted:<10} {in_use}"),
+            );
         }
         if total == 0 {
             line(&mut out, format_args!("{name:<33} {total:<6} -"));

@@ -1,9 +1,8 @@
 //! Answers as tables for people.
 
-use std::net::IpAddr;
-
 use control::{
-    Connection, Neighbour, Rates, Service, ServiceKey, ServiceOptions, Status, Totals, WorkerStatus,
+    Connection, LocalAddress, Neighbour, Rates, Service, ServiceKey, ServiceOptions, Status,
+    Totals, WorkerStatus,
 };
 use serde::Serialize;
 
@@ -75,8 +74,8 @@ pub(super) fn services(list: Vec<Service>) -> String {
             format!("{}, {options}", service.spec)
         };
         table.row([name(&service), how]);
-        for address in &service.local_addresses {
-            table.row([format!("  {address}"), "local address".to_owned()]);
+        for local in &service.local_addresses {
+            table.row([format!("  {}", local.address), "local address".to_owned()]);
         }
         for server in &service.servers {
             let numbers = [server.spec.weight, server.active, server.inactive];
@@ -91,7 +90,7 @@ pub(super) fn services(list: Vec<Service>) -> String {
 #[derive(Serialize)]
 pub(super) struct LocalAddresses<'a> {
     service: ServiceKey,
-    local_addresses: &'a [IpAddr],
+    local_addresses: &'a [LocalAddress],
 }
 
 impl<'a> LocalAddresses<'a> {
@@ -105,12 +104,14 @@ impl<'a> LocalAddresses<'a> {
     }
 }
 
-/// Each local address with its service.
+/// Each local address with its service and its use.
 pub(super) fn local_addresses(list: &[Service]) -> String {
-    let mut table = Table::new(2, ["SERVICE", "LOCAL ADDRESS"]);
+    let mut table = Table::new(2, ["SERVICE", "LOCAL ADDRESS", "CONNS", "EXHAUSTED"]);
     for service in list {
-        for address in &service.local_addresses {
-            table.row([name(service), address.to_string()]);
+        for local in &service.local_addresses {
+            let words = [name(service), local.address.to_string()];
+            let numbers = [local.in_use, local.exhausted];
+            table.row(words.into_iter().chain(numbers.map(|n| n.to_string())));
         }
     }
     table.text()
@@ -352,7 +353,13 @@ mod tests {
     fn methods_options_and_local_addresses_are_told() {
         let mut list = list();
         list[0].options.client_address = ClientAddress::ProxyV1;
-        list[0].local_addresses = vec!["10.0.0.5".parse().unwrap(), "::5".parse().unwrap()];
+        list[0].local_addresses = [("10.0.0.5", 64_512), ("::5", 7)]
+            .map(|(address, in_use)| LocalAddress {
+                address: address.parse().unwrap(),
+                in_use,
+                exhausted: in_use / 100,
+            })
+            .to_vec();
         list[0].servers[0].spec.mode = ForwardMode::FullNat;
         list[0].servers[1].spec.mode = ForwardMode::Tunnel;
         list[0].servers[1].spec.tunnel = Tunnel {
@@ -362,9 +369,9 @@ mod tests {
         };
         assert_eq!(
             local_addresses(&list),
-            "SERVICE          LOCAL ADDRESS\n\
-             tcp 10.0.0.1:80  10.0.0.5\n\
-             tcp 10.0.0.1:80  ::5\n"
+            "SERVICE          LOCAL ADDRESS  CONNS  EXHAUSTED\n\
+             tcp 10.0.0.1:80  10.0.0.5       64512        645\n\
+             tcp 10.0.0.1:80  ::5                7          0\n"
         );
         assert_eq!(
             services(list),

@@ -6,23 +6,21 @@
 
 use std::collections::VecDeque;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use control::Protocol;
-use zerocopy::IntoBytes;
 
 use super::measure::{Clock, Meter};
-use super::network::{self, CLIENT_SIDE, FRAME, SERVER_SIDE};
+use super::network::{self, CLIENT_SIDE, Message, SERVER_SIDE};
+use super::way::Way;
 use crate::cpu;
 use crate::director::Director;
 use crate::dpdk::{Mbuf, Mempool};
 use crate::packet::{BURST, Burst, Egress, Learned, Origin, PacketBuf, PortId};
-use crate::wire::arp::{self, Arp};
-use crate::wire::ethernet;
-use crate::wire::flow::{ETHERNET, tcp_flags};
+use crate::wire::flow::tcp_flags;
 
 /// Packets that pass between a packet's leaving and its answer's coming back.
 const DELAY: usize = 1024;
-/// Mbufs that the generator and the director may hold together.
+/// Mbufs that two generators and their directors may hold together.
 pub(super) const MBUFS: u32 = 8191;
 
 const SYN: u8 = tcp_flags::SYN;
@@ -32,7 +30,7 @@ const ACK: u8 = tcp_flags::ACK;
 /// What the clients do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Script {
-    /// Open flow after flow up to this number, once each.
+    /// Open flow after flow up to this number, once each, and let each side say something.
     Open(u32),
     /// One packet and its answer on any of so many open flows, in random order.
     Established(u32),
@@ -56,8 +54,8 @@ impl Script {
             (true, FIN) => Some(ACK),
             (false, FIN) => Some(FIN | ACK),
             (true, _) if whole => Some(FIN | ACK),
-            (true, _) if matches!(self, Self::Established(_)) => Some(ACK),
-            _ => None,
+            (true, _) => Some(ACK),
+            (false, _) => None,
         }
     }
 }
@@ -98,13 +96,10 @@ impl Egress for Outbox {
 pub(super) struct Generator {
     director: Director<Mbuf>,
     clock: Clock,
-    protocol: Protocol,
+    way: Way,
     outbox: Outbox,
     /// On their way to the director, by the port they come in on.
     coming: [VecDeque<Mbuf>; 2],
-    /// Answers to ARP requests are among them: packets wait for these.
-    urgent: bool,
-    idle: Vec<Mbuf>,
     script: Script,
     /// The flow to open next.
     next: u32,
@@ -114,29 +109,29 @@ pub(super) struct Generator {
 }
 
 impl Generator {
+    /// For up to `flows` connections.
     pub(super) fn new(
         director: Director<Mbuf>,
         clock: Clock,
-        protocol: Protocol,
+        way: Way,
+        flows: u32,
         pool: Mempool,
     ) -> Result<Self> {
         let mut generator = Self {
             director,
             clock,
-            protocol,
+            way,
             outbox: Outbox {
                 pool,
                 sent: Vec::with_capacity(MBUFS as usize),
             },
             coming: [(); 2].map(|()| VecDeque::with_capacity(2 * DELAY)),
-            urgent: false,
-            idle: Vec::with_capacity(MBUFS as usize),
             script: Script::Open(0),
             next: 0,
             random: 0x9e37_79b9_7f4a_7c15,
             completed: 0,
         };
-        for update in network::updates(protocol) {
+        for update in network::updates(way, flows) {
             generator.director.apply(&update, &mut generator.outbox);
         }
         generator.account();
@@ -176,8 +171,7 @@ impl Generator {
     pub(super) fn round(&mut self, meter: &mut Meter) -> Result<()> {
         while self.coming[CLIENT_SIDE.index()].len() < DELAY + BURST && self.begin()? {}
         self.pass(CLIENT_SIDE, meter)?;
-        let replies = self.coming[SERVER_SIDE.index()].len();
-        if replies >= DELAY || std::mem::take(&mut self.urgent) {
+        if self.coming[SERVER_SIDE.index()].len() >= DELAY {
             self.pass(SERVER_SIDE, meter)?;
         }
         Ok(())
@@ -192,15 +186,18 @@ impl Generator {
             Script::Connections(flows) => (self.next % flows, SYN),
         };
         self.next = self.next.wrapping_add(1);
-        let idle = self.idle.pop().or_else(|| self.outbox.pool.alloc());
-        let mut packet = idle.context("the mempool is exhausted: packets were lost")?;
-        if !packet.resize(FRAME) {
-            bail!("an mbuf has no room for {FRAME} bytes");
-        }
-        let frame = network::client_frame(self.protocol, flow, flags);
-        packet.bytes_mut().copy_from_slice(&frame);
-        self.coming[CLIENT_SIDE.index()].push_back(packet);
+        let packet = self.outbox.pool.alloc();
+        let packet = packet.context("the mempool is exhausted: packets were lost")?;
+        let message = Message::from_client(self.way, flow, flags);
+        self.send(packet, &message, CLIENT_SIDE)?;
         Ok(true)
+    }
+
+    /// Puts a packet under way to this side of the director.
+    fn send(&mut self, mut packet: Mbuf, message: &Message, side: PortId) -> Result<()> {
+        ensure!(message.write(&mut packet, side), "an mbuf has no room");
+        self.coming[side.index()].push_back(packet);
+        Ok(())
     }
 
     /// Any number below `flows` (xorshift64).
@@ -241,50 +238,37 @@ impl Generator {
 
     /// Answers all that was sent.
     fn collect(&mut self) -> Result<()> {
-        for (to, mut packet, _) in self.outbox.sent.drain(..) {
-            if packet.bytes().get(12..14) == Some(&ethernet::ARP.to_be_bytes()) {
-                if answer_arp(packet.bytes_mut()) {
-                    self.coming[to.index()].push_front(packet);
-                    self.urgent = true;
-                }
+        let mut sent = std::mem::take(&mut self.outbox.sent);
+        for (to, mut packet, _) in sent.drain(..) {
+            if network::is_announcement(packet.bytes()) {
                 continue;
             }
-            let flags = match network::arrived(packet.bytes(), to, self.protocol) {
-                Ok(flags) => flags,
+            let message = match Message::read(&mut packet, to, self.way) {
+                Ok(message) => message,
                 Err(wrong) => bail!(
                     "the director sent a packet and {wrong}: {:02x?}",
                     packet.bytes()
                 ),
             };
-            match self.script.answer(to, self.protocol, flags) {
-                Some(flags) => {
-                    if let Ok(frame) = packet.bytes_mut().try_into() {
-                        network::turn_round(frame, to, flags);
-                    }
-                    self.coming[to.index()].push_back(packet);
-                }
-                None => {
-                    self.completed += 1;
-                    self.idle.push(packet);
-                }
+            match self.answer(&message, to) {
+                Some((answer, side)) => self.send(packet, &answer, side)?,
+                None => self.completed += 1,
             }
         }
+        self.outbox.sent = sent;
         Ok(())
     }
-}
 
-/// Turns a request for a server's Ethernet address into the answer; `false` when it is none.
-fn answer_arp(frame: &mut [u8]) -> bool {
-    let Some(request) = Arp::parse(&frame[ETHERNET..]) else {
-        return false;
-    };
-    // An announcement asks for the sender's own address.
-    if request.operation.get() != arp::REQUEST || request.sender == request.target {
-        return false;
+    /// What comes to the director because a packet arrived, and on which side.
+    fn answer(&self, message: &Message, at: PortId) -> Option<(Message, PortId)> {
+        let protocol = self.way.protocol;
+        let flags = self.script.answer(at, protocol, message.flags)?;
+        let answer = message.answer(flags);
+        if !self.way.method.is_one_way() {
+            return Some((answer, at));
+        }
+        // The client has it without us; what we see next is the client's answer to that.
+        let flags = self.script.answer(CLIENT_SIDE, protocol, flags)?;
+        Some((answer.answer(flags), CLIENT_SIDE))
     }
-    let mac = network::server_mac(request.target);
-    frame[..6].copy_from_slice(&request.sender_mac);
-    frame[6..12].copy_from_slice(&mac);
-    frame[ETHERNET..ETHERNET + arp::LEN].copy_from_slice(request.answer(mac).as_bytes());
-    true
 }

@@ -171,7 +171,7 @@ impl Yardstick {
         })
     }
 
-    /// Measures once; about 20 ms.
+    /// Measures once; about 60 ms.
     pub(super) fn sample(&mut self) {
         for _ in 0..3 {
             let chased = [&self.dram, &self.l2].map(|links| {

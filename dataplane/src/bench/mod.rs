@@ -10,6 +10,7 @@ mod generator; // clients and servers
 mod measure; // cycles, windows, calibration
 mod network; // addresses and frames
 mod report; // what was found
+mod way; // methods, families, protocols
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -23,15 +24,18 @@ use pcap_file::pcap::{PcapPacket, PcapWriter};
 
 pub use measure::{Calibration, Spread};
 pub use report::{Case, Machine, Report, Traffic};
+pub use way::{Family, Method, Way};
 
 use crate::counters::{DropReason, Page};
 use crate::cpu;
 use crate::director::Director;
 use crate::dpdk::{Eal, EalConfig, Mempool};
+use crate::packet::{HeapBuf, PacketBuf};
 use crate::steer::Steer;
 use crate::wire::flow::tcp_flags;
 use generator::{Generator, Script};
 use measure::{Clock, Meter, Yardstick};
+use network::Message;
 
 const DATA_ROOM: u16 = 2048 + crate::dpdk::HEADROOM;
 /// Connections that open and close over so many flows, so that each ends before its flow returns.
@@ -44,18 +48,26 @@ const SECRET: [u64; 2] = [0x243f_6a88_85a3_08d3, 0x1319_8a2e_0370_7344];
 #[derive(Debug, Clone, clap::Args)]
 pub struct Options {
     /// Numbers of flows, each measured on its own
-    #[arg(long, value_delimiter = ',', default_values_t = [1_000, 100_000, 1_000_000],
+    #[arg(long, value_delimiter = ',', default_values_t = [1_000, 1_000_000],
           value_parser = clap::value_parser!(u32).range(1..=100_000_000), value_name = "N")]
     flows: Vec<u32>,
     /// Protocols, each measured on its own: tcp, udp
     #[arg(long, value_delimiter = ',', default_values = ["tcp", "udp"],
           value_parser = protocol_by_name, value_name = "NAME")]
     protocol: Vec<Protocol>,
+    /// Forwarding methods; those other than NAT are measured in turns with NAT over IPv4
+    #[arg(long, value_delimiter = ',', value_enum, value_name = "NAME",
+          default_values = ["nat", "fullnat", "direct", "ipip", "gre", "gue"])]
+    method: Vec<Method>,
+    /// Families of the addresses; mixed: clients of IPv6 and servers of IPv4, with FULLNAT
+    #[arg(long, value_delimiter = ',', value_enum, value_name = "NAME",
+          default_values = ["ipv4", "ipv6", "mixed"])]
+    family: Vec<Family>,
     /// Windows per measurement; the best and the median are printed
-    #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     windows: u32,
     /// Length of a window, the generator's own time included
-    #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..=60_000))]
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=60_000))]
     window_ms: u32,
     /// Core to run on
     #[arg(long, default_value_t = 0)]
@@ -119,10 +131,10 @@ pub fn run(options: &Options) -> Result<Report> {
     let mut cases = Vec::new();
     for &protocol in &options.protocol {
         for &flows in &options.flows {
-            cases.push(bench.established(protocol, flows)?);
+            cases.extend(bench.established(protocol, flows)?);
         }
     }
-    if options.protocol.contains(&Protocol::Tcp) {
+    if options.protocol.contains(&Protocol::Tcp) && options.method.contains(&Method::Nat) {
         cases.push(bench.connections()?);
     }
     bench.yardstick.sample();
@@ -141,74 +153,139 @@ struct Bench<'o> {
     yardstick: Yardstick,
 }
 
+/// Open connections of one kind, and what was measured on them.
+struct Measured {
+    way: Way,
+    flows: u32,
+    generator: Generator,
+    /// Nanoseconds per connection, of opening them.
+    opening: f64,
+    packet: Vec<f64>,
+    connection: Vec<f64>,
+    packets: u64,
+    stalls: u32,
+}
+
 impl Bench<'_> {
-    /// Opens `flows` connections and measures packets on them in random order.
-    fn established(&mut self, protocol: Protocol, flows: u32) -> Result<Case> {
-        let mut generator = self.generator(protocol, flows)?;
+    /// Measures packets on `flows` open connections of each kind, in random order. NAT over IPv4 is
+    /// measured in any case, a window of it before each window of any other.
+    fn established(&mut self, protocol: Protocol, flows: u32) -> Result<Vec<Case>> {
+        let Options { method, family, .. } = self.options;
+        let others = family.iter().flat_map(|&family| {
+            method.iter().map(move |&method| Way {
+                method,
+                family,
+                protocol,
+            })
+        });
+        let mut nat = self.open(Way::nat(protocol), flows)?;
+        let mut cases = Vec::new();
+        for way in others.filter(|way| *way != Way::nat(protocol) && way.exists()) {
+            let mut other = self.open(way, flows)?;
+            let before = nat.packet.len();
+            self.yardstick.sample();
+            for _ in 0..self.options.windows {
+                self.window(&mut nat)?;
+                self.window(&mut other)?;
+            }
+            let nat = Spread::of(nat.packet[before..].to_vec());
+            cases.push(other.case(Traffic::Established, Some(nat))?);
+        }
+        while nat.packet.len() < self.options.windows as usize {
+            self.window(&mut nat)?;
+        }
+        cases.insert(0, nat.case(Traffic::Established, None)?);
+        Ok(cases)
+    }
+
+    fn open(&mut self, way: Way, flows: u32) -> Result<Measured> {
+        let mut generator = self.generator(way, flows)?;
         let mut opening = Meter::new(self.clock);
         generator.open(flows, &mut opening)?;
         let open = generator.director().page().connections.get();
         ensure!(open == flows, "of {flows} connections {open} are open");
-        generator.play(Script::Established(flows), &mut opening)?;
-        let case = self.measure(Traffic::Established, protocol, flows, generator)?;
-        Ok(Case {
-            connection: Spread::of(vec![opening.ns() / f64::from(flows)]),
-            ..case
-        })
+        let opening = opening.per(flows.into());
+        generator.play(Script::Established(flows), &mut Meter::new(self.clock))?;
+        Ok(Measured::new(way, flows, generator, opening))
     }
 
     /// Measures connections that open and close.
     fn connections(&mut self) -> Result<Case> {
-        let mut generator = self.generator(Protocol::Tcp, CHURN_FLOWS)?;
+        let way = Way::nat(Protocol::Tcp);
+        let mut generator = self.generator(way, CHURN_FLOWS)?;
         let mut first = Meter::new(self.clock);
         generator.play(Script::Connections(CHURN_FLOWS), &mut first)?;
         // Once round, so that each connection that is measured takes the place of one that ended.
         while generator.completed() < u64::from(CHURN_FLOWS) {
             generator.round(&mut first)?;
         }
-        self.measure(Traffic::Connections, Protocol::Tcp, CHURN_FLOWS, generator)
+        let mut churn = Measured::new(way, CHURN_FLOWS, generator, f64::NAN);
+        self.yardstick.sample();
+        for _ in 0..self.options.windows {
+            self.window(&mut churn)?;
+        }
+        churn.case(Traffic::Connections, None)
     }
 
-    fn generator(&self, protocol: Protocol, flows: u32) -> Result<Generator> {
+    fn generator(&self, way: Way, flows: u32) -> Result<Generator> {
         let page = Arc::new(Page::new(1, usize::from(network::SERVERS)));
         let director = Director::new(flows, SECRET, network::setup(), Steer::new(0, 1), page)
             .with_context(|| format!("memory for {flows} connections"))?;
-        Generator::new(director, self.clock, protocol, self.pool.clone())
+        Generator::new(director, self.clock, way, flows, self.pool.clone())
     }
 
-    fn measure(
-        &mut self,
-        traffic: Traffic,
-        protocol: Protocol,
-        flows: u32,
-        mut generator: Generator,
-    ) -> Result<Case> {
-        let (mut packet, mut connection) = (Vec::new(), Vec::new());
-        let (mut packets, mut stalls) = (0, 0);
-        for _ in 0..self.options.windows {
-            self.yardstick.sample();
-            let (mut meter, completed) = (Meter::new(self.clock), generator.completed());
-            let end = self.clock.deadline(self.options.window_ms);
-            while cpu::cycles() < end {
-                generator.round(&mut meter)?;
-            }
-            packet.push(meter.per(meter.packets));
-            connection.push(meter.per(generator.completed() - completed));
-            packets += meter.packets;
-            stalls += meter.stalls;
+    fn window(&self, of: &mut Measured) -> Result<()> {
+        let completed = of.generator.completed();
+        let mut meter = Meter::new(self.clock);
+        let end = self.clock.deadline(self.options.window_ms);
+        while cpu::cycles() < end {
+            of.generator
+                .round(&mut meter)
+                .with_context(|| of.way.to_string())?;
         }
-        let page = generator.director().page();
-        ensure!(page.balanced(), "packets are unaccounted for");
+        of.packet.push(meter.per(meter.packets));
+        let completed = of.generator.completed() - completed;
+        of.connection.push(meter.per(completed));
+        of.packets += meter.packets;
+        of.stalls += meter.stalls;
+        Ok(())
+    }
+}
+
+impl Measured {
+    fn new(way: Way, flows: u32, generator: Generator, opening: f64) -> Self {
+        Self {
+            way,
+            flows,
+            generator,
+            opening,
+            packet: Vec::new(),
+            connection: Vec::new(),
+            packets: 0,
+            stalls: 0,
+        }
+    }
+
+    /// What was found; `nat` was measured in the same minute.
+    fn case(self, traffic: Traffic, nat: Option<Spread>) -> Result<Case> {
+        let director = self.generator.director();
+        let page = director.page();
+        ensure!(page.balanced(), "{}: packets are unaccounted for", self.way);
+        let packet = Spread::of(self.packet);
+        let connection = match traffic {
+            Traffic::Established => vec![self.opening],
+            Traffic::Connections => self.connection,
+        };
         Ok(Case {
             traffic,
-            protocol,
-            flows,
-            frame_bytes: network::FRAME,
-            packet: Spread::of(packet),
+            way: self.way,
+            flows: self.flows,
+            packet,
+            rate_to_nat: nat.map(|nat| nat.best_ns / packet.best_ns),
             connection: Spread::of(connection),
-            packets,
-            bytes_per_connection: generator.director().table_bytes() as f64 / f64::from(flows),
-            stalls,
+            packets: self.packets,
+            bytes_per_connection: director.table_bytes() as f64 / f64::from(self.flows),
+            stalls: self.stalls,
             dropped: drops(page),
         })
     }
@@ -230,10 +307,16 @@ fn drops(page: &Page) -> BTreeMap<&'static str, u64> {
 /// A capture of one packet from each of [`PCAP_FLOWS`] clients.
 fn write_pcap(path: &Path, protocol: Protocol) -> Result<()> {
     let mut writer = PcapWriter::new(File::create(path)?)?;
+    let mut packet = HeapBuf::new(&[]);
     for flow in 0..PCAP_FLOWS {
-        let frame = network::client_frame(protocol, flow, tcp_flags::ACK);
+        let message = Message::from_client(Way::nat(protocol), flow, tcp_flags::ACK);
+        ensure!(
+            message.write(&mut packet, network::CLIENT_SIDE),
+            "no room for a frame"
+        );
+        let frame = packet.bytes();
         let stamp = Duration::from_micros(u64::from(flow));
-        writer.write_packet(&PcapPacket::new(stamp, u32::try_from(frame.len())?, &frame))?;
+        writer.write_packet(&PcapPacket::new(stamp, u32::try_from(frame.len())?, frame))?;
     }
     Ok(())
 }

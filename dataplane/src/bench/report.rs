@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
 
-use control::Protocol;
 use serde::Serialize;
 
 use super::measure::{Calibration, Spread};
+use super::way::Way;
 
 /// All numbers of one run.
 #[derive(Debug, Clone, Serialize)]
@@ -33,11 +33,13 @@ pub struct Machine {
 #[derive(Debug, Clone, Serialize)]
 pub struct Case {
     pub traffic: Traffic,
-    pub protocol: Protocol,
+    #[serde(flatten)]
+    pub way: Way,
     pub flows: u32,
-    pub frame_bytes: usize,
     /// The director's time per packet.
     pub packet: Spread,
+    /// The rate of packets by that of NAT over IPv4, best by best, of windows that took turns.
+    pub rate_to_nat: Option<f64>,
     /// The director's time for one connection: from its first packet to its last, or, of
     /// established traffic, for opening it.
     pub connection: Spread,
@@ -111,17 +113,17 @@ impl fmt::Display for Report {
         writeln!(f)?;
         writeln!(
             f,
-            "{:<16} {:>9}  {:>13}  {:>15}  {:>8}  {:>8}  {:>6}  {:>7}",
-            "", "", "ns/packet", "ns/connection", "Mpps", "bytes/", "", "",
+            "{:<34} {:>9}  {:>13}  {:>6}  {:>15}  {:>6}  {:>6}  {:>7}",
+            "", "", "ns/packet", "rate,", "ns/connection", "bytes/", "", "",
         )?;
         writeln!(
             f,
-            "{:<16} {:>9}  {:>13}  {:>15}  {:>8}  {:>8}  {:>6}  {:>7}",
-            "NAT, 60-byte",
+            "{:<34} {:>9}  {:>13}  {:>6}  {:>15}  {:>6}  {:>6}  {:>7}",
+            "26-byte segments",
             "flows",
             "best/median",
+            "NAT=1",
             "best/median",
-            "per core",
             "conn.",
             "stalls",
             "dropped",
@@ -138,18 +140,19 @@ impl fmt::Display for Spread {
 
 impl fmt::Display for Case {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let protocol = self.protocol.name();
         let traffic = match self.traffic {
             Traffic::Established => "established",
             Traffic::Connections => "connections",
         };
+        let rate = self.rate_to_nat.map(|rate| format!("{rate:.2}"));
         writeln!(
             f,
-            "{protocol} {traffic:<12} {:>9}  {:>13}  {:>15}  {:>8.1}  {:>8.1}  {:>6}  {:>7}",
+            "{} {traffic:<12} {:>9}  {:>13}  {:>6}  {:>15}  {:>6.1}  {:>6}  {:>7}",
+            self.way,
             self.flows,
             self.packet,
+            rate.unwrap_or_default(),
             self.connection,
-            1e3 / self.packet.best_ns,
             self.bytes_per_connection,
             self.stalls,
             self.dropped.values().sum::<u64>(),

@@ -37,6 +37,8 @@ const FULLNAT: u32 = 5 << 24;
 const V6: u32 = 0x08 << 24;
 /// There is more to do than [`crate::director::translate`] does.
 const INVOLVED: u32 = 0x20 << 24;
+/// FULLNAT: the server is still told of its client, or each segment's numbers change.
+const TELLING: u32 = 0x40 << 24;
 /// No packet came from the server: it answers the client without us.
 const NO_OUTPUT: u32 = 0x80 << 24;
 
@@ -127,11 +129,17 @@ impl Conn {
     /// Whether there is more to do for its packets than to change addresses, ports and checksums.
     #[inline(always)]
     pub fn is_involved(&self) -> bool {
-        self.server & INVOLVED != 0
+        self.server & (INVOLVED | TELLING) != 0
     }
 
-    pub fn set_involved(&mut self, involved: bool) {
-        self.server = self.server & !INVOLVED | if involved { INVOLVED } else { 0 };
+    /// Whether [`Extra::client`] has to do with the packets of a FULLNAT connection.
+    #[inline(always)]
+    pub fn is_telling(&self) -> bool {
+        self.server & TELLING != 0
+    }
+
+    pub fn set_telling(&mut self, telling: bool) {
+        self.server = self.server & !TELLING | if telling { TELLING } else { 0 };
     }
 
     /// A side's flow: 0 as the client sends it, 1 as the server does.
@@ -265,6 +273,8 @@ pub struct Conns {
     wide_fresh: u32,
     /// What only FULLNAT's connections have.
     extras: Array<Extra>,
+    /// Entries of `extras` from here on were never written.
+    extras_fresh: u32,
     digest: Digest,
     timers: Timers,
     index: Index,
@@ -284,6 +294,7 @@ impl Conns {
             wide: Array::sparse(entries)?,
             wide_fresh: 0,
             extras: Array::sparse(entries)?,
+            extras_fresh: 0,
             digest: Digest::new(secret),
             timers: Timers::new(entries)?,
             index: Index::new(entries * 2, secret)?,
@@ -306,6 +317,7 @@ impl Conns {
     pub fn bytes(&self) -> usize {
         self.entries.len() * size_of::<Conn>()
             + self.wide_fresh as usize * size_of::<[Addresses6; 2]>()
+            + self.extras_fresh as usize * size_of::<Extra>()
             + self.timers.bytes()
             + self.index.bytes()
     }
@@ -424,6 +436,9 @@ impl Conns {
                 self.wide[entry as usize][side] = addresses;
                 self.wide_fresh = self.wide_fresh.max(entry + 1);
             }
+        }
+        if mode == ForwardMode::FullNat {
+            self.extras_fresh = self.extras_fresh.max(entry + 1);
         }
         self.entries[entry as usize] = conn;
         for (flow, outbound) in flows.iter().zip([false, true]) {

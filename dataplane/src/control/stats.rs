@@ -8,7 +8,7 @@ use control::{PortStatus, Rates, Status, Totals, WorkerStatus};
 use super::Worker;
 use crate::counters::{DropReason, Page, PortPage, balanced};
 use crate::packet::PORTS_MAX;
-use crate::update::ServerId;
+use crate::update::{LocalAddress, ServerId};
 
 /// Seconds between two steps of the estimator.
 pub const ESTIMATE_S: u64 = 2;
@@ -41,6 +41,16 @@ pub(super) fn connections(pages: &[Arc<Page>], server: ServerId) -> (u32, u32) {
         .fold((0, 0), |(active, inactive), page| {
             (active + page.active.get(), inactive + page.inactive.get())
         })
+}
+
+/// A local address as all workers use it.
+pub(super) fn local(local: &LocalAddress) -> control::LocalAddress {
+    let pages = local.pages.iter();
+    control::LocalAddress {
+        address: local.address,
+        in_use: pages.clone().map(|page| u64::from(page.in_use.get())).sum(),
+        exhausted: pages.map(|page| page.exhausted.get()).sum(),
+    }
 }
 
 pub(super) fn plus(a: Totals, b: Totals) -> Totals {

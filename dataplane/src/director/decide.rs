@@ -203,7 +203,14 @@ impl<P: PacketBuf> Director<P> {
         if available {
             self.count(seen, hit);
         }
-        self.track(now, seen, hit);
+        if seen.kind == Kind::Fragment {
+            // Its first one moved the connection's state.
+            self.conns
+                .get(hit)
+                .observe(now, hit.outbound(), seen.ip_len);
+        } else {
+            self.track(now, seen, hit);
+        }
         if let Fit::CutBefore(mtu) = fit {
             return Ok(Verdict::Cut(hit, hop, mtu));
         }
@@ -291,6 +298,12 @@ impl<P: PacketBuf> Director<P> {
         Ok(hop)
     }
 
+    /// Whether a server is reached by this tunnel.
+    pub(super) fn has_tunnel(&self, id: ServerId, tunnel: &control::Tunnel) -> bool {
+        let server = self.services.server(id);
+        server.is_some_and(|server| server.tunnel == *tunnel)
+    }
+
     pub(super) fn forget_tunnel(&mut self, id: ServerId) {
         if let Some(tunnel) = self.tunnels.get_mut(id.index()) {
             *tunnel = None;
@@ -309,23 +322,24 @@ impl<P: PacketBuf> Director<P> {
         let outbound = hit.outbound();
         let conn = self.conns.get(hit);
         let (id, mode) = (conn.server(), conn.mode());
-        let hides = mode == ForwardMode::FullNat && conn.is_involved();
+        let hides = conn.is_telling();
         if hides && outbound {
             self.unveil(seen, hit, packet);
+        }
+        if mode == ForwardMode::Tunnel && !outbound {
+            let wrapped = self.encapsulate(id, seen, packet);
+            return wrapped.then_some(None).ok_or(DropReason::NoHeadroom);
         }
         let l4 = self.translate_any(seen, hit, packet)?;
         if hides && !outbound {
             return self.tell(seen, hit, packet, l4, mtu);
-        }
-        if mode == ForwardMode::Tunnel && !outbound && !self.encapsulate(id, seen, packet) {
-            return Err(DropReason::NoHeadroom);
         }
         Ok(None)
     }
 
     /// Gives a packet the addresses and ports of its connection's other side, of either family;
     /// returns where its transport header then begins.
-    fn translate_any(
+    pub(super) fn translate_any(
         &mut self,
         seen: &Seen,
         hit: Hit,
@@ -333,6 +347,13 @@ impl<P: PacketBuf> Director<P> {
     ) -> Result<usize, DropReason> {
         let outbound = hit.outbound();
         let conn = self.conns.get(hit);
+        if seen.kind == Kind::FirstFragment
+            && seen.flow.protocol == SCTP
+            && conn.side(!outbound).reversed().ports != seen.flow.ports
+        {
+            // Its checksum is over all of the packet.
+            return Err(DropReason::Fragment);
+        }
         if conn.is_v6(false) == conn.is_v6(true) {
             self.translate(seen, hit, packet);
             return Ok(usize::from(seen.l4));
@@ -340,7 +361,7 @@ impl<P: PacketBuf> Director<P> {
         let l4 = conn.deltas(outbound).1;
         let to = self.conns.tuple(hit.entry(), !outbound).reversed();
         self.ip_id = self.ip_id.wrapping_add(1).max(1);
-        translate_family(packet, seen, &to, l4, self.ip_id).ok_or(DropReason::NoHeadroom)
+        translate_family(packet, seen, &to, l4, self.ip_id)
     }
 
     /// Whether a packet may go on to `hop`; tells its sender if not.
@@ -360,7 +381,7 @@ impl<P: PacketBuf> Director<P> {
             self.answer(now, icmp::time_exceeded(ip, source), out);
             return Err(DropReason::TtlExpired);
         }
-        let (room, leaves_as_v6) = self.room(seen, hit, hop);
+        let (room, leaves_as_v6) = self.room(now, seen, hit, hop);
         if seen.ip_len <= room {
             return Ok(Fit::Whole);
         }
@@ -388,15 +409,18 @@ impl<P: PacketBuf> Director<P> {
     }
 
     /// The longest IP packet of a connection that fits its way, and whether it leaves as IPv6.
-    fn room(&mut self, seen: &Seen, hit: Hit, hop: HopId) -> (u16, bool) {
+    pub(super) fn room(&mut self, now: Instant, seen: &Seen, hit: Hit, hop: HopId) -> (u16, bool) {
         let mtu = self.net.hop(hop).mtu;
         let conn = self.conns.get(hit);
         let (mode, outbound) = (conn.mode(), hit.outbound());
         let (arrives_v6, leaves_v6) = (conn.is_v6(outbound), conn.is_v6(!outbound));
         if mode == ForwardMode::Tunnel && !outbound {
-            let Some(Some(way)) = self.tunnels.get(conn.server().index()) else {
+            let Some(Some(way)) = self.tunnels.get_mut(conn.server().index()) else {
                 return (mtu, leaves_v6);
             };
+            if now.since(way.learned) >= PATH_MTU_MS {
+                way.path_mtu = u16::MAX;
+            }
             let mtu = mtu.min(way.path_mtu);
             return (
                 mtu.saturating_sub(way.tunnel.overhead()),

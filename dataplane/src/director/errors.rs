@@ -12,7 +12,7 @@ use crate::packet::{Egress, PacketBuf};
 use crate::related::{self, Related, Tunnelled, related, tunnelled};
 use crate::time::Instant;
 use crate::wire::flow::{Seen, Tuple};
-use crate::wire::ip::decrement_ttl;
+use crate::wire::ip::{Ip, decrement_ttl};
 
 impl<P: PacketBuf> Director<P> {
     /// What a packet of the connection that an ICMP error is about would be, if it went the error's
@@ -102,15 +102,23 @@ impl<P: PacketBuf> Director<P> {
                 if available {
                     self.count(seen, hit);
                 }
-                decrement_ttl(&mut packet.bytes_mut()[usize::from(seen.l3)..]);
-                mode == ForwardMode::Direct || hit.outbound() || self.encapsulate(id, seen, packet)
+                if mode == ForwardMode::Tunnel && !hit.outbound() {
+                    self.encapsulate(id, seen, packet)
+                } else {
+                    decrement_ttl(&mut packet.bytes_mut()[usize::from(seen.l3)..]);
+                    true
+                }
             }
         };
-        if done {
-            Ok(Verdict::Forward(hop))
-        } else {
-            Err(denied(DropReason::NoHeadroom))
+        if !done {
+            return Err(denied(DropReason::NoHeadroom));
         }
+        // It may have grown; what leaves as IPv4 is cut if need be.
+        let leaves = Ip::parse(&packet.bytes()[usize::from(seen.l3)..]).map_err(denied)?;
+        if leaves.is_v6() && leaves.total_len > usize::from(self.net.hop(hop).mtu) {
+            return Err(denied(DropReason::TooBig));
+        }
+        Ok(Verdict::Forward(hop))
     }
 
     /// Gives an error and what it quotes the addresses and ports of its connection's other side.

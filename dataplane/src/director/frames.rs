@@ -1,11 +1,11 @@
 //! Frames for tests, built field by field with every checksum computed in full, by code that shares
 //! nothing with the director. The system tests include this file too: it needs only `std`.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 pub type Mac = [u8; 6];
 
-/// What an IPv4 packet carries.
+/// What an IP packet carries.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Payload {
     Tcp {
@@ -13,12 +13,17 @@ pub enum Payload {
         seq: u32,
         ack: u32,
         window: u16,
+        /// A multiple of four bytes.
+        options: Vec<u8>,
         data: Vec<u8>,
     },
     Udp {
         data: Vec<u8>,
         checksum: bool,
     },
+    /// The chunks, each padded.
+    Sctp(Vec<u8>),
+    /// Of the packet's family.
     Icmp {
         kind: u8,
         code: u8,
@@ -28,26 +33,33 @@ pub enum Payload {
     Other(u8, Vec<u8>),
 }
 
-/// An Ethernet frame with an IPv4 packet in it.
+/// An Ethernet frame with an IP packet in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frame {
     pub to_mac: Mac,
     pub from_mac: Mac,
     pub vlan: Option<u16>,
-    pub from: SocketAddrV4,
-    pub to: SocketAddrV4,
+    pub from: SocketAddr,
+    pub to: SocketAddr,
+    /// Or traffic class.
     pub tos: u8,
     pub id: u16,
-    /// Flags and offset.
+    /// Flags and offset as IPv4 has them. In IPv6, DF says nothing, and all else makes a fragment
+    /// header.
     pub fragment: u16,
+    /// Or hop limit.
     pub ttl: u8,
-    /// A multiple of four bytes.
+    /// A multiple of four bytes (IPv4).
     pub options: Vec<u8>,
+    /// Kind and content behind the first two bytes of each extension header (IPv6).
+    pub extensions: Vec<(u8, Vec<u8>)>,
     pub payload: Payload,
 }
 
 pub const DONT_FRAGMENT: u16 = 0x4000;
 pub const MORE_FRAGMENTS: u16 = 0x2000;
+/// An IPv6 fragment header on a packet that is whole (RFC 6946).
+pub const ATOMIC: u16 = 0x8000;
 
 fn frame(from: &str, to: &str, payload: Payload) -> Frame {
     Frame {
@@ -61,19 +73,15 @@ fn frame(from: &str, to: &str, payload: Payload) -> Frame {
         fragment: 0,
         ttl: 64,
         options: Vec::new(),
+        extensions: Vec::new(),
         payload,
     }
 }
 
-/// `10.0.0.1:80`, or `10.0.0.1` where there are no ports.
-fn address(text: &str) -> SocketAddrV4 {
-    let whole = if text.contains(':') {
-        text.to_owned()
-    } else {
-        format!("{text}:0")
-    };
-    whole
-        .parse()
+/// `10.0.0.1:80` or `[2001:db8::1]:80`, or `10.0.0.1` and `2001:db8::1` where there are no ports.
+pub fn address(text: &str) -> SocketAddr {
+    let bare = text.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, 0));
+    bare.or_else(|_| text.parse())
         .unwrap_or_else(|_| panic!("{text} is no address"))
 }
 
@@ -93,6 +101,7 @@ pub fn tcp(from: &str, to: &str, flags: &str) -> Frame {
         seq: 1000,
         ack: if flags.contains('A') { 2000 } else { 0 },
         window: 0x2000,
+        options: Vec::new(),
         data: Vec::new(),
     };
     frame(from, to, payload)
@@ -104,6 +113,12 @@ pub fn udp(from: &str, to: &str, data: &[u8]) -> Frame {
         checksum: true,
     };
     frame(from, to, payload)
+}
+
+/// An SCTP packet with chunks of these types, each with four bytes of content.
+pub fn sctp(from: &str, to: &str, chunks: &[u8]) -> Frame {
+    let chunks = chunks.iter().map(|kind| [*kind, 0, 0, 8, 1, 2, 3, 4]);
+    frame(from, to, Payload::Sctp(chunks.flatten().collect()))
 }
 
 pub fn icmp(from: &str, to: &str, kind: u8, code: u8, rest: [u8; 4], data: &[u8]) -> Frame {
@@ -124,6 +139,25 @@ impl Frame {
     #[must_use]
     pub fn ttl(mut self, ttl: u8) -> Self {
         self.ttl = ttl;
+        self
+    }
+
+    /// As it leaves: one hop less to live.
+    #[must_use]
+    pub fn hop(mut self) -> Self {
+        self.ttl -= 1;
+        self
+    }
+
+    #[must_use]
+    pub fn tos(mut self, tos: u8) -> Self {
+        self.tos = tos;
+        self
+    }
+
+    #[must_use]
+    pub fn id(mut self, id: u16) -> Self {
+        self.id = id;
         self
     }
 
@@ -151,13 +185,28 @@ impl Frame {
         self
     }
 
+    /// One more extension header; `content` is 6 bytes, or 8 more each.
+    #[must_use]
+    pub fn extension(mut self, kind: u8, content: &[u8]) -> Self {
+        self.extensions.push((kind, content.to_vec()));
+        self
+    }
+
+    #[must_use]
+    pub fn tcp_options(mut self, bytes: &[u8]) -> Self {
+        if let Payload::Tcp { options, .. } = &mut self.payload {
+            *options = bytes.to_vec();
+        }
+        self
+    }
+
     #[must_use]
     pub fn data(mut self, bytes: &[u8]) -> Self {
         match &mut self.payload {
             Payload::Tcp { data, .. } | Payload::Udp { data, .. } | Payload::Icmp { data, .. } => {
                 *data = bytes.to_vec();
             }
-            Payload::Other(_, data) => *data = bytes.to_vec(),
+            Payload::Other(_, data) | Payload::Sctp(data) => *data = bytes.to_vec(),
         }
         self
     }
@@ -186,14 +235,39 @@ impl Frame {
         self
     }
 
+    pub fn is_v6(&self) -> bool {
+        self.from.is_ipv6()
+    }
+
     pub fn bytes(&self) -> Vec<u8> {
-        let mut bytes = link(self.from_mac, self.to_mac, self.vlan, 0x0800);
+        let ethertype = if self.is_v6() { 0x86dd } else { 0x0800 };
+        let mut bytes = link(self.from_mac, self.to_mac, self.vlan, ethertype);
         bytes.extend(self.ip());
         bytes
     }
 
-    /// The IPv4 packet.
+    /// The packet in fragments of `size` bytes of payload each (a multiple of 8).
+    pub fn pieces(&self, size: usize) -> Vec<Self> {
+        let (protocol, segment) = self.segment();
+        let first = usize::from(self.fragment & 0x1fff);
+        let count = segment.chunks(size).count();
+        let piece = |(n, bytes): (usize, &[u8])| {
+            let more = n + 1 < count || self.fragment & MORE_FRAGMENTS != 0;
+            let offset = first + n * size / 8;
+            let mut piece = self.clone();
+            piece.fragment = offset as u16 | if more { MORE_FRAGMENTS } else { 0 };
+            piece.payload = Payload::Other(protocol, bytes.to_vec());
+            piece
+        };
+        segment.chunks(size).enumerate().map(piece).collect()
+    }
+
+    /// The IP packet.
     pub fn ip(&self) -> Vec<u8> {
+        if self.is_v6() { self.ip6() } else { self.ip4() }
+    }
+
+    fn ip4(&self) -> Vec<u8> {
         let (protocol, payload) = self.segment();
         let header_len = 20 + self.options.len();
         let total = u16::try_from(header_len + payload.len()).expect("fits an IP packet");
@@ -202,13 +276,49 @@ impl Frame {
         ip.extend(self.id.to_be_bytes());
         ip.extend(self.fragment.to_be_bytes());
         ip.extend([self.ttl, protocol, 0, 0]);
-        ip.extend(self.from.ip().octets());
-        ip.extend(self.to.ip().octets());
+        ip.extend(octets(self.from.ip()));
+        ip.extend(octets(self.to.ip()));
         ip.extend(&self.options);
         let sum = checksum(&ip);
         ip[10..12].copy_from_slice(&sum.to_be_bytes());
         ip.extend(payload);
         ip
+    }
+
+    fn ip6(&self) -> Vec<u8> {
+        let (protocol, payload) = self.segment();
+        let mut headers = self.extensions.clone();
+        let place = self.fragment & !DONT_FRAGMENT;
+        if place != 0 {
+            let field = (place & 0x1fff) << 3 | u16::from(place & MORE_FRAGMENTS != 0);
+            let [a, b] = field.to_be_bytes();
+            let [c, d] = self.id.to_be_bytes();
+            headers.push((44, vec![a, b, 0, 0, c, d]));
+        }
+        let mut rest = Vec::new();
+        let kinds = headers.iter().map(|(kind, _)| *kind).chain([protocol]);
+        let kinds: Vec<_> = kinds.collect();
+        for ((_, content), next) in headers.iter().zip(&kinds[1..]) {
+            rest.extend([*next, ((content.len() + 2) / 8 - 1) as u8]);
+            rest.extend(content);
+        }
+        rest.extend(payload);
+        let mut ip = vec![0x60 | self.tos >> 4, self.tos << 4, 0, 0];
+        ip.extend(u16::try_from(rest.len()).expect("fits").to_be_bytes());
+        ip.extend([kinds[0], self.ttl]);
+        ip.extend(octets(self.from.ip()));
+        ip.extend(octets(self.to.ip()));
+        ip.extend(rest);
+        ip
+    }
+
+    fn transport(&self, protocol: u8, segment: &[u8]) -> u16 {
+        transport(
+            &octets(self.from.ip()),
+            &octets(self.to.ip()),
+            protocol,
+            segment,
+        )
     }
 
     fn segment(&self) -> (u8, Vec<u8>) {
@@ -220,16 +330,18 @@ impl Frame {
                 seq,
                 ack,
                 window,
+                options,
                 data,
             } => {
                 segment.extend(ports);
                 segment.extend(seq.to_be_bytes());
                 segment.extend(ack.to_be_bytes());
-                segment.extend([0x50, *flags]);
+                segment.extend([0x50 + (options.len() as u8 / 4 * 16), *flags]);
                 segment.extend(window.to_be_bytes());
                 segment.extend([0; 4]);
+                segment.extend(options);
                 segment.extend(data);
-                let sum = transport(*self.from.ip(), *self.to.ip(), 6, &segment);
+                let sum = self.transport(6, &segment);
                 segment[16..18].copy_from_slice(&sum.to_be_bytes());
                 (6, segment)
             }
@@ -239,13 +351,21 @@ impl Frame {
                 segment.extend([0, 0]);
                 segment.extend(data);
                 if *checksum {
-                    let sum = match transport(*self.from.ip(), *self.to.ip(), 17, &segment) {
+                    let sum = match self.transport(17, &segment) {
                         0 => 0xffff,
                         sum => sum,
                     };
                     segment[6..8].copy_from_slice(&sum.to_be_bytes());
                 }
                 (17, segment)
+            }
+            Payload::Sctp(chunks) => {
+                segment.extend(ports);
+                segment.extend([0xaa, 0xbb, 0xcc, 0xdd, 0, 0, 0, 0]);
+                segment.extend(chunks);
+                let sum = crc32c(&segment).to_le_bytes();
+                segment[8..12].copy_from_slice(&sum);
+                (132, segment)
             }
             Payload::Icmp {
                 kind,
@@ -256,12 +376,22 @@ impl Frame {
                 segment.extend([*kind, *code, 0, 0]);
                 segment.extend(rest);
                 segment.extend(data);
-                let sum = checksum(&segment);
+                let (protocol, sum) = match self.is_v6() {
+                    true => (58, self.transport(58, &segment)),
+                    false => (1, checksum(&segment)),
+                };
                 segment[2..4].copy_from_slice(&sum.to_be_bytes());
-                (1, segment)
+                (protocol, segment)
             }
             Payload::Other(protocol, data) => (*protocol, data.clone()),
         }
+    }
+}
+
+fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
     }
 }
 
@@ -307,34 +437,113 @@ pub fn checksum(bytes: &[u8]) -> u16 {
     !(sum as u16)
 }
 
-fn transport(from: Ipv4Addr, to: Ipv4Addr, protocol: u8, segment: &[u8]) -> u16 {
-    let mut whole = [from.octets(), to.octets()].concat();
+/// RFC 9260 appendix A, bit by bit.
+fn crc32c(bytes: &[u8]) -> u32 {
+    let step = |crc: u32, _| (crc >> 1) ^ (0x82f6_3b78 * (crc & 1));
+    let sum = bytes
+        .iter()
+        .fold(!0u32, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), step));
+    !sum
+}
+
+fn transport(from: &[u8], to: &[u8], protocol: u8, segment: &[u8]) -> u16 {
+    let mut whole = [from, to].concat();
     whole.extend([0, protocol]);
     whole.extend((segment.len() as u16).to_be_bytes());
     whole.extend(segment);
     checksum(&whole)
 }
 
-/// What is wrong with a frame's checksums; `None` when all are right or there are none.
+/// What is wrong with a frame's checksums; `None` when all are right or there are none. What is in
+/// a tunnel is looked at too.
 pub fn wrong_checksum(frame: &[u8]) -> Option<&'static str> {
     let l3 = if frame[12..14] == [0x81, 0] { 18 } else { 14 };
-    if frame[l3 - 2..l3] != [0x08, 0x00] {
-        return None;
+    match frame[l3 - 2..l3] {
+        [0x08, 0x00] | [0x86, 0xdd] => wrong_in_ip(&frame[l3..]),
+        _ => None,
     }
-    let ip = &frame[l3..];
-    let header_len = usize::from(ip[0] & 15) * 4;
-    let total = usize::from(u16::from_be_bytes([ip[2], ip[3]]));
-    if checksum(&ip[..header_len]) != 0 {
+}
+
+fn wrong_in_ip(ip: &[u8]) -> Option<&'static str> {
+    let parts = Parts::of(ip);
+    if ip[0] >> 4 == 4 && checksum(&ip[..usize::from(ip[0] & 15) * 4]) != 0 {
         return Some("IP");
     }
-    let end = |at: usize| Ipv4Addr::new(ip[at], ip[at + 1], ip[at + 2], ip[at + 3]);
-    let segment = &ip[header_len..total];
-    let sum = |protocol| transport(end(12), end(16), protocol, segment);
-    match ip[9] {
-        6 if sum(6) != 0 => Some("TCP"),
-        17 if segment[6..8] != [0, 0] && sum(17) != 0 => Some("UDP"),
+    if parts.is_fragment {
+        return None;
+    }
+    let segment = parts.segment;
+    let sum = || transport(parts.from, parts.to, parts.protocol, segment);
+    match parts.protocol {
+        6 if sum() != 0 => Some("TCP"),
+        17 if segment[6..8] == [0, 0] && ip[0] >> 4 == 6 && segment[2..4] != [0x17, 0xc0] => {
+            Some("no UDP")
+        }
+        17 if segment[6..8] != [0, 0] && sum() != 0 => Some("UDP"),
+        17 if segment[2..4] == [0x17, 0xc0] => wrong_in_ip(&segment[12..]),
         1 if checksum(segment) != 0 => Some("ICMP"),
+        58 if sum() != 0 => Some("ICMPv6"),
+        132 => {
+            let mut zeroed = segment.to_vec();
+            zeroed[8..12].fill(0);
+            (crc32c(&zeroed).to_le_bytes() != segment[8..12]).then_some("SCTP")
+        }
+        4 | 41 => wrong_in_ip(segment),
+        47 if segment[0] == 0x80 && checksum(segment) != 0 => Some("GRE"),
+        47 => wrong_in_ip(&segment[if segment[0] == 0x80 { 8 } else { 4 }..]),
+        248 => {
+            let len = usize::from(segment[3]);
+            let sum = transport(parts.from, parts.to, 17, &segment[len..]);
+            (sum != 0).then_some("UDP behind UOA")
+        }
         _ => None,
+    }
+}
+
+/// An IP packet taken apart.
+#[derive(Debug)]
+pub struct Parts<'p> {
+    pub from: &'p [u8],
+    pub to: &'p [u8],
+    pub protocol: u8,
+    pub is_fragment: bool,
+    /// Not the first one.
+    pub is_later: bool,
+    pub segment: &'p [u8],
+}
+
+impl<'p> Parts<'p> {
+    pub fn of(ip: &'p [u8]) -> Self {
+        let word = |at: usize| u16::from_be_bytes([ip[at], ip[at + 1]]);
+        if ip[0] >> 4 == 4 {
+            return Self {
+                from: &ip[12..16],
+                to: &ip[16..20],
+                protocol: ip[9],
+                is_fragment: word(6) & 0x3fff != 0,
+                is_later: word(6) & 0x1fff != 0,
+                segment: &ip[usize::from(ip[0] & 15) * 4..usize::from(word(2))],
+            };
+        }
+        let (mut protocol, mut at, mut place) = (ip[6], 40, 0);
+        while matches!(protocol, 0 | 43 | 44 | 60) {
+            let is_place = protocol == 44;
+            place |= if is_place { word(at + 2) } else { 0 };
+            let len = if is_place {
+                8
+            } else {
+                (usize::from(ip[at + 1]) + 1) * 8
+            };
+            (protocol, at) = (ip[at], at + len);
+        }
+        Self {
+            from: &ip[8..24],
+            to: &ip[24..40],
+            protocol,
+            is_fragment: place != 0,
+            is_later: place & 0xfff8 != 0,
+            segment: &ip[at..40 + usize::from(word(4))],
+        }
     }
 }
 
@@ -349,28 +558,35 @@ pub fn describe(frame: &[u8]) -> String {
         rest => (String::new(), rest),
     };
     let what = match rest {
-        [8, 0, ip @ ..] if ip.len() >= 24 => {
-            let header_len = usize::from(ip[0] & 15) * 4;
-            let port = |at: usize| {
-                ip.get(header_len + at..header_len + at + 2)
-                    .map_or(0, |p| u16::from_be_bytes([p[0], p[1]]))
+        [8, 0, ip @ ..] | [0x86, 0xdd, ip @ ..] if is_whole(ip) => {
+            let Parts {
+                from,
+                to,
+                protocol,
+                is_fragment,
+                segment,
+                ..
+            } = Parts::of(ip);
+            let address = |bytes: &[u8]| match <[u8; 16]>::try_from(bytes) {
+                Ok(octets) => IpAddr::from(octets).to_string(),
+                Err(_) => bytes
+                    .iter()
+                    .map(u8::to_string)
+                    .collect::<Vec<_>>()
+                    .join("."),
             };
+            let port = |at: usize| {
+                let port = segment.get(at..at + 2);
+                port.map_or(0, |p| u16::from_be_bytes([p[0], p[1]]))
+            };
+            let flags = segment.get(13).copied().unwrap_or(0);
             format!(
-                "IP {}.{}.{}.{}.{} > {}.{}.{}.{}.{} proto {} ttl {} length {} flags {:02x}",
-                ip[12],
-                ip[13],
-                ip[14],
-                ip[15],
+                "IP {}.{} > {}.{} proto {protocol} fragment {is_fragment} length {} flags {flags:02x}",
+                address(from),
                 port(0),
-                ip[16],
-                ip[17],
-                ip[18],
-                ip[19],
+                address(to),
                 port(2),
-                ip[9],
-                ip[8],
-                u16::from_be_bytes([ip[2], ip[3]]),
-                ip.get(header_len + 13).copied().unwrap_or(0),
+                ip.len(),
             )
         }
         [8, 6, ..] => "ARP".to_owned(),
@@ -382,4 +598,19 @@ pub fn describe(frame: &[u8]) -> String {
         hex(&macs[..6]),
         hex(frame)
     )
+}
+
+/// Whether an IP packet's headers are there and no longer than they say.
+fn is_whole(ip: &[u8]) -> bool {
+    let word = |at: usize| usize::from(u16::from_be_bytes([ip[at], ip[at + 1]]));
+    match ip.first() {
+        Some(0x45..=0x4f) => {
+            let header_len = usize::from(ip[0] & 15) * 4;
+            ip.len() >= 20 && ip.len() >= word(2) && word(2) >= header_len
+        }
+        Some(0x60..=0x6f) => {
+            ip.len() >= 48 && ip.len() >= 40 + word(4) && !matches!(ip[6], 0 | 43 | 44 | 60)
+        }
+        _ => false,
+    }
 }

@@ -1,7 +1,5 @@
 //! FULLNAT: what hides the client from its server, and tells the server who it is all the same.
 
-use control::ForwardMode;
-
 use super::Director;
 use crate::conn::{Hit, State};
 use crate::counters::DropReason;
@@ -45,9 +43,7 @@ impl<P: PacketBuf> Director<P> {
     /// A connection whose segments need nothing special any more goes the fast way.
     fn settle(&mut self, hit: Hit) {
         let done = self.conns.extra(hit.entry()).client.done();
-        let conn = self.conns.get(hit);
-        let changes_family = conn.is_v6(false) != conn.is_v6(true);
-        conn.set_involved(changes_family || !done);
+        self.conns.get(hit).set_telling(!done);
     }
 
     pub(super) fn end_lease(&mut self, now: Instant, entry: u32, remembered: Option<u32>) {
@@ -145,11 +141,8 @@ impl<P: PacketBuf> Director<P> {
         self.leave(now, hop, packet, l3, origin, out);
     }
 
-    /// Whether a FULLNAT connection's packets need no more than a look at their numbers.
+    /// Whether a FULLNAT connection's packets need no more than a look at their numbers, if that.
     pub(super) fn is_told(&mut self, hit: Hit) -> bool {
-        let conn = self.conns.get(hit);
-        conn.mode() == ForwardMode::FullNat
-            && conn.is_v6(false) == conn.is_v6(true)
-            && !self.conns.extra(hit.entry()).client.is_telling()
+        !self.conns.extra(hit.entry()).client.is_telling()
     }
 }

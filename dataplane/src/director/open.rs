@@ -1,7 +1,5 @@
 //! Connections open and close.
 
-use std::net::SocketAddr;
-
 use control::ForwardMode;
 
 use super::Director;
@@ -86,13 +84,9 @@ impl<P: PacketBuf> Director<P> {
         service: ServiceId,
         server: Server,
     ) -> Result<Lease, DropReason> {
-        let (steer, protocol) = (&self.steer, inbound.protocol);
-        let mine = |local, port| {
-            steer.is_alone() || steer.home(SocketAddr::new(local, port)) == steer.me()
-        };
         let (locals, cursor) = self.services.locals(service);
         self.leases
-            .take(now, locals, cursor, server.address, protocol, mine)
+            .take(now, locals, cursor, server.address, inbound.protocol)
             .ok_or(DropReason::NoLocalPort)
     }
 

@@ -9,10 +9,21 @@ use crate::wire::delta::{Delta, TTL};
 use crate::wire::flow::{
     Addresses6, Flow, IPV4_HEADER, IPV6_HEADER, Kind, SCTP, Seen, TCP, Tuple, UDP, swapped,
 };
+use crate::wire::ip::{DONT_FRAGMENT, MORE_FRAGMENTS, extension};
 use crate::wire::{checksum, sctp};
 
-/// IPv6 next header: a fragment header.
-const NEXT_IS_FRAGMENT: u8 = 44;
+/// All that changes in a packet which keeps its addresses.
+#[inline(always)]
+pub(super) fn one_hop_less(frame: &mut [u8], seen: &Seen) {
+    let header = &mut frame[usize::from(seen.l3)..usize::from(seen.l4)];
+    if seen.flow.v6 {
+        header[7] -= 1;
+    } else {
+        header[8] -= 1;
+        let checksum = TTL.apply([header[10], header[11]]);
+        header[10..12].copy_from_slice(&checksum);
+    }
+}
 
 /// Gives an IPv4 packet the addresses and ports of `to`, one hop less to live, and checksums to
 /// match.
@@ -105,22 +116,22 @@ fn new_header_len(seen: &Seen) -> i32 {
 
 /// Makes an IPv4 packet of an IPv6 one or the reverse (RFC 7915 §4.1, §5.1), addressed as `to`, one
 /// hop less to live. Its IP header begins at the same offset as before; returns where its transport
-/// header does. `None`, with the packet as it was, when that cannot be: no headroom, or a fragment of
-/// a datagram without checksum.
+/// header does. An error, with the packet as it was, when that cannot be: no headroom, or a fragment
+/// of a datagram without checksum.
 pub(super) fn translate_family<P: PacketBuf>(
     packet: &mut P,
     seen: &Seen,
     to: &Tuple,
     l4: Delta,
     id: u16,
-) -> Option<usize> {
-    let part = Part::of(packet.bytes(), seen, id).ok()?;
+) -> Result<usize, DropReason> {
+    let part = Part::of(packet.bytes(), seen, id)?;
     let l3 = usize::from(seen.l3);
     let has_checksum = seen.kind == Kind::Fragment
         || seen.flow.protocol != UDP
         || packet.bytes()[usize::from(seen.l4) + 6..][..2] != [0, 0];
     if !has_checksum && seen.kind != Kind::Transport {
-        return None;
+        return Err(DropReason::Fragment);
     }
     let traffic_class = part.traffic_class;
     let growth = growth(seen);
@@ -128,7 +139,7 @@ pub(super) fn translate_family<P: PacketBuf>(
     if growth < 0 {
         packet.trim_front(grown);
     } else if !packet.prepend(grown) {
-        return None;
+        return Err(DropReason::NoHeadroom);
     }
     let start = l3 + usize::try_from(new_header_len(seen)).unwrap_or(0);
     let payload = usize::from(seen.ip_len) + l3 - usize::from(seen.l4);
@@ -146,7 +157,7 @@ pub(super) fn translate_family<P: PacketBuf>(
             if let [next, zero, place @ .., _, _, _, _] = &mut header[40..] {
                 (*next, *zero) = (seen.flow.protocol, 0);
                 place.copy_from_slice(&part.place.to_be_bytes());
-                header[6] = NEXT_IS_FRAGMENT;
+                header[6] = extension::FRAGMENT;
                 header[44..48].copy_from_slice(&part.id.to_be_bytes());
             }
         }
@@ -165,17 +176,16 @@ pub(super) fn translate_family<P: PacketBuf>(
         }
         _ => unreachable!("one packet has one family"),
     }
-    let ports = [to.from.port().to_be_bytes(), to.to.port().to_be_bytes()].concat();
     let mut now = *seen;
     now.l4 = u16::try_from(start).unwrap_or(u16::MAX);
     now.ip_len = u16::try_from(start - l3 + payload).unwrap_or(u16::MAX);
     let segment = &mut frame[start..];
-    let ports = u32::from_ne_bytes([ports[0], ports[1], ports[2], ports[3]]);
-    translate_segment(segment, &now, ports, l4);
+    let ([a, b], [c, d]) = (to.from.port().to_be_bytes(), to.to.port().to_be_bytes());
+    translate_segment(segment, &now, u32::from_ne_bytes([a, b, c, d]), l4);
     if !has_checksum {
         fill_udp(frame, &now, to);
     }
-    Some(start)
+    Ok(start)
 }
 
 /// What a packet's IP header says beyond its addresses, in the words of the other family.
@@ -188,8 +198,6 @@ struct Part {
 
 impl Part {
     fn of(frame: &[u8], seen: &Seen, id: u16) -> Result<Self, DropReason> {
-        const DONT_FRAGMENT: u16 = 0x4000;
-        const MORE: u16 = 0x2000;
         let header = &frame[usize::from(seen.l3)..];
         let v6 = seen.flow.v6;
         let traffic_class = if v6 {
@@ -211,7 +219,7 @@ impl Part {
             key, offset, more, ..
         } = piece(frame, usize::from(seen.l3))?;
         let place = match v6 {
-            true => (offset / 8) | if more { MORE } else { 0 },
+            true => (offset / 8) | if more { MORE_FRAGMENTS } else { 0 },
             false => offset | u16::from(more),
         };
         Ok(Self {

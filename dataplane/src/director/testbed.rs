@@ -4,18 +4,19 @@
 //! 192.0.2.10, .99 ── port 0 (192.0.2.254/24) director port 1 (10.1.0.254/24) ── 10.1.0.1 …
 //! everybody else via 192.0.2.1                            VLAN 100 (10.2.0.254/24) ── 10.2.0.1
 //! ```
+//! In IPv6 the networks are 2001:db8:c::/64, 2001:db8:1::/64 and 2001:db8:2::/64, and we are ::fe.
 //! [`STATIONS`] are static neighbours, all others are asked for. A station's Ethernet address is made
-//! of its IPv4 address, a port's of its number.
+//! of its IP address, a port's of its number.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use control::{ForwardMode, Protocol, ServiceKey};
 
 use super::Director;
-use super::frames::{Frame, Mac, describe, wrong_checksum};
+use super::frames::{Frame, Mac, address, describe, wrong_checksum};
 use crate::counters::{DropReason, Page, balanced};
 use crate::net::{Interface, Prefix, Route, Setup, StaticNeighbour};
 use crate::packet::{Burst, HeapBuf, PacketBuf, PortId};
@@ -23,7 +24,7 @@ use crate::replay::Wire;
 use crate::sched::Kind;
 use crate::steer::Steer;
 use crate::time::Instant;
-use crate::update::{ServerId, ServiceId, Update};
+use crate::update::{LocalAddress, ServerId, ServiceId, Update};
 
 pub(super) const CLIENTS: PortId = PortId(0);
 pub(super) const SERVERS: PortId = PortId(1);
@@ -32,12 +33,22 @@ pub(super) const VIP: &str = "203.0.113.1:80";
 pub(super) const RS: &str = "10.1.0.1:80";
 pub(super) const RS2: &str = "10.1.0.2:80";
 pub(super) const MTU: u16 = 1500;
-const STATIONS: [&str; 6] = [
+pub(super) const C6: &str = "[2001:db8:c::10]:40000";
+pub(super) const VIP6: &str = "[2001:db8:f::1]:80";
+pub(super) const RS6: &str = "[2001:db8:1::1]:80";
+pub(super) const RS6B: &str = "[2001:db8:1::2]:80";
+const STATIONS: [&str; 12] = [
+    "2001:db8:c::1",
+    "2001:db8:c::10",
+    "2001:db8:1::1",
+    "2001:db8:1::2",
+    "2001:db8:2::1",
     "192.0.2.1",
     "192.0.2.10",
     "10.1.0.1",
     "10.1.0.2",
     "10.1.0.3",
+    "2001:db8:1::3",
     "10.2.0.1",
 ];
 
@@ -70,6 +81,23 @@ pub(super) enum End {
     Drop(DropReason),
     /// Dropped, and its sender is told.
     Refuse(DropReason, Frame),
+    /// Forwarded for the server at that address as these, each to where it is addressed: several if
+    /// it was cut.
+    To(&'static str, Vec<Frame>),
+    /// As [`Self::To`], from that server.
+    Back(&'static str, Vec<Frame>),
+    /// Forwarded behind a frame of our own.
+    Behind(Frame, Frame),
+    /// A fragment that waits for its first one.
+    Wait,
+    /// A first fragment, and those that waited for it: all are forwarded.
+    Together(&'static str, Vec<Frame>),
+    /// Dropped without being charged to a service, with so many fragments that waited.
+    DropWith(DropReason, u32),
+    /// Dropped with so many fragments that waited, and its sender is told.
+    RefuseWith(DropReason, u32, Frame),
+    /// Taken in, and somebody is told.
+    Tell(Frame),
     /// Waits for a neighbour, who is asked with these bytes unless that was done, to leave as this.
     Hold(Option<Vec<u8>>, Frame),
 }
@@ -78,11 +106,22 @@ pub(super) struct Testbed {
     pub(super) director: Director<HeapBuf>,
     pub(super) out: Wire,
     pub(super) page: Arc<Page>,
+    /// Bytes of the one datagram whose fragments wait.
+    waiting: u64,
 }
 
-pub(super) fn mac_of(address: Ipv4Addr) -> Mac {
-    let [a, b, c, d] = address.octets();
-    [2, 0xff, a, b, c, d]
+pub(super) fn mac_of(address: IpAddr) -> Mac {
+    match address {
+        IpAddr::V4(address) => {
+            let [a, b, c, d] = address.octets();
+            [2, 0xff, a, b, c, d]
+        }
+        IpAddr::V6(address) => {
+            let [.., network, _, _, _, host] = address.segments();
+            let ([a, b], [c, d]) = (network.to_be_bytes(), host.to_be_bytes());
+            [2, 0xfe, a, b, c, d]
+        }
+    }
 }
 
 pub(super) fn mac(address: &str) -> Mac {
@@ -94,18 +133,27 @@ pub(super) fn port_mac(port: PortId) -> Mac {
 }
 
 /// Where a packet to `address` leaves: port, VLAN and next station.
-fn hop(address: Ipv4Addr) -> (PortId, Option<u16>, Ipv4Addr) {
-    match address.octets() {
-        [10, 1, 0, _] => (SERVERS, None, address),
-        [10, 2, 0, _] => (SERVERS, Some(100), address),
-        [192, 0, 2, _] => (CLIENTS, None, address),
-        _ => (CLIENTS, None, [192, 0, 2, 1].into()),
+fn hop(address: IpAddr) -> (PortId, Option<u16>, IpAddr) {
+    let gateway = if address.is_ipv4() {
+        "192.0.2.1"
+    } else {
+        "2001:db8:c::1"
+    };
+    let network = match address {
+        IpAddr::V4(address) => address.octets()[..3].to_vec(),
+        IpAddr::V6(address) => address.octets()[..6].to_vec(),
+    };
+    match network[..] {
+        [10, 1, 0] | [0x20, 1, 0xd, 0xb8, 0, 1] => (SERVERS, None, address),
+        [10, 2, 0] | [0x20, 1, 0xd, 0xb8, 0, 2] => (SERVERS, Some(100), address),
+        [192, 0, 2] | [0x20, 1, 0xd, 0xb8, 0, 0xc] => (CLIENTS, None, address),
+        _ => (CLIENTS, None, gateway.parse().unwrap()),
     }
 }
 
 /// As its sender's network hands it to the director; what is set already stays.
 pub(super) fn arriving(frame: &Frame) -> (PortId, Frame) {
-    let (port, vlan, station) = hop(*frame.from.ip());
+    let (port, vlan, station) = hop(frame.from.ip());
     let mut frame = frame.clone();
     if frame.to_mac == [0; 6] {
         frame = frame.between(mac_of(station), port_mac(port));
@@ -114,24 +162,36 @@ pub(super) fn arriving(frame: &Frame) -> (PortId, Frame) {
     (port, frame)
 }
 
-/// As the director sends it on.
+/// As the director sends it on: to where it is addressed, unless [`via`] says otherwise.
 pub(super) fn leaving(frame: &Frame) -> (PortId, Frame) {
-    let (port, vlan, station) = hop(*frame.to.ip());
+    if frame.to_mac != [0; 6] {
+        return (PortId(frame.from_mac[5]), frame.clone());
+    }
+    let (port, vlan, station) = hop(frame.to.ip());
     let mut frame = frame.clone().between(port_mac(port), mac_of(station));
     frame.vlan = vlan;
     (port, frame)
 }
 
+/// To a station other than the one that the packet is addressed to.
+pub(super) fn via(station: &str, frame: Frame) -> Frame {
+    let (port, vlan, station) = hop(address(station).ip());
+    let mut frame = frame.between(port_mac(port), mac_of(station));
+    frame.vlan = vlan;
+    frame
+}
+
 pub(super) fn setup(static_neighbours: bool) -> Setup {
-    let interface = |port, vlan, address: [u8; 4]| Interface {
+    let prefix = |address: &str, length| Prefix {
+        address: address.parse().unwrap(),
+        length,
+    };
+    let interface = |port, vlan, address, address6| Interface {
         port,
         vlan,
         mac: port_mac(port),
         mtu: MTU,
-        addresses: vec![Prefix {
-            address: address.into(),
-            length: 24,
-        }],
+        addresses: vec![prefix(address, 24), prefix(address6, 64)],
     };
     let neighbour = |address: &&str| StaticNeighbour {
         address: address.parse().unwrap(),
@@ -140,17 +200,16 @@ pub(super) fn setup(static_neighbours: bool) -> Setup {
     Setup {
         partial_checksums: Vec::new(),
         interfaces: vec![
-            interface(CLIENTS, None, [192, 0, 2, 254]),
-            interface(SERVERS, None, [10, 1, 0, 254]),
-            interface(SERVERS, Some(100), [10, 2, 0, 254]),
+            interface(CLIENTS, None, "192.0.2.254", "2001:db8:c::fe"),
+            interface(SERVERS, None, "10.1.0.254", "2001:db8:1::fe"),
+            interface(SERVERS, Some(100), "10.2.0.254", "2001:db8:2::fe"),
         ],
-        routes: vec![Route {
-            to: Prefix {
-                address: [0, 0, 0, 0].into(),
-                length: 0,
-            },
-            via: [192, 0, 2, 1].into(),
-        }],
+        routes: [("0.0.0.0", "192.0.2.1"), ("::", "2001:db8:c::1")]
+            .map(|(to, via)| Route {
+                to: prefix(to, 0),
+                via: via.parse().unwrap(),
+            })
+            .to_vec(),
         neighbours: STATIONS
             .iter()
             .filter(|_| static_neighbours)
@@ -163,6 +222,15 @@ pub(super) fn key(protocol: Protocol, address: &str) -> ServiceKey {
     ServiceKey {
         protocol,
         address: address.parse().unwrap(),
+    }
+}
+
+/// Local addresses of a service, all of them.
+pub(super) fn local_addresses(service: u32, addresses: &[&str]) -> Update {
+    let local = |address: &&str| LocalAddress::new(address.parse().unwrap(), 8);
+    Update::SetLocalAddresses {
+        id: ServiceId(service),
+        addresses: addresses.iter().map(local).collect(),
     }
 }
 
@@ -208,7 +276,16 @@ pub(super) fn weigh_by(mode: ForwardMode, id: u32, weight: u32) -> Update {
 impl Testbed {
     /// No services; room for `capacity` connections.
     pub(super) fn new(capacity: u32, setup: Setup) -> Self {
-        let page = Arc::new(Page::new(8, 16));
+        Self::with(capacity, setup, Page::new(8, 16))
+    }
+
+    /// As [`Self::new`], for so many servers.
+    pub(super) fn with_servers(capacity: u32, servers: usize) -> Self {
+        Self::with(capacity, setup(true), Page::new(servers, servers))
+    }
+
+    pub(super) fn with(capacity: u32, setup: Setup, page: Page) -> Self {
+        let page = Arc::new(page);
         let out = Wire::new(page.clone());
         let steer = Steer::new(0, 1);
         let director = Director::new(capacity, [1, 2], setup, steer, page.clone()).unwrap();
@@ -216,15 +293,21 @@ impl Testbed {
             director,
             out,
             page,
+            waiting: 0,
         }
     }
 
     /// Service 0 (`rr`) with these servers, numbered from 0 on, all of weight 1.
     pub(super) fn nat(protocol: Protocol, vip: &str, servers: &[&str]) -> Self {
+        Self::by(ForwardMode::Nat, protocol, vip, servers)
+    }
+
+    /// As [`Self::nat`] by another method.
+    pub(super) fn by(mode: ForwardMode, protocol: Protocol, vip: &str, servers: &[&str]) -> Self {
         let mut t = Self::new(1000, setup(true));
         t.add_service(0, protocol, vip);
         for (id, server) in (0..).zip(servers) {
-            t.apply(add_server(0, id, server, 1));
+            t.apply(add_server_by(mode, 0, id, server));
         }
         t
     }
@@ -266,15 +349,37 @@ impl Testbed {
             .collect()
     }
 
+    /// What leaves when this packet comes; counters are only balanced.
+    pub(super) fn pass(&mut self, ms: u32, frame: &Frame) -> Vec<Vec<u8>> {
+        let (port, frame) = arriving(frame);
+        let mut burst = Burst::from_iter([HeapBuf::new(&frame.bytes())]);
+        self.director
+            .process(Instant::from_ms(ms), port, &mut burst, &mut self.out);
+        self.settle();
+        self.take().into_iter().map(|(_, frame)| frame).collect()
+    }
+
     /// One packet through the director: what leaves, and which counters move, is exactly `expected`.
     #[track_caller]
     pub(super) fn check(&mut self, ms: u32, frame: Frame, expected: End) {
         let (port, frame) = arriving(&frame);
-        self.check_bytes(ms, port, &frame.bytes(), expected);
+        self.check_from(ms, port, &frame.bytes(), Some(frame.from), expected);
     }
 
     #[track_caller]
     pub(super) fn check_bytes(&mut self, ms: u32, port: PortId, frame: &[u8], expected: End) {
+        self.check_from(ms, port, frame, None, expected);
+    }
+
+    #[track_caller]
+    fn check_from(
+        &mut self,
+        ms: u32,
+        port: PortId,
+        frame: &[u8],
+        source: Option<SocketAddr>,
+        expected: End,
+    ) {
         let (before, load) = (self.counters(), self.page.held.get());
         let mut burst = Burst::from_iter([HeapBuf::new(frame)]);
         self.director
@@ -282,7 +387,7 @@ impl Testbed {
         assert!(burst.is_empty(), "process leaves packets behind");
         self.settle();
         let sent = self.take();
-        let (frames, mut moves) = self.demand(&expected, port, frame);
+        let (frames, mut moves) = self.demand(&expected, port, frame, source);
         let context = || format!("at {ms} ms, in on port {}: {}", port.0, describe(frame));
         compare_frames(&sent, &frames, &context);
         for (port, frame) in &sent {
@@ -294,26 +399,106 @@ impl Testbed {
         moves.retain(|_, n| *n > 0);
         let moved = moved(&before, &self.counters());
         assert_eq!(moved, moves, "counters that moved\n{}", context());
-        let held = u32::from(matches!(expected, End::Hold(..)));
-        assert_eq!(self.page.held.get(), load + held, "held\n{}", context());
+        match &expected {
+            End::Wait => self.waiting += ip_len(frame),
+            End::Together(..) | End::DropWith(..) | End::RefuseWith(..) => self.waiting = 0,
+            _ => {}
+        }
+        let held = match &expected {
+            End::Hold(..) | End::Wait => load + 1,
+            End::Together(_, frames) => load + 1 - u32::try_from(frames.len()).unwrap(),
+            End::DropWith(_, waited) | End::RefuseWith(_, waited, _) => load - waited,
+            _ => load,
+        };
+        assert_eq!(self.page.held.get(), held, "held\n{}", context());
     }
 
     /// What must leave, and the counters that must move, but for those of what is sent.
-    fn demand(&self, expected: &End, port: PortId, packet: &[u8]) -> (Vec<Sent>, Moves) {
+    fn demand(
+        &self,
+        expected: &End,
+        port: PortId,
+        packet: &[u8],
+        source: Option<SocketAddr>,
+    ) -> (Vec<Sent>, Moves) {
         let (mut frames, mut moves) = (Vec::new(), BTreeMap::new());
         let mut count = |name: String, n| *moves.entry(name).or_insert(0) += n;
+        let mut charge = |server: usize, way: &str, packets: usize, bytes: u64| {
+            count(format!("server {server} {way}_packets"), packets as u64);
+            count(format!("server {server} {way}_bytes"), bytes);
+        };
+        let at = |server: &str| self.server_at(server.parse().unwrap()).expect("a server");
+        let len = ip_len(packet);
+        match expected {
+            End::Forward(frame) | End::Behind(_, frame) | End::Hold(_, frame) => {
+                match (self.server_at(frame.to), source) {
+                    (Some(server), _) => charge(server, "in", 1, len),
+                    (None, Some(source)) => {
+                        charge(self.server_at(source).expect("a server"), "out", 1, len);
+                    }
+                    (None, None) => panic!("whose is it?"),
+                }
+            }
+            End::To(server, _) => charge(at(server), "in", 1, len),
+            End::Back(server, _) => charge(at(server), "out", 1, len),
+            End::Direct(server, frame) => {
+                let inbound = self.director.services.is_vip(frame.to.ip());
+                charge(at(server), if inbound { "in" } else { "out" }, 1, len);
+            }
+            End::Together(server, all) => {
+                let bytes = self.waiting + len;
+                let inbound = self.director.services.is_vip(destination(packet));
+                charge(
+                    at(server),
+                    if inbound { "in" } else { "out" },
+                    all.len(),
+                    bytes,
+                );
+            }
+            _ => {}
+        }
+        let mut tell = |answer: &Frame, frames: &mut Vec<Sent>| {
+            let (to, answer) = leaving(answer);
+            frames.push((to, answer.bytes()));
+            count(format!("{} made", to.0), 1);
+            count(format!("{} answered", to.0), 1);
+        };
+        match expected {
+            End::Refuse(_, answer) | End::RefuseWith(_, _, answer) | End::Tell(answer) => {
+                tell(answer, &mut frames);
+            }
+            _ => {}
+        }
         match expected {
             End::Forward(frame) | End::ForwardUncounted(frame) => {
                 let (to, frame) = leaving(frame);
                 frames.push((to, frame.bytes()));
                 count(format!("{} forwarded", port.0), 1);
             }
+            End::To(_, all) | End::Back(_, all) | End::Together(_, all) => {
+                for frame in all {
+                    let (to, frame) = leaving(frame);
+                    frames.push((to, frame.bytes()));
+                    count(format!("{} forwarded", port.0), 1);
+                }
+                if !matches!(expected, End::Together(..)) && all.len() > 1 {
+                    count(format!("{} consumed", port.0), 1);
+                    count(format!("{} made", port.0), all.len() as u64);
+                }
+            }
+            End::Behind(first, frame) => {
+                let (to, first) = leaving(first);
+                frames.push((to, first.bytes()));
+                count(format!("{} made", to.0), 1);
+                count(format!("{} forwarded", to.0), 1);
+                frames.push((to, leaving(frame).1.bytes()));
+                count(format!("{} forwarded", port.0), 1);
+            }
             End::Direct(server, frame) => {
-                let server: SocketAddrV4 = server.parse().unwrap();
-                let id = self.server_at(server).expect("a server");
-                let inbound = self.director.services.is_vip((*frame.to.ip()).into());
+                let server: SocketAddr = server.parse().unwrap();
+                let inbound = self.director.services.is_vip(frame.to.ip());
                 let (to, frame) = if inbound {
-                    let (port, vlan, station) = hop(*server.ip());
+                    let (port, vlan, station) = hop(server.ip());
                     let mut frame = frame.clone().between(port_mac(port), mac_of(station));
                     frame.vlan = vlan;
                     (port, frame)
@@ -322,24 +507,32 @@ impl Testbed {
                 };
                 frames.push((to, frame.bytes()));
                 count(format!("{} forwarded", port.0), 1);
-                let way = if inbound { "in" } else { "out" };
-                count(format!("server {id} {way}_packets"), 1);
-                let len = frame.ip().len() as u64;
-                count(format!("server {id} {way}_bytes"), len);
             }
             End::Answer(frame) => {
                 frames.push((port, frame.clone()));
                 count(format!("{} answered", port.0), 1);
             }
-            End::Consume => count(format!("{} consumed", port.0), 1),
-            End::Drop(reason) => count(format!("{} {}", port.0, reason.name()), 1),
-            End::Refuse(reason, answer) => {
+            End::Consume | End::Tell(_) => count(format!("{} consumed", port.0), 1),
+            End::Drop(reason) | End::Refuse(reason, _) => {
                 count(format!("{} {}", port.0, reason.name()), 1);
-                let (to, answer) = leaving(answer);
-                frames.push((to, answer.bytes()));
-                count(format!("{} made", to.0), 1);
-                count(format!("{} answered", to.0), 1);
+                if is_charged(*reason) {
+                    count(format!("service {}", reason.name()), 1);
+                }
             }
+            End::DropWith(reason, waited) => {
+                count(
+                    format!("{} {}", port.0, reason.name()),
+                    u64::from(waited + 1),
+                );
+            }
+            End::RefuseWith(reason, waited, _) => {
+                count(
+                    format!("{} {}", port.0, reason.name()),
+                    u64::from(waited + 1),
+                );
+                count(format!("service {}", reason.name()), 1);
+            }
+            End::Wait => {}
             End::Hold(asked, frame) => {
                 let (to, _) = leaving(frame);
                 if let Some(asked) = asked {
@@ -348,21 +541,6 @@ impl Testbed {
                     count(format!("{} answered", to.0), 1);
                 }
             }
-        }
-        match expected {
-            End::Forward(frame) | End::Hold(_, frame) => {
-                let (server, way) = match self.server_at(frame.to) {
-                    Some(server) => (server, "in"),
-                    None => (self.server_at(source(packet)).expect("a server"), "out"),
-                };
-                count(format!("server {server} {way}_packets"), 1);
-                let len = frame.ip().len() as u64;
-                count(format!("server {server} {way}_bytes"), len);
-            }
-            End::Drop(reason) | End::Refuse(reason, _) if is_charged(*reason) => {
-                count(format!("service {}", reason.name()), 1);
-            }
-            _ => {}
         }
         (frames, moves)
     }
@@ -429,13 +607,11 @@ impl Testbed {
         all
     }
 
-    fn server_at(&self, address: SocketAddrV4) -> Option<usize> {
+    fn server_at(&self, address: SocketAddr) -> Option<usize> {
         let services = &self.director.services;
         (0..self.page.servers.len()).find(|i| {
             let id = ServerId(u32::try_from(*i).unwrap());
-            services
-                .server(id)
-                .is_some_and(|s| s.address == address.into())
+            services.server(id).is_some_and(|s| s.address == address)
         })
     }
 }
@@ -443,13 +619,15 @@ impl Testbed {
 /// Whether a drop for this reason is counted for a service too.
 fn is_charged(reason: DropReason) -> bool {
     use DropReason::{
-        BadSource, NoConnection, NoRoute, NoServer, NotOnLink, ServerGone, TableFull, TooBig,
-        TtlExpired,
+        BadSource, NoConnection, NoHeadroom, NoLocalPort, NoRoute, NoServer, NotOnLink, ServerGone,
+        TableFull, TooBig, TtlExpired,
     };
     matches!(
         reason,
         BadSource
             | NoConnection
+            | NoHeadroom
+            | NoLocalPort
             | NoRoute
             | NoServer
             | NotOnLink
@@ -460,12 +638,26 @@ fn is_charged(reason: DropReason) -> bool {
     )
 }
 
-/// Where a TCP or UDP packet without options came from.
-fn source(frame: &[u8]) -> SocketAddrV4 {
-    let l3 = if frame[12..14] == [0x81, 0] { 18 } else { 14 };
-    let [a, b, c, d] = *frame[l3 + 12..].first_chunk().unwrap();
-    let port = u16::from_be_bytes(*frame[l3 + 20..].first_chunk().unwrap());
-    SocketAddrV4::new([a, b, c, d].into(), port)
+/// The IP packet of a frame.
+fn ip(frame: &[u8]) -> &[u8] {
+    &frame[if frame[12..14] == [0x81, 0] { 18 } else { 14 }..]
+}
+
+/// As its header says; 0 for what is no IP packet.
+fn ip_len(frame: &[u8]) -> u64 {
+    match frame.get(18..).map(|_| ip(frame)) {
+        Some([0x40..=0x4f, _, a, b, ..]) => u16::from_be_bytes([*a, *b]).into(),
+        Some([0x60..=0x6f, _, _, _, a, b, ..]) => 40 + u64::from(u16::from_be_bytes([*a, *b])),
+        _ => 0,
+    }
+}
+
+fn destination(frame: &[u8]) -> IpAddr {
+    let ip = ip(frame);
+    match ip[0] >> 4 {
+        4 => IpAddr::from(*ip[16..].first_chunk::<4>().unwrap()),
+        _ => IpAddr::from(*ip[24..].first_chunk::<16>().unwrap()),
+    }
 }
 
 fn moved(before: &Moves, after: &Moves) -> Moves {

@@ -188,7 +188,7 @@ impl<P: PacketBuf> Fragments<P> {
         mut drop: impl FnMut(PortId, P, DropReason),
     ) {
         let n = self.find_or_open(now, &piece.key, &mut drop);
-        if self.at(n).stand == Stand::Waiting {
+        if matches!(self.at(n).stand, Stand::Waiting | Stand::Known(..)) {
             self.drop_held(n, reason, &mut drop);
             self.settle(now, n, Stand::Refused(reason));
         }

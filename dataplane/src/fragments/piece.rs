@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::counters::DropReason;
 use crate::wire::flow::{ICMP, ICMPV6, SCTP, TCP, UDP};
+use crate::wire::ip::{MORE_FRAGMENTS, OFFSET, extension};
 
 /// The most IPv6 extension headers that are walked.
 const EXTENSIONS_MAX: usize = 8;
@@ -35,11 +36,6 @@ impl Piece {
     #[inline]
     pub const fn is_first(&self) -> bool {
         self.offset == 0
-    }
-
-    /// Whether it is all of its datagram: an IPv6 packet that only looks like a fragment (RFC 6946).
-    pub const fn is_atomic(&self) -> bool {
-        self.offset == 0 && !self.more
     }
 
     /// Where it ends; [`piece`] checked that it does not lie past 65535.
@@ -76,7 +72,7 @@ fn piece_v4(packet: &[u8]) -> Result<Piece, DropReason> {
         id: word(4).into(),
         protocol: header[9],
     };
-    let (offset, more) = ((word(6) & 0x1fff) << 3, word(6) & 0x2000 != 0);
+    let (offset, more) = ((word(6) & OFFSET) << 3, word(6) & MORE_FRAGMENTS != 0);
     if offset == 0 && !more {
         return Err(BadHeader);
     }
@@ -115,13 +111,6 @@ fn piece_v6(packet: &[u8]) -> Result<Piece, DropReason> {
     // All headers are in the first fragment (RFC 7112).
     let (protocol, segment) = behind_extensions(next, rest).ok_or(DropReason::FragmentTiny)?;
     long_enough(piece, protocol, segment)
-}
-
-mod extension {
-    pub(super) const HOP_BY_HOP: u8 = 0;
-    pub(super) const ROUTING: u8 = 43;
-    pub(super) const FRAGMENT: u8 = 44;
-    pub(super) const DESTINATION: u8 = 60;
 }
 
 /// The first header from `next` on that is no extension to be skipped, and the bytes it begins
@@ -237,7 +226,7 @@ mod tests {
             more: true,
         };
         assert_eq!(piece(&frame, L3), Ok(read));
-        assert!(!read.is_first() && !read.is_atomic());
+        assert!(!read.is_first());
         let read = piece(&v4(UDP, 185, &[0; 3]), L3).unwrap();
         assert_eq!((read.len, read.more), (3, false));
         assert!(piece(&v4(UDP, 0x2000, &[0; 8]), L3).unwrap().is_first());
@@ -267,7 +256,7 @@ mod tests {
             assert_eq!(piece(&frame, L3), Ok(read), "behind {before:?}");
         }
         let atomic = piece(&v6(&[], UDP, 0, &[0; 9]), L3).unwrap();
-        assert!(atomic.is_atomic() && atomic.is_first());
+        assert!(atomic.is_first() && !atomic.more);
         assert_eq!(piece(&v6(&[], TCP, 1, &[0; 16]), L3), Err(FragmentTiny));
         let options = [&[TCP, 0, 1, 4, 0, 0, 0, 0][..], &[0; 24]].concat();
         assert!(piece(&v6(&[], 60, 1, &options), L3).is_ok());

@@ -234,8 +234,9 @@ fn a_dropped_first_one_takes_the_others_along() {
         Ok(()),
         "another datagram, same id"
     );
-    t.refuse(cut(1, 0, 16, true), NoServer);
     assert_eq!(t.later(cut(1, 32, 16, true)), known(2, 1));
+    t.refuse(cut(1, 0, 16, true), NoServer);
+    assert_eq!(t.later(cut(1, 48, 16, true)), refused(3, NoServer));
 }
 
 #[test]
@@ -295,7 +296,8 @@ fn nothing_is_allocated_for_ever_new_ids() {
             t.release(n);
         }
     }
-    assert_eq!(t.fragments.index.capacity(), room);
+    // Places of those forgotten count against it for a while.
+    assert!(t.fragments.index.capacity() <= room);
     assert_eq!(t.fragments.datagrams(), 64);
 }
 
@@ -545,7 +547,7 @@ impl Model {
 
     fn refuse(&mut self, n: u16, reason: DropReason) {
         let (place, mut datagram) = self.open(n);
-        if datagram.stand == Stand::Waiting {
+        if matches!(datagram.stand, Stand::Waiting | Stand::Known(..)) {
             self.drop_all(&datagram, reason);
             datagram.held.clear();
             self.settle(datagram, Stand::Refused(reason));

@@ -2,6 +2,7 @@
 
 use crate::packet::PacketBuf;
 use crate::wire::delta::Delta;
+use crate::wire::flow::IPV6_HEADER;
 
 /// Why something was not put into a packet, which is as it was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,7 +20,6 @@ pub enum NoRoom {
 /// Where the checksum lies in a TCP header.
 pub(super) const TCP_CHECKSUM: usize = 16;
 const IPV4_CHECKSUM: usize = 10;
-const IPV6_HEADER: usize = 40;
 
 /// An IP packet whose headers end before `l4`, and which ends where its header says.
 #[derive(Debug, Clone, Copy)]

@@ -5,10 +5,13 @@
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use hashbrown::HashMap;
 
+use crate::counters::LocalPage;
 use crate::time::Instant;
+use crate::update::LocalAddress;
 
 /// The lowest port that is leased; lower ones belong to the director's own host.
 pub const PORT_MIN: u16 = 1024;
@@ -16,6 +19,8 @@ pub const PORT_MIN: u16 = 1024;
 pub const COOLING_MS: u32 = 60_000;
 /// The most ports that cool in one pool; the oldest is free early when another comes.
 pub const COOLING_MAX: usize = 1024;
+/// How long a pool without leases is kept, at least: until no port of it cools.
+pub const IDLE_MS: u32 = 2 * COOLING_MS;
 
 const WORDS: usize = 1024;
 
@@ -46,28 +51,65 @@ struct Key {
 }
 
 /// All local ports of one worker.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Leases {
+    me: usize,
     pools: Vec<Option<Pool>>,
     vacant: Vec<PoolId>,
     by_key: HashMap<Key, PoolId>,
     locals: HashMap<IpAddr, Local>,
-    in_use: usize,
+    /// Whose turn it is to be looked at: a place in `pools`.
+    visited: usize,
 }
 
 /// What every pool of a local address has in common.
 #[derive(Debug)]
 struct Local {
     mine: Box<Bitmap>,
-    ports: usize,
-    used: usize,
+    pages: Arc<[LocalPage]>,
+    used: u32,
     pools: usize,
+    /// Dismissed, it only waits for its pools.
+    admitted: bool,
 }
 
 impl Leases {
+    /// For worker `me`.
+    pub fn new(me: usize) -> Self {
+        Self {
+            me,
+            pools: Vec::new(),
+            vacant: Vec::new(),
+            by_key: HashMap::new(),
+            locals: HashMap::new(),
+            visited: 0,
+        }
+    }
+
+    /// Ports of `local` may be leased from now on: those which are `mine`, always the same. Takes
+    /// a fifth of a millisecond, so not while packets wait.
+    pub fn admit(&mut self, local: &LocalAddress, mine: impl Fn(u16) -> bool) {
+        let pages = &local.pages;
+        let local = self
+            .locals
+            .entry(local.address)
+            .or_insert_with(|| Local::new(Arc::clone(pages), mine));
+        local.admitted = true;
+        local.pages = Arc::clone(pages);
+        local.show(self.me);
+    }
+
+    /// No more ports of `address` are leased; those that are come back in time.
+    pub fn dismiss(&mut self, address: IpAddr) {
+        if let Some(local) = self.locals.get_mut(&address) {
+            local.admitted = false;
+        }
+        self.forget(address);
+    }
+
     /// Leases a port toward `server` from one of `locals` of its family, the next after `cursor`,
     /// or the first after that which has one. Ports that cool are taken when there are no others.
-    /// `mine` says which ports are this worker's, always the same. `None` when all are taken.
+    /// `None` when all are taken.
     pub fn take(
         &mut self,
         now: Instant,
@@ -75,37 +117,38 @@ impl Leases {
         cursor: &mut usize,
         server: SocketAddr,
         protocol: u8,
-        mine: impl Fn(IpAddr, u16) -> bool,
     ) -> Option<Lease> {
         let start = *cursor;
-        for how in [Pool::take_free, Pool::take_cooling] {
-            for step in 0..locals.len() {
-                let at = (start % locals.len() + step) % locals.len();
-                let local = locals[at];
-                if local.is_ipv4() != server.is_ipv4() {
-                    continue;
-                }
-                let key = Key {
-                    local,
-                    server,
-                    protocol,
-                };
-                let pool = self.pool(key, &mine);
-                let Some((port, remembered)) =
-                    self.pools[pool.index()].as_mut().and_then(|p| how(p, now))
-                else {
-                    continue;
-                };
+        let mut cooling = None;
+        for step in 0..locals.len() {
+            let at = (start % locals.len() + step) % locals.len();
+            let local = locals[at];
+            if local.is_ipv4() != server.is_ipv4() {
+                continue;
+            }
+            let key = Key {
+                local,
+                server,
+                protocol,
+            };
+            let Some(id) = self.pool(key) else { continue };
+            let Some(pool) = self.pools[id.index()].as_mut() else {
+                continue;
+            };
+            if let Some(port) = pool.take_free(now) {
                 *cursor = at + 1;
-                self.count(local, |used| used + 1);
-                return Some(Lease {
-                    pool,
-                    local: SocketAddr::new(local, port),
-                    remembered,
-                });
+                return Some(self.leased(local, id, port, None));
+            }
+            if pool.cooling.is_empty() {
+                self.exhausted(local);
+            } else {
+                cooling = cooling.or(Some((at, id)));
             }
         }
-        None
+        let (at, id) = cooling?;
+        let (port, remembered) = self.pools[id.index()].as_mut()?.take_cooling()?;
+        *cursor = at + 1;
+        Some(self.leased(locals[at], id, port, Some(remembered)))
     }
 
     /// Ends a lease. With `cooling`, the sequence number that the server expects next, it may still
@@ -117,54 +160,56 @@ impl Leases {
             .and_then(Option::as_mut)
             .and_then(|pool| pool.give_back(now, port, cooling).then_some(pool.key.local));
         debug_assert!(given.is_some(), "port {port} of {pool:?} is not leased");
-        if let Some(local) = given {
-            self.count(local, |used| used - 1);
+        if let Some(local) = given.and_then(|local| self.locals.get_mut(&local)) {
+            local.used -= 1;
+            local.show(self.me);
         }
     }
 
     /// How many leases there are.
-    pub fn in_use(&self) -> usize {
-        self.in_use
+    #[cfg(test)]
+    pub fn in_use(&self) -> u32 {
+        self.locals.values().map(|local| local.used).sum()
     }
 
-    /// How many leases a local address has, and how many it can have toward the servers that it
-    /// has been used for.
-    pub fn of(&self, local: IpAddr) -> (usize, usize) {
-        self.locals
-            .get(&local)
-            .map_or((0, 0), |l| (l.used, l.ports * l.pools))
-    }
-
-    /// Drops the pools without leases of which `keep` does not say that this local address and
-    /// server are still configured for this protocol.
-    pub fn retain(&mut self, keep: impl Fn(IpAddr, SocketAddr, u8) -> bool) {
-        for (id, slot) in (0..).map(PoolId).zip(&mut self.pools) {
-            let Some(pool) = slot else { continue };
-            let key = pool.key;
-            if pool.used > 0 || keep(key.local, key.server, key.protocol) {
-                continue;
-            }
-            *slot = None;
+    /// Looks at one pool. One that nothing was leased from for [`IDLE_MS`] goes: its server or its
+    /// local address may be gone, and if not a new one is soon made.
+    pub fn tick(&mut self, now: Instant) {
+        let at = self.visited;
+        self.visited = if at + 1 < self.pools.len() { at + 1 } else { 0 };
+        let Some(Some(pool)) = self.pools.get_mut(at) else {
+            return;
+        };
+        if pool.used > 0 {
+            return pool.idle_since = None;
+        }
+        let since = *pool.idle_since.get_or_insert(now);
+        if !now.reached(since.plus_ms(IDLE_MS)) {
+            return;
+        }
+        let key = pool.key;
+        if let Some(id) = self.by_key.remove(&key) {
+            self.pools[at] = None;
             self.vacant.push(id);
-            self.by_key.remove(&key);
-            if let Some(local) = self.locals.get_mut(&key.local) {
-                local.pools -= 1;
-            }
         }
-        self.locals.retain(|_, local| local.pools > 0);
+        if let Some(local) = self.locals.get_mut(&key.local) {
+            local.pools -= 1;
+        }
+        self.forget(key.local);
     }
 
-    /// The pool of `key`, made when it is needed first.
-    fn pool(&mut self, key: Key, mine: impl Fn(IpAddr, u16) -> bool) -> PoolId {
+    /// The pool of `key`, made when it is needed first; `None` when the local address is not
+    /// admitted.
+    fn pool(&mut self, key: Key) -> Option<PoolId> {
         if let Some(&id) = self.by_key.get(&key) {
-            return id;
+            return Some(id);
         }
-        let local = self
-            .locals
-            .entry(key.local)
-            .or_insert_with(|| Local::new(key.local, mine));
+        let local = self.locals.get_mut(&key.local)?;
+        if !local.admitted {
+            return None;
+        }
         local.pools += 1;
-        let pool = Some(Pool::new(key, &local.mine));
+        let pool = Some(Pool::new(key, local.mine.clone()));
         let id = self.vacant.pop().unwrap_or_else(|| {
             self.pools.push(None);
             #[expect(
@@ -175,30 +220,55 @@ impl Leases {
         });
         self.pools[id.index()] = pool;
         self.by_key.insert(key, id);
-        id
+        Some(id)
     }
 
-    fn count(&mut self, local: IpAddr, change: impl Fn(usize) -> usize) {
-        self.in_use = change(self.in_use);
+    fn leased(&mut self, local: IpAddr, pool: PoolId, port: u16, remembered: Option<u32>) -> Lease {
         if let Some(local) = self.locals.get_mut(&local) {
-            local.used = change(local.used);
+            local.used += 1;
+            local.show(self.me);
+        }
+        Lease {
+            pool,
+            local: SocketAddr::new(local, port),
+            remembered,
+        }
+    }
+
+    fn exhausted(&self, local: IpAddr) {
+        let local = self.locals.get(&local);
+        if let Some(page) = local.and_then(|local| local.pages.get(self.me)) {
+            page.exhausted.add(1);
+        }
+    }
+
+    /// A local address that was dismissed and has no pools is not kept.
+    fn forget(&mut self, address: IpAddr) {
+        let local = self.locals.get(&address);
+        if local.is_some_and(|local| !local.admitted && local.pools == 0) {
+            self.locals.remove(&address);
         }
     }
 }
 
 impl Local {
-    fn new(address: IpAddr, mine: impl Fn(IpAddr, u16) -> bool) -> Self {
+    fn new(pages: Arc<[LocalPage]>, mine: impl Fn(u16) -> bool) -> Self {
         let mut map = Box::new(Bitmap::empty());
-        let mut ports = 0;
-        for port in (PORT_MIN..=u16::MAX).filter(|&port| mine(address, port)) {
+        for port in (PORT_MIN..=u16::MAX).filter(|&port| mine(port)) {
             map.set(port);
-            ports += 1;
         }
         Self {
             mine: map,
-            ports,
+            pages,
             used: 0,
             pools: 0,
+            admitted: true,
+        }
+    }
+
+    fn show(&self, me: usize) {
+        if let Some(page) = self.pages.get(me) {
+            page.in_use.set(self.used);
         }
     }
 }
@@ -212,6 +282,8 @@ struct Pool {
     next: u16,
     used: u32,
     cooling: VecDeque<Cooling>,
+    /// When it was first found without leases.
+    idle_since: Option<Instant>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -222,17 +294,18 @@ struct Cooling {
 }
 
 impl Pool {
-    fn new(key: Key, mine: &Bitmap) -> Self {
+    fn new(key: Key, free: Box<Bitmap>) -> Self {
         Self {
             key,
-            free: Box::new(mine.clone()),
+            free,
             next: PORT_MIN,
             used: 0,
             cooling: VecDeque::new(),
+            idle_since: None,
         }
     }
 
-    fn take_free(&mut self, now: Instant) -> Option<(u16, Option<u32>)> {
+    fn take_free(&mut self, now: Instant) -> Option<u16> {
         while let Some(cool) = self.cooling.front().filter(|c| now.reached(c.until)) {
             self.free.set(cool.port);
             self.cooling.pop_front();
@@ -240,14 +313,20 @@ impl Pool {
         let port = self.free.next(self.next)?;
         self.free.clear(port);
         self.next = port.wrapping_add(1);
-        self.used += 1;
-        Some((port, None))
+        self.lease();
+        Some(port)
     }
 
-    fn take_cooling(&mut self, _now: Instant) -> Option<(u16, Option<u32>)> {
+    /// The port that cools longest, and the sequence number that its server expects next.
+    fn take_cooling(&mut self) -> Option<(u16, u32)> {
         let Cooling { port, next_seq, .. } = self.cooling.pop_front()?;
+        self.lease();
+        Some((port, next_seq))
+    }
+
+    fn lease(&mut self) {
         self.used += 1;
-        Some((port, Some(next_seq)))
+        self.idle_since = None;
     }
 
     /// Whether the port was leased.
@@ -356,13 +435,40 @@ mod tests {
         [10, 0, 0, n].into()
     }
 
+    /// A worker's ports of `locals`, and what counts each of them.
+    fn leases(
+        locals: &[IpAddr],
+        mine: impl Fn(IpAddr, u16) -> bool,
+    ) -> (Leases, Vec<LocalAddress>) {
+        let mut leases = Leases::new(1);
+        let mut admitted = Vec::new();
+        for &local in locals {
+            admitted.push(LocalAddress::new(local, 2));
+            leases.admit(&admitted[admitted.len() - 1], |port| mine(local, port));
+        }
+        (leases, admitted)
+    }
+
+    /// In use and exhausted, as its worker counted.
+    fn counted(local: &LocalAddress) -> (u32, u64) {
+        assert_eq!(local.pages[0].in_use.get(), 0, "another worker's");
+        (local.pages[1].in_use.get(), local.pages[1].exhausted.get())
+    }
+
+    /// As many ticks as visit each pool.
+    fn visit_all(leases: &mut Leases, now: Instant) {
+        for _ in 0..=leases.pools.len() {
+            leases.tick(now);
+        }
+    }
+
     #[test]
     fn every_port_once() {
-        let mut leases = Leases::default();
         let locals = [local(1)];
+        let (mut leases, counts) = leases(&locals, |_, _| true);
         let mut cursor = 0;
         let take = |leases: &mut Leases, cursor: &mut usize| {
-            leases.take(NOW, &locals, cursor, server(1), TCP, |_, _| true)
+            leases.take(NOW, &locals, cursor, server(1), TCP)
         };
         let mut all = Vec::new();
         let mut fresh = None;
@@ -376,10 +482,7 @@ mod tests {
             all.push(lease);
         }
         assert_eq!(all.len(), 64_512);
-        assert_eq!(
-            (leases.in_use(), leases.of(local(1))),
-            (64_512, (64_512, 64_512))
-        );
+        assert_eq!(counted(&counts[0]), (64_512, 1));
         let ports: BTreeSet<u16> = all.iter().map(|lease| lease.local.port()).collect();
         assert_eq!((ports.len(), ports.first()), (64_512, Some(&PORT_MIN)));
         assert_eq!(
@@ -389,36 +492,86 @@ mod tests {
         // Another server has all ports again.
         assert!(
             leases
-                .take(NOW, &locals, &mut cursor, server(2), TCP, |_, _| true)
+                .take(NOW, &locals, &mut cursor, server(2), TCP)
                 .is_some()
         );
         for lease in all {
             leases.give_back(NOW, lease.pool, lease.local.port(), None);
         }
-        assert_eq!((leases.in_use(), leases.of(local(1))), (1, (1, 2 * 64_512)));
+        assert_eq!(counted(&counts[0]), (1, 1));
         assert_eq!(
             Some(&leases.pools[0].as_ref().unwrap().free),
             fresh.as_ref()
         );
-        leases.retain(|_, _, _| false);
-        assert_eq!(leases.of(local(1)), (1, 64_512), "a pool with leases stays");
-        leases.give_back(NOW, PoolId(1), PORT_MIN, None);
-        leases.retain(|_, _, _| false);
-        assert!(leases.locals.is_empty() && leases.by_key.is_empty());
+    }
+
+    #[test]
+    fn a_pool_goes_when_it_was_idle() {
+        let locals = [local(1)];
+        let (mut leases, counts) = leases(&locals, |_, _| true);
+        let mut cursor = 0;
+        let mut take = |leases: &mut Leases, at: u32, to: u8| {
+            let lease = leases.take(Instant(at), &locals, &mut cursor, server(to), TCP);
+            lease.map(|lease| (lease.pool, lease.local.port()))
+        };
+        let (first, second) = (take(&mut leases, 0, 1), take(&mut leases, 0, 2));
+        assert_eq!(first, Some((PoolId(0), PORT_MIN)));
+        assert_eq!(second, Some((PoolId(1), PORT_MIN)));
+        leases.give_back(NOW, PoolId(0), PORT_MIN, None);
+        visit_all(&mut leases, NOW);
+        visit_all(&mut leases, Instant(IDLE_MS - 1));
+        assert!(leases.pools[0].is_some(), "not yet");
+        // Used meanwhile, it begins anew.
         assert_eq!(
-            take(&mut leases, &mut cursor).map(|l| l.local.port()),
-            Some(PORT_MIN)
+            take(&mut leases, IDLE_MS - 1, 1),
+            Some((PoolId(0), PORT_MIN + 1))
         );
-        assert_eq!(leases.pools.len(), 2, "places are used again");
+        leases.give_back(Instant(IDLE_MS - 1), PoolId(0), PORT_MIN + 1, None);
+        visit_all(&mut leases, Instant(IDLE_MS));
+        visit_all(&mut leases, Instant(2 * IDLE_MS - 1));
+        assert!(leases.pools[0].is_some(), "not yet");
+        visit_all(&mut leases, Instant(2 * IDLE_MS));
+        assert!(leases.pools[0].is_none() && leases.pools[1].is_some());
+        assert_eq!(
+            take(&mut leases, 2 * IDLE_MS, 1),
+            Some((PoolId(0), PORT_MIN)),
+            "its place is used again"
+        );
+        assert_eq!(counted(&counts[0]), (2, 0));
+    }
+
+    #[test]
+    fn a_dismissed_address_waits_for_its_leases() {
+        let (mut leases, counts) = leases(&[local(1), local(2)], |_, port| port == 2000);
+        let take =
+            |leases: &mut Leases, n: u8| leases.take(NOW, &[local(n)], &mut 0, server(1), TCP);
+        leases.dismiss(local(2));
+        assert!(!leases.locals.contains_key(&local(2)), "never used");
+        assert_eq!(take(&mut leases, 2), None);
+        let lease = take(&mut leases, 1).unwrap();
+        leases.dismiss(local(1));
+        visit_all(&mut leases, NOW);
+        assert_eq!(counted(&counts[0]), (1, 0));
+        // Back, it still knows what is leased, and whoever counts anew is told.
+        let again = LocalAddress::new(local(1), 2);
+        leases.admit(&again, |_| true);
+        assert_eq!(take(&mut leases, 1), None);
+        assert_eq!(counted(&again), (1, 1));
+        leases.dismiss(local(1));
+        leases.give_back(NOW, lease.pool, 2000, None);
+        assert_eq!(counted(&again), (0, 1));
+        visit_all(&mut leases, NOW);
+        visit_all(&mut leases, Instant(IDLE_MS));
+        assert!(leases.locals.is_empty() && leases.by_key.is_empty());
     }
 
     #[test]
     fn locals_of_the_servers_family_take_turns() {
-        let mut leases = Leases::default();
         let locals = ["10.0.0.1", "fd00::1", "10.0.0.2", "fd00::2"].map(|l| l.parse().unwrap());
+        let (mut leases, _) = leases(&locals, |_, _| true);
         let mut cursor = 0;
         let mut take = |server: SocketAddr| {
-            let lease = leases.take(NOW, &locals, &mut cursor, server, TCP, |_, _| true);
+            let lease = leases.take(NOW, &locals, &mut cursor, server, TCP);
             lease.unwrap().local.ip().to_string()
         };
         let v6 = "[fd01::1]:80".parse().unwrap();
@@ -430,21 +583,36 @@ mod tests {
             [take(v6), take(v6), take(v6)],
             ["fd00::1", "fd00::2", "fd00::1"]
         );
-        let mut leases = Leases::default();
-        assert_eq!(leases.take(NOW, &[], &mut 0, v6, TCP, |_, _| true), None);
+        assert_eq!(leases.take(NOW, &[], &mut 0, v6, TCP), None);
+        assert_eq!(leases.take(NOW, &locals[..1], &mut 0, v6, TCP), None);
+    }
+
+    #[test]
+    fn an_address_without_ports_is_passed_over_and_counted() {
+        let locals = [local(1), local(2)];
+        let (mut leases, counts) = leases(&locals, |ip, port| {
+            port == 2000 || (port == 2001 && ip == local(2))
+        });
+        let mut take = || {
+            let lease = leases.take(NOW, &locals, &mut 0, server(1), TCP);
+            lease.map(|lease| (lease.local.ip(), lease.local.port()))
+        };
+        assert_eq!(take(), Some((local(1), 2000)));
         assert_eq!(
-            leases.take(NOW, &locals[..1], &mut 0, v6, TCP, |_, _| true),
-            None
+            (take(), take()),
+            (Some((local(2), 2000)), Some((local(2), 2001)))
         );
+        assert_eq!(take(), None);
+        assert_eq!((counted(&counts[0]), counted(&counts[1])), ((1, 3), (2, 1)));
     }
 
     #[test]
     fn cooling_is_bounded() {
-        let mut leases = Leases::default();
+        let (mut leases, _) = leases(&[local(1)], |_, _| true);
         let all: Vec<Lease> = (0..=COOLING_MAX)
             .map(|_| {
                 leases
-                    .take(NOW, &[local(1)], &mut 0, server(1), TCP, |_, _| true)
+                    .take(NOW, &[local(1)], &mut 0, server(1), TCP)
                     .unwrap()
             })
             .collect();
@@ -513,7 +681,7 @@ mod tests {
             mine in proptest::collection::btree_set(1024u16.., 1..12),
             late: bool,
         ) {
-            let mut leases = Leases::default();
+            let (mut leases, counts) = leases(&[local(1)], |_, port| mine.contains(&port));
             let mut model = Model { free: mine.clone(), ..Model::default() };
             // Near the wrap of the clock, or not.
             let origin = if late { u32::MAX - 30_000 } else { 0 };
@@ -522,8 +690,7 @@ mod tests {
                 let now = Instant(origin.wrapping_add(elapsed));
                 match step {
                     Step::Take => {
-                        let lease = leases.take(now, &[local(1)], &mut cursor, server(1), TCP,
-                            |_, port| mine.contains(&port));
+                        let lease = leases.take(now, &[local(1)], &mut cursor, server(1), TCP);
                         let got = lease.map(|l| (l.local.port(), l.remembered));
                         prop_assert_eq!(got, model.expected(elapsed));
                         model.used.extend(lease.map(|l| (l, l.local.port())));
@@ -541,8 +708,7 @@ mod tests {
                     }
                     Step::Wait(ms) => elapsed += ms,
                 }
-                prop_assert_eq!(leases.in_use(), model.used.len());
-                prop_assert_eq!(leases.of(local(1)).0, model.used.len());
+                prop_assert_eq!(counted(&counts[0]).0 as usize, model.used.len());
             }
         }
 
@@ -550,18 +716,18 @@ mod tests {
         fn many_pools_leak_nothing(
             steps in proptest::collection::vec((any::<u8>(), any::<usize>(), step()), 0..200),
         ) {
-            let mut leases = Leases::default();
             let locals = [local(1), local(2), local(3)];
             // Each port is one local address's only, four each.
             let mine = |ip: IpAddr, port: u16| {
                 port < 1036 && IpAddr::from([10, 0, 0, 1 + (port % 3) as u8]) == ip
             };
+            let (mut leases, counts) = leases(&locals, mine);
             let (mut held, mut cursor, mut now) = (Vec::<(SocketAddr, Lease)>::new(), 0, 0);
             for (n, which, step) in steps {
                 let to = server(n % 3);
                 match step {
                     Step::Take => {
-                        let lease = leases.take(Instant(now), &locals, &mut cursor, to, TCP, mine);
+                        let lease = leases.take(Instant(now), &locals, &mut cursor, to, TCP);
                         let toward = held.iter().filter(|(s, _)| *s == to).count();
                         prop_assert_eq!(lease.is_none(), toward == 12);
                         let Some(lease) = lease else { continue };
@@ -575,14 +741,13 @@ mod tests {
                     }
                     Step::Wait(ms) => {
                         now += ms;
-                        leases.retain(|_, s, _| s != to);
+                        visit_all(&mut leases, Instant(now));
                     }
                     Step::GiveBack(..) => {}
                 }
-                prop_assert_eq!(leases.in_use(), held.len());
-                for local in locals {
-                    let of = held.iter().filter(|(_, l)| l.local.ip() == local).count();
-                    prop_assert_eq!(leases.of(local).0, of);
+                for local in &counts {
+                    let of = held.iter().filter(|(_, l)| l.local.ip() == local.address).count();
+                    prop_assert_eq!(counted(local).0 as usize, of);
                 }
             }
         }

@@ -26,8 +26,9 @@ const TCP_OVER_IPV4: u8 = 0x11;
 const TCP_OVER_IPV6: u8 = 0x21;
 
 pub type Header = ArrayVec<u8, HEADER_MAX>;
-/// A frame for a packet of our own.
-pub type Made = ArrayVec<u8, MADE_MAX>;
+/// A frame for a packet of our own. Allocated, because it is rare, and what may hold one is returned
+/// for every packet.
+pub type Made = Vec<u8>;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Version {
@@ -125,9 +126,10 @@ pub fn segment(original: &[u8], l3: usize, l4: usize, header: &[u8]) -> Option<M
     let mut ip = Ip::of(original, l3, l4).ok()?;
     let tcp = segment::header_len(&original[l4..ip.end])?;
     let (head, payload) = original[..ip.end].split_at(l4 + tcp);
-    let mut made = Made::new();
-    made.try_extend_from_slice(head).ok()?;
-    made.try_extend_from_slice(header).ok()?;
+    if head.len() + header.len() > MADE_MAX {
+        return None;
+    }
+    let mut made = [head, header].concat();
     let old_len = ip.end - l4;
     let end = made.len();
     ip.set_end(&mut made, end);

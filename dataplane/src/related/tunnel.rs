@@ -7,6 +7,7 @@ use control::TunnelKind;
 
 use super::{Error, tuple};
 use crate::icmp::{self, ErrorKind, Made};
+use crate::wire::ethernet;
 use crate::wire::flow::{Tuple, UDP};
 use crate::wire::ip::Ip;
 
@@ -14,8 +15,6 @@ const IPV4: u8 = 4;
 const IPV6: u8 = 41;
 const GRE: u8 = 47;
 const GRE_CHECKSUM: u16 = 0x8000;
-const ETHERTYPE_IPV4: u16 = 0x0800;
-const ETHERTYPE_IPV6: u16 = 0x86dd;
 const UDP_LEN: usize = 8;
 /// Version and control bit of GUE: a data message of version 0 has none of them.
 const GUE_NO_DATA: u8 = 0xe0;
@@ -101,8 +100,8 @@ impl Tunnel {
             _ => return None,
         };
         let is_v6 = match u16::from_be_bytes([c, d]) {
-            ETHERTYPE_IPV4 => false,
-            ETHERTYPE_IPV6 => true,
+            ethernet::IPV4 => false,
+            ethernet::IPV6 => true,
             _ => return None,
         };
         Some(Self {

@@ -3,14 +3,11 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::counters::DropReason;
-use crate::wire::sctp;
+use crate::wire::ip::extension;
+use crate::wire::{ethernet, sctp};
 
 pub const ETHERNET: usize = 14;
 const TAG: usize = 4;
-const ETHERTYPE_IPV4: u16 = 0x0800;
-const ETHERTYPE_ARP: u16 = 0x0806;
-const ETHERTYPE_VLAN: u16 = 0x8100;
-const ETHERTYPE_IPV6: u16 = 0x86dd;
 
 pub const IPV4_HEADER: usize = 20;
 pub const IPV6_HEADER: usize = 40;
@@ -28,14 +25,6 @@ pub mod tcp_flags {
     pub const SYN: u8 = 0x02;
     pub const RST: u8 = 0x04;
     pub const ACK: u8 = 0x10;
-}
-
-/// IPv6 extension headers that are walked over (RFC 8200 §4).
-mod extension {
-    pub(super) const HOP_BY_HOP: u8 = 0;
-    pub(super) const ROUTING: u8 = 43;
-    pub(super) const FRAGMENT: u8 = 44;
-    pub(super) const DESTINATION: u8 = 60;
 }
 
 /// A 5-tuple as one side sends it, as the connection table compares it. Addresses and ports are
@@ -237,7 +226,7 @@ impl Seen {
         use DropReason::{Truncated, UnknownEthertype};
         let at = |i: usize| Some(u16::from_be_bytes(*frame.get(i..i + 2)?.first_chunk()?));
         let (ethertype, l3, vlan) = match at(12).ok_or(Truncated)? {
-            ETHERTYPE_VLAN => {
+            ethernet::VLAN => {
                 // VLAN 0 is a priority tag on an untagged frame (802.1Q §9.6).
                 let vlan = at(ETHERNET).ok_or(Truncated)? & 0xfff;
                 (at(ETHERNET + 2).ok_or(Truncated)?, ETHERNET + TAG, vlan)
@@ -245,9 +234,9 @@ impl Seen {
             ethertype => (ethertype, ETHERNET, 0),
         };
         match ethertype {
-            ETHERTYPE_IPV4 => Self::parse_ipv4(frame, l3, vlan),
-            ETHERTYPE_IPV6 => Self::parse_ipv6(frame, l3, vlan),
-            ETHERTYPE_ARP => Ok(Self::bare(Kind::Arp, l3, vlan)),
+            ethernet::IPV4 => Self::parse_ipv4(frame, l3, vlan),
+            ethernet::IPV6 => Self::parse_ipv6(frame, l3, vlan),
+            ethernet::ARP => Ok(Self::bare(Kind::Arp, l3, vlan)),
             _ => Err(UnknownEthertype),
         }
     }

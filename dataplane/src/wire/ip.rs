@@ -14,15 +14,20 @@ pub const V6_LEN: usize = 40;
 
 /// The most extension headers that are walked; RFC 8200 §4.1 knows seven places for one.
 const EXTENSIONS_MAX: usize = 8;
-const HOP_BY_HOP: u8 = 0;
-const ROUTING: u8 = 43;
-const FRAGMENT: u8 = 44;
-const AUTHENTICATION: u8 = 51;
-const DESTINATION: u8 = 60;
 
-const DONT_FRAGMENT: u16 = 0x4000;
-const MORE_FRAGMENTS: u16 = 0x2000;
-const OFFSET: u16 = 0x1fff;
+/// IPv6 extension headers that packets may have on their way (RFC 8200 §4).
+pub(crate) mod extension {
+    pub(crate) const HOP_BY_HOP: u8 = 0;
+    pub(crate) const ROUTING: u8 = 43;
+    pub(crate) const FRAGMENT: u8 = 44;
+    pub(crate) const AUTHENTICATION: u8 = 51;
+    pub(crate) const DESTINATION: u8 = 60;
+}
+
+/// The parts of IPv4's flags and offset.
+pub(crate) const DONT_FRAGMENT: u16 = 0x4000;
+pub(crate) const MORE_FRAGMENTS: u16 = 0x2000;
+pub(crate) const OFFSET: u16 = 0x1fff;
 
 /// What an IP header says. The packet behind it may have been cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,6 +117,7 @@ impl Ip {
 
     /// Moves past one extension header; `false` when there is none.
     fn step_over_extension(&mut self, bytes: &[u8]) -> Result<bool, DropReason> {
+        use extension::{AUTHENTICATION, DESTINATION, FRAGMENT, HOP_BY_HOP, ROUTING};
         if self.is_later_fragment {
             return Ok(false);
         }
@@ -203,14 +209,14 @@ pub fn readdress(header: &mut [u8], src: IpAddr, dst: IpAddr) {
     }
 }
 
-/// One hop less to live for a valid header.
+/// One hop less to live for a valid header that has at least one left.
 pub fn decrement_ttl(header: &mut [u8]) {
-    if header[0] >> 4 == 4 {
-        header[8] = header[8].saturating_sub(1);
-        let sum = TTL.apply([header[10], header[11]]);
-        header[10..12].copy_from_slice(&sum);
-    } else {
+    if header[0] >> 4 == 6 {
         header[7] = header[7].saturating_sub(1);
+    } else if header[8] > 0 {
+        header[8] -= 1;
+        let checksum = TTL.apply([header[10], header[11]]);
+        header[10..12].copy_from_slice(&checksum);
     }
 }
 
@@ -265,6 +271,22 @@ mod tests {
         assert_eq!(Ip::parse(&packet), Err(DropReason::BadHeader));
         packet[0] = 0x56;
         assert_eq!(Ip::parse(&packet), Err(DropReason::BadHeader));
+    }
+
+    #[test]
+    fn a_hop_less() {
+        let (src, dst) = ([192, 0, 2, 1].into(), [10, 0, 0, 1].into());
+        let mut header = vec![0x45, 0, 0, 20, 0, 1, 0, 0, 2, 1, 0, 0];
+        header.extend([0; 8]);
+        readdress(&mut header, src, dst);
+        for left in [1, 0, 0] {
+            decrement_ttl(&mut header);
+            assert_eq!(header[8], left);
+            assert_eq!(checksum::ipv4_header(&header), 0);
+        }
+        let mut header = v6(17, &[]);
+        decrement_ttl(&mut header);
+        assert_eq!(header[7], 63);
     }
 
     #[test]

@@ -1,13 +1,14 @@
 //! What LVS does not have: local addresses, options of a service, settings as requests.
 
 use std::net::IpAddr;
+use std::sync::{Arc, Weak};
 
 use control::{Errno, Refusal, ServiceKey, ServiceOptions, Settings};
 
 use super::undo::{Transaction, Undo};
 use super::uses::Use;
 use super::{LOCAL_ADDRESSES_MAX, Model, name, refuse, rules};
-use crate::update::{ServiceId, Update};
+use crate::update::{LocalAddress, ServiceId, Update};
 
 impl Model {
     pub(super) fn add_local_address(
@@ -19,7 +20,7 @@ impl Model {
         let id = self.find(key)?;
         rules::local_address(address)?;
         let addresses = &self.services.get(id.0).local_addresses;
-        if addresses.contains(&address) {
+        if addresses.iter().any(|local| local.address == address) {
             let detail = format!("service {} has local address {address} already", name(key));
             return Err(refuse(Errno::Eexist, detail));
         }
@@ -33,7 +34,8 @@ impl Model {
         self.uses.allow(address, Use::Local)?;
         self.uses.add(address, Use::Local);
         let index = addresses.len();
-        self.services.get_mut(id.0).local_addresses.push(address);
+        let local = self.local(address);
+        self.services.get_mut(id.0).local_addresses.push(local);
         done.undo.push(Undo::LocalAdded(id, index));
         done.updates.push(self.local_addresses(id));
         Ok(())
@@ -47,15 +49,27 @@ impl Model {
     ) -> Result<(), Refusal> {
         let id = self.find(key)?;
         let addresses = &mut self.services.get_mut(id.0).local_addresses;
-        let Some(index) = addresses.iter().position(|other| *other == address) else {
+        let Some(index) = addresses.iter().position(|local| local.address == address) else {
             let detail = format!("service {} has no local address {address}", name(key));
             return Err(refuse(Errno::Enoent, detail));
         };
-        addresses.remove(index);
+        let local = addresses.remove(index);
         self.uses.remove(address, Use::Local);
-        done.undo.push(Undo::LocalDeleted(id, index, address));
+        done.undo.push(Undo::LocalDeleted(id, index, local));
         done.updates.push(self.local_addresses(id));
         Ok(())
+    }
+
+    /// Counted where it is counted already, if it is.
+    fn local(&mut self, address: IpAddr) -> LocalAddress {
+        let workers = self.pages.len();
+        let known = self.locals.get(&address).and_then(Weak::upgrade);
+        if let Some(pages) = known {
+            return LocalAddress { address, pages };
+        }
+        let new = LocalAddress::new(address, workers);
+        self.locals.insert(address, Arc::downgrade(&new.pages));
+        new
     }
 
     fn local_addresses(&self, id: ServiceId) -> Update {

@@ -14,7 +14,7 @@ mod uses; // what each address is used as
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use control::{
     Change, Errno, Refusal, SchedulerFlags, ServerSpec, ServiceKey, ServiceOptions, ServiceSpec,
@@ -26,9 +26,9 @@ use self::undo::Transaction;
 use self::uses::{Use, Uses};
 use super::stats::{self, Estimator, minus};
 use crate::conn::Timeouts;
-use crate::counters::Page;
+use crate::counters::{LocalPage, Page};
 use crate::sched::Kind;
-use crate::update::{ServerId, ServiceId, Update};
+use crate::update::{LocalAddress, ServerId, ServiceId, Update};
 
 /// The highest weight, as in LVS.
 pub const WEIGHT_MAX: u32 = i32::MAX as u32;
@@ -63,6 +63,8 @@ pub struct Model {
     /// Servers in their service and servers in the trash: an identity has one id.
     by_address: HashMap<(ServiceKey, SocketAddr), ServerId>,
     uses: Uses,
+    /// What counts each local address that a service has, or a worker still has connections of.
+    locals: HashMap<IpAddr, Weak<[LocalPage]>>,
     timeouts: Timeouts,
     settings: Settings,
     /// Orders servers by age and tells a service from an earlier one of the same key.
@@ -78,7 +80,7 @@ struct Service {
     /// By age: the newest is last.
     servers: BTreeMap<u64, ServerId>,
     /// In the order in which they were added.
-    local_addresses: Vec<IpAddr>,
+    local_addresses: Vec<LocalAddress>,
 }
 
 /// The part of a service that changes in place.
@@ -125,6 +127,7 @@ impl Model {
             by_key: HashMap::new(),
             by_address: HashMap::new(),
             uses: Uses::default(),
+            locals: HashMap::new(),
             timeouts: Timeouts::default(),
             settings: Settings::default(),
             clock: 0,
@@ -246,7 +249,7 @@ impl Model {
                 .map(|id| self.show_server(*id))
                 .collect(),
             options: service.head.options,
-            local_addresses: service.local_addresses.clone(),
+            local_addresses: service.local_addresses.iter().map(stats::local).collect(),
         }
     }
 
@@ -266,8 +269,8 @@ impl Model {
     /// A service that comes or goes takes the uses of its addresses along.
     fn count_uses(&mut self, service: &Service, count: fn(&mut Uses, IpAddr, Use)) {
         count(&mut self.uses, service.key.address.ip(), Use::Service);
-        for address in &service.local_addresses {
-            count(&mut self.uses, *address, Use::Local);
+        for local in &service.local_addresses {
+            count(&mut self.uses, local.address, Use::Local);
         }
         for id in service.servers.values() {
             let address = self.servers.get(id.0).address;

@@ -17,7 +17,9 @@ impl Model {
 
     /// Looks after the trash, every [`super::SWEEP_S`] seconds: a deleted server that no connection refers
     /// to is stamped, and forgotten when it still is so [`TRASH_IDLE_S`] later.
+    /// What counted local addresses that nobody has any more goes at once.
     pub fn sweep(&mut self, now_s: u64, in_use: impl Fn(ServerId) -> bool) -> Vec<Update> {
+        self.locals.retain(|_, pages| pages.strong_count() > 0);
         let mut updates = Vec::new();
         for id in self.servers.ids() {
             let server = self.servers.get_mut(id);

@@ -1,13 +1,11 @@
 //! A batch that is refused leaves everything as it was: each step says how to take it back.
 
-use std::net::IpAddr;
-
 use control::Settings;
 
 use super::uses::{Use, Uses};
 use super::{Head, Model, Server, Service};
 use crate::conn::Timeouts;
-use crate::update::{ServerId, ServiceId, Update};
+use crate::update::{LocalAddress, ServerId, ServiceId, Update};
 
 /// Steps carried out so far, and how to take each back.
 #[derive(Debug, Default)]
@@ -33,7 +31,7 @@ pub(super) enum Undo {
     },
     /// At this place of the service's list.
     LocalAdded(ServiceId, usize),
-    LocalDeleted(ServiceId, usize, IpAddr),
+    LocalDeleted(ServiceId, usize, LocalAddress),
     Timeouts(Timeouts),
     Settings(Settings),
 }
@@ -64,13 +62,13 @@ impl Model {
                 server,
             } => self.enlist(service, age, server),
             Undo::LocalAdded(id, index) => {
-                let address = self.services.get_mut(id.0).local_addresses.remove(index);
-                self.uses.remove(address, Use::Local);
+                let local = self.services.get_mut(id.0).local_addresses.remove(index);
+                self.uses.remove(local.address, Use::Local);
             }
-            Undo::LocalDeleted(id, index, address) => {
+            Undo::LocalDeleted(id, index, local) => {
+                self.uses.add(local.address, Use::Local);
                 let addresses = &mut self.services.get_mut(id.0).local_addresses;
-                addresses.insert(index, address);
-                self.uses.add(address, Use::Local);
+                addresses.insert(index, local);
             }
             Undo::Timeouts(old) => self.timeouts = old,
             Undo::Settings(old) => self.settings = old,

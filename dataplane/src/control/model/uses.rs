@@ -61,8 +61,8 @@ impl super::Model {
         let mut recount = Uses::default();
         for service in self.services.iter() {
             recount.add(service.key.address.ip(), Use::Service);
-            for address in &service.local_addresses {
-                recount.add(*address, Use::Local);
+            for local in &service.local_addresses {
+                recount.add(local.address, Use::Local);
             }
             for id in service.servers.values() {
                 recount.add(self.servers.get(id.0).address.ip(), Use::Server);

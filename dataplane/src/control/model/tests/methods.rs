@@ -309,7 +309,8 @@ fn local_addresses_may_be_shared_and_become_free() {
         .collect();
     assert_eq!(told, [1, 2, 1, 1], "each update has all of them");
     let shown = &model.services(Some(&key(1))).unwrap()[0];
-    assert_eq!(shown.local_addresses, [ip("2001:db8::9")]);
+    assert_eq!(shown.local_addresses[0].address, ip("2001:db8::9"));
+    assert_eq!(shown.local_addresses.len(), 1);
     // The last service that has it takes it along.
     let use_it = server(key(1), "172.16.0.1:80", weight(1));
     assert!(model.apply(std::slice::from_ref(&use_it)).is_err());
@@ -321,6 +322,51 @@ fn local_addresses_may_be_shared_and_become_free() {
         .apply(&[delete_server(1, 1), add_local(key(1), "192.168.1.1")])
         .unwrap();
     assert!(model.uses_are_counted());
+}
+
+#[test]
+fn the_use_of_a_local_address_is_every_workers() {
+    let pages = (0..2).map(|_| Arc::new(Page::new(8, 8))).collect();
+    let mut model = Model::new(LIMITS).watching(pages);
+    model.apply(&[add(key(1)), add(v6())]).unwrap();
+    let told = |updates: Vec<Update>| match updates.as_slice() {
+        [Update::SetLocalAddresses { addresses, .. }] => addresses.clone(),
+        other => panic!("{other:?}"),
+    };
+    let first = told(model.apply(&[add_local(key(1), "172.16.0.1")]).unwrap());
+    first[0].pages[0].in_use.set(3);
+    first[0].pages[1].in_use.set(4);
+    first[0].pages[1].exhausted.add(5);
+    let shown = |model: &Model, key| {
+        let local = model.services(Some(&key)).unwrap()[0].local_addresses[0];
+        (local.address, local.in_use, local.exhausted)
+    };
+    let expected = (ip("172.16.0.1"), 7, 5);
+    assert_eq!(shown(&model, key(1)), expected);
+    // Who has the same address shares its ports.
+    let second = told(model.apply(&[add_local(v6(), "172.16.0.1")]).unwrap());
+    assert!(Arc::ptr_eq(&first[0].pages, &second[0].pages));
+    assert_eq!(shown(&model, v6()), expected);
+    // What is refused changes nothing, and who comes back finds the connections that it left.
+    let refused = [
+        delete_local(key(1), "172.16.0.1"),
+        Change::DeleteService { service: key(9) },
+    ];
+    model.apply(&refused).unwrap_err();
+    assert_eq!(shown(&model, key(1)), expected);
+    let gone = [
+        delete_local(key(1), "172.16.0.1"),
+        delete_local(v6(), "172.16.0.1"),
+    ];
+    model.apply(&gone).unwrap();
+    model.sweep(0, |_| false);
+    model.apply(&[add_local(key(1), "172.16.0.1")]).unwrap();
+    assert_eq!(shown(&model, key(1)), expected);
+    // Without any left, it is forgotten.
+    model.apply(&[delete_local(key(1), "172.16.0.1")]).unwrap();
+    drop((first, second));
+    model.sweep(0, |_| false);
+    assert!(model.locals.is_empty());
 }
 
 #[test]

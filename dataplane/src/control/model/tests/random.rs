@@ -157,7 +157,11 @@ fn shown(model: &Model) -> Naive {
         key: service.key,
         scheduler: service.spec,
         options: service.options,
-        locals: service.local_addresses,
+        locals: service
+            .local_addresses
+            .iter()
+            .map(|local| local.address)
+            .collect(),
         servers: (service.servers.iter())
             .map(|server| (server.address, server.spec))
             .collect(),
@@ -265,7 +269,7 @@ impl Mirror {
                 self.servers.remove(&id).unwrap();
             }
             Update::SetLocalAddresses { id, ref addresses } => {
-                self.service(id).locals = addresses.clone();
+                self.service(id).locals = addresses.iter().map(|local| local.address).collect();
             }
             Update::SetOptions { id, options } => self.service(id).options = options,
             Update::SetSettings(settings) => self.settings = settings,
