@@ -622,6 +622,14 @@ fn services() {
         "f:7: weight = -1 is out of range, 0 to 2147483647 is right",
     );
     check(
+        &server("upper_threshold = -1"),
+        "f:7: upper_threshold = -1 is out of range, 0 to 2147483647 is right",
+    );
+    check(
+        &server("upper_threshold = 5\nlower_threshold = 6"),
+        "f:6: lower threshold 6 of server 10.0.0.2:80 is above the upper one, 5 or less is right",
+    );
+    check(
         &server("[[service.server]]\naddress = \"10.0.0.2:80\""),
         "f:8: service tcp 10.0.0.1:80 has server 10.0.0.2:80 already",
     );
@@ -632,6 +640,44 @@ fn services() {
         ),
         "f:8: all 1 servers are in use (a deleted one for up to 240 s after its last connection); raise max_servers",
     );
+}
+
+#[test]
+fn scheduling() {
+    check(
+        &service("scheduler = \"sh\"\nscheduler_flags = [\"sh-port\", \"bogus\"]"),
+        "f:6: no scheduler flag \"bogus\", \"sh-fallback\" or \"mh-port\" is right",
+    );
+    check(
+        &service("scheduler_flags = [\"sh-port\"]"),
+        "f:5: scheduler flag \"sh-port\" does not go with scheduler \"wlc\"",
+    );
+    for (keys, scheduler, flags) in [
+        ("", "wlc", (false, false)),
+        ("scheduler = \"mh\"", "mh", (true, false)),
+        (
+            "scheduler = \"mh\"\nscheduler_flags = []",
+            "mh",
+            (false, false),
+        ),
+        (
+            "scheduler = \"sh\"\nscheduler_flags = [\"sh-port\"]",
+            "sh",
+            (false, true),
+        ),
+    ] {
+        let text = format!("{PORT}{}", service(keys));
+        let config = Config::parse(&text, "f").unwrap();
+        let specs = config.changes.iter().filter_map(|change| match change {
+            Change::AddService { spec, .. } => Some(spec),
+            _ => None,
+        });
+        let set = |flags: control::SchedulerFlags| (flags.fallback, flags.port);
+        let specs: Vec<_> = specs
+            .map(|spec| (spec.scheduler.as_str(), set(spec.flags)))
+            .collect();
+        assert_eq!(specs, [(scheduler, flags)], "{keys}");
+    }
 }
 
 #[test]

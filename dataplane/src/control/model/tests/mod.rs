@@ -100,6 +100,14 @@ fn refusals_carry_lvss_errno_and_a_sentence() {
         server: at(address),
         spec: weight(w),
     };
+    let limited = |upper, lower| Change::AddServer {
+        service: key(1),
+        server: address(1),
+        spec: ServerSpec {
+            thresholds: control::Thresholds { upper, lower },
+            ..weight(1)
+        },
+    };
     for (change, errno, detail) in [
         (
             add_service(1),
@@ -164,6 +172,16 @@ fn refusals_carry_lvss_errno_and_a_sentence() {
             server("192.168.1.1:80", 1 << 31),
             Errno::Erange,
             "weight 2147483648 of server 192.168.1.1:80 is too high, at most 2147483647 is right",
+        ),
+        (
+            limited(1 << 31, 0),
+            Errno::Erange,
+            "upper threshold 2147483648 of server 192.168.1.1:80 is too high, at most 2147483647 is right",
+        ),
+        (
+            limited(5, 6),
+            Errno::Erange,
+            "lower threshold 6 of server 192.168.1.1:80 is above the upper one, 5 or less is right",
         ),
         (
             delete_server(9, 1),
