@@ -187,7 +187,7 @@ fn modern(place: &Place) {
     assert!(
         place
             .done("directorctl server list tcp 10.0.0.1:80")
-            .ends_with("tcp 10.0.0.1:80   rr\n  10.1.0.2:80     nat       3       0         0\n")
+            .ends_with("tcp 10.0.0.1:80   wlc\n  10.1.0.2:80     nat       3       0         0\n")
     );
     for line in [
         "stats",

@@ -27,6 +27,13 @@ pub const MESSAGE_MAX: usize = 32 << 20;
 /// The most connections one [`Reply::Connections`] carries.
 pub const CONNECTIONS_MAX: usize = 4096;
 
+/// The sizes that a table of `mh` can have, all of them primes: LVS chooses among them when it is built.
+pub const MH_TABLE_SIZES: [u32; 10] = [
+    251, 509, 1021, 2039, 4093, 8191, 16381, 32749, 65521, 131_071,
+];
+/// The one that `mh` has unless told otherwise.
+pub const MH_TABLE_SIZE: u32 = 4093;
+
 /// The first message of each side.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
@@ -241,6 +248,8 @@ pub struct ServiceOptions {
     pub client_address: ClientAddress,
     /// The largest TCP segment either side may announce; larger announcements are lowered.
     pub mss: Option<u16>,
+    /// Slots of `mh`'s table, one of [`MH_TABLE_SIZES`]; 4093 unless set, as in LVS.
+    pub mh_table_size: Option<u32>,
 }
 
 /// What LVS has as sysctls.

@@ -100,7 +100,7 @@ enum ServiceVerb {
         options: OptionArgs,
     },
     /// Change what is named of a service; connections stay.
-    #[command(group = some_of(["scheduler", "scheduler_flags", "client_address", "mss"]))]
+    #[command(group = some_of(["scheduler", "scheduler_flags", "client_address", "mss", "mh_table_size"]))]
     Edit {
         #[command(flatten)]
         service: Key,
@@ -129,6 +129,9 @@ struct OptionArgs {
     /// The largest TCP segment either side may announce, in bytes; "none" leaves announcements alone.
     #[arg(long, value_parser = mss)]
     mss: Option<Mss>,
+    /// Slots of mh's table, a prime from 251 to 131071; 4093 unless set.
+    #[arg(long, allow_negative_numbers = true)]
+    mh_table_size: Option<u32>,
 }
 
 /// `none` or a number.

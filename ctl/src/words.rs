@@ -187,12 +187,15 @@ impl ServerSpec {
     }
 }
 
-/// `client address toa, mss 1380`
+/// `client address toa, mss 1380, mh table size 65521`
 impl fmt::Display for ServiceOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "client address {}", self.client_address.word())?;
-        match self.mss {
-            Some(mss) => write!(f, ", mss {mss}"),
+        if let Some(mss) = self.mss {
+            write!(f, ", mss {mss}")?;
+        }
+        match self.mh_table_size {
+            Some(size) => write!(f, ", mh table size {size}"),
             None => Ok(()),
         }
     }
@@ -257,8 +260,12 @@ mod tests {
         let options = ServiceOptions {
             client_address: ClientAddress::ProxyV2,
             mss: Some(1380),
+            mh_table_size: Some(65521),
         };
-        assert_eq!(options.to_string(), "client address proxy-v2, mss 1380");
+        assert_eq!(
+            options.to_string(),
+            "client address proxy-v2, mss 1380, mh table size 65521"
+        );
         let limited = ServerSpec {
             thresholds: Thresholds {
                 upper: 200,

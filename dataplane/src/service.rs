@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use control::{ForwardMode, SchedulerFlags, ServiceOptions, Tunnel};
+use control::{ForwardMode, MH_TABLE_SIZE, SchedulerFlags, ServiceOptions, Tunnel};
 use hashbrown::HashMap;
 
 use crate::net::is_station;
@@ -118,6 +118,7 @@ impl Services {
             servers: &service.servers,
             loads,
             flags: service.flags,
+            mh_table_size: service.options.mh_table_size.unwrap_or(MH_TABLE_SIZE),
         };
         let passed_over = std::mem::take(&mut service.stagger).checked_rem(ask.servers.len());
         for _ in 0..passed_over.unwrap_or(0) {

@@ -177,7 +177,7 @@ fn flags(scheduler: &str, names: &[String]) -> Result<SchedulerFlags> {
 
 impl OptionArgs {
     fn any(&self) -> bool {
-        self.client_address.is_some() || self.mss.is_some()
+        self.client_address.is_some() || self.mss.is_some() || self.mh_table_size.is_some()
     }
 
     /// `options` with what is named, if anything is.
@@ -185,10 +185,12 @@ impl OptionArgs {
         let ServiceOptions {
             client_address,
             mss,
+            mh_table_size,
         } = options;
         self.any().then_some(ServiceOptions {
             client_address: self.client_address.unwrap_or(client_address),
             mss: self.mss.map_or(mss, |Mss(mss)| mss),
+            mh_table_size: self.mh_table_size.or(mh_table_size),
         })
     }
 }
@@ -317,6 +319,7 @@ mod tests {
                 options: ServiceOptions {
                     client_address: ClientAddress::ProxyV1,
                     mss: Some(1400),
+                    mh_table_size: None,
                 },
                 local_addresses: Vec::new(),
             })
@@ -369,6 +372,7 @@ mod tests {
             options: ServiceOptions {
                 client_address,
                 mss,
+                mh_table_size: None,
             },
         };
         let add = Change::AddService { service, spec };
@@ -383,6 +387,17 @@ mod tests {
         check(
             "service edit tcp 10.0.0.1:80 -s wrr --mss none",
             vec![edit, options(ClientAddress::ProxyV1, None)],
+        );
+        check(
+            "service edit tcp 10.0.0.1:80 --mh-table-size 65521",
+            vec![Change::SetOptions {
+                service,
+                options: ServiceOptions {
+                    client_address: ClientAddress::ProxyV1,
+                    mss: Some(1400),
+                    mh_table_size: Some(65521),
+                },
+            }],
         );
         check(
             "service edit tcp 10.0.0.1:80 --client-address none",

@@ -107,6 +107,7 @@ pub(super) struct RawService {
     pub(super) scheduler_flags: Option<Vec<Spanned<String>>>,
     pub(super) client_address: Option<Spanned<ClientAddress>>,
     pub(super) mss: Option<Spanned<i64>>,
+    pub(super) mh_table_size: Option<Spanned<i64>>,
     #[serde(default)]
     pub(super) local_addresses: Vec<Spanned<String>>,
     #[serde(default)]

@@ -146,6 +146,11 @@ impl Reader<'_> {
             options.mss = Some(self.number("mss", Some(raw), 0, range)?);
             changes.push(raw.span(), Change::SetOptions { service, options });
         }
+        if let Some(raw) = &raw.mh_table_size {
+            let range = 0..=i64::from(u32::MAX);
+            options.mh_table_size = Some(self.number("mh_table_size", Some(raw), 0, range)?);
+            changes.push(raw.span(), Change::SetOptions { service, options });
+        }
         Ok(())
     }
 

@@ -80,7 +80,7 @@ fn the_example_gives_the_defaults() {
         .collect();
     assert_eq!(
         kinds.join(" "),
-        "timeouts settings service options options local server server server"
+        "timeouts settings service options options options local server server server"
     );
 }
 
@@ -751,6 +751,10 @@ fn full_nat_and_options() {
         "f:5: unknown variant `tao`, expected one of `toa`, `uoa`, `proxy-v1`, `proxy-v2`, `none`",
     );
     check(
+        &service("mh_table_size = 4096"),
+        "f:5: mh table size 4096 of service tcp 10.0.0.1:80 is none of LVS's, one of 251, 509, 1021, 2039, 4093, 8191, 16381, 32749, 65521, 131071 is right",
+    );
+    check(
         &service("mss = 70000"),
         "f:5: mss = 70000 is out of range, 88 to 65495 is right",
     );
@@ -758,7 +762,7 @@ fn full_nat_and_options() {
         &service("client_address = \"proxy-v1\"").replace("tcp", "udp"),
         "f:5: service udp 10.0.0.1:80 is not TCP, client address proxy-v1 needs TCP; toa, uoa or none is right",
     );
-    let text = service("mss = 1380\nclient_address = \"proxy-v2\"");
+    let text = service("mh_table_size = 65521\nmss = 1380\nclient_address = \"proxy-v2\"");
     let config = Config::parse(&format!("{PORT}{text}"), "f").unwrap();
     let Some(Change::SetOptions { options, .. }) = config.changes.last() else {
         panic!("{:?}", config.changes)
@@ -766,6 +770,7 @@ fn full_nat_and_options() {
     let expected = ServiceOptions {
         client_address: ClientAddress::ProxyV2,
         mss: Some(1380),
+        mh_table_size: Some(65521),
     };
     assert_eq!(*options, expected);
 }

@@ -190,6 +190,7 @@ fn the_audit_log_has_words_for_what_was_changed() {
                 options: control::ServiceOptions {
                     client_address: control::ClientAddress::ProxyV2,
                     mss: Some(1380),
+                    mh_table_size: None,
                 },
             },
             "set options of tcp 10.0.0.1:80: client address proxy-v2, mss 1380",

@@ -10,10 +10,6 @@ use super::hash::{fold, words};
 use super::sh::client;
 use super::{Ask, Candidate, Scheduler, gcd};
 
-/// A prime.
-const SLOTS: usize = 4093;
-/// Turns in a round are scaled down to so many bits.
-const TURN_BITS: u32 = 6;
 const PLACE: u64 = 2_654_435_761;
 const SKIP: u64 = 2_654_446_892;
 const FREE: u32 = u32::MAX;
@@ -22,6 +18,8 @@ const FREE: u32 = u32::MAX;
 pub(super) struct Mh {
     /// Positions of servers, or none at all.
     table: Vec<u32>,
+    /// How large it is to be.
+    size: u32,
     stale: bool,
 }
 
@@ -29,6 +27,7 @@ impl Default for Mh {
     fn default() -> Self {
         Self {
             table: Vec::new(),
+            size: 0,
             stale: true,
         }
     }
@@ -53,21 +52,26 @@ fn hash(key: u64, value: u32) -> usize {
 
 impl Mh {
     /// A quiesced server keeps its slots, so that nobody else's clients move.
-    pub(super) fn fill(&mut self, servers: &[Candidate], service: IpAddr) {
+    pub(super) fn fill(&mut self, servers: &[Candidate], service: IpAddr, size: u32) {
+        (self.size, self.stale) = (size, false);
+        let slots = size as usize;
         self.table.clear();
         // More servers than slots: the newer ones wait.
-        let servers = &servers[..servers.len().min(SLOTS)];
-        let mut claimants = claimants(servers, service);
+        let servers = &servers[..servers.len().min(slots)];
+        let mut claimants = claimants(servers, service, slots);
         if claimants.is_empty() {
             return;
         }
-        self.table.resize(SLOTS, FREE);
-        let mut free = SLOTS;
+        self.table.resize(slots, FREE);
+        let mut free = slots;
         loop {
             for claimant in &mut claimants {
                 for _ in 0..claimant.turns {
                     while self.table[claimant.slot] != FREE {
-                        claimant.slot = (claimant.slot + claimant.skip) % SLOTS;
+                        claimant.slot += claimant.skip;
+                        if claimant.slot >= slots {
+                            claimant.slot -= slots;
+                        }
                     }
                     self.table[claimant.slot] = u32::try_from(claimant.at).unwrap_or(FREE);
                     free -= 1;
@@ -80,13 +84,18 @@ impl Mh {
     }
 }
 
+/// Turns in a round are scaled down to so many bits: half of the table's own.
+fn turn_bits(slots: usize) -> u32 {
+    (usize::BITS - slots.leading_zeros()) / 2
+}
+
 /// Those that ever had a weight, in LVS's order.
-fn claimants(servers: &[Candidate], service: IpAddr) -> Vec<Claimant> {
+fn claimants(servers: &[Candidate], service: IpAddr, slots: usize) -> Vec<Claimant> {
     let weights = || servers.iter().map(|server| server.last_weight);
     let unit = weights().map(i64::from).fold(0, gcd);
     let unit = u32::try_from(unit).unwrap_or(u32::MAX).max(1);
     let most = weights().max().unwrap_or(0) / unit;
-    let shift = (u32::BITS - most.leading_zeros()).saturating_sub(TURN_BITS);
+    let shift = (u32::BITS - most.leading_zeros()).saturating_sub(turn_bits(slots));
     let walk = servers.iter().enumerate().rev();
     walk.filter(|(_, server)| server.last_weight > 0)
         .map(|(at, server)| {
@@ -98,8 +107,8 @@ fn claimants(servers: &[Candidate], service: IpAddr) -> Vec<Claimant> {
             let value = folded.wrapping_add(u32::from(server.address.port()));
             Claimant {
                 at,
-                slot: hash(PLACE, value) % SLOTS,
-                skip: hash(SKIP, value) % (SLOTS - 1) + 1,
+                slot: hash(PLACE, value) % slots,
+                skip: hash(SKIP, value) % (slots - 1) + 1,
                 turns: ((server.last_weight / unit) >> shift).max(1),
             }
         })
@@ -122,14 +131,14 @@ impl Mh {
 
 impl Scheduler for Mh {
     fn pick(&mut self, ask: &Ask<'_>) -> Option<usize> {
-        if self.stale {
-            self.fill(ask.servers, ask.tuple.to.ip());
-            self.stale = false;
+        if self.stale || self.size != ask.mh_table_size {
+            self.fill(ask.servers, ask.tuple.to.ip(), ask.mh_table_size);
         }
+        let slots = self.size as usize;
         let client = client(ask);
         let server = |offset: usize| {
             let offset = u32::try_from(offset).unwrap_or(0);
-            let slot = hash(PLACE, client.wrapping_add(offset)) % SLOTS;
+            let slot = hash(PLACE, client.wrapping_add(offset)) % slots;
             Some(*self.table.get(slot)? as usize)
         };
         let usable = |at: &usize| ask.servers[*at].is_usable();
@@ -140,9 +149,9 @@ impl Scheduler for Mh {
         if !ask.flags.fallback || ask.usable().next().is_none() {
             return None;
         }
-        let first = hash(PLACE, client) % SLOTS;
-        (0..SLOTS)
-            .filter_map(|offset| server((offset + first) % SLOTS))
+        let first = hash(PLACE, client) % slots;
+        (0..slots)
+            .filter_map(|offset| server((offset + first) % slots))
             .find(usable)
     }
 

@@ -64,6 +64,8 @@ pub struct Ask<'a> {
     pub servers: &'a [Candidate],
     pub loads: &'a Loads,
     pub flags: SchedulerFlags,
+    /// Slots of `mh`'s table, one of [`control::MH_TABLE_SIZES`].
+    pub mh_table_size: u32,
 }
 
 impl Ask<'_> {

@@ -93,6 +93,7 @@ impl World {
             servers: &self.servers,
             loads: &self.loads,
             flags: self.flags,
+            mh_table_size: control::MH_TABLE_SIZE,
         })
     }
 
@@ -262,8 +263,17 @@ fn mh_fills_its_table_by_weight() {
     ] {
         let world = three(Kind::Mh, weights);
         let mut mh = mh::Mh::default();
-        mh.fill(&world.servers, address(1).ip());
+        mh.fill(&world.servers, address(1).ip(), control::MH_TABLE_SIZE);
         assert_eq!(mh.counts(3), slots, "{weights:?}");
+    }
+    for size in control::MH_TABLE_SIZES {
+        let world = three(Kind::Mh, [1; 3]);
+        let mut mh = mh::Mh::default();
+        mh.fill(&world.servers, address(1).ip(), size);
+        let third = size as usize / 3;
+        let counts = mh.counts(3);
+        assert_eq!(counts.iter().sum::<usize>(), size as usize);
+        assert!(counts.iter().all(|n| (third..=third + 1).contains(n)));
     }
 }
 

@@ -347,6 +347,7 @@ fn options() -> impl Strategy<Value = ServiceOptions> {
             ClientAddress::Toa
         },
         mss,
+        mh_table_size: mss.map(|_| 251),
     })
 }
 
