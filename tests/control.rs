@@ -182,7 +182,7 @@ fn modern(place: &Place) {
     let status: Value = serde_json::from_str(&place.done("directorctl status --json")).unwrap();
     assert_eq!(status["balanced"], true);
     assert_eq!(status["ports"].as_array().unwrap().len(), 2);
-    place.done("directorctl service add tcp 10.0.0.1:80");
+    place.done("directorctl service add tcp 10.0.0.1:80 -s rr");
     place.done("directorctl server add tcp 10.0.0.1:80 10.1.0.2:80 -w 3");
     assert!(
         place
@@ -217,7 +217,7 @@ fn modern(place: &Place) {
     place.fails(
         "directorctl service add udp 10.0.0.1:80 -s nope",
         1,
-        "no scheduler \"nope\", known are rr, wrr",
+        "no scheduler \"nope\", known are rr, wrr, lc, wlc, lblc, lblcr, dh, sh, sed, nq, fo, ovf, mh, twos",
     );
 }
 
@@ -232,12 +232,14 @@ fn ipvsadm(place: &Place) {
     );
     place.fails("ipvsadm -D -t 10.9.9.9:80", 255, "No such service");
     place.fails(
-        "ipvsadm -a -t 10.0.0.1:80 -r 10.1.0.3 -x 5",
+        "ipvsadm --start-daemon master",
         2,
         "not supported by this director yet",
     );
     // The default method is direct routing, and leaves the port alone whatever is typed.
-    place.done("ipvsadm -a -t 10.0.0.1:80 -r 10.1.0.3:81");
+    place.done("ipvsadm -a -t 10.0.0.1:80 -r 10.1.0.3:81 -x 5 -y 3");
+    let limits = "  -> 10.1.0.3:80                  5          3          0          0         \n";
+    assert!(place.done("ipvsadm -Ln --thresholds").ends_with(limits));
     let listed = "  -> 10.1.0.3:80                  Route   1      0          0         \n";
     assert!(place.done("ipvsadm -Ln").ends_with(listed));
     let saved = "-a -t 10.0.0.1:80 -r 10.1.0.3:80 -g -w 1\n";
@@ -253,7 +255,7 @@ fn ipvsadm(place: &Place) {
 /// Tunnels and FULLNAT with their extras, by both languages; the restore takes them along.
 fn methods(place: &Place) {
     for line in [
-        "service add tcp 10.0.0.9:80 --client-address proxy-v1",
+        "service add tcp 10.0.0.9:80 -s rr --client-address proxy-v1",
         "service edit tcp 10.0.0.9:80 --mss 1380",
         "local-address add tcp 10.0.0.9:80 10.1.0.200",
         "server add tcp 10.0.0.9:80 10.1.0.2:8080 --method fullnat",

@@ -17,6 +17,7 @@ fn use_is_listed_for_every_service_that_shares_the_address() {
         service,
         spec: ServiceSpec {
             scheduler: "rr".to_owned(),
+            flags: control::SchedulerFlags::default(),
         },
     };
     let address = LOCAL.parse().expect("an address");
@@ -28,6 +29,7 @@ fn use_is_listed_for_every_service_that_shares_the_address() {
             mode: ForwardMode::FullNat,
             weight: 1,
             tunnel: Tunnel::default(),
+            thresholds: control::Thresholds::default(),
         },
     };
     let mut lab = Lab::default();

@@ -3,14 +3,17 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
-use control::{Change, ForwardMode, Protocol, ServerSpec, ServiceKey, ServiceSpec};
+use control::{
+    Change, ForwardMode, Protocol, SchedulerFlags, ServerSpec, ServiceKey, ServiceSpec, Thresholds,
+};
+use dataplane::sched::Kind;
 use serde_json::Value;
 use system_tests::frames;
 use system_tests::lab::{Lab, service};
 
 /// Recordings that use nothing but what there is; fewer means that something got lost.
-const REPLAYED_MIN: usize = 51;
-const CHOICES_MIN: usize = 1098;
+const REPLAYED_MIN: usize = 341;
+const CHOICES_MIN: usize = 7653;
 
 fn oracle(name: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -23,7 +26,8 @@ fn oracle(name: &str) -> String {
 fn change(command: &str) -> Result<Change, String> {
     let mut words = command.split_whitespace().skip(1);
     let (mut verb, mut key, mut server) = ("", None, None);
-    let (mut scheduler, mut weight) = (String::new(), 1);
+    let (mut scheduler, mut flags, mut weight) = (String::new(), "", 1);
+    let mut thresholds = Thresholds::default();
     while let Some(word) = words.next() {
         let mut value = || words.next().unwrap_or_default();
         match word {
@@ -43,7 +47,9 @@ fn change(command: &str) -> Result<Change, String> {
             "-f" => return Err("fwmark".to_owned()),
             "-p" => return Err("persistence".to_owned()),
             "-o" => return Err("one-packet scheduling".to_owned()),
-            "-x" | "-y" => return Err("thresholds".to_owned()),
+            "-x" => thresholds.upper = value().parse().expect("a threshold"),
+            "-y" => thresholds.lower = value().parse().expect("a threshold"),
+            "-b" => flags = value(),
             "-s" => scheduler = value().to_owned(),
             "-r" => server = Some(value().parse().expect("a server's address")),
             "-w" => weight = value().parse().expect("a weight"),
@@ -57,15 +63,17 @@ fn change(command: &str) -> Result<Change, String> {
         mode: ForwardMode::Nat,
         weight,
         tunnel: control::Tunnel::default(),
+        thresholds,
     };
+    let service_spec = scheduled(scheduler, flags);
     Ok(match verb {
         "-A" => Change::AddService {
             service,
-            spec: ServiceSpec { scheduler },
+            spec: service_spec,
         },
         "-E" => Change::EditService {
             service,
-            spec: ServiceSpec { scheduler },
+            spec: service_spec,
         },
         "-D" => Change::DeleteService { service },
         "-a" => Change::AddServer {
@@ -84,6 +92,14 @@ fn change(command: &str) -> Result<Change, String> {
         },
         other => return Err(format!("verb {other}")),
     })
+}
+
+fn scheduled(scheduler: String, names: &str) -> ServiceSpec {
+    let mut flags = SchedulerFlags::default();
+    for name in names.split(',').filter(|name| !name.is_empty()) {
+        flags.set(&scheduler, name).expect("a flag");
+    }
+    ServiceSpec { scheduler, flags }
 }
 
 /// All changes of a recording by command; `Err` says why it cannot be replayed.
@@ -111,6 +127,8 @@ struct Replay<'r> {
     /// Client, virtual address and server of each connection, by its number.
     open: HashMap<u64, (String, String, String)>,
     choices: usize,
+    /// Whom it takes is chance: only whether it takes somebody is compared.
+    random: bool,
 }
 
 impl Replay<'_> {
@@ -145,12 +163,12 @@ impl Replay<'_> {
             }
         };
         let chosen = chosen.map(|server| server.to_string());
-        assert_eq!(
-            chosen.as_deref(),
-            step["chosen"].as_str(),
-            "{}: {step}",
-            self.name
-        );
+        let recorded = step["chosen"].as_str();
+        let same = match self.random {
+            true => chosen.is_some() == recorded.is_some(),
+            false => chosen.as_deref() == recorded,
+        };
+        assert!(same, "{}: {chosen:?} instead of {step}", self.name);
         self.choices += 1;
         if let Some(server) = chosen {
             self.open.insert(number, (client, virtual_address, server));
@@ -159,7 +177,10 @@ impl Replay<'_> {
 
     /// The client closes; the server follows a FIN with its own.
     fn close(&mut self, number: u64, how: &str) {
-        let (client, virtual_address, server) = &self.open[&number];
+        // Some recordings go on to close what was refused.
+        let Some((client, virtual_address, server)) = &self.open.get(&number) else {
+            return;
+        };
         let flags: &[(bool, &str)] = match how {
             "fin" => &[(false, "FA"), (true, "FA"), (false, "A")],
             "rst" => &[(false, "RA")],
@@ -193,7 +214,9 @@ impl Replay<'_> {
         let mut counted = self.lab.servers(&self.key);
         recorded.sort_unstable();
         counted.sort_unstable();
-        assert_eq!(counted, recorded, "{}: {table}", self.name);
+        if !self.random {
+            assert_eq!(counted, recorded, "{}: {table}", self.name);
+        }
     }
 }
 
@@ -201,8 +224,8 @@ impl Replay<'_> {
 fn kernels_choices_are_ours() {
     let (mut replayed, mut choices) = (0, 0);
     let mut skipped: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for file in ["rr", "wrr"] {
-        for line in oracle(&format!("schedulers/{file}.jsonl")).lines() {
+    for kind in Kind::ALL {
+        for line in oracle(&format!("schedulers/{}.jsonl", kind.name())).lines() {
             let recording: Value = serde_json::from_str(line).expect("a recording");
             let name = recording["name"].as_str().expect("a name");
             let changes = match changes(&recording) {
@@ -224,6 +247,7 @@ fn kernels_choices_are_ours() {
                 key: service,
                 open: HashMap::new(),
                 choices: 0,
+                random: kind == Kind::Twos,
             };
             for step in setup
                 .iter()
@@ -235,7 +259,10 @@ fn kernels_choices_are_ours() {
             choices += replay.choices;
         }
     }
-    println!("{replayed} recordings with {choices} choices compared; skipped: {skipped:#?}");
+    println!("{replayed} recordings with {choices} choices compared; skipped:");
+    for (why, names) in &skipped {
+        println!("{:5}  {why}", names.len());
+    }
     assert!(
         replayed >= REPLAYED_MIN,
         "only {replayed} recordings replayed"
@@ -264,9 +291,7 @@ fn work(example: &Value, scheduler: &str) -> usize {
     let server = |name: &str| format!("192.168.1.{}:80", name.as_bytes()[0]);
     lab.change(&[Change::AddService {
         service: key,
-        spec: ServiceSpec {
-            scheduler: scheduler.to_owned(),
-        },
+        spec: scheduled(scheduler.to_owned(), ""),
     }]);
     let mut expected = example["expect"].as_array().expect("a list").iter();
     for line in example["scenario"].as_array().expect("a list") {
@@ -275,6 +300,7 @@ fn work(example: &Value, scheduler: &str) -> usize {
             mode: ForwardMode::Nat,
             weight: words[i].parse().expect("a weight"),
             tunnel: control::Tunnel::default(),
+            thresholds: Thresholds::default(),
         };
         let server_at = |i: usize| server(words[i]).parse().expect("an address");
         match words[0] {
@@ -287,6 +313,7 @@ fn work(example: &Value, scheduler: &str) -> usize {
                     mode: ForwardMode::Nat,
                     weight,
                     tunnel: control::Tunnel::default(),
+                    thresholds: Thresholds::default(),
                 };
                 lab.change(&[Change::EditServer {
                     service: key,

@@ -16,7 +16,7 @@ use std::net::{IpAddr, SocketAddr};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-pub use words::Word;
+pub use words::{NoFlag, Word};
 
 /// Bumped by every incompatible change; both ends must agree.
 pub const VERSION: u32 = 1;
@@ -26,6 +26,13 @@ pub const DEFAULT_SOCKET: &str = "/run/director/director.sock";
 pub const MESSAGE_MAX: usize = 32 << 20;
 /// The most connections one [`Reply::Connections`] carries.
 pub const CONNECTIONS_MAX: usize = 4096;
+
+/// The sizes that a table of `mh` can have, all of them primes: LVS chooses among them when it is built.
+pub const MH_TABLE_SIZES: [u32; 10] = [
+    251, 509, 1021, 2039, 4093, 8191, 16381, 32749, 65521, 131_071,
+];
+/// The one that `mh` has unless told otherwise.
+pub const MH_TABLE_SIZE: u32 = 4093;
 
 /// The first message of each side.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -154,6 +161,20 @@ pub struct ServiceKey {
 pub struct ServiceSpec {
     /// LVS's name: `rr`, `wrr`, …
     pub scheduler: String,
+    #[serde(default)]
+    pub flags: SchedulerFlags,
+}
+
+/// LVS's three scheduler flags, by what `sh` and `mh` make of them; other schedulers ignore them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SchedulerFlags {
+    /// `flag-1`: a client whose server is quiesced or overloaded gets another.
+    pub fallback: bool,
+    /// `flag-2`: a client's port counts, not only its address.
+    pub port: bool,
+    /// `flag-3`, which no scheduler knows.
+    pub third: bool,
 }
 
 /// Forwarding method.
@@ -227,6 +248,8 @@ pub struct ServiceOptions {
     pub client_address: ClientAddress,
     /// The largest TCP segment either side may announce; larger announcements are lowered.
     pub mss: Option<u16>,
+    /// Slots of `mh`'s table, one of [`MH_TABLE_SIZES`]; 4093 unless set, as in LVS.
+    pub mh_table_size: Option<u32>,
 }
 
 /// What LVS has as sysctls.
@@ -258,6 +281,18 @@ pub struct ServerSpec {
     /// Of [`ForwardMode::Tunnel`]; the default for all others.
     #[serde(default)]
     pub tunnel: Tunnel,
+    #[serde(default)]
+    pub thresholds: Thresholds,
+}
+
+/// When a server has too many connections; 0 is never.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Thresholds {
+    /// With so many connections a server gets no more ...
+    pub upper: u32,
+    /// ... until it has fewer than so many; 0 stands for three quarters of `upper`.
+    pub lower: u32,
 }
 
 /// The daemon's answer.

@@ -79,6 +79,11 @@ enum Verb {
     Version,
 }
 
+const SCHEDULER: &str =
+    "By LVS's name: rr, wrr, lc, wlc, lblc, lblcr, dh, sh, sed, nq, fo, ovf, mh or twos.";
+const FLAGS: &str = "Of sh: sh-fallback, sh-port; of mh: mh-fallback, mh-port; \"none\" for none. sh and mh have \
+    their fallback unless set: a client whose server is quiesced or overloaded gets another.";
+
 #[derive(Debug, Subcommand)]
 enum ServiceVerb {
     /// All services, their local addresses and servers.
@@ -87,20 +92,22 @@ enum ServiceVerb {
     Add {
         #[command(flatten)]
         service: Key,
-        /// rr or wrr.
-        #[arg(long, short, default_value = "rr")]
+        #[arg(long, short, help = SCHEDULER, default_value = "wlc")]
         scheduler: String,
+        #[arg(long, value_delimiter = ',', help = FLAGS)]
+        scheduler_flags: Option<Vec<String>>,
         #[command(flatten)]
         options: OptionArgs,
     },
     /// Change what is named of a service; connections stay.
-    #[command(group = some_of(["scheduler", "client_address", "mss"]))]
+    #[command(group = some_of(["scheduler", "scheduler_flags", "client_address", "mss", "mh_table_size"]))]
     Edit {
         #[command(flatten)]
         service: Key,
-        /// rr or wrr.
-        #[arg(long, short)]
+        #[arg(long, short, help = SCHEDULER)]
         scheduler: Option<String>,
+        #[arg(long, value_delimiter = ',', help = FLAGS)]
+        scheduler_flags: Option<Vec<String>>,
         #[command(flatten)]
         options: OptionArgs,
     },
@@ -122,6 +129,9 @@ struct OptionArgs {
     /// The largest TCP segment either side may announce, in bytes; "none" leaves announcements alone.
     #[arg(long, value_parser = mss)]
     mss: Option<Mss>,
+    /// Slots of mh's table, a prime from 251 to 131071; 4093 unless set.
+    #[arg(long, allow_negative_numbers = true)]
+    mh_table_size: Option<u32>,
 }
 
 /// `none` or a number.
@@ -150,7 +160,10 @@ enum ServerVerb {
         spec: SpecArgs,
     },
     /// Change what is named of a server; connections stay.
-    #[command(group = some_of(["method", "tunnel", "tunnel_port", "tunnel_checksum", "weight"]))]
+    #[command(group = some_of([
+        "method", "tunnel", "tunnel_port", "tunnel_checksum", "weight", "upper_threshold",
+        "lower_threshold",
+    ]))]
     Edit {
         #[command(flatten)]
         server: ServerKey,
@@ -255,6 +268,12 @@ struct SpecArgs {
     /// Share of new connections; 0 drains the server. 1 unless set.
     #[arg(long, short, allow_negative_numbers = true)]
     weight: Option<u32>,
+    /// With so many connections the server gets no more; 0, as unless set, is never.
+    #[arg(long, short = 'x', allow_negative_numbers = true)]
+    upper_threshold: Option<u32>,
+    /// Until it has fewer than so many; 0, as unless set, is three quarters of the upper one.
+    #[arg(long, short = 'y', allow_negative_numbers = true)]
+    lower_threshold: Option<u32>,
 }
 
 /// One of the words of a choice.

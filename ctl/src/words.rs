@@ -3,8 +3,8 @@
 use std::fmt;
 
 use crate::{
-    ClientAddress, ForwardMode, Protocol, ServerSpec, ServiceOptions, Settings, Tunnel,
-    TunnelChecksum, TunnelKind,
+    ClientAddress, ForwardMode, Protocol, SchedulerFlags, ServerSpec, ServiceOptions, ServiceSpec,
+    Settings, Thresholds, Tunnel, TunnelChecksum, TunnelKind,
 };
 
 /// A choice with a word for each of its values, the same as in JSON.
@@ -94,7 +94,90 @@ impl fmt::Display for Tunnel {
     }
 }
 
+/// Why a word names no flag of a scheduler.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoFlag {
+    Unknown,
+    /// Another scheduler has it.
+    Incompatible,
+}
+
+/// A scheduler with flag names of its own.
+const NAMED_FLAGS: [(&str, [&str; 2]); 2] = [
+    ("sh", ["sh-fallback", "sh-port"]),
+    ("mh", ["mh-fallback", "mh-port"]),
+];
+const PLAIN_FLAGS: [&str; 3] = ["flag-1", "flag-2", "flag-3"];
+
+impl SchedulerFlags {
+    /// What a new service has unless told otherwise: a client finds a server as long as there is one.
+    /// (ipvsadm sets no flag by itself.)
+    pub fn usual(scheduler: &str) -> Self {
+        Self {
+            fallback: NAMED_FLAGS.iter().any(|(name, _)| *name == scheduler),
+            ..Self::default()
+        }
+    }
+
+    /// Sets the flag of this name: one of `flag-1` to `flag-3`, or one of the scheduler's own.
+    pub fn set(&mut self, scheduler: &str, name: &str) -> Result<(), NoFlag> {
+        let plain = PLAIN_FLAGS.iter().position(|flag| *flag == name);
+        let place = plain.map(Ok).or_else(|| {
+            NAMED_FLAGS.iter().find_map(|(owner, flags)| {
+                let place = flags.iter().position(|flag| *flag == name)?;
+                let own = *owner == scheduler;
+                Some(own.then_some(place).ok_or(NoFlag::Incompatible))
+            })
+        });
+        match place.ok_or(NoFlag::Unknown)?? {
+            0 => self.fallback = true,
+            1 => self.port = true,
+            _ => self.third = true,
+        }
+        Ok(())
+    }
+
+    /// The names of the flags that are set; the third has none with a scheduler that has names of
+    /// its own.
+    pub fn names(self, scheduler: &str) -> Vec<&'static str> {
+        let own = NAMED_FLAGS.iter().find(|(owner, _)| *owner == scheduler);
+        let names: &[&str] = own.map_or(&PLAIN_FLAGS, |(_, names)| names);
+        let set = [self.fallback, self.port, self.third];
+        let flags = names.iter().zip(set);
+        flags
+            .filter(|(_, set)| *set)
+            .map(|(name, _)| *name)
+            .collect()
+    }
+}
+
+/// `wlc`, `sh (sh-fallback,sh-port)`
+impl fmt::Display for ServiceSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.scheduler)?;
+        if self.flags == SchedulerFlags::default() {
+            return Ok(());
+        }
+        write!(f, " ({})", self.flags.names(&self.scheduler).join(","))
+    }
+}
+
+/// `thresholds 200 and 100`
+impl fmt::Display for Thresholds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "thresholds {} and {}", self.upper, self.lower)
+    }
+}
+
 impl ServerSpec {
+    /// `nat`, `tunnel gue:6080 csum, thresholds 200 and 100`
+    pub fn how(&self) -> String {
+        if self.thresholds == Thresholds::default() {
+            return self.method();
+        }
+        format!("{}, {}", self.method(), self.thresholds)
+    }
+
     /// `nat`, `tunnel gue:6080 csum`
     pub fn method(&self) -> String {
         match self.mode {
@@ -104,12 +187,15 @@ impl ServerSpec {
     }
 }
 
-/// `client address toa, mss 1380`
+/// `client address toa, mss 1380, mh table size 65521`
 impl fmt::Display for ServiceOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "client address {}", self.client_address.word())?;
-        match self.mss {
-            Some(mss) => write!(f, ", mss {mss}"),
+        if let Some(mss) = self.mss {
+            write!(f, ", mss {mss}")?;
+        }
+        match self.mh_table_size {
+            Some(size) => write!(f, ", mh table size {size}"),
             None => Ok(()),
         }
     }
@@ -152,6 +238,7 @@ mod tests {
             mode,
             weight: 1,
             tunnel,
+            thresholds: Thresholds::default(),
         };
         let gue = Tunnel {
             kind: TunnelKind::Gue,
@@ -173,7 +260,36 @@ mod tests {
         let options = ServiceOptions {
             client_address: ClientAddress::ProxyV2,
             mss: Some(1380),
+            mh_table_size: Some(65521),
         };
-        assert_eq!(options.to_string(), "client address proxy-v2, mss 1380");
+        assert_eq!(
+            options.to_string(),
+            "client address proxy-v2, mss 1380, mh table size 65521"
+        );
+        let limited = ServerSpec {
+            thresholds: Thresholds {
+                upper: 200,
+                lower: 100,
+            },
+            ..spec(ForwardMode::Nat, Tunnel::default())
+        };
+        assert_eq!(limited.how(), "nat, thresholds 200 and 100");
+    }
+
+    #[test]
+    fn flags_by_name() {
+        let mut flags = SchedulerFlags::default();
+        assert_eq!(flags.set("sh", "sh-port"), Ok(()));
+        assert_eq!(flags.set("rr", "mh-port"), Err(NoFlag::Incompatible));
+        assert_eq!(flags.set("rr", "bogus"), Err(NoFlag::Unknown));
+        let port = SchedulerFlags {
+            port: true,
+            ..SchedulerFlags::default()
+        };
+        assert_eq!(flags, port);
+        assert_eq!(flags.names("rr"), ["flag-2"]);
+        assert_eq!(flags.names("mh"), ["mh-port"]);
+        assert_eq!(SchedulerFlags::usual("mh").names("mh"), ["mh-fallback"]);
+        assert_eq!(SchedulerFlags::usual("wlc"), SchedulerFlags::default());
     }
 }

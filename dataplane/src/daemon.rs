@@ -195,7 +195,8 @@ struct Start {
     queues: Queues,
     links: Links,
     mailbox: Receiver<Command>,
-    page: Arc<Page>,
+    /// Of all workers.
+    pages: Arc<[Arc<Page>]>,
     /// Says whether the worker could be set up.
     ready: Sender<Result<()>>,
 }
@@ -213,15 +214,16 @@ fn start_workers<'s>(
     let clock = Clock::start();
     let secret = [random(), random()];
     let limits = config.director.limits();
+    let new_page = |_| Arc::new(Page::new(limits.services_max, limits.servers_max));
+    let pages: Arc<[_]> = cores.iter().map(new_page).collect();
     let mut handles = Vec::new();
     for (me, (queues, links)) in queues.into_iter().zip(links(cores.len())).enumerate() {
         let core = cores[me];
-        let page = Arc::new(Page::new(limits.services_max, limits.servers_max));
         let (sender, mailbox) = bounded(MAILBOX_MAX);
         let (ready, is_ready) = bounded(1);
         handles.push(WorkerHandle {
             core,
-            page: Arc::clone(&page),
+            page: Arc::clone(&pages[me]),
             mailbox: sender,
         });
         let start = Start {
@@ -230,7 +232,7 @@ fn start_workers<'s>(
             queues,
             links,
             mailbox,
-            page,
+            pages: Arc::clone(&pages),
             ready,
         };
         std::thread::Builder::new()
@@ -276,9 +278,10 @@ fn work(
         .and_then(|thread| {
             let steer = Steer::new(start.me, config.director.workers.len());
             let connections = config.director.max_connections;
-            let director = Director::new(connections, secret, setup, steer, start.page)
+            let page = Arc::clone(&start.pages[start.me]);
+            let director = Director::new(connections, secret, setup, steer, page)
                 .with_context(|| format!("memory for {connections} connections"))?;
-            Ok((thread, director))
+            Ok((thread, director.among(start.pages)))
         });
     match built {
         Ok((thread, director)) => {

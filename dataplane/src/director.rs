@@ -42,6 +42,7 @@ use crate::fullnat::lease::Leases;
 use crate::icmp::RateLimit;
 use crate::net::{HopId, Net, Setup};
 use crate::packet::{BURST, Burst, Egress, Learned, Origin, PORTS_MAX, PacketBuf, PortId};
+use crate::sched::Loads;
 use crate::service::Services;
 use crate::steer::Steer;
 use crate::time::Instant;
@@ -110,7 +111,7 @@ impl<P: PacketBuf> Director<P> {
         }
         Ok(Self {
             conns: Conns::new(connections_max, secret)?,
-            services: Services::staggered(steer.me()),
+            services: Services::staggered(steer.me(), Loads::new([page.clone()].into())),
             net: Net::new(setup),
             fragments: Fragments::default(),
             leases: Leases::new(steer.me()),
@@ -125,6 +126,13 @@ impl<P: PacketBuf> Director<P> {
             ticked: None,
             ip_id: 1,
         })
+    }
+
+    /// Schedules by what all workers count; by default there is but this one.
+    #[must_use]
+    pub fn among(mut self, pages: Arc<[Arc<Page>]>) -> Self {
+        self.services.count_by(Loads::new(pages));
+        self
     }
 
     /// Takes in one validated change of configuration.

@@ -2,11 +2,12 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use control::{ForwardMode, ServiceOptions, Tunnel};
+use control::{ForwardMode, MH_TABLE_SIZE, SchedulerFlags, ServiceOptions, Tunnel};
 use hashbrown::HashMap;
 
 use crate::net::is_station;
-use crate::sched::{Candidate, Kind, Scheduler};
+use crate::sched::{Ask, Candidate, Kind, Limit, Loads, Scheduler};
+use crate::time::Instant;
 use crate::update::{LocalAddress, ServerId, ServiceId, Update};
 use crate::wire::flow::Tuple;
 
@@ -16,6 +17,7 @@ struct Service {
     key: Key,
     kind: Kind,
     scheduler: Box<dyn Scheduler>,
+    flags: SchedulerFlags,
     /// Picks to pass over before the first, see [`Services::staggered`].
     stagger: usize,
     /// Oldest first.
@@ -36,6 +38,8 @@ pub struct Server {
     pub tunnel: Tunnel,
     /// In its service; `false` once deleted.
     pub available: bool,
+    /// As it was when the server left its service.
+    limit: Limit,
 }
 
 /// Protocol number, virtual address and port.
@@ -53,16 +57,23 @@ pub struct Services {
     locals: HashMap<IpAddr, u32>,
     generation: u16,
     stagger: usize,
+    loads: Loads,
 }
 
 impl Services {
     /// For worker `me`: its schedulers begin `me` picks later than the first worker's, so that few
-    /// connections over many workers still spread over the servers.
-    pub fn staggered(me: usize) -> Self {
+    /// connections over many workers still spread over the servers. `loads` are what they go by.
+    pub fn staggered(me: usize, loads: Loads) -> Self {
         Self {
             stagger: me,
+            loads,
             ..Self::default()
         }
+    }
+
+    /// What its schedulers and thresholds go by.
+    pub fn count_by(&mut self, loads: Loads) {
+        self.loads = loads;
     }
 
     /// The service that a packet of `flow` from a client asks for.
@@ -89,19 +100,48 @@ impl Services {
 
     /// The scheduler's choice for a new connection. A server without a port is asked at the one
     /// that the client asked.
-    pub fn pick(&mut self, service: ServiceId, tuple: &Tuple) -> Option<(ServerId, Server)> {
+    pub fn pick(
+        &mut self,
+        now: Instant,
+        service: ServiceId,
+        tuple: &Tuple,
+    ) -> Option<(ServerId, Server)> {
+        let loads = &self.loads;
         let service = self.services.get_mut(service.index())?.as_mut()?;
-        let passed_over = std::mem::take(&mut service.stagger).checked_rem(service.servers.len());
-        for _ in 0..passed_over.unwrap_or(0) {
-            service.scheduler.pick(&service.servers, tuple);
+        for server in service.servers.iter_mut().filter(|s| s.limit.is_set()) {
+            server.limit.observe(loads.of(server.id).total());
         }
-        let picked = service.scheduler.pick(&service.servers, tuple)?;
+        service.scheduler.tick(now);
+        let ask = Ask {
+            now,
+            tuple,
+            servers: &service.servers,
+            loads,
+            flags: service.flags,
+            mh_table_size: service.options.mh_table_size.unwrap_or(MH_TABLE_SIZE),
+        };
+        let passed_over = std::mem::take(&mut service.stagger).checked_rem(ask.servers.len());
+        for _ in 0..passed_over.unwrap_or(0) {
+            service.scheduler.pick(&ask);
+        }
+        let picked = service.scheduler.pick(&ask)?;
         let id = service.servers[picked].id;
         let mut server = *self.server(id)?;
         if server.address.port() == 0 {
             server.address.set_port(tuple.to.port());
         }
         Some((id, server))
+    }
+
+    /// A connection to this server was opened, and counted.
+    pub fn opened(&mut self, id: ServerId) {
+        let total = self.loads.of(id).total();
+        if self.server(id).is_some_and(|server| server.available) {
+            let (service, index) = self.position(id);
+            let limit = &mut service.servers[index].limit;
+            limit.observe(total.saturating_sub(1));
+            limit.observe(total);
+        }
     }
 
     pub fn server(&self, id: ServerId) -> Option<&Server> {
@@ -128,13 +168,19 @@ impl Services {
     /// Applies one validated update; returns the addresses to announce that appeared with it.
     pub fn apply(&mut self, update: &Update) -> Vec<IpAddr> {
         match *update {
-            Update::AddService { id, key, scheduler } => {
+            Update::AddService {
+                id,
+                key,
+                scheduler,
+                flags,
+            } => {
                 let address = key.address;
                 let key = (key.protocol.number(), address);
                 let service = Service {
                     key,
                     kind: scheduler,
-                    scheduler: scheduler.bind(&[]),
+                    scheduler: scheduler.bind(&[], self.seed(id)),
+                    flags,
                     stagger: self.stagger,
                     servers: Vec::new(),
                     options: ServiceOptions::default(),
@@ -149,12 +195,17 @@ impl Services {
                     return vec![address.ip()];
                 }
             }
-            Update::EditService { id, scheduler } => {
-                let stagger = self.stagger;
+            Update::EditService {
+                id,
+                scheduler,
+                flags,
+            } => {
+                let (stagger, seed) = (self.stagger, self.seed(id));
                 let service = self.service_mut(id);
+                service.flags = flags;
                 if service.kind != scheduler {
                     service.kind = scheduler;
-                    service.scheduler = scheduler.bind(&service.servers);
+                    service.scheduler = scheduler.bind(&service.servers, seed);
                     service.stagger = stagger;
                 }
             }
@@ -166,17 +217,28 @@ impl Services {
                 weight,
                 mode,
                 tunnel,
+                thresholds,
             } => {
-                let server = Server {
+                let connections = self.loads.of(id).total();
+                let place = slot(&mut self.servers, id.index());
+                let mut limit = place.map_or_else(Limit::default, |old| old.limit);
+                limit.change(thresholds, connections);
+                *place = Some(Server {
                     service,
                     address,
                     mode,
                     tunnel,
                     available: true,
-                };
-                *slot(&mut self.servers, id.index()) = Some(server);
+                    limit,
+                });
                 let service = self.service_mut(service);
-                service.servers.push(Candidate { id, weight });
+                service.servers.push(Candidate {
+                    id,
+                    address,
+                    weight,
+                    last_weight: weight,
+                    limit,
+                });
                 service.scheduler.added(&service.servers);
                 self.generation = self.generation.wrapping_add(1);
             }
@@ -185,6 +247,7 @@ impl Services {
                 weight,
                 mode,
                 tunnel,
+                thresholds,
             } => {
                 let server = slot(&mut self.servers, id.index());
                 if let Some(server) = server {
@@ -194,15 +257,21 @@ impl Services {
                     server.mode = mode;
                     server.tunnel = tunnel;
                 }
+                let connections = self.loads.of(id).total();
                 let (service, index) = self.position(id);
-                service.servers[index].weight = weight;
+                let server = &mut service.servers[index];
+                server.limit.change(thresholds, connections);
+                server.weight = weight;
+                if weight > 0 {
+                    server.last_weight = weight;
+                }
                 service.scheduler.reweighted(&service.servers);
             }
             Update::DeleteServer { id } => {
                 let (service, index) = self.position(id);
-                service.servers.remove(index);
-                service.scheduler.removed(&service.servers, index);
-                self.withdraw(id);
+                let gone = service.servers.remove(index);
+                service.scheduler.removed(&service.servers, index, &gone);
+                self.withdraw(id, gone.limit);
             }
             Update::ForgetServer { id } => *slot(&mut self.servers, id.index()) = None,
             Update::SetLocalAddresses { id, ref addresses } => {
@@ -237,15 +306,21 @@ impl Services {
         release(&mut self.vips, &[service.key.1.ip()]);
         release(&mut self.locals, &service.locals);
         for server in service.servers {
-            self.withdraw(server.id);
+            self.withdraw(server.id, server.limit);
         }
     }
 
-    fn withdraw(&mut self, id: ServerId) {
+    fn withdraw(&mut self, id: ServerId, limit: Limit) {
         if let Some(server) = slot(&mut self.servers, id.index()) {
             server.available = false;
+            server.limit = limit;
         }
         self.generation = self.generation.wrapping_add(1);
+    }
+
+    /// What a service's scheduler draws at random follows from this: no two draw alike.
+    fn seed(&self, id: ServiceId) -> u64 {
+        u64::from(id.0) << 16 | self.stagger as u64
     }
 
     fn service_mut(&mut self, id: ServiceId) -> &mut Service {
@@ -284,5 +359,149 @@ fn release(users: &mut HashMap<IpAddr, u32>, addresses: &[IpAddr]) {
                 users.remove(address);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use control::{Protocol, ServiceKey, Thresholds};
+
+    use super::*;
+    use crate::counters::Page;
+
+    const SERVICE: ServiceId = ServiceId(0);
+
+    /// What two workers know of one service.
+    struct Workers {
+        pages: Arc<[Arc<Page>]>,
+        services: [Services; 2],
+    }
+
+    impl Workers {
+        fn new(scheduler: Kind) -> Self {
+            let pages: Arc<[_]> = [(); 2].map(|()| Arc::new(Page::new(1, 4))).into();
+            let loads = || Loads::new(Arc::clone(&pages));
+            let services = [0, 1].map(|me| Services::staggered(me, loads()));
+            let mut workers = Self { pages, services };
+            workers.apply(&Update::AddService {
+                id: SERVICE,
+                key: ServiceKey {
+                    protocol: Protocol::Udp,
+                    address: "10.0.0.1:53".parse().unwrap(),
+                },
+                scheduler,
+                flags: SchedulerFlags::default(),
+            });
+            workers
+        }
+
+        fn apply(&mut self, update: &Update) {
+            for services in &mut self.services {
+                services.apply(update);
+            }
+        }
+
+        fn add(&mut self, id: u8, upper: u32) {
+            self.apply(&Update::AddServer {
+                service: SERVICE,
+                id: ServerId(id.into()),
+                address: SocketAddr::from(([10, 1, 0, id], 53)),
+                mode: ForwardMode::Nat,
+                tunnel: Tunnel::default(),
+                weight: 1,
+                thresholds: Thresholds { upper, lower: 0 },
+            });
+        }
+
+        fn limit(&mut self, id: u8, upper: u32, lower: u32) {
+            self.apply(&Update::EditServer {
+                id: ServerId(id.into()),
+                mode: ForwardMode::Nat,
+                tunnel: Tunnel::default(),
+                weight: 1,
+                thresholds: Thresholds { upper, lower },
+            });
+        }
+
+        /// Opens a connection at a worker; who took it.
+        fn open(&mut self, worker: usize) -> Option<u32> {
+            let tuple = Tuple {
+                protocol: 17,
+                from: "192.0.2.1:9".parse().unwrap(),
+                to: "10.0.0.1:53".parse().unwrap(),
+            };
+            let services = &mut self.services[worker];
+            let (id, _) = services.pick(Instant::default(), SERVICE, &tuple)?;
+            self.pages[worker].servers[id.index()].inactive.up();
+            services.opened(id);
+            Some(id.0)
+        }
+
+        fn close(&self, worker: usize, id: usize) {
+            self.pages[worker].servers[id].inactive.down();
+        }
+    }
+
+    #[test]
+    fn workers_go_by_what_all_of_them_count() {
+        let mut workers = Workers::new(Kind::Wlc);
+        workers.add(0, 0);
+        workers.add(1, 0);
+        let took: Vec<_> = [0, 1, 1, 0, 1, 0].map(|worker| workers.open(worker)).into();
+        assert_eq!(took, [1, 0, 1, 0, 1, 0].map(Some));
+    }
+
+    #[test]
+    fn thresholds_count_all_workers() {
+        let mut workers = Workers::new(Kind::Fo);
+        workers.add(0, 4);
+        for worker in [0, 1, 0, 1] {
+            assert_eq!(workers.open(worker), Some(0));
+        }
+        assert_eq!((workers.open(0), workers.open(1)), (None, None));
+        // Three is three quarters: not yet.
+        workers.close(0, 0);
+        assert_eq!((workers.open(0), workers.open(1)), (None, None));
+        workers.close(1, 0);
+        assert_eq!(workers.open(1), Some(0));
+    }
+
+    #[test]
+    fn an_overloaded_server_comes_back_as_it_went() {
+        let mut workers = Workers::new(Kind::Fo);
+        workers.add(0, 8);
+        for _ in 0..8 {
+            assert_eq!(workers.open(0), Some(0));
+        }
+        workers.close(0, 0);
+        workers.apply(&Update::DeleteServer { id: ServerId(0) });
+        workers.add(0, 8);
+        assert_eq!(workers.open(0), None);
+        workers.close(0, 0);
+        workers.close(0, 0);
+        assert_eq!(workers.open(0), Some(0));
+    }
+
+    #[test]
+    fn other_thresholds_count_at_once() {
+        let mut workers = Workers::new(Kind::Fo);
+        workers.add(0, 0);
+        for _ in 0..3 {
+            assert_eq!(workers.open(0), Some(0));
+        }
+        workers.limit(0, 3, 0);
+        assert_eq!(workers.open(0), None);
+        // Between the new ones nothing changes ...
+        workers.limit(0, 4, 2);
+        assert_eq!(workers.open(0), None);
+        // ... below them it does.
+        workers.limit(0, 8, 4);
+        assert_eq!(workers.open(0), Some(0));
+        workers.limit(0, 4, 4);
+        assert_eq!(workers.open(0), None);
+        workers.limit(0, 0, 0);
+        assert_eq!(workers.open(0), Some(0));
     }
 }

@@ -5,7 +5,9 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use control::{ForwardMode, ServiceKey, ServiceOptions, Settings, Tunnel};
+use control::{
+    ForwardMode, SchedulerFlags, ServiceKey, ServiceOptions, Settings, Thresholds, Tunnel,
+};
 
 use crate::conn::Timeouts;
 use crate::counters::LocalPage;
@@ -66,11 +68,13 @@ pub enum Update {
         id: ServiceId,
         key: ServiceKey,
         scheduler: Kind,
+        flags: SchedulerFlags,
     },
     /// Rebinds the scheduler if it is another.
     EditService {
         id: ServiceId,
         scheduler: Kind,
+        flags: SchedulerFlags,
     },
     /// The service and all its servers leave; their connections stay, their packets are dropped.
     DeleteService {
@@ -84,12 +88,14 @@ pub enum Update {
         mode: ForwardMode,
         tunnel: Tunnel,
         weight: u32,
+        thresholds: Thresholds,
     },
     EditServer {
         id: ServerId,
         mode: ForwardMode,
         tunnel: Tunnel,
         weight: u32,
+        thresholds: Thresholds,
     },
     /// Leaves its service; known until [`Update::ForgetServer`] because connections refer to it.
     DeleteServer {

@@ -6,7 +6,7 @@ use super::Failure;
 use super::args::{Command, Forward, Netmask, Opt, Parsed, Service};
 use super::names::Transport;
 use crate::{Change, Cursor, Errno, ForwardMode, Protocol, Request};
-use crate::{ServerSpec, ServiceKey, ServiceSpec, Tunnel, TunnelChecksum};
+use crate::{ServerSpec, ServiceKey, ServiceSpec, Thresholds, Tunnel, TunnelChecksum};
 
 /// Something that LVS can do and this director cannot.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -35,12 +35,12 @@ pub fn supported(parsed: &Parsed) -> Result<Option<Request>, Unsupported> {
         Command::AddServer => changed(Change::AddServer {
             service: service(parsed)?,
             server: server(parsed),
-            spec: server_spec(parsed)?,
+            spec: server_spec(parsed),
         }),
         Command::EditServer => changed(Change::EditServer {
             service: service(parsed)?,
             server: server(parsed),
-            spec: server_spec(parsed)?,
+            spec: server_spec(parsed),
         }),
         Command::DeleteServer => changed(Change::DeleteServer {
             service: service(parsed)?,
@@ -129,11 +129,9 @@ fn service_spec(parsed: &Parsed) -> Result<ServiceSpec, Unsupported> {
     if parsed.has(Opt::OnePacket) {
         return Err(Unsupported("one-packet scheduling (-o) is"));
     }
-    if parsed.scheduler_flags != 0 {
-        return Err(Unsupported("scheduler flags (-b) are"));
-    }
     Ok(ServiceSpec {
         scheduler: parsed.scheduler.clone(),
+        flags: parsed.scheduler_flags,
     })
 }
 
@@ -150,11 +148,8 @@ fn local(parsed: &Parsed) -> IpAddr {
         .unwrap_or_else(|| unreachable!("{:?} needs a local address", parsed.command))
 }
 
-fn server_spec(parsed: &Parsed) -> Result<ServerSpec, Unsupported> {
-    if parsed.upper != 0 || parsed.lower != 0 {
-        return Err(Unsupported("connection thresholds (-x, -y) are"));
-    }
-    Ok(ServerSpec {
+fn server_spec(parsed: &Parsed) -> ServerSpec {
+    ServerSpec {
         mode: match parsed.forward {
             Forward::Nat => ForwardMode::Nat,
             Forward::Direct => ForwardMode::Direct,
@@ -163,7 +158,11 @@ fn server_spec(parsed: &Parsed) -> Result<ServerSpec, Unsupported> {
         },
         weight: parsed.weight,
         tunnel: tunnel(parsed),
-    })
+        thresholds: Thresholds {
+            upper: parsed.upper,
+            lower: parsed.lower,
+        },
+    }
 }
 
 /// The default when the method is another: the grammar refuses tunnel options there.

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::args::{Opt, Parsed};
 use super::names::{Names, Transport};
-use crate::{Connection, ForwardMode, Protocol, Server, Service};
+use crate::{Connection, ForwardMode, Protocol, SchedulerFlags, Server, Service, Thresholds};
 use crate::{Tunnel, TunnelChecksum, TunnelKind, Word};
 
 /// Names longer than these are cut in the table.
@@ -113,9 +113,14 @@ pub fn save(services: Vec<Service>, style: &Style<'_>) -> String {
             Protocol::Sctp => "--sctp-service",
         };
         let name = format!("{flag} {}", style.address(service.key.address, protocol));
+        let spec = &service.spec;
+        let flags = match spec.flags == SchedulerFlags::default() {
+            true => String::new(),
+            false => format!(" -b {}", spec.flags.names(&spec.scheduler).join(",")),
+        };
         line(
             &mut out,
-            format_args!("-A {name} -s {}", service.spec.scheduler),
+            format_args!("-A {name} -s {}{flags}", spec.scheduler),
         );
         for local in &service.local_addresses {
             let address = local.address;
@@ -309,7 +314,7 @@ fn service_line(out: &mut String, service: &Service, style: &Style<'_>) {
             let numbers = [r.cps, r.in_pps, r.out_pps, r.in_bps, r.out_bps];
             line(out, format_args!("{padded:<33}{}", large(numbers, style)));
         }
-        _ => line(out, format_args!("{padded} {}", service.spec.scheduler)),
+        _ => line(out, format_args!("{padded} {}", service.spec)),
     }
 }
 
@@ -355,13 +360,14 @@ fn server_line(out: &mut String, server: &Server, protocol: Protocol, style: &St
                 ),
             );
         }
-        // This director has no thresholds and no persistence: none is what there is.
         Format::Thresholds => {
+            let Thresholds { upper, lower } = server.spec.thresholds;
             line(
                 out,
-                format_args!("{name} {0:<10} {0:<10} {active:<10} {inactive:<10}", 0),
+                format_args!("{name} {upper:<10} {lower:<10} {active:<10} {inactive:<10}"),
             );
         }
+        // This director has no persistence: none is what there is.
         Format::PersistentConn => {
             line(
                 out,
@@ -522,6 +528,7 @@ mod tests {
                 mode: ForwardMode::Nat,
                 weight: 65535,
                 tunnel: crate::Tunnel::default(),
+                thresholds: Thresholds::default(),
             },
             active: 0,
             inactive: 148_185,
@@ -535,6 +542,7 @@ mod tests {
             },
             spec: crate::ServiceSpec {
                 scheduler: "rr".into(),
+                flags: SchedulerFlags::default(),
             },
             totals,
             rates,

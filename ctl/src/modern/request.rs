@@ -3,8 +3,9 @@
 use anyhow::{Result, bail};
 use control::client::{Client, ClientError};
 use control::{
-    Change, Cursor, Errno, ForwardMode, Refusal, Reply, Request, Server, ServerSpec, Service,
-    ServiceKey, ServiceOptions, ServiceSpec, Settings, Tunnel, TunnelKind, Word,
+    Change, Cursor, Errno, ForwardMode, NoFlag, Refusal, Reply, Request, SchedulerFlags, Server,
+    ServerSpec, Service, ServiceKey, ServiceOptions, ServiceSpec, Settings, Thresholds, Tunnel,
+    TunnelKind, Word,
 };
 
 use super::{
@@ -91,18 +92,24 @@ pub(super) fn request(verb: &Verb, present: &mut impl Present) -> Result<Request
 }
 
 fn service(verb: &ServiceVerb, present: &mut impl Present) -> Result<Request> {
-    let spec = |scheduler: &String| ServiceSpec {
-        scheduler: scheduler.clone(),
-    };
     let mut changes = Vec::new();
     match verb {
         ServiceVerb::List => return Ok(Request::Services { only: None }),
         ServiceVerb::Add {
             service,
             scheduler,
+            scheduler_flags,
             options,
         } => {
-            let (service, spec) = (service.key(), spec(scheduler));
+            let service = service.key();
+            let flags = match scheduler_flags {
+                Some(names) => flags(scheduler, names)?,
+                None => SchedulerFlags::usual(scheduler),
+            };
+            let spec = ServiceSpec {
+                scheduler: scheduler.clone(),
+                flags,
+            };
             changes.push(Change::AddService { service, spec });
             if let Some(options) = options.over(ServiceOptions::default()) {
                 changes.push(Change::SetOptions { service, options });
@@ -111,11 +118,13 @@ fn service(verb: &ServiceVerb, present: &mut impl Present) -> Result<Request> {
         ServiceVerb::Edit {
             service,
             scheduler,
+            scheduler_flags,
             options,
         } => {
             let service = service.key();
-            if let Some(scheduler) = scheduler {
-                let spec = spec(scheduler);
+            if scheduler.is_some() || scheduler_flags.is_some() {
+                let now = present.service(service)?.spec;
+                let spec = rescheduled(now, scheduler.as_deref(), scheduler_flags.as_deref())?;
                 changes.push(Change::EditService { service, spec });
             }
             if options.any()
@@ -132,9 +141,43 @@ fn service(verb: &ServiceVerb, present: &mut impl Present) -> Result<Request> {
     Ok(Request::Change(changes))
 }
 
+/// `spec` with what is named. Another scheduler begins with its usual flags.
+fn rescheduled(
+    spec: ServiceSpec,
+    scheduler: Option<&str>,
+    names: Option<&[String]>,
+) -> Result<ServiceSpec> {
+    let scheduler = scheduler.unwrap_or(&spec.scheduler);
+    let flags = match names {
+        Some(names) => flags(scheduler, names)?,
+        None if scheduler == spec.scheduler => spec.flags,
+        None => SchedulerFlags::usual(scheduler),
+    };
+    Ok(ServiceSpec {
+        scheduler: scheduler.to_owned(),
+        flags,
+    })
+}
+
+fn flags(scheduler: &str, names: &[String]) -> Result<SchedulerFlags> {
+    let mut flags = SchedulerFlags::default();
+    for name in names.iter().filter(|name| *name != "none") {
+        match flags.set(scheduler, name) {
+            Ok(()) => {}
+            Err(NoFlag::Unknown) => {
+                bail!("no scheduler flag {name:?}, sh-fallback or mh-port,mh-fallback is right")
+            }
+            Err(NoFlag::Incompatible) => {
+                bail!("scheduler flag {name} does not go with scheduler {scheduler}")
+            }
+        }
+    }
+    Ok(flags)
+}
+
 impl OptionArgs {
     fn any(&self) -> bool {
-        self.client_address.is_some() || self.mss.is_some()
+        self.client_address.is_some() || self.mss.is_some() || self.mh_table_size.is_some()
     }
 
     /// `options` with what is named, if anything is.
@@ -142,10 +185,12 @@ impl OptionArgs {
         let ServiceOptions {
             client_address,
             mss,
+            mh_table_size,
         } = options;
         self.any().then_some(ServiceOptions {
             client_address: self.client_address.unwrap_or(client_address),
             mss: self.mss.map_or(mss, |Mss(mss)| mss),
+            mh_table_size: self.mh_table_size.or(mh_table_size),
         })
     }
 }
@@ -163,6 +208,7 @@ fn server(verb: &ServerVerb, present: &mut impl Present) -> Result<Request> {
                 mode: ForwardMode::Nat,
                 weight: 1,
                 tunnel: Tunnel::default(),
+                thresholds: Thresholds::default(),
             })?,
         },
         ServerVerb::Edit { server, spec } => Change::EditServer {
@@ -225,6 +271,10 @@ impl SpecArgs {
                 port: self.tunnel_port.unwrap_or(before.port),
                 checksum: self.tunnel_checksum.unwrap_or(before.checksum),
             },
+            thresholds: Thresholds {
+                upper: self.upper_threshold.unwrap_or(spec.thresholds.upper),
+                lower: self.lower_threshold.unwrap_or(spec.thresholds.lower),
+            },
         })
     }
 }
@@ -247,6 +297,7 @@ mod tests {
             port: 6080,
             checksum: TunnelChecksum::Full,
         },
+        thresholds: Thresholds { upper: 9, lower: 6 },
     };
 
     impl Present for Canned {
@@ -261,15 +312,14 @@ mod tests {
             };
             Ok(Service {
                 key,
-                spec: ServiceSpec {
-                    scheduler: "rr".into(),
-                },
+                spec: scheduler("rr"),
                 totals: Totals::default(),
                 rates: Rates::default(),
                 servers: vec![server],
                 options: ServiceOptions {
                     client_address: ClientAddress::ProxyV1,
                     mss: Some(1400),
+                    mh_table_size: None,
                 },
                 local_addresses: Vec::new(),
             })
@@ -304,6 +354,7 @@ mod tests {
     fn scheduler(name: &str) -> ServiceSpec {
         ServiceSpec {
             scheduler: name.into(),
+            flags: SchedulerFlags::default(),
         }
     }
 
@@ -315,12 +366,13 @@ mod tests {
     #[test]
     fn services_become_requests() {
         let service = key();
-        let spec = scheduler("rr");
+        let spec = scheduler("wlc");
         let options = |client_address, mss| Change::SetOptions {
             service,
             options: ServiceOptions {
                 client_address,
                 mss,
+                mh_table_size: None,
             },
         };
         let add = Change::AddService { service, spec };
@@ -337,12 +389,51 @@ mod tests {
             vec![edit, options(ClientAddress::ProxyV1, None)],
         );
         check(
+            "service edit tcp 10.0.0.1:80 --mh-table-size 65521",
+            vec![Change::SetOptions {
+                service,
+                options: ServiceOptions {
+                    client_address: ClientAddress::ProxyV1,
+                    mss: Some(1400),
+                    mh_table_size: Some(65521),
+                },
+            }],
+        );
+        check(
             "service edit tcp 10.0.0.1:80 --client-address none",
             vec![options(ClientAddress::None, Some(1400))],
         );
         check(
             "service delete tcp 10.0.0.1:80",
             vec![Change::DeleteService { service }],
+        );
+        let flagged = |name: &str, fallback, port| {
+            let mut spec = scheduler(name);
+            spec.flags.fallback = fallback;
+            spec.flags.port = port;
+            spec
+        };
+        for (words, spec) in [
+            ("sh", flagged("sh", true, false)),
+            ("mh --scheduler-flags none", flagged("mh", false, false)),
+            (
+                "mh --scheduler-flags mh-port,mh-fallback",
+                flagged("mh", true, true),
+            ),
+        ] {
+            check(
+                &format!("service add tcp 10.0.0.1:80 -s {words}"),
+                vec![Change::AddService { service, spec }],
+            );
+        }
+        let spec = flagged("rr", false, true);
+        check(
+            "service edit tcp 10.0.0.1:80 --scheduler-flags flag-2",
+            vec![Change::EditService { service, spec }],
+        );
+        assert_eq!(
+            complaint("service add tcp 10.0.0.1:80 --scheduler-flags sh-port"),
+            "scheduler flag sh-port does not go with scheduler wlc"
         );
         let service = ServiceKey {
             protocol: Protocol::Sctp,
@@ -361,6 +452,7 @@ mod tests {
             mode,
             weight,
             tunnel: Tunnel::default(),
+            thresholds: Thresholds::default(),
         };
         let tunnel = |kind, port, checksum, weight| ServerSpec {
             mode: ForwardMode::Tunnel,
@@ -370,6 +462,11 @@ mod tests {
                 port,
                 checksum,
             },
+            thresholds: Thresholds::default(),
+        };
+        let limited = |upper, lower, spec| ServerSpec {
+            thresholds: Thresholds { upper, lower },
+            ..spec
         };
         let (none, full) = (TunnelChecksum::None, TunnelChecksum::Full);
         for (words, spec) in [
@@ -377,8 +474,12 @@ mod tests {
             (" --method fullnat -w 3", by(ForwardMode::FullNat, 3)),
             (" --method tunnel", tunnel(TunnelKind::Ipip, 0, none, 1)),
             (
-                " --method tunnel --tunnel gue --tunnel-port 6080 --tunnel-checksum full -w 5",
+                " --method tunnel --tunnel gue --tunnel-port 6080 --tunnel-checksum full -w 5 -x 9 -y 6",
                 GUE,
+            ),
+            (
+                " --upper-threshold 7",
+                limited(7, 0, by(ForwardMode::Nat, 1)),
             ),
         ] {
             let change = Change::AddServer {
@@ -393,9 +494,16 @@ mod tests {
         }
         for (words, spec) in [
             ("-w 7", ServerSpec { weight: 7, ..GUE }),
-            ("--method direct", by(ForwardMode::Direct, 5)),
-            ("--tunnel-port 7000", tunnel(TunnelKind::Gue, 7000, full, 5)),
-            ("--tunnel gre", tunnel(TunnelKind::Gre, 0, none, 5)),
+            ("-y 2", limited(9, 2, GUE)),
+            ("--method direct", limited(9, 6, by(ForwardMode::Direct, 5))),
+            (
+                "--tunnel-port 7000",
+                limited(9, 6, tunnel(TunnelKind::Gue, 7000, full, 5)),
+            ),
+            (
+                "--tunnel gre",
+                limited(9, 6, tunnel(TunnelKind::Gre, 0, none, 5)),
+            ),
         ] {
             let change = Change::EditServer {
                 service,

@@ -69,9 +69,9 @@ pub(super) fn services(list: Vec<Service>) -> String {
     for service in sorted(list) {
         let options = service.options;
         let how = if options == ServiceOptions::default() {
-            service.spec.scheduler.clone()
+            service.spec.to_string()
         } else {
-            format!("{}, {options}", service.spec.scheduler)
+            format!("{}, {options}", service.spec)
         };
         table.row([name(&service), how]);
         for local in &service.local_addresses {
@@ -79,7 +79,7 @@ pub(super) fn services(list: Vec<Service>) -> String {
         }
         for server in &service.servers {
             let numbers = [server.spec.weight, server.active, server.inactive];
-            let words = [format!("  {}", server.address), server.spec.method()];
+            let words = [format!("  {}", server.address), server.spec.how()];
             table.row(words.into_iter().chain(numbers.map(|n| n.to_string())));
         }
     }
@@ -305,6 +305,7 @@ mod tests {
                 mode: ForwardMode::Nat,
                 weight,
                 tunnel: control::Tunnel::default(),
+                thresholds: control::Thresholds::default(),
             },
             active: 5,
             inactive: 0,
@@ -321,6 +322,7 @@ mod tests {
             },
             spec: ServiceSpec {
                 scheduler: "wrr".into(),
+                flags: control::SchedulerFlags::default(),
             },
             totals: Totals::default(),
             rates: Rates::default(),

@@ -146,6 +146,7 @@ pub(super) fn updates(way: Way, flows: u32) -> Vec<Update> {
             address: vip(way),
         },
         scheduler: sched::Kind::Rr,
+        flags: control::SchedulerFlags::default(),
     }];
     if way.method == Method::Fullnat {
         updates.push(Update::SetLocalAddresses {
@@ -162,6 +163,7 @@ pub(super) fn updates(way: Way, flows: u32) -> Vec<Update> {
         mode: way.method.mode(),
         tunnel: way.method.tunnel(),
         weight: 1,
+        thresholds: control::Thresholds::default(),
     }));
     updates
 }

@@ -104,8 +104,10 @@ pub(super) struct RawService {
     pub(super) protocol: Protocol,
     pub(super) address: Spanned<String>,
     pub(super) scheduler: Option<Spanned<String>>,
+    pub(super) scheduler_flags: Option<Vec<Spanned<String>>>,
     pub(super) client_address: Option<Spanned<ClientAddress>>,
     pub(super) mss: Option<Spanned<i64>>,
+    pub(super) mh_table_size: Option<Spanned<i64>>,
     #[serde(default)]
     pub(super) local_addresses: Vec<Spanned<String>>,
     #[serde(default)]
@@ -121,4 +123,6 @@ pub(super) struct RawServer {
     pub(super) tunnel_port: Option<Spanned<i64>>,
     pub(super) tunnel_checksum: Option<Spanned<TunnelChecksum>>,
     pub(super) weight: Option<Spanned<i64>>,
+    pub(super) upper_threshold: Option<Spanned<i64>>,
+    pub(super) lower_threshold: Option<Spanned<i64>>,
 }

@@ -4,7 +4,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 
 use control::{
-    Change, ForwardMode, ServerSpec, ServiceKey, ServiceOptions, ServiceSpec, Tunnel, TunnelKind,
+    Change, ForwardMode, NoFlag, SchedulerFlags, ServerSpec, ServiceKey, ServiceOptions,
+    ServiceSpec, Thresholds, Tunnel, TunnelKind,
 };
 use toml::Spanned;
 
@@ -12,7 +13,7 @@ use super::file::{RawServer, RawService, RawTimeouts};
 use super::reader::{Checked, Reader};
 use crate::conn::Timeouts;
 use crate::conn::state::State;
-use crate::control::model::{Limits, MSS_MAX, MSS_MIN, Model, TIMEOUT_MAX_S};
+use crate::control::model::{Limits, MSS_MAX, MSS_MIN, Model, THRESHOLD_MAX, TIMEOUT_MAX_S};
 
 /// Changes, and where in the file each comes from.
 #[derive(Default)]
@@ -76,10 +77,11 @@ impl Reader<'_> {
                 (name.get_ref().as_str(), name.span())
             }
             Some(name) => (name.get_ref().as_str(), raw.address.span()),
-            None => ("rr", raw.address.span()),
+            None => ("wlc", raw.address.span()),
         };
         let spec = ServiceSpec {
             scheduler: scheduler.to_owned(),
+            flags: self.scheduler_flags(scheduler, raw.scheduler_flags.as_deref())?,
         };
         changes.push(place, Change::AddService { service, spec });
         self.options(service, raw, changes)?;
@@ -104,6 +106,34 @@ impl Reader<'_> {
         Ok(())
     }
 
+    fn scheduler_flags(
+        &self,
+        scheduler: &str,
+        raw: Option<&[Spanned<String>]>,
+    ) -> Checked<SchedulerFlags> {
+        let Some(raw) = raw else {
+            return Ok(SchedulerFlags::usual(scheduler));
+        };
+        let mut flags = SchedulerFlags::default();
+        for raw in raw {
+            let name = raw.get_ref();
+            flags.set(scheduler, name).map_err(|why| {
+                let reason = match why {
+                    NoFlag::Unknown => {
+                        format!(
+                            "no scheduler flag {name:?}, \"sh-fallback\" or \"mh-port\" is right"
+                        )
+                    }
+                    NoFlag::Incompatible => {
+                        format!("scheduler flag {name:?} does not go with scheduler {scheduler:?}")
+                    }
+                };
+                self.wrong(raw.span(), reason)
+            })?;
+        }
+        Ok(flags)
+    }
+
     /// Each option by itself, so that a refusal is found where it is written.
     fn options(&self, service: ServiceKey, raw: &RawService, changes: &mut Changes) -> Checked<()> {
         let mut options = ServiceOptions::default();
@@ -114,6 +144,11 @@ impl Reader<'_> {
         if let Some(raw) = &raw.mss {
             let range = i64::from(MSS_MIN)..=i64::from(MSS_MAX);
             options.mss = Some(self.number("mss", Some(raw), 0, range)?);
+            changes.push(raw.span(), Change::SetOptions { service, options });
+        }
+        if let Some(raw) = &raw.mh_table_size {
+            let range = 0..=i64::from(u32::MAX);
+            options.mh_table_size = Some(self.number("mh_table_size", Some(raw), 0, range)?);
             changes.push(raw.span(), Change::SetOptions { service, options });
         }
         Ok(())
@@ -138,6 +173,15 @@ impl Reader<'_> {
             mode,
             tunnel: self.tunnel(raw, mode)?,
             weight: self.number("weight", raw.weight.as_ref(), 1, 0..=i64::from(i32::MAX))?,
+            thresholds: self.thresholds(raw)?,
+        })
+    }
+
+    fn thresholds(&self, raw: &RawServer) -> Checked<Thresholds> {
+        let threshold = |key, raw| self.number(key, raw, 0, 0..=i64::from(THRESHOLD_MAX));
+        Ok(Thresholds {
+            upper: threshold("upper_threshold", raw.upper_threshold.as_ref())?,
+            lower: threshold("lower_threshold", raw.lower_threshold.as_ref())?,
         })
     }
 

@@ -80,7 +80,7 @@ fn the_example_gives_the_defaults() {
         .collect();
     assert_eq!(
         kinds.join(" "),
-        "timeouts settings service options options local server server server"
+        "timeouts settings service options options options local server server server"
     );
 }
 
@@ -602,8 +602,8 @@ fn services() {
         "f:4: service 10.0.0.1:0 has port 0, 1 to 65535 is right",
     );
     check(
-        &service("scheduler = \"wlc\""),
-        "f:5: no scheduler \"wlc\", known are rr, wrr",
+        &service("scheduler = \"none\""),
+        "f:5: no scheduler \"none\", known are rr, wrr, lc, wlc, lblc, lblcr, dh, sh, sed, nq, fo, ovf, mh, twos",
     );
     check(
         &service("").repeat(2),
@@ -622,6 +622,14 @@ fn services() {
         "f:7: weight = -1 is out of range, 0 to 2147483647 is right",
     );
     check(
+        &server("upper_threshold = -1"),
+        "f:7: upper_threshold = -1 is out of range, 0 to 2147483647 is right",
+    );
+    check(
+        &server("upper_threshold = 5\nlower_threshold = 6"),
+        "f:6: lower threshold 6 of server 10.0.0.2:80 is above the upper one, 5 or less is right",
+    );
+    check(
         &server("[[service.server]]\naddress = \"10.0.0.2:80\""),
         "f:8: service tcp 10.0.0.1:80 has server 10.0.0.2:80 already",
     );
@@ -632,6 +640,44 @@ fn services() {
         ),
         "f:8: all 1 servers are in use (a deleted one for up to 240 s after its last connection); raise max_servers",
     );
+}
+
+#[test]
+fn scheduling() {
+    check(
+        &service("scheduler = \"sh\"\nscheduler_flags = [\"sh-port\", \"bogus\"]"),
+        "f:6: no scheduler flag \"bogus\", \"sh-fallback\" or \"mh-port\" is right",
+    );
+    check(
+        &service("scheduler_flags = [\"sh-port\"]"),
+        "f:5: scheduler flag \"sh-port\" does not go with scheduler \"wlc\"",
+    );
+    for (keys, scheduler, flags) in [
+        ("", "wlc", (false, false)),
+        ("scheduler = \"mh\"", "mh", (true, false)),
+        (
+            "scheduler = \"mh\"\nscheduler_flags = []",
+            "mh",
+            (false, false),
+        ),
+        (
+            "scheduler = \"sh\"\nscheduler_flags = [\"sh-port\"]",
+            "sh",
+            (false, true),
+        ),
+    ] {
+        let text = format!("{PORT}{}", service(keys));
+        let config = Config::parse(&text, "f").unwrap();
+        let specs = config.changes.iter().filter_map(|change| match change {
+            Change::AddService { spec, .. } => Some(spec),
+            _ => None,
+        });
+        let set = |flags: control::SchedulerFlags| (flags.fallback, flags.port);
+        let specs: Vec<_> = specs
+            .map(|spec| (spec.scheduler.as_str(), set(spec.flags)))
+            .collect();
+        assert_eq!(specs, [(scheduler, flags)], "{keys}");
+    }
 }
 
 #[test]
@@ -705,6 +751,10 @@ fn full_nat_and_options() {
         "f:5: unknown variant `tao`, expected one of `toa`, `uoa`, `proxy-v1`, `proxy-v2`, `none`",
     );
     check(
+        &service("mh_table_size = 4096"),
+        "f:5: mh table size 4096 of service tcp 10.0.0.1:80 is none of LVS's, one of 251, 509, 1021, 2039, 4093, 8191, 16381, 32749, 65521, 131071 is right",
+    );
+    check(
         &service("mss = 70000"),
         "f:5: mss = 70000 is out of range, 88 to 65495 is right",
     );
@@ -712,7 +762,7 @@ fn full_nat_and_options() {
         &service("client_address = \"proxy-v1\"").replace("tcp", "udp"),
         "f:5: service udp 10.0.0.1:80 is not TCP, client address proxy-v1 needs TCP; toa, uoa or none is right",
     );
-    let text = service("mss = 1380\nclient_address = \"proxy-v2\"");
+    let text = service("mh_table_size = 65521\nmss = 1380\nclient_address = \"proxy-v2\"");
     let config = Config::parse(&format!("{PORT}{text}"), "f").unwrap();
     let Some(Change::SetOptions { options, .. }) = config.changes.last() else {
         panic!("{:?}", config.changes)
@@ -720,6 +770,7 @@ fn full_nat_and_options() {
     let expected = ServiceOptions {
         client_address: ClientAddress::ProxyV2,
         mss: Some(1380),
+        mh_table_size: Some(65521),
     };
     assert_eq!(*options, expected);
 }

@@ -293,13 +293,13 @@ fn answer(confirmations: &Receiver<()>) -> Result<(), Refusal> {
 
 /// A change in words, for the audit log.
 fn describe(change: &Change) -> String {
-    let shown = |spec: &ServerSpec| format!("{}, weight {}", spec.method(), spec.weight);
+    let shown = |spec: &ServerSpec| format!("{}, weight {}", spec.how(), spec.weight);
     match change {
         Change::AddService { service, spec } => {
-            format!("add service {}: {:?}", name(service), spec.scheduler)
+            format!("add service {}: {spec}", name(service))
         }
         Change::EditService { service, spec } => {
-            format!("edit service {}: {:?}", name(service), spec.scheduler)
+            format!("edit service {}: {spec}", name(service))
         }
         Change::DeleteService { service } => format!("delete service {}", name(service)),
         Change::Flush => "delete every service".to_owned(),

@@ -37,6 +37,7 @@ fn add_service() -> Change {
         service: key(),
         spec: ServiceSpec {
             scheduler: "rr".into(),
+            flags: control::SchedulerFlags::default(),
         },
     }
 }
@@ -46,6 +47,7 @@ fn add_server() -> Change {
         mode: ForwardMode::Nat,
         weight: 1,
         tunnel: control::Tunnel::default(),
+        thresholds: control::Thresholds::default(),
     };
     Change::AddServer {
         service: key(),
@@ -169,9 +171,10 @@ fn the_audit_log_has_words_for_what_was_changed() {
                     mode: ForwardMode::Tunnel,
                     weight: 3,
                     tunnel,
+                    thresholds: control::Thresholds { upper: 9, lower: 6 },
                 },
             },
-            "add server [2001:db8::2]:80 to tcp 10.0.0.1:80: tunnel gue:6080 csum, weight 3",
+            "add server [2001:db8::2]:80 to tcp 10.0.0.1:80: tunnel gue:6080 csum, thresholds 9 and 6, weight 3",
         ),
         (
             Change::AddLocalAddress { service, address },
@@ -187,6 +190,7 @@ fn the_audit_log_has_words_for_what_was_changed() {
                 options: control::ServiceOptions {
                     client_address: control::ClientAddress::ProxyV2,
                     mss: Some(1380),
+                    mh_table_size: None,
                 },
             },
             "set options of tcp 10.0.0.1:80: client address proxy-v2, mss 1380",

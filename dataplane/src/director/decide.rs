@@ -476,7 +476,7 @@ impl<P: PacketBuf> Director<P> {
             self.refuse(now, seen, &tuple, packet, out);
             return denied(DropReason::NoConnection);
         }
-        let Some((id, server)) = self.services.pick(service, &tuple) else {
+        let Some((id, server)) = self.services.pick(now, service, &tuple) else {
             let ip = seen.packet(packet.bytes());
             let unreachable = icmp::unreachable(ip, Unreachable::Port, tuple.to.ip());
             self.answer(now, unreachable, out);

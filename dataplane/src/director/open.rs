@@ -45,6 +45,7 @@ impl<P: PacketBuf> Director<P> {
         page.conns.add(u64::from(opened.is_ok()));
         if opened.is_ok() {
             page.inactive.up();
+            self.services.opened(id);
         }
         self.page.connections.set(self.conns.used());
         opened

@@ -243,6 +243,7 @@ pub(super) fn add_server_by(mode: ForwardMode, service: u32, id: u32, address: &
         mode,
         tunnel: control::Tunnel::default(),
         weight: 1,
+        thresholds: control::Thresholds::default(),
     }
 }
 
@@ -254,6 +255,7 @@ pub(super) fn add_server(service: u32, id: u32, address: &str, weight: u32) -> U
         mode: ForwardMode::Nat,
         tunnel: control::Tunnel::default(),
         weight,
+        thresholds: control::Thresholds::default(),
     }
 }
 
@@ -267,6 +269,7 @@ pub(super) fn weigh_by(mode: ForwardMode, id: u32, weight: u32) -> Update {
         mode,
         tunnel: control::Tunnel::default(),
         weight,
+        thresholds: control::Thresholds::default(),
     }
 }
 
@@ -314,6 +317,7 @@ impl Testbed {
             id: ServiceId(id),
             key: key(protocol, vip),
             scheduler: Kind::Rr,
+            flags: control::SchedulerFlags::default(),
         });
     }
 

@@ -3,28 +3,97 @@
 //! LVS walks a service's servers newest first. Here they lie oldest first in a slice, so that adding
 //! one moves none: "first in LVS's order" is the slice's last.
 
+mod dh;
+mod fo;
+mod hash; // what dh, sh and mh find a slot by
+mod lblc;
+mod lblcr;
+mod lc;
+mod limit; // connection thresholds
+mod loads; // how many connections each server has
+mod memory; // what lblc and lblcr remember
+mod mh;
+mod nq;
+mod ovf;
 mod rr;
+mod sed;
+mod sh;
+#[cfg(test)]
+mod tests; // every scheduler against the reference's vectors, and what none may do
+mod twos;
+mod wlc;
 mod wrr;
 
+use std::net::SocketAddr;
+
+use control::SchedulerFlags;
+
+use crate::time::Instant;
 use crate::update::ServerId;
 use crate::wire::flow::Tuple;
+
+pub use limit::Limit;
+pub use loads::{Load, Loads};
 
 /// A real server as a scheduler sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Candidate {
     pub id: ServerId,
+    pub address: SocketAddr,
     /// Its share of new connections; 0 means none.
     pub weight: u32,
+    /// The weight it had before it was quiesced; 0 if it never had one.
+    pub last_weight: u32,
+    pub limit: Limit,
+}
+
+impl Candidate {
+    /// Whether it may take a new connection: neither quiesced nor overloaded.
+    pub fn is_usable(&self) -> bool {
+        self.weight > 0 && !self.limit.is_over()
+    }
+}
+
+/// A new connection that wants a server, and all that its choice may depend on.
+#[derive(Debug, Clone, Copy)]
+pub struct Ask<'a> {
+    pub now: Instant,
+    /// What the client sent.
+    pub tuple: &'a Tuple,
+    /// Oldest first.
+    pub servers: &'a [Candidate],
+    pub loads: &'a Loads,
+    pub flags: SchedulerFlags,
+    /// Slots of `mh`'s table, one of [`control::MH_TABLE_SIZES`].
+    pub mh_table_size: u32,
+}
+
+impl Ask<'_> {
+    /// In LVS's order, with their positions.
+    fn walk(&self) -> impl Iterator<Item = (usize, &Candidate)> {
+        self.servers.iter().enumerate().rev()
+    }
+
+    /// Those that may be picked, in LVS's order.
+    fn usable(&self) -> impl Iterator<Item = (usize, &Candidate)> {
+        self.walk().filter(|(_, server)| server.is_usable())
+    }
+
+    fn load(&self, server: &Candidate) -> Load {
+        self.loads.of(server.id)
+    }
 }
 
 /// Chooses the server of a new connection. One instance a service a worker.
 pub trait Scheduler: Send + std::fmt::Debug {
-    /// Picks one with weight, by its position in `servers`; `None` when there is none.
-    fn pick(&mut self, servers: &[Candidate], tuple: &Tuple) -> Option<usize>;
+    /// Picks one by its position in `ask.servers`; `None` when no server is to take the connection.
+    fn pick(&mut self, ask: &Ask<'_>) -> Option<usize>;
+    /// The time is `now`: called before a pick, for what LVS does by a timer.
+    fn tick(&mut self, _now: Instant) {}
     /// The last of `servers` is new.
     fn added(&mut self, _servers: &[Candidate]) {}
-    /// The server that stood at `index` is gone from `servers`.
-    fn removed(&mut self, _servers: &[Candidate], _index: usize) {}
+    /// `gone`, which stood at `index`, is no longer among `servers`.
+    fn removed(&mut self, _servers: &[Candidate], _index: usize, _gone: &Candidate) {}
     /// Weights changed.
     fn reweighted(&mut self, _servers: &[Candidate]) {}
 }
@@ -34,15 +103,54 @@ pub trait Scheduler: Send + std::fmt::Debug {
 pub enum Kind {
     Rr,
     Wrr,
+    Lc,
+    Wlc,
+    Lblc,
+    Lblcr,
+    Dh,
+    Sh,
+    Sed,
+    Nq,
+    Fo,
+    Ovf,
+    Mh,
+    Twos,
 }
 
 impl Kind {
-    pub const ALL: [Self; 2] = [Self::Rr, Self::Wrr];
+    pub const ALL: [Self; 14] = [
+        Self::Rr,
+        Self::Wrr,
+        Self::Lc,
+        Self::Wlc,
+        Self::Lblc,
+        Self::Lblcr,
+        Self::Dh,
+        Self::Sh,
+        Self::Sed,
+        Self::Nq,
+        Self::Fo,
+        Self::Ovf,
+        Self::Mh,
+        Self::Twos,
+    ];
 
     pub const fn name(self) -> &'static str {
         match self {
             Self::Rr => "rr",
             Self::Wrr => "wrr",
+            Self::Lc => "lc",
+            Self::Wlc => "wlc",
+            Self::Lblc => "lblc",
+            Self::Lblcr => "lblcr",
+            Self::Dh => "dh",
+            Self::Sh => "sh",
+            Self::Sed => "sed",
+            Self::Nq => "nq",
+            Self::Fo => "fo",
+            Self::Ovf => "ovf",
+            Self::Mh => "mh",
+            Self::Twos => "twos",
         }
     }
 
@@ -50,11 +158,23 @@ impl Kind {
         Self::ALL.into_iter().find(|kind| kind.name() == name)
     }
 
-    /// A scheduler in its first state, over `servers`.
-    pub fn bind(self, servers: &[Candidate]) -> Box<dyn Scheduler> {
+    /// A scheduler in its first state, over `servers`. What it draws at random follows from `seed`.
+    pub fn bind(self, servers: &[Candidate], seed: u64) -> Box<dyn Scheduler> {
         match self {
             Self::Rr => Box::new(rr::Rr::default()),
             Self::Wrr => Box::new(wrr::Wrr::new(servers)),
+            Self::Lc => Box::new(lc::Lc),
+            Self::Wlc => Box::new(wlc::Wlc),
+            Self::Lblc => Box::new(lblc::Lblc::default()),
+            Self::Lblcr => Box::new(lblcr::Lblcr::default()),
+            Self::Dh => Box::new(dh::Dh),
+            Self::Sh => Box::new(sh::Sh::default()),
+            Self::Sed => Box::new(sed::Sed),
+            Self::Nq => Box::new(nq::Nq),
+            Self::Fo => Box::new(fo::Fo),
+            Self::Ovf => Box::new(ovf::Ovf),
+            Self::Mh => Box::new(mh::Mh::default()),
+            Self::Twos => Box::new(twos::Twos::new(seed)),
         }
     }
 }
@@ -62,4 +182,24 @@ impl Kind {
 /// The position after `index` in LVS's walk, `None` being the list's head; `None` again at its end.
 fn next(servers: &[Candidate], index: Option<usize>) -> Option<usize> {
     index.unwrap_or(servers.len()).checked_sub(1)
+}
+
+fn gcd(a: i64, b: i64) -> i64 {
+    if b == 0 { a } else { gcd(b, a % b) }
+}
+
+/// The one with the least cost for its weight; the first of equals.
+fn lightest<'a>(
+    servers: impl Iterator<Item = (usize, &'a Candidate)>,
+    cost: impl Fn(&Candidate) -> u64,
+) -> Option<usize> {
+    let priced = servers.map(|(at, server)| (at, cost(server), server.weight));
+    priced
+        .reduce(|best, other| if lighter(other, best) { other } else { best })
+        .map(|(at, ..)| at)
+}
+
+/// Whether the first one's cost for its weight is less; neither weight is 0.
+fn lighter((_, a, weight_a): (usize, u64, u32), (_, b, weight_b): (usize, u64, u32)) -> bool {
+    u128::from(a) * u128::from(weight_b) < u128::from(b) * u128::from(weight_a)
 }

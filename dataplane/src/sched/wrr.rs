@@ -1,8 +1,7 @@
 //! `wrr`: level-descending weighted rotation (`ip_vs_wrr.c`). At level `w` every server of weight
 //! `w` or more is picked once; levels go down by the weights' greatest common divisor.
 
-use super::{Candidate, Scheduler, next};
-use crate::wire::flow::Tuple;
+use super::{Ask, Candidate, Scheduler, gcd, next};
 
 #[derive(Debug)]
 pub(super) struct Wrr {
@@ -37,6 +36,16 @@ impl Wrr {
         self.max = max - (self.step - 1);
     }
 
+    /// Passes over the levels at which nobody would be picked, but the last: where LVS takes a step
+    /// for each, an overloaded server of a high weight would stop the worker.
+    fn descend(&mut self, highest: i64) {
+        if self.level > highest {
+            let above = (self.level - highest + self.step - 1) / self.step;
+            let positive = (self.level - 1) / self.step;
+            self.level -= above.min(positive) * self.step;
+        }
+    }
+
     fn changed(&mut self, servers: &[Candidate]) {
         self.cursor = None;
         self.measure(servers);
@@ -48,21 +57,21 @@ impl Wrr {
     }
 }
 
-fn gcd(a: i64, b: i64) -> i64 {
-    if b == 0 { a } else { gcd(b, a % b) }
-}
-
 impl Scheduler for Wrr {
-    fn pick(&mut self, servers: &[Candidate], _tuple: &Tuple) -> Option<usize> {
+    fn pick(&mut self, ask: &Ask<'_>) -> Option<usize> {
+        let servers = ask.servers;
         if self.max == 0 {
             return None;
         }
         let entry = self.cursor;
+        let ready = servers.iter().filter(|server| !server.limit.is_over());
+        let highest = ready.map(|s| i64::from(s.weight)).max().unwrap_or(0);
         let (mut stop, mut restarted, mut last_pass) = (None, false, false);
         loop {
             while let Some(i) = next(servers, self.cursor) {
                 self.cursor = Some(i);
-                if i64::from(servers[i].weight) >= self.level {
+                let server = &servers[i];
+                if !server.limit.is_over() && i64::from(server.weight) >= self.level {
                     return Some(i);
                 }
                 if stop == Some(i) {
@@ -81,6 +90,7 @@ impl Scheduler for Wrr {
                 }
                 restarted = true;
             }
+            self.descend(highest);
             last_pass = self.level <= self.step;
             if last_pass && restarted {
                 stop = entry;
@@ -92,7 +102,7 @@ impl Scheduler for Wrr {
         self.changed(servers);
     }
 
-    fn removed(&mut self, servers: &[Candidate], _index: usize) {
+    fn removed(&mut self, servers: &[Candidate], _index: usize, _gone: &Candidate) {
         self.changed(servers);
     }
 

@@ -4,7 +4,7 @@ use super::words::{Command, OPTS, Opt};
 use super::{Forward, Parsed, SCHEDULER_DEFAULT, Service};
 use crate::ipvsadm::Failure;
 use crate::ipvsadm::names::Transport;
-use crate::{TunnelKind, Word};
+use crate::{NoFlag, SchedulerFlags, TunnelKind, Word};
 
 /// Which options the command needs, allows and excludes.
 pub(super) fn check_rules(parsed: &Parsed) -> Result<(), Failure> {
@@ -144,27 +144,16 @@ fn check_list(parsed: &Parsed) -> Result<(), Failure> {
 }
 
 /// A comma list of flags; those with a scheduler's name go with that scheduler only.
-fn scheduler_flags(scheduler: &str, text: &str) -> Result<u8, Failure> {
-    let mut flags = 0;
+fn scheduler_flags(scheduler: &str, text: &str) -> Result<SchedulerFlags, Failure> {
+    let mut flags = SchedulerFlags::default();
     for name in text.split(',').filter(|name| !name.is_empty()) {
-        let (bit, only) = match name {
-            "flag-1" => (0, None),
-            "flag-2" => (1, None),
-            "flag-3" => (2, None),
-            "sh-fallback" => (0, Some("sh")),
-            "sh-port" => (1, Some("sh")),
-            "mh-fallback" => (0, Some("mh")),
-            "mh-port" => (1, Some("mh")),
-            _ => {
-                return Err(Failure::invalid(format!("invalid scheduler flag `{name}'")));
-            }
-        };
-        if only.is_some_and(|only| only != scheduler) {
-            return Err(Failure::invalid(format!(
-                "incompatible scheduler flag `{name}'"
-            )));
-        }
-        flags |= 1 << bit;
+        flags.set(scheduler, name).map_err(|why| {
+            let what = match why {
+                NoFlag::Unknown => "invalid",
+                NoFlag::Incompatible => "incompatible",
+            };
+            Failure::invalid(format!("{what} scheduler flag `{name}'"))
+        })?;
     }
     Ok(flags)
 }

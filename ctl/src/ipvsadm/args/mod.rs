@@ -11,7 +11,7 @@ use super::Failure;
 use super::address::{host_port, number, v4_host};
 use super::names::{Names, Transport};
 use super::popt::Words;
-use crate::{TunnelKind, Word};
+use crate::{SchedulerFlags, TunnelKind, Word};
 use check::{check_command, check_rules};
 pub use words::{Command, Opt};
 use words::{Meaning, SWITCHES};
@@ -94,8 +94,7 @@ pub struct Parsed {
     pub persistent: Option<u32>,
     pub netmask: Option<Netmask>,
     pub engine: Option<String>,
-    /// Bit 0 is `flag-1`.
-    pub scheduler_flags: u8,
+    pub scheduler_flags: SchedulerFlags,
     pub server: Option<SocketAddr>,
     pub forward: Forward,
     pub weight: u32,
@@ -125,7 +124,7 @@ impl Parsed {
             persistent: None,
             netmask: None,
             engine: None,
-            scheduler_flags: 0,
+            scheduler_flags: SchedulerFlags::default(),
             server: None,
             forward: Forward::Direct,
             weight: 1,

@@ -17,7 +17,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Weak};
 
 use control::{
-    Change, Errno, Refusal, ServerSpec, ServiceKey, ServiceOptions, ServiceSpec, Settings, Totals,
+    Change, Errno, Refusal, SchedulerFlags, ServerSpec, ServiceKey, ServiceOptions, ServiceSpec,
+    Settings, Totals,
 };
 
 use self::slots::Slots;
@@ -31,6 +32,8 @@ use crate::update::{LocalAddress, ServerId, ServiceId, Update};
 
 /// The highest weight, as in LVS.
 pub const WEIGHT_MAX: u32 = i32::MAX as u32;
+/// The highest threshold, as in LVS.
+pub const THRESHOLD_MAX: u32 = i32::MAX as u32;
 /// The longest settable timeout in seconds: 31 days, as in ipvsadm.
 pub const TIMEOUT_MAX_S: u32 = 31 * 24 * 3600;
 /// The most local addresses of one service.
@@ -84,6 +87,7 @@ struct Service {
 #[derive(Debug, Clone, Copy)]
 struct Head {
     scheduler: Kind,
+    flags: SchedulerFlags,
     options: ServiceOptions,
     /// Counted by servers that have left.
     gone: Totals,
@@ -234,6 +238,7 @@ impl Model {
             key: service.key,
             spec: ServiceSpec {
                 scheduler: service.head.scheduler.name().to_owned(),
+                flags: service.head.flags,
             },
             totals: minus(self.service_counted(service), service.head.zero),
             rates: service.head.estimator.rates(),

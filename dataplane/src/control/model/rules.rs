@@ -3,11 +3,11 @@
 use std::net::{IpAddr, SocketAddr};
 
 use control::{
-    ClientAddress, Errno, ForwardMode, Protocol, Refusal, ServerSpec, ServiceKey, ServiceOptions,
-    ServiceSpec, Tunnel, TunnelChecksum, TunnelKind, Word,
+    ClientAddress, Errno, ForwardMode, MH_TABLE_SIZES, Protocol, Refusal, ServerSpec, ServiceKey,
+    ServiceOptions, ServiceSpec, Thresholds, Tunnel, TunnelChecksum, TunnelKind, Word,
 };
 
-use super::{MSS_MAX, MSS_MIN, WEIGHT_MAX, name, refuse};
+use super::{MSS_MAX, MSS_MIN, THRESHOLD_MAX, WEIGHT_MAX, name, refuse};
 use crate::net::is_global;
 use crate::sched::Kind;
 
@@ -139,6 +139,19 @@ pub(super) fn weighed(spec: ServerSpec, address: SocketAddr) -> Result<(), Refus
         );
         return Err(refuse(Errno::Erange, detail));
     }
+    let Thresholds { upper, lower } = spec.thresholds;
+    if upper > THRESHOLD_MAX {
+        let detail = format!(
+            "upper threshold {upper} of server {address} is too high, at most {THRESHOLD_MAX} is right"
+        );
+        return Err(refuse(Errno::Erange, detail));
+    }
+    if lower > upper {
+        let detail = format!(
+            "lower threshold {lower} of server {address} is above the upper one, {upper} or less is right"
+        );
+        return Err(refuse(Errno::Erange, detail));
+    }
     Ok(())
 }
 
@@ -147,6 +160,7 @@ pub(super) fn options(key: &ServiceKey, options: ServiceOptions) -> Result<(), R
     let ServiceOptions {
         client_address,
         mss,
+        mh_table_size,
     } = options;
     let tcp = key.protocol == Protocol::Tcp;
     let proxy = matches!(
@@ -158,6 +172,13 @@ pub(super) fn options(key: &ServiceKey, options: ServiceOptions) -> Result<(), R
             "service {} is not TCP, client address {} needs TCP; toa, uoa or none is right",
             name(key),
             client_address.word()
+        ));
+    }
+    if let Some(size) = mh_table_size.filter(|size| !MH_TABLE_SIZES.contains(size)) {
+        let right = MH_TABLE_SIZES.map(|size| size.to_string()).join(", ");
+        return wrong(format!(
+            "mh table size {size} of service {} is none of LVS's, one of {right} is right",
+            name(key)
         ));
     }
     match mss {

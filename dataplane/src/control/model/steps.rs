@@ -36,6 +36,7 @@ impl Model {
         self.clock += 1;
         let head = Head {
             scheduler,
+            flags: spec.flags,
             options: ServiceOptions::default(),
             gone: Totals::default(),
             zero: Totals::default(),
@@ -59,7 +60,12 @@ impl Model {
         self.by_key.insert(key, id);
         self.uses.add(key.address.ip(), Use::Service);
         done.undo.push(Undo::Service(id, None));
-        done.updates.push(Update::AddService { id, key, scheduler });
+        done.updates.push(Update::AddService {
+            id,
+            key,
+            scheduler,
+            flags: spec.flags,
+        });
         Ok(())
     }
 
@@ -70,13 +76,18 @@ impl Model {
         done: &mut Transaction,
     ) -> Result<(), Refusal> {
         let id = self.find(&key)?;
-        let scheduler = scheduler(spec)?;
+        let (scheduler, flags) = (scheduler(spec)?, spec.flags);
         let head = self.head(id);
         // The same scheduler keeps its cursor.
-        if head.scheduler != scheduler {
+        if (head.scheduler, head.flags) != (scheduler, flags) {
             done.undo.push(Undo::Head(id, *head));
             head.scheduler = scheduler;
-            done.updates.push(Update::EditService { id, scheduler });
+            head.flags = flags;
+            done.updates.push(Update::EditService {
+                id,
+                scheduler,
+                flags,
+            });
         }
         Ok(())
     }
@@ -160,6 +171,7 @@ impl Model {
             mode: spec.mode,
             tunnel: spec.tunnel,
             weight: spec.weight,
+            thresholds: spec.thresholds,
         });
         Ok(())
     }
@@ -224,6 +236,7 @@ impl Model {
             mode: spec.mode,
             tunnel: spec.tunnel,
             weight: spec.weight,
+            thresholds: spec.thresholds,
         });
         Ok(())
     }

@@ -95,6 +95,7 @@ fn schedulers_are_changed_in_place() {
     t.apply(Update::EditService {
         id: crate::update::ServiceId(0),
         scheduler: crate::sched::Kind::Wrr,
+        flags: control::SchedulerFlags::default(),
     });
     for port in 0..8 {
         let client = format!("192.0.2.10:{}", 100 + port);

@@ -33,6 +33,7 @@ fn bed(capacity: u32, protocol: Protocol, how: ClientAddress) -> Testbed {
     let options = ServiceOptions {
         client_address: how,
         mss: None,
+        mh_table_size: None,
     };
     t.apply(Update::SetOptions {
         id: ServiceId(0),
@@ -360,6 +361,7 @@ fn the_segment_size_is_lowered_both_ways() {
         let options = ServiceOptions {
             client_address: ClientAddress::None,
             mss: Some(1380),
+            mh_table_size: None,
         };
         t.apply(Update::SetOptions {
             id: ServiceId(0),

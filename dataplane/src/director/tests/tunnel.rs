@@ -39,6 +39,7 @@ fn edit(tunnel: Tunnel, weight: u32) -> Update {
         mode: ForwardMode::Tunnel,
         tunnel,
         weight,
+        thresholds: control::Thresholds::default(),
     }
 }
 
@@ -53,6 +54,7 @@ fn bed(tunnel: Tunnel, protocol: Protocol, vip: &str, server: &str) -> Testbed {
         mode: ForwardMode::Tunnel,
         tunnel,
         weight: 1,
+        thresholds: control::Thresholds::default(),
     });
     t
 }

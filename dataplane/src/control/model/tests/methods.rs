@@ -73,6 +73,7 @@ fn set(service: ServiceKey, client_address: ClientAddress, mss: Option<u16>) -> 
         options: ServiceOptions {
             client_address,
             mss,
+            mh_table_size: None,
         },
     }
 }

@@ -29,12 +29,14 @@ fn weight(weight: u32) -> ServerSpec {
         mode: ForwardMode::Nat,
         weight,
         tunnel: control::Tunnel::default(),
+        thresholds: control::Thresholds::default(),
     }
 }
 
 fn spec(scheduler: &str) -> ServiceSpec {
     ServiceSpec {
         scheduler: scheduler.into(),
+        flags: SchedulerFlags::default(),
     }
 }
 
@@ -98,6 +100,14 @@ fn refusals_carry_lvss_errno_and_a_sentence() {
         server: at(address),
         spec: weight(w),
     };
+    let limited = |upper, lower| Change::AddServer {
+        service: key(1),
+        server: address(1),
+        spec: ServerSpec {
+            thresholds: control::Thresholds { upper, lower },
+            ..weight(1)
+        },
+    };
     for (change, errno, detail) in [
         (
             add_service(1),
@@ -107,10 +117,10 @@ fn refusals_carry_lvss_errno_and_a_sentence() {
         (
             Change::AddService {
                 service: key(9),
-                spec: spec("wlc"),
+                spec: spec("none"),
             },
             Errno::Enoent,
-            "no scheduler \"wlc\", known are rr, wrr",
+            "no scheduler \"none\", known are rr, wrr, lc, wlc, lblc, lblcr, dh, sh, sed, nq, fo, ovf, mh, twos",
         ),
         (
             add("10.0.0.9:0"),
@@ -131,7 +141,7 @@ fn refusals_carry_lvss_errno_and_a_sentence() {
                 spec: spec(""),
             },
             Errno::Enoent,
-            "no scheduler \"\", known are rr, wrr",
+            "no scheduler \"\", known are rr, wrr, lc, wlc, lblc, lblcr, dh, sh, sed, nq, fo, ovf, mh, twos",
         ),
         (
             Change::DeleteService { service: key(9) },
@@ -162,6 +172,16 @@ fn refusals_carry_lvss_errno_and_a_sentence() {
             server("192.168.1.1:80", 1 << 31),
             Errno::Erange,
             "weight 2147483648 of server 192.168.1.1:80 is too high, at most 2147483647 is right",
+        ),
+        (
+            limited(1 << 31, 0),
+            Errno::Erange,
+            "upper threshold 2147483648 of server 192.168.1.1:80 is too high, at most 2147483647 is right",
+        ),
+        (
+            limited(5, 6),
+            Errno::Erange,
+            "lower threshold 6 of server 192.168.1.1:80 is above the upper one, 5 or less is right",
         ),
         (
             delete_server(9, 1),
@@ -231,9 +251,26 @@ fn editing_to_the_same_scheduler_tells_the_workers_nothing() {
         model.apply(&[edit("wrr")]).unwrap(),
         [Update::EditService {
             id: ServiceId(0),
-            scheduler: Kind::Wrr
+            scheduler: Kind::Wrr,
+            flags: SchedulerFlags::default(),
         }]
     );
+    let mut flagged = spec("wrr");
+    flagged.flags.port = true;
+    let edit = Change::EditService {
+        service: key(1),
+        spec: flagged.clone(),
+    };
+    let told = model.apply(&[edit]).unwrap();
+    assert_eq!(
+        told,
+        [Update::EditService {
+            id: ServiceId(0),
+            scheduler: Kind::Wrr,
+            flags: flagged.flags,
+        }]
+    );
+    assert_eq!(model.services(None).unwrap()[0].spec, flagged);
 }
 
 #[test]

@@ -5,8 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use control::{
-    Change, ClientAddress, ForwardMode, ServerSpec, ServiceKey, ServiceOptions, ServiceSpec,
-    Settings, Tunnel, TunnelKind,
+    Change, ClientAddress, ForwardMode, SchedulerFlags, ServerSpec, ServiceKey, ServiceOptions,
+    ServiceSpec, Settings, Thresholds, Tunnel, TunnelKind,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -27,7 +27,7 @@ struct Naive {
 #[derive(Debug, Clone, PartialEq)]
 struct NaiveService {
     key: ServiceKey,
-    scheduler: String,
+    scheduler: ServiceSpec,
     options: ServiceOptions,
     locals: Vec<IpAddr>,
     /// Newest first.
@@ -68,9 +68,9 @@ impl Naive {
     /// The same rules without ids, undo or limits; `None` when refused.
     fn apply(&mut self, change: &Change) -> Option<()> {
         let known = |spec: &ServiceSpec| {
-            ["rr", "wrr"]
+            ["rr", "wrr", "wlc"]
                 .contains(&spec.scheduler.as_str())
-                .then(|| spec.scheduler.clone())
+                .then(|| spec.clone())
         };
         match change {
             Change::AddService { service, spec } => {
@@ -148,13 +148,14 @@ impl Naive {
 fn fits(service: ServiceKey, server: SocketAddr, spec: ServerSpec) -> bool {
     let mixes = matches!(spec.mode, ForwardMode::Tunnel | ForwardMode::FullNat);
     let has_port = spec.tunnel.kind != TunnelKind::Gue || spec.tunnel.port != 0;
-    (mixes || server.is_ipv6() == service.address.is_ipv6()) && has_port
+    let ordered = spec.thresholds.lower <= spec.thresholds.upper;
+    (mixes || server.is_ipv6() == service.address.is_ipv6()) && has_port && ordered
 }
 
 fn shown(model: &Model) -> Naive {
     let service = |service: control::Service| NaiveService {
         key: service.key,
-        scheduler: service.spec.scheduler,
+        scheduler: service.spec,
         options: service.options,
         locals: service
             .local_addresses
@@ -185,6 +186,7 @@ struct Mirror {
 struct MirrorService {
     key: ServiceKey,
     scheduler: Kind,
+    flags: SchedulerFlags,
     options: ServiceOptions,
     locals: Vec<IpAddr>,
     servers: Vec<ServerId>,
@@ -193,17 +195,30 @@ struct MirrorService {
 impl Mirror {
     fn apply(&mut self, update: &Update) {
         match *update {
-            Update::AddService { id, key, scheduler } => {
+            Update::AddService {
+                id,
+                key,
+                scheduler,
+                flags,
+            } => {
                 let service = MirrorService {
                     key,
                     scheduler,
+                    flags,
                     options: ServiceOptions::default(),
                     locals: Vec::new(),
                     servers: Vec::new(),
                 };
                 assert!(self.services.insert(id, service).is_none());
             }
-            Update::EditService { id, scheduler } => self.service(id).scheduler = scheduler,
+            Update::EditService {
+                id,
+                scheduler,
+                flags,
+            } => {
+                let service = self.service(id);
+                (service.scheduler, service.flags) = (scheduler, flags);
+            }
             Update::DeleteService { id } => {
                 let service = self.services.remove(&id).unwrap();
                 self.binned.extend(service.servers);
@@ -215,11 +230,13 @@ impl Mirror {
                 mode,
                 tunnel,
                 weight,
+                thresholds,
             } => {
                 let spec = ServerSpec {
                     mode,
                     weight,
                     tunnel,
+                    thresholds,
                 };
                 let old = self.servers.insert(id, (address, spec));
                 assert_eq!(old.is_some(), self.binned.remove(&id));
@@ -231,11 +248,13 @@ impl Mirror {
                 mode,
                 tunnel,
                 weight,
+                thresholds,
             } => {
                 self.servers.get_mut(&id).unwrap().1 = ServerSpec {
                     mode,
                     weight,
                     tunnel,
+                    thresholds,
                 };
             }
             Update::DeleteServer { id } => {
@@ -265,7 +284,10 @@ impl Mirror {
     fn shown(&self) -> Naive {
         let service = |service: &MirrorService| NaiveService {
             key: service.key,
-            scheduler: service.scheduler.name().to_owned(),
+            scheduler: ServiceSpec {
+                scheduler: service.scheduler.name().to_owned(),
+                flags: service.flags,
+            },
             options: service.options,
             locals: service.locals.clone(),
             servers: (service.servers.iter())
@@ -290,10 +312,13 @@ fn server_spec() -> impl Strategy<Value = ServerSpec> {
             (ForwardMode::Tunnel, Tunnel { kind, port, ..Tunnel::default() })
         }),
     ];
-    (method, 0u32..4).prop_map(|((mode, tunnel), weight)| ServerSpec {
-        mode,
-        weight,
-        tunnel,
+    (method, 0u32..4, 0u32..4, 0u32..3).prop_map(|((mode, tunnel), weight, upper, lower)| {
+        ServerSpec {
+            mode,
+            weight,
+            tunnel,
+            thresholds: Thresholds { upper, lower },
+        }
     })
 }
 
@@ -322,12 +347,19 @@ fn options() -> impl Strategy<Value = ServiceOptions> {
             ClientAddress::Toa
         },
         mss,
+        mh_table_size: mss.map(|_| 251),
     })
 }
 
 fn change() -> impl Strategy<Value = Change> {
     let service = || (1u8..4).prop_map(key);
-    let name = || prop_oneof![6 => Just("rr"), 6 => Just("wrr"), 1 => Just("none")].prop_map(spec);
+    let name = prop_oneof![6 => Just("rr"), 6 => Just("wlc"), 1 => Just("none")];
+    let scheduler = (name, any::<bool>()).prop_map(|(name, fallback)| {
+        let mut spec = spec(name);
+        spec.flags.fallback = fallback;
+        spec
+    });
+    let name = || scheduler.clone();
     let settings = (any::<bool>(), any::<bool>()).prop_map(|(schedule_icmp, pmtu_disc)| Settings {
         schedule_icmp,
         pmtu_disc,

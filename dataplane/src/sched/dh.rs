@@ -1,0 +1,16 @@
+//! `dh`: by the hash of the destination (`ip_vs_dh.c`), for services of many addresses. LVS deals the
+//! servers out to 256 slots; the server in a slot is plain arithmetic.
+
+use super::hash::{fold, slot};
+use super::{Ask, Scheduler};
+
+#[derive(Debug)]
+pub(super) struct Dh;
+
+impl Scheduler for Dh {
+    fn pick(&mut self, ask: &Ask<'_>) -> Option<usize> {
+        let n = ask.servers.len();
+        let nth = slot(fold(ask.tuple.to.ip())).checked_rem(n)?;
+        Some(n - 1 - nth).filter(|at| ask.servers[*at].is_usable())
+    }
+}

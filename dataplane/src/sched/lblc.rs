@@ -1,0 +1,48 @@
+//! `lblc`: locality-based least connections (`ip_vs_lblc.c`), for caches: a destination stays with its
+//! server until that is hot; then, as `wlc`, with another.
+
+use std::net::SocketAddr;
+
+use super::memory::Memory;
+use super::{Ask, Scheduler, wlc};
+use crate::time::Instant;
+
+/// Servers by address: one that is deleted and comes back takes up where it was.
+#[derive(Debug, Default)]
+pub(super) struct Lblc(Memory<SocketAddr>);
+
+impl Scheduler for Lblc {
+    fn pick(&mut self, ask: &Ask<'_>) -> Option<usize> {
+        let destination = ask.tuple.to.ip();
+        if let Some(server) = self.0.recall(ask.now, destination) {
+            let at = position(ask, *server);
+            // An overloaded server keeps its destinations, as in LVS.
+            if let Some(at) = at.filter(|at| ask.servers[*at].weight > 0 && !is_hot(ask, *at)) {
+                return Some(at);
+            }
+        }
+        let picked = wlc::pick(ask)?;
+        let server = ask.servers[picked].address;
+        self.0.remember(ask.now, destination, server);
+        Some(picked)
+    }
+
+    fn tick(&mut self, now: Instant) {
+        self.0.tick(now);
+    }
+}
+
+pub(super) fn position(ask: &Ask<'_>, server: SocketAddr) -> Option<usize> {
+    let mut servers = ask.servers.iter();
+    servers.position(|candidate| candidate.address == server)
+}
+
+/// Whether a server has more active connections than its weight while another has less than half of
+/// its own.
+pub(super) fn is_hot(ask: &Ask<'_>, at: usize) -> bool {
+    let active = |server| ask.load(server).active;
+    let server = &ask.servers[at];
+    let weight = |server: &super::Candidate| u64::from(server.weight);
+    active(server) > weight(server)
+        && (ask.servers.iter()).any(|other| 2 * active(other) < weight(other))
+}

@@ -1,0 +1,65 @@
+//! `sh`: by the hash of the client (`ip_vs_sh.c`): 256 slots, of which each server takes as many in a
+//! row as its weight, round and round.
+
+use super::hash::{fold, slot};
+use super::{Ask, Candidate, Scheduler};
+
+const SLOTS: usize = 256;
+
+#[derive(Debug, Default)]
+pub(super) struct Sh {
+    /// Positions of servers; empty when it is to be filled anew.
+    table: Vec<usize>,
+}
+
+impl Sh {
+    fn fill(&mut self, servers: &[Candidate]) {
+        let newest_first = (0..servers.len()).rev().cycle();
+        // A quiesced server keeps one slot.
+        let runs = newest_first.flat_map(|at| {
+            let len = servers[at].weight.max(1);
+            std::iter::repeat_n(at, (len as usize).min(SLOTS))
+        });
+        self.table.extend(runs.take(SLOTS));
+    }
+}
+
+impl Scheduler for Sh {
+    fn pick(&mut self, ask: &Ask<'_>) -> Option<usize> {
+        if self.table.is_empty() {
+            self.fill(ask.servers);
+        }
+        let first = slot(client(ask));
+        let usable = |at: &usize| ask.servers[*at].is_usable();
+        let picked = *self.table.get(first)?;
+        if usable(&picked) {
+            return Some(picked);
+        }
+        if !ask.flags.fallback {
+            return None;
+        }
+        // From twice the slot on, as in LVS.
+        (0..SLOTS)
+            .map(|offset| self.table[(offset + 2 * first) % SLOTS])
+            .find(usable)
+    }
+
+    fn added(&mut self, _servers: &[Candidate]) {
+        self.table.clear();
+    }
+
+    fn removed(&mut self, _servers: &[Candidate], _index: usize, _gone: &Candidate) {
+        self.table.clear();
+    }
+
+    fn reweighted(&mut self, _servers: &[Candidate]) {
+        self.table.clear();
+    }
+}
+
+/// What a client is known by: its address, and its port if that is to count.
+pub(super) fn client(ask: &Ask<'_>) -> u32 {
+    let from = ask.tuple.from;
+    let port = if ask.flags.port { from.port() } else { 0 };
+    fold(from.ip()).wrapping_add(u32::from(port))
+}
