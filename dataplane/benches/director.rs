@@ -104,7 +104,7 @@ fn look_up_burst(conns: &Conns, burst: &[[u8; 60]; BURST]) {
         conns.prefetch(hash);
         (seen, hash)
     });
-    let hits = staged.map(|(seen, hash)| (seen, conns.likely(hash, &seen.flow)));
+    let hits = staged.map(|(seen, hash)| (seen, conns.likely(hash)));
     for ((seen, hit), frame) in hits.into_iter().zip(burst) {
         black_box(hit.filter(|hit| conns.verify(*hit, &seen, frame)));
     }
@@ -182,7 +182,7 @@ fn ipv6(c: &mut Criterion) {
                 conns.prefetch(hash);
                 (seen, hash)
             });
-            let hits = staged.map(|(seen, hash)| (seen, conns.likely(hash, &seen.flow)));
+            let hits = staged.map(|(seen, hash)| (seen, conns.likely(hash)));
             for ((seen, hit), frame) in hits.into_iter().zip(&frames) {
                 let hit = hit.filter(|hit| conns.verify(*hit, &seen, frame)).unwrap();
                 // Into a copy, because the next round looks the frame up again.

@@ -206,7 +206,7 @@ impl<P: PacketBuf> Director<P> {
         staged.extend(burst.iter().map(|packet| self.parse(from, packet)));
         for (seen, hash, hit) in staged.iter_mut().flatten() {
             if seen.kind == Kind::Transport {
-                *hit = self.conns.likely(*hash, &seen.flow);
+                *hit = self.conns.likely(*hash);
             }
         }
         if self.partial[from.index()] {
@@ -414,11 +414,15 @@ impl<P: PacketBuf> Director<P> {
         bytes.add(u64::from(seen.ip_len));
     }
 
-    /// Gives a packet of a connection the addresses and ports of its other side.
+    /// Gives a packet of a connection the addresses and ports of its other side. A mirrored one keeps
+    /// all it has, a missing UDP checksum too.
     #[inline(always)]
     fn translate(&mut self, seen: &Seen, hit: Hit, packet: &mut P) {
         let outbound = hit.outbound();
         let conn = self.conns.get(hit);
+        if conn.is_mirrored() {
+            return rewrite::one_hop_less(packet.bytes_mut(), seen);
+        }
         let (to, deltas) = (conn.side(!outbound).reversed(), conn.deltas(outbound));
         if seen.flow.v6 {
             let other = self.conns.addresses6(Hit::new(hit.entry(), !outbound));

@@ -21,7 +21,12 @@ const LOAD: usize = 6;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Hit(u32);
 
+/// In a bucket's reference: packets of this key need the connection's second line too. Known here,
+/// it is loaded together with the first one.
+const WIDE: u32 = 1 << 31;
+
 impl Hit {
+    /// Entries are less than 2^30.
     pub const fn new(entry: u32, outbound: bool) -> Self {
         Self(entry << 1 | outbound as u32)
     }
@@ -42,6 +47,7 @@ impl Hit {
 struct Bucket {
     /// 0: free.
     tags: [u16; SLOTS],
+    /// A [`Hit`], and [`WIDE`].
     hits: [u32; SLOTS],
     /// Keys that were placed beyond this bucket though their home is here or before.
     passed: u32,
@@ -53,6 +59,11 @@ impl Bucket {
     #[inline(always)]
     fn matching(&self, tag: u16) -> u32 {
         cpu::equal_lanes(&self.tags, tag)
+    }
+
+    #[inline(always)]
+    fn hit(&self, slot: usize) -> Hit {
+        Hit(self.hits[slot] & !WIDE)
     }
 }
 
@@ -128,16 +139,16 @@ impl Index {
     }
 
     /// The first reference in the home bucket whose tag fits: very likely the right one, to be
-    /// verified against the entry.
+    /// verified against the entry. And whether it needs the second line.
     #[inline(always)]
-    pub(super) fn likely(&self, hash: Hash) -> Option<Hit> {
+    pub(super) fn likely(&self, hash: Hash) -> Option<(Hit, bool)> {
         let bucket = &self.buckets[self.home(hash)];
         let matching = bucket.matching(hash.tag());
         if matching == 0 {
-            None
-        } else {
-            Some(Hit(bucket.hits[matching.trailing_zeros() as usize % SLOTS]))
+            return None;
         }
+        let slot = matching.trailing_zeros() as usize % SLOTS;
+        Some((bucket.hit(slot), bucket.hits[slot] & WIDE != 0))
     }
 
     /// The reference that `is` accepts, among all whose tag fits.
@@ -147,7 +158,7 @@ impl Index {
             let bucket = &self.buckets[at];
             let mut matching = bucket.matching(hash.tag());
             while matching != 0 {
-                let hit = Hit(bucket.hits[matching.trailing_zeros() as usize % SLOTS]);
+                let hit = bucket.hit(matching.trailing_zeros() as usize % SLOTS);
                 if is(hit) {
                     return Some(hit);
                 }
@@ -161,8 +172,9 @@ impl Index {
         None
     }
 
-    /// Adds a key. There is room: the caller keeps to the number of keys it asked for.
-    pub(super) fn insert(&mut self, hash: Hash, hit: Hit) {
+    /// Adds a key, whose packets need the second line if it is `wide`. There is room: the caller keeps
+    /// to the number of keys it asked for.
+    pub(super) fn insert(&mut self, hash: Hash, hit: Hit, wide: bool) {
         let mut at = self.home(hash);
         loop {
             let free = self.buckets[at].matching(0);
@@ -170,7 +182,7 @@ impl Index {
             if free != 0 {
                 let slot = free.trailing_zeros() as usize % SLOTS;
                 bucket.tags[slot] = hash.tag();
-                bucket.hits[slot] = hit.0;
+                bucket.hits[slot] = hit.0 | if wide { WIDE } else { 0 };
                 return;
             }
             bucket.passed += 1;
@@ -193,8 +205,7 @@ impl Index {
         let slot = loop {
             let bucket = &self.buckets[at];
             let matching = bucket.matching(hash.tag());
-            if let Some(slot) =
-                (0..SLOTS).find(|s| matching >> s & 1 != 0 && bucket.hits[*s] == hit.0)
+            if let Some(slot) = (0..SLOTS).find(|s| matching >> s & 1 != 0 && bucket.hit(*s) == hit)
             {
                 break slot;
             }

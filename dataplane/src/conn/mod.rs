@@ -52,7 +52,8 @@ pub const NO_HOP: HopId = HopId(u16::MAX);
 /// Side 0 is the flow as the client sends it (client → virtual), side 1 as the server does (server →
 /// client, in FULLNAT → local address). What leaves is always the other side's flow, reversed: in
 /// direct routing and tunnels both sides name the virtual address, so that nothing changes on the
-/// way. IPv6 addresses are here by digest and in full in a second line, see [`Conns::addresses6`].
+/// way. IPv6 addresses are here by digest and in full in a second line, see [`Conns::addresses6`],
+/// which packets of direct routing and tunnels do not need, see [`Conns::verify`].
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Debug, Clone, Copy)]
 #[repr(C, align(64))]
 pub struct Conn {
@@ -66,9 +67,9 @@ pub struct Conn {
     last_seen: u32,
     /// Method and id, see [`SERVER_ID`].
     server: u32,
-    /// Change of the IP and of the TCP or UDP checksum from client to server.
-    ip_delta: u16,
-    l4_delta: u16,
+    /// Change of the IP and of the TCP or UDP checksum from client to server; of a mirrored
+    /// connection, which changes neither, [`Digest::both`].
+    deltas: [u16; 2],
     hops: [u16; 2],
     /// Life without a packet, as the state's timeout was at the last one.
     timeout_ms: u32,
@@ -102,8 +103,7 @@ impl Conn {
             generation: 0,
             last_seen: now.0,
             server: id.0 | method | families,
-            ip_delta: 0,
-            l4_delta: 0,
+            deltas: [0; 2],
             hops: [NO_HOP.0; 2],
             timeout_ms: 0,
             packets: [0; 2],
@@ -124,6 +124,23 @@ impl Conn {
     #[inline(always)]
     pub fn is_v6(&self, outbound: bool) -> bool {
         self.server & (V6 << u32::from(outbound)) != 0
+    }
+
+    /// Whether both sides have the same addresses and ports: direct routing and tunnels.
+    #[inline(always)]
+    pub fn is_mirrored(&self) -> bool {
+        matches!(self.server & METHOD, DIRECT | TUNNEL)
+    }
+
+    /// Whether its packets need the second line.
+    fn is_wide(&self) -> bool {
+        self.server & (V6 | V6 << 1) != 0 && !self.is_mirrored()
+    }
+
+    #[inline(always)]
+    fn digest(&self) -> u32 {
+        let [low, high] = self.deltas;
+        u32::from(high) << 16 | u32::from(low)
     }
 
     /// Whether there is more to do for its packets than to change addresses, ports and checksums.
@@ -212,13 +229,11 @@ impl Conn {
         self.hops = [NO_HOP.0; 2];
     }
 
-    /// Changes of the IP and the transport checksum for a packet in this direction.
+    /// Changes of the IP and the transport checksum for a packet in this direction, where there are
+    /// any: not of a mirrored connection.
     #[inline(always)]
     pub fn deltas(&self, outbound: bool) -> (Delta, Delta) {
-        let (ip, l4) = (
-            Delta::from_raw(self.ip_delta),
-            Delta::from_raw(self.l4_delta),
-        );
+        let [ip, l4] = self.deltas.map(Delta::from_raw);
         if outbound {
             (ip.reversed(), l4.reversed())
         } else {
@@ -343,21 +358,34 @@ impl Conns {
 
     /// Second stage: the entry that the flow very likely belongs to; starts loading it.
     #[inline(always)]
-    pub fn likely(&self, hash: Hash, flow: &Flow) -> Option<Hit> {
-        let hit = self.index.likely(hash)?;
+    pub fn likely(&self, hash: Hash) -> Option<Hit> {
+        let (hit, wide) = self.index.likely(hash)?;
         cpu::prefetch(&self.entries, hit.entry() as usize);
-        if flow.v6 {
+        if wide {
             cpu::prefetch(&self.wide, hit.entry() as usize);
         }
         Some(hit)
     }
 
     /// Third stage: whether `likely` was right.
+    ///
+    /// IPv6 addresses are compared in full, but in a mirrored connection by a second digest, which
+    /// saves waiting for the second line. A packet with the same ports and one other address then
+    /// passes for this connection's with a chance of 2^-64, 2^-32 for each digest, under a secret, so
+    /// that nobody can look for one.
     #[inline(always)]
     pub fn verify(&self, hit: Hit, seen: &Seen, frame: &[u8]) -> bool {
-        let conn = self.entries.get(hit.entry() as usize);
-        conn.is_some_and(|conn| conn.is(&seen.flow, hit.outbound()))
-            && (!seen.flow.v6 || self.addresses6(hit) == seen.addresses6(frame))
+        let Some(conn) = self.entries.get(hit.entry() as usize) else {
+            return false;
+        };
+        if !conn.is(&seen.flow, hit.outbound()) {
+            return false;
+        }
+        match (seen.flow.v6, conn.is_mirrored()) {
+            (false, _) => true,
+            (true, false) => self.addresses6(hit) == seen.addresses6(frame),
+            (true, true) => conn.digest() == self.digest.both(seen.addresses6(frame)),
+        }
     }
 
     /// The connection a packet belongs to, wherever it is.
@@ -427,7 +455,14 @@ impl Conns {
         let flows = [inbound.flow(self.digest), outbound.flow(self.digest)];
         let mut conn = Conn::new(now, flows[0], flows[1], id, mode);
         conn.timeout_ms = timeouts.ms(conn.state());
-        (conn.ip_delta, conn.l4_delta) = deltas(inbound, &outbound.reversed());
+        conn.deltas = match (conn.is_mirrored(), inbound.addresses6()) {
+            (false, _) => deltas(inbound, &outbound.reversed()),
+            (true, Some(addresses)) => {
+                let [a, b, c, d] = self.digest.both(&addresses).to_le_bytes();
+                [u16::from_le_bytes([a, b]), u16::from_le_bytes([c, d])]
+            }
+            (true, None) => [0; 2],
+        };
         if let Some(older) = self.find(outbound) {
             self.index.remove(self.hash(&flows[1]), older);
         }
@@ -440,10 +475,11 @@ impl Conns {
         if mode == ForwardMode::FullNat {
             self.extras_fresh = self.extras_fresh.max(entry + 1);
         }
+        debug_assert!(!conn.is_mirrored() || *outbound == inbound.reversed());
         self.entries[entry as usize] = conn;
         for (flow, outbound) in flows.iter().zip([false, true]) {
             self.index
-                .insert(self.hash(flow), Hit::new(entry, outbound));
+                .insert(self.hash(flow), Hit::new(entry, outbound), conn.is_wide());
         }
         self.used += 1;
         self.timers
@@ -533,7 +569,7 @@ impl Conns {
 
 /// Changes of the IP header's and of the transport's checksum, where `old` becomes `new`. The
 /// families may differ: length and protocol add the same to either pseudo header.
-fn deltas(old: &Tuple, new: &Tuple) -> (u16, u16) {
+fn deltas(old: &Tuple, new: &Tuple) -> [u16; 2] {
     let addresses = |tuple: &Tuple| {
         let of = |address: std::net::IpAddr| match address {
             std::net::IpAddr::V4(address) => Delta::adding(&address.octets()),
@@ -547,5 +583,5 @@ fn deltas(old: &Tuple, new: &Tuple) -> (u16, u16) {
     };
     let ip = addresses(new).and(addresses(old).reversed());
     let l4 = ip.and(ports(new)).and(ports(old).reversed());
-    (ip.raw(), l4.raw())
+    [ip.raw(), l4.raw()]
 }

@@ -362,10 +362,10 @@ impl<P: PacketBuf> Director<P> {
             self.translate(seen, hit, packet);
             return Ok(usize::from(seen.l4));
         }
-        let l4 = conn.deltas(outbound).1;
-        let to = self.conns.tuple(hit.entry(), !outbound).reversed();
+        let (to, l4) = (conn.side(!outbound).reversed(), conn.deltas(outbound).1);
         self.ip_id = self.ip_id.wrapping_add(1).max(1);
-        translate_family(packet, seen, &to, l4, self.ip_id)
+        let other = self.conns.addresses6(Hit::new(hit.entry(), !outbound));
+        translate_family(packet, seen, other, &to, l4, self.ip_id)
     }
 
     /// Whether a packet may go on to `hop`; tells its sender if not.

@@ -1,7 +1,5 @@
 //! Rewriting: what changes in a packet between the client's side of a connection and the server's.
 
-use std::net::IpAddr;
-
 use crate::counters::DropReason;
 use crate::fragments::{Piece, piece};
 use crate::packet::PacketBuf;
@@ -11,6 +9,9 @@ use crate::wire::flow::{
 };
 use crate::wire::ip::{DONT_FRAGMENT, MORE_FRAGMENTS, extension};
 use crate::wire::{checksum, sctp};
+
+#[expect(clippy::cast_possible_truncation, reason = "40")]
+const IPV6_HEADER_LEN: u16 = IPV6_HEADER as u16;
 
 /// All that changes in a packet which keeps its addresses.
 #[inline(always)]
@@ -101,12 +102,14 @@ fn fill_udp(frame: &mut [u8], seen: &Seen, tuple: &Tuple) {
 }
 
 /// By how many bytes an IP packet grows (or shrinks) when it becomes one of the other family.
+#[inline(always)]
 pub(super) fn growth(seen: &Seen) -> i32 {
-    i32::from(seen.l3) + new_header_len(seen) - i32::from(seen.l4)
+    i32::from(seen.l3) + i32::from(new_header_len(seen)) - i32::from(seen.l4)
 }
 
 /// Length of the IP header that a packet gets in the other family.
-fn new_header_len(seen: &Seen) -> i32 {
+#[inline(always)]
+fn new_header_len(seen: &Seen) -> u16 {
     match (seen.flow.v6, seen.kind) {
         (true, _) => 20,
         (false, Kind::Transport) => 40,
@@ -114,78 +117,122 @@ fn new_header_len(seen: &Seen) -> i32 {
     }
 }
 
-/// Makes an IPv4 packet of an IPv6 one or the reverse (RFC 7915 §4.1, §5.1), addressed as `to`, one
-/// hop less to live. Its IP header begins at the same offset as before; returns where its transport
-/// header does. An error, with the packet as it was, when that cannot be: no headroom, or a fragment
-/// of a datagram without checksum.
+/// Makes an IPv4 packet of an IPv6 one or the reverse (RFC 7915 §4.1, §5.1), one hop less to live.
+/// It is addressed as `to`, in IPv6 as the reverse of `other`. Its IP header begins at the same
+/// offset as before; returns where its transport header does. An error, with the packet as it was,
+/// when that cannot be: no headroom, or a fragment of a datagram without checksum.
+#[inline(always)]
 pub(super) fn translate_family<P: PacketBuf>(
     packet: &mut P,
     seen: &Seen,
-    to: &Tuple,
+    other: &Addresses6,
+    to: &Flow,
     l4: Delta,
     id: u16,
 ) -> Result<usize, DropReason> {
     let part = Part::of(packet.bytes(), seen, id)?;
-    let l3 = usize::from(seen.l3);
-    let has_checksum = seen.kind == Kind::Fragment
-        || seen.flow.protocol != UDP
-        || packet.bytes()[usize::from(seen.l4) + 6..][..2] != [0, 0];
+    let has_checksum = has_checksum(packet.bytes(), seen);
     if !has_checksum && seen.kind != Kind::Transport {
         return Err(DropReason::Fragment);
     }
-    let traffic_class = part.traffic_class;
-    let growth = growth(seen);
-    let grown = usize::try_from(growth.unsigned_abs()).unwrap_or(0);
-    if growth < 0 {
-        packet.trim_front(grown);
-    } else if !packet.prepend(grown) {
+    let mut now = *seen;
+    now.l4 = u16::from(seen.l3) + new_header_len(seen);
+    now.ip_len = (seen.ip_len + now.l4).saturating_sub(seen.l4);
+    if !move_front(packet, seen.l4, now.l4) {
         return Err(DropReason::NoHeadroom);
     }
-    let start = l3 + usize::try_from(new_header_len(seen)).unwrap_or(0);
-    let payload = usize::from(seen.ip_len) + l3 - usize::from(seen.l4);
     let frame = packet.bytes_mut();
-    let header = &mut frame[l3..start];
-    match (to.addresses6(), to.from.ip(), to.to.ip()) {
-        (Some(addresses), ..) => {
-            let total = u16::try_from(header.len() - IPV6_HEADER + payload).unwrap_or(u16::MAX);
-            header[0] = 0x60 | traffic_class >> 4;
-            header[1..4].copy_from_slice(&[traffic_class << 4, 0, 0]);
-            header[4..6].copy_from_slice(&total.to_be_bytes());
-            header[6] = seen.flow.protocol;
-            header[7] = seen.ttl - 1;
-            header[8..40].copy_from_slice(&addresses);
-            if let [next, zero, place @ .., _, _, _, _] = &mut header[40..] {
-                (*next, *zero) = (seen.flow.protocol, 0);
-                place.copy_from_slice(&part.place.to_be_bytes());
-                header[6] = extension::FRAGMENT;
-                header[44..48].copy_from_slice(&part.id.to_be_bytes());
-            }
-        }
-        (None, IpAddr::V4(from), IpAddr::V4(to)) => {
-            let total = u16::try_from(header.len() + payload).unwrap_or(u16::MAX);
-            header[..2].copy_from_slice(&[0x45, traffic_class]);
-            header[2..4].copy_from_slice(&total.to_be_bytes());
-            let [.., high, low] = part.id.to_be_bytes();
-            header[4..6].copy_from_slice(&[high, low]);
-            header[6..8].copy_from_slice(&part.place.to_be_bytes());
-            header[8..12].copy_from_slice(&[seen.ttl - 1, seen.flow.protocol, 0, 0]);
-            header[12..16].copy_from_slice(&from.octets());
-            header[16..20].copy_from_slice(&to.octets());
-            let sum = checksum::ipv4_header(header);
-            header[10..12].copy_from_slice(&sum.to_be_bytes());
-        }
-        _ => unreachable!("one packet has one family"),
+    let (header, segment) =
+        frame[usize::from(seen.l3)..].split_at_mut(usize::from(new_header_len(seen)));
+    if to.v6 {
+        let addresses = swapped(other);
+        write_ipv6(header, &now, &part, &addresses);
+    } else {
+        write_ipv4(header, &now, &part, to.addresses);
     }
-    let mut now = *seen;
-    now.l4 = u16::try_from(start).unwrap_or(u16::MAX);
-    now.ip_len = u16::try_from(start - l3 + payload).unwrap_or(u16::MAX);
-    let segment = &mut frame[start..];
-    let ([a, b], [c, d]) = (to.from.port().to_be_bytes(), to.to.port().to_be_bytes());
-    translate_segment(segment, &now, u32::from_ne_bytes([a, b, c, d]), l4);
+    translate_segment(segment, &now, to.ports, l4);
     if !has_checksum {
-        fill_udp(frame, &now, to);
+        let tuple = if to.v6 {
+            Tuple::of_v6(to, &swapped(other))
+        } else {
+            Tuple::of_v4(to)
+        };
+        fill_udp(frame, &now, &tuple);
     }
-    Ok(start)
+    Ok(usize::from(now.l4))
+}
+
+/// Whether there is a checksum, as everywhere but in some UDP.
+#[inline(always)]
+fn has_checksum(frame: &[u8], seen: &Seen) -> bool {
+    seen.flow.protocol != UDP
+        || seen.kind == Kind::Fragment
+        || frame[usize::from(seen.l4) + 6..][..2] != [0, 0]
+}
+
+/// Moves a frame's start so that what was at `from` is at `to`; `false` when there is no headroom.
+#[inline(always)]
+fn move_front<P: PacketBuf>(packet: &mut P, from: u16, to: u16) -> bool {
+    if from < to {
+        return packet.prepend(usize::from(to - from));
+    }
+    packet.trim_front(usize::from(from - to));
+    true
+}
+
+/// Writes an IPv6 header of a packet like `now`, with a fragment header where it has room for one.
+#[inline(always)]
+fn write_ipv6(header: &mut [u8], now: &Seen, part: &Part, addresses: &Addresses6) {
+    let Some((fixed, fragment)) = header.split_first_chunk_mut::<IPV6_HEADER>() else {
+        unreachable!("as long as `new_header_len` says");
+    };
+    let class = part.traffic_class;
+    let [len_high, len_low] = (now.ip_len - IPV6_HEADER_LEN).to_be_bytes();
+    let (protocol, ttl) = (now.flow.protocol, now.ttl - 1);
+    let next = match fragment {
+        [] => protocol,
+        _ => extension::FRAGMENT,
+    };
+    let (first, rest) = fixed.split_at_mut(8);
+    first.copy_from_slice(&[
+        0x60 | class >> 4,
+        class << 4,
+        0,
+        0,
+        len_high,
+        len_low,
+        next,
+        ttl,
+    ]);
+    rest.copy_from_slice(addresses);
+    if !fragment.is_empty() {
+        let ([a, b], [c, d, e, f]) = (part.place.to_be_bytes(), part.id.to_be_bytes());
+        fragment.copy_from_slice(&[protocol, 0, a, b, c, d, e, f]);
+    }
+}
+
+/// Writes the IPv4 header of a packet like `now`.
+#[inline(always)]
+fn write_ipv4(header: &mut [u8], now: &Seen, part: &Part, addresses: u64) {
+    let [len_high, len_low] = now.ip_len.to_be_bytes();
+    let [.., id_high, id_low] = part.id.to_be_bytes();
+    let [flags, offset] = part.place.to_be_bytes();
+    let words = [
+        [0x45, part.traffic_class, len_high, len_low],
+        [id_high, id_low, flags, offset],
+        [now.ttl - 1, now.flow.protocol, 0, 0],
+    ];
+    // Summed before it is written: reading it back would wait for the stores.
+    let sum = words
+        .iter()
+        .map(|word| u64::from(u32::from_ne_bytes(*word)))
+        .sum::<u64>();
+    let sum = checksum::fold(sum + (addresses & 0xffff_ffff) + (addresses >> 32));
+    let [[a, b, c, d], [e, f, g, h], [i, j, ..]] = words;
+    let [k, l] = (!sum).to_ne_bytes();
+    let (first, rest) = header.split_at_mut(12);
+    first.copy_from_slice(&[a, b, c, d, e, f, g, h, i, j, k, l]);
+    rest.copy_from_slice(&addresses.to_ne_bytes());
 }
 
 /// What a packet's IP header says beyond its addresses, in the words of the other family.
@@ -197,6 +244,7 @@ struct Part {
 }
 
 impl Part {
+    #[inline(always)]
     fn of(frame: &[u8], seen: &Seen, id: u16) -> Result<Self, DropReason> {
         let header = &frame[usize::from(seen.l3)..];
         let v6 = seen.flow.v6;
@@ -215,10 +263,15 @@ impl Part {
                 id,
             });
         }
+        Self::of_fragment(frame, seen, traffic_class)
+    }
+
+    #[cold]
+    fn of_fragment(frame: &[u8], seen: &Seen, traffic_class: u8) -> Result<Self, DropReason> {
         let Piece {
             key, offset, more, ..
         } = piece(frame, usize::from(seen.l3))?;
-        let place = match v6 {
+        let place = match seen.flow.v6 {
             true => (offset / 8) | if more { MORE_FRAGMENTS } else { 0 },
             false => offset | u16::from(more),
         };

@@ -57,19 +57,26 @@ pub type Addresses6 = [u8; 32];
 /// Folds an IPv6 address into 32 bits under a secret, so that nobody can make two addresses fall
 /// together on purpose. What looks equal by digest is then compared in full.
 #[derive(Debug, Clone, Copy)]
-pub struct Digest([u64; 2]);
+pub struct Digest {
+    key: [u64; 2],
+    /// Of the second digest, see [`Self::both`].
+    other_key: [u64; 2],
+}
 
 impl Digest {
     pub const fn new(secret: [u64; 2]) -> Self {
-        Self([secret[0] | 1, secret[1] | 1])
+        let [a, b] = secret;
+        Self {
+            key: [a | 1, b | 1],
+            other_key: [scrambled(a, b) | 1, scrambled(b, !a) | 1],
+        }
     }
 
     #[expect(clippy::cast_possible_truncation, reason = "halves of a word")]
     #[inline(always)]
-    fn of(self, address: &[u8; 16]) -> u32 {
+    fn of(key: [u64; 2], address: &[u8; 16]) -> u32 {
         let whole = u128::from_ne_bytes(*address);
-        let product =
-            u128::from(whole as u64 ^ self.0[0]) * u128::from((whole >> 64) as u64 ^ self.0[1]);
+        let product = u128::from(whole as u64 ^ key[0]) * u128::from((whole >> 64) as u64 ^ key[1]);
         let folded = product as u64 ^ (product >> 64) as u64;
         folded as u32 ^ (folded >> 32) as u32
     }
@@ -78,11 +85,26 @@ impl Digest {
     #[inline(always)]
     pub fn pair(self, addresses: &Addresses6) -> u64 {
         let (from, to) = halves(addresses);
-        let (from, to) = (self.of(from).to_ne_bytes(), self.of(to).to_ne_bytes());
+        let [from, to] = [from, to].map(|address| Self::of(self.key, address).to_ne_bytes());
         u64::from_ne_bytes([
             from[0], from[1], from[2], from[3], to[0], to[1], to[2], to[3],
         ])
     }
+
+    /// A digest of both, under a key of its own: the same whichever of them is the source.
+    #[inline(always)]
+    pub fn both(self, addresses: &Addresses6) -> u32 {
+        let (from, to) = halves(addresses);
+        Self::of(self.other_key, from).wrapping_add(Self::of(self.other_key, to))
+    }
+}
+
+/// Two words made one that tells nothing of either (the finaliser of `SplitMix64`).
+const fn scrambled(a: u64, b: u64) -> u64 {
+    let x = a ^ b.rotate_left(29).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ (x >> 31)
 }
 
 #[inline(always)]
