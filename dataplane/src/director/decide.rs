@@ -172,7 +172,11 @@ impl<P: PacketBuf> Director<P> {
             && seen.flow.protocol == TCP
             && seen.tcp_flags & (tcp_flags::SYN | tcp_flags::RST) == tcp_flags::SYN
             && matches!(conn.state(), State::TimeWait | State::Close);
-        if reused || conn.expired(now) {
+        let expired = conn.expired(now);
+        if reused && !expired && self.asks_again(hit, sequence_number(seen, frame)) {
+            return Some(hit);
+        }
+        if reused || expired {
             // The server of a client that begins anew may remember what went before, which ended
             // below the client's new numbers.
             let remembered = reused.then(|| sequence_number(seen, frame));

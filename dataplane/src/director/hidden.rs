@@ -1,5 +1,7 @@
 //! FULLNAT: what hides the client from its server, and tells the server who it is all the same.
 
+use control::ForwardMode;
+
 use super::Director;
 use crate::conn::{Hit, State};
 use crate::counters::DropReason;
@@ -44,6 +46,23 @@ impl<P: PacketBuf> Director<P> {
     fn settle(&mut self, hit: Hit) {
         let done = self.conns.extra(hit.entry()).client.done();
         self.conns.get(hit).set_telling(!done);
+    }
+
+    /// Whether a SYN of a closed connection is the one that opened it, sent again: its server had a
+    /// connection of the same local port that we do not know of, and the client has just reset it.
+    /// Another local port would not be better.
+    pub(super) fn asks_again(&mut self, hit: Hit, isn: u32) -> bool {
+        let conn = self.conns.get(hit);
+        if conn.mode() != ForwardMode::FullNat || conn.state() != State::Close {
+            return false;
+        }
+        let client = &mut self.conns.extra(hit.entry()).client;
+        let again = client.began_with(isn);
+        if again {
+            client.reopen(isn);
+            self.settle(hit);
+        }
+        again
     }
 
     pub(super) fn end_lease(&mut self, now: Instant, entry: u32, remembered: Option<u32>) {
@@ -104,7 +123,9 @@ impl<P: PacketBuf> Director<P> {
         if view.flags & (tcp_flags::SYN | tcp_flags::ACK) == tcp_flags::SYN
             && state == State::SynRecv
         {
-            client.reopen(view.seq);
+            if !client.began_with(view.seq) {
+                client.reopen(view.seq);
+            }
         }
         let mut outgoing = client.outgoing(view);
         self.settle(hit);

@@ -131,10 +131,13 @@ impl ClientSide {
     /// A new connection between the same ends, whose SYN has the sequence number `client_isn`. The
     /// server's numbers go on where the client's do. A SYN alone does not: anyone can send one.
     pub fn reopen(&mut self, client_isn: u32) {
-        if self.client_isn != client_isn {
-            self.client_isn = client_isn;
-            self.flags &= REMEMBERED;
-        }
+        self.client_isn = client_isn;
+        self.flags &= REMEMBERED;
+    }
+
+    /// Whether the SYN with this sequence number is the one that opened the connection.
+    pub fn began_with(&self, client_isn: u32) -> bool {
+        self.client_isn == client_isn
     }
 
     /// A datagram toward the server: whether it shall carry the address ([`super::uoa::insert`]).

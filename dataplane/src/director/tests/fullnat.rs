@@ -279,6 +279,27 @@ fn nothing_told_is_the_fast_path_at_once() {
 }
 
 /// From the client or the server; its flags.
+/// The server has a connection of the local port that the director does not know of, because a reset
+/// was lost or the director began anew.
+#[test]
+fn a_server_that_remembers_the_local_port_is_asked_again() {
+    let mut t = bed(10, Tcp, ClientAddress::Toa);
+    let syn = |from, to| tcp(from, to, "S").numbers(1000, 0);
+    t.check(1, syn(C, VIP), on(syn(L, RS)));
+    let expects = |from, to| tcp(from, to, "A").numbers(5000, 777);
+    t.check(2, expects(RS, L), on(expects(VIP, C)));
+    let reset = |from, to| tcp(from, to, "R").numbers(777, 0);
+    t.check(3, reset(C, VIP), on(reset(L, RS)));
+    t.check(1001, syn(C, VIP), on(syn(L, RS)));
+    assert_eq!(leases(&t), 1);
+    let answer = tcp(RS, L, "SA").numbers(5000, 1001);
+    assert_eq!(t.pass(1002, &answer).len(), 1);
+    // The option of 8 bytes is there as in any connection.
+    let ack = tcp(C, VIP, "A").numbers(1001, 5001);
+    let told = t.pass(1003, &ack);
+    assert_eq!(told[0].len(), ack.bytes().len() + 8);
+}
+
 type Steps = &'static [(bool, &'static str)];
 
 #[test]
