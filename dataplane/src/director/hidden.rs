@@ -122,10 +122,9 @@ impl<P: PacketBuf> Director<P> {
         };
         if view.flags & (tcp_flags::SYN | tcp_flags::ACK) == tcp_flags::SYN
             && state == State::SynRecv
+            && !client.began_with(view.seq)
         {
-            if !client.began_with(view.seq) {
-                client.reopen(view.seq);
-            }
+            client.reopen(view.seq);
         }
         let mut outgoing = client.outgoing(view);
         self.settle(hit);
