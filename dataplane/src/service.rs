@@ -38,7 +38,8 @@ pub struct Server {
     pub tunnel: Tunnel,
     /// In its service; `false` once deleted.
     pub available: bool,
-    /// As it was when the server left its service.
+    /// As it was when it was set, or when the server left its service; in between its candidate's
+    /// counts.
     limit: Limit,
 }
 
@@ -135,8 +136,9 @@ impl Services {
 
     /// A connection to this server was opened, and counted.
     pub fn opened(&mut self, id: ServerId) {
-        let total = self.loads.of(id).total();
-        if self.server(id).is_some_and(|server| server.available) {
+        let is_limited = |server: &Server| server.available && server.limit.is_set();
+        if self.server(id).is_some_and(is_limited) {
+            let total = self.loads.of(id).total();
             let (service, index) = self.position(id);
             let limit = &mut service.servers[index].limit;
             limit.observe(total.saturating_sub(1));
@@ -261,11 +263,15 @@ impl Services {
                 let (service, index) = self.position(id);
                 let server = &mut service.servers[index];
                 server.limit.change(thresholds, connections);
+                let limit = server.limit;
                 server.weight = weight;
                 if weight > 0 {
                     server.last_weight = weight;
                 }
                 service.scheduler.reweighted(&service.servers);
+                if let Some(server) = slot(&mut self.servers, id.index()) {
+                    server.limit = limit;
+                }
             }
             Update::DeleteServer { id } => {
                 let (service, index) = self.position(id);
