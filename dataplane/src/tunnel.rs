@@ -268,7 +268,7 @@ impl Tunnel {
         header[10..12].copy_from_slice(&checksum.to_be_bytes());
     }
 
-    #[inline]
+    #[inline(always)]
     fn finish_v6(&self, header: &mut [u8; IPV6_HEADER], inner: Inner, payload_len: u16) {
         let traffic_class = inner.outer_traffic_class();
         header[0] = 0x60 | traffic_class >> 4;
@@ -281,7 +281,7 @@ impl Tunnel {
     }
 
     /// What stands in `rest` in front of the packet inside.
-    #[inline]
+    #[inline(always)]
     fn write_shape(&self, rest: &mut [u8], inner: Inner) {
         let [type_high, type_low] = inner.ethertype().to_be_bytes();
         match self.shape {
@@ -316,7 +316,7 @@ fn write<const N: usize>(rest: &mut [u8], header: [u8; N]) {
 }
 
 /// UDP without a checksum, and a GUE data message's header.
-#[inline]
+#[inline(always)]
 fn write_gue(rest: &mut [u8], inner: Inner, port: [u8; 2]) {
     #[expect(clippy::cast_possible_truncation, reason = "part of an IP packet")]
     let [len_high, len_low] = (rest.len() as u16).to_be_bytes();
@@ -332,7 +332,7 @@ fn write_gue(rest: &mut [u8], inner: Inner, port: [u8; 2]) {
 
 /// The same for all packets of a flow, so that the network keeps them in order, and different for
 /// most flows, so that it spreads them. Ports behind IPv6 extension headers do not count.
-#[inline]
+#[inline(always)]
 fn source_port(packet: &[u8], v6: bool) -> u16 {
     let word = |at: usize| {
         let bytes = packet.get(at..).and_then(<[u8]>::first_chunk);

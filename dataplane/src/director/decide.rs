@@ -343,6 +343,7 @@ impl<P: PacketBuf> Director<P> {
 
     /// Gives a packet the addresses and ports of its connection's other side, of either family;
     /// returns where its transport header then begins.
+    #[inline(always)]
     pub(super) fn translate_any(
         &mut self,
         seen: &Seen,
@@ -413,6 +414,7 @@ impl<P: PacketBuf> Director<P> {
     }
 
     /// The longest IP packet of a connection that fits its way, and whether it leaves as IPv6.
+    #[inline(always)]
     pub(super) fn room(&mut self, now: Instant, seen: &Seen, hit: Hit, hop: HopId) -> (u16, bool) {
         let mtu = self.net.hop(hop).mtu;
         let conn = self.conns.get(hit);
