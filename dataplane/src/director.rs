@@ -392,14 +392,20 @@ impl<P: PacketBuf> Director<P> {
     /// Wraps a packet, one hop less to live, for its server; `false` when there is no headroom.
     #[inline(always)]
     fn encapsulate(&mut self, server: ServerId, seen: &Seen, packet: &mut P) -> bool {
-        self.ip_id = self.ip_id.wrapping_add(1).max(1);
+        let id = self.next_ip_id();
         let Some(Some(way)) = self.tunnels.get(server.index()) else {
             return false;
         };
         rewrite::one_hop_less(packet.bytes_mut(), seen);
         let (l3, copy_df) = (usize::from(seen.l3), self.settings.pmtu_disc);
-        way.tunnel
-            .encapsulate(packet, l3, seen.ip_len, self.ip_id, copy_df)
+        way.tunnel.encapsulate(packet, l3, seen.ip_len, id, copy_df)
+    }
+
+    /// An id for an IPv4 packet that may be fragmented; never 0.
+    #[inline(always)]
+    fn next_ip_id(&mut self) -> u16 {
+        self.ip_id = self.ip_id.wrapping_add(1).max(1);
+        self.ip_id
     }
 
     /// Counts a packet of a connection for its server.

@@ -156,10 +156,21 @@ impl<P: PacketBuf> Director<P> {
         match seen.kind {
             Kind::Arp => Ok(Verdict::Arp),
             Kind::OtherIp => self.other_ip(now, from, seen, packet, out),
-            _ => match self.known(now, seen, packet.bytes()) {
-                Some(hit) => self.connected(now, seen, hit, packet, out),
-                None => self.unconnected(now, seen, packet, out),
-            },
+            _ => self.with_ports(now, seen, packet, out),
+        }
+    }
+
+    /// A packet that shows its ports, a first fragment too.
+    pub(super) fn with_ports<E: Egress<Buf = P>>(
+        &mut self,
+        now: Instant,
+        seen: &Seen,
+        packet: &mut P,
+        out: &mut E,
+    ) -> Result<Verdict, Denied> {
+        match self.known(now, seen, packet.bytes()) {
+            Some(hit) => self.connected(now, seen, hit, packet, out),
+            None => self.unconnected(now, seen, packet, out),
         }
     }
 
@@ -223,7 +234,7 @@ impl<P: PacketBuf> Director<P> {
         let before = self.rewrite(seen, hit, packet, mtu).map_err(denied)?;
         if let Some(frame) = before {
             let origin = Origin::forwarded(self.net.hop(hop).port);
-            self.send_before(now, hop, &frame, usize::from(seen.l3), origin, out);
+            self.send_made(now, hop, &frame[usize::from(seen.l3)..], origin, out);
         }
         Ok(Verdict::Forward(hop))
     }
@@ -364,9 +375,9 @@ impl<P: PacketBuf> Director<P> {
             return Ok(usize::from(seen.l4));
         }
         let (to, l4) = (conn.side(!outbound).reversed(), conn.deltas(outbound).1);
-        self.ip_id = self.ip_id.wrapping_add(1).max(1);
+        let id = self.next_ip_id();
         let other = self.conns.addresses6(Hit::new(hit.entry(), !outbound));
-        translate_family(packet, seen, other, &to, l4, self.ip_id)
+        translate_family(packet, seen, other, &to, l4, id)
     }
 
     /// Whether a packet may go on to `hop`; tells its sender if not.
@@ -575,22 +586,21 @@ impl<P: PacketBuf> Director<P> {
         self.send_made(now, hop, &made, Origin::answer(port), out);
     }
 
-    /// Sends an IP packet of our own; `false` when there is no buffer for it.
-    pub(super) fn send_made<E: Egress<Buf = P>>(
+    /// Sends an IP packet of our own, if there is a buffer for it.
+    fn send_made<E: Egress<Buf = P>>(
         &mut self,
         now: Instant,
         hop: HopId,
         made: &[u8],
         origin: Origin,
         out: &mut E,
-    ) -> bool {
+    ) {
         let Some(mut packet) = out.make(ETHERNET + made.len()) else {
-            return false;
+            return;
         };
         packet.bytes_mut()[ETHERNET..].copy_from_slice(made);
         self.page.port(origin.port).made.add(1);
         self.leave(now, hop, packet, ETHERNET, origin, out);
-        true
     }
 }
 

@@ -95,10 +95,7 @@ impl<P: PacketBuf> Director<P> {
         };
         self.conns.digest(&mut seen, packet.bytes());
         let verdict = if seen.kind == Kind::FirstFragment {
-            match self.known(now, &seen, packet.bytes()) {
-                Some(hit) => self.connected(now, &seen, hit, &mut packet, out),
-                None => self.unconnected(now, &seen, &mut packet, out),
-            }
+            self.with_ports(now, &seen, &mut packet, out)
         } else {
             self.later_fragment(now, &seen, tuple, &mut packet, out)
         };
@@ -165,10 +162,9 @@ impl<P: PacketBuf> Director<P> {
         out: &mut E,
         mut each: impl FnMut(&mut Self, P, &mut E),
     ) {
-        let header = &mut packet.bytes_mut()[l3..];
-        if header[4..6] == [0, 0] {
-            self.ip_id = self.ip_id.wrapping_add(1).max(1);
-            split::set_id(header, self.ip_id);
+        if packet.bytes()[l3 + 4..l3 + 6] == [0, 0] {
+            let id = self.next_ip_id();
+            split::set_id(&mut packet.bytes_mut()[l3..], id);
         }
         let pieces = match split::split(packet.bytes(), l3, mtu, out) {
             Ok(pieces) => pieces,

@@ -10,8 +10,7 @@ use crate::fullnat::client::{Carry, ClientSide, Ends};
 use crate::fullnat::lease::Lease;
 use crate::fullnat::segment::View;
 use crate::fullnat::{proxy::Made, uoa};
-use crate::net::HopId;
-use crate::packet::{Egress, Origin, PacketBuf};
+use crate::packet::PacketBuf;
 use crate::time::Instant;
 use crate::update::ServiceId;
 use crate::wire::flow::{Kind, Seen, TCP, Tuple, UDP, tcp_flags};
@@ -141,24 +140,6 @@ impl<P: PacketBuf> Director<P> {
             Err(_) if matches!(outgoing.carry, Carry::Header(_)) => Err(DropReason::NoHeadroom),
             Err(_) => Ok(None),
         }
-    }
-
-    /// Sends a frame whose IP header is at `l3` before another one of its connection.
-    pub(super) fn send_before<E: Egress<Buf = P>>(
-        &mut self,
-        now: Instant,
-        hop: HopId,
-        frame: &[u8],
-        l3: usize,
-        origin: Origin,
-        out: &mut E,
-    ) {
-        let Some(mut packet) = out.make(frame.len()) else {
-            return;
-        };
-        packet.bytes_mut().copy_from_slice(frame);
-        self.page.port(origin.port).made.add(1);
-        self.leave(now, hop, packet, l3, origin, out);
     }
 
     /// Whether a FULLNAT connection's packets need no more than a look at their numbers, if that.
