@@ -161,8 +161,5 @@ impl Lab {
 
 /// The service of this protocol at this address.
 pub fn service(protocol: Protocol, address: &str) -> ServiceKey {
-    ServiceKey {
-        protocol,
-        address: address.parse().expect("an address and port"),
-    }
+    ServiceKey::at(protocol, address.parse().expect("an address and port"))
 }

@@ -15,10 +15,7 @@ fn use_is_listed_for_every_service_that_shares_the_address() {
     );
     let add = |service| Change::AddService {
         service,
-        spec: ServiceSpec {
-            scheduler: "rr".to_owned(),
-            flags: control::SchedulerFlags::default(),
-        },
+        spec: ServiceSpec::new("rr"),
     };
     let address = LOCAL.parse().expect("an address");
     let local = |service| Change::AddLocalAddress { service, address };

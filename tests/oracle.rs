@@ -373,7 +373,10 @@ fn ipvsadm_refuses_as_recorded() {
 
 /// The service line of a request; what the director has not is at its default.
 fn service_words(name: &str, service: ServiceKey, spec: Option<&ServiceSpec>) -> String {
-    let (protocol, address) = (service.protocol.number(), service.address);
+    let ServiceKey::Address { protocol, address } = service else {
+        unreachable!("compared by address only")
+    };
+    let protocol = protocol.number();
     let mask = if address.is_ipv6() {
         "0x80"
     } else {

@@ -99,7 +99,10 @@ fn scheduled(scheduler: String, names: &str) -> ServiceSpec {
     for name in names.split(',').filter(|name| !name.is_empty()) {
         flags.set(&scheduler, name).expect("a flag");
     }
-    ServiceSpec { scheduler, flags }
+    ServiceSpec {
+        flags,
+        ..ServiceSpec::new(scheduler)
+    }
 }
 
 /// All changes of a recording by command; `Err` says why it cannot be replayed.
@@ -155,7 +158,7 @@ impl Replay<'_> {
             )
         };
         let (client, virtual_address) = (end("src", "sport"), end("dst", "dport"));
-        let chosen = match self.key.protocol {
+        let chosen = match self.key.protocol().expect("a service by address") {
             Protocol::Tcp => self.lab.connect(&client, &virtual_address),
             Protocol::Udp | Protocol::Sctp => {
                 self.lab

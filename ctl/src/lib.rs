@@ -11,7 +11,8 @@ mod words; // the words for what can be chosen
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::num::NonZeroU32;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -19,7 +20,7 @@ use serde::{Deserialize, Serialize};
 pub use words::{NoFlag, Word};
 
 /// Bumped by every incompatible change; both ends must agree.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// Where the daemon listens unless its configuration says otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/director/director.sock";
 /// The longest message either side accepts, in bytes.
@@ -151,18 +152,121 @@ impl Protocol {
 
 /// What identifies a virtual service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct ServiceKey {
-    pub protocol: Protocol,
-    pub address: SocketAddr,
+#[serde(untagged)]
+pub enum ServiceKey {
+    /// Packets for an address and a port; port 0 stands for every port that has no service of its own.
+    Address {
+        protocol: Protocol,
+        address: SocketAddr,
+    },
+    /// Packets of one family that a [`MarkRule`] marks so, whatever their address and protocol.
+    Mark { mark: NonZeroU32, ipv6: bool },
+}
+
+impl ServiceKey {
+    pub const fn at(protocol: Protocol, address: SocketAddr) -> Self {
+        Self::Address { protocol, address }
+    }
+
+    /// The virtual address; a service by mark has none of its own.
+    pub const fn address(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Address { address, .. } => Some(*address),
+            Self::Mark { .. } => None,
+        }
+    }
+
+    pub const fn protocol(&self) -> Option<Protocol> {
+        match self {
+            Self::Address { protocol, .. } => Some(*protocol),
+            Self::Mark { .. } => None,
+        }
+    }
+
+    /// The virtual port; 0 stands for every port.
+    pub const fn port(&self) -> u16 {
+        match self {
+            Self::Address { address, .. } => address.port(),
+            Self::Mark { .. } => 0,
+        }
+    }
+
+    /// The family of the clients' packets.
+    pub const fn is_ipv6(&self) -> bool {
+        match self {
+            Self::Address { address, .. } => address.is_ipv6(),
+            Self::Mark { ipv6, .. } => *ipv6,
+        }
+    }
 }
 
 /// What can be edited of a virtual service.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ServiceSpec {
     /// LVS's name: `rr`, `wrr`, …
     pub scheduler: String,
     #[serde(default)]
     pub flags: SchedulerFlags,
+    /// Clients come back to the server they had.
+    #[serde(default)]
+    pub persistence: Option<Persistence>,
+    /// What tells clients apart for [`Self::persistence`]; their address if `None`.
+    #[serde(default)]
+    pub engine: Option<Engine>,
+    /// Each UDP datagram is scheduled by itself.
+    #[serde(default)]
+    pub one_packet: bool,
+}
+
+impl ServiceSpec {
+    /// With a scheduler of LVS's name and nothing else.
+    pub fn new(scheduler: impl Into<String>) -> Self {
+        Self {
+            scheduler: scheduler.into(),
+            flags: SchedulerFlags::default(),
+            persistence: None,
+            engine: None,
+            one_packet: false,
+        }
+    }
+}
+
+/// How long, and which clients together, a service's clients keep their server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Persistence {
+    /// Seconds since the client's last new connection.
+    pub timeout_s: u32,
+    /// Clients whose address is the same under it share a server.
+    pub netmask: Netmask,
+}
+
+/// Of LVS's `-M`: any mask for IPv4, a prefix length (1 to 128) for IPv6.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Netmask {
+    V4(Ipv4Addr),
+    V6(u8),
+}
+
+impl Netmask {
+    /// Each client by itself.
+    pub const fn whole(ipv6: bool) -> Self {
+        if ipv6 {
+            Self::V6(128)
+        } else {
+            Self::V4(Ipv4Addr::BROADCAST)
+        }
+    }
+}
+
+/// A persistence engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Engine {
+    /// The Call-ID of a SIP message over UDP.
+    Sip,
 }
 
 /// LVS's three scheduler flags, by what `sh` and `mh` make of them; other schedulers ignore them.
@@ -250,9 +354,69 @@ pub struct ServiceOptions {
     pub mss: Option<u16>,
     /// Slots of `mh`'s table, one of [`MH_TABLE_SIZES`]; 4093 unless set, as in LVS.
     pub mh_table_size: Option<u32>,
+    /// Instead of the timeouts that all services share.
+    pub timeouts: ServiceTimeouts,
+    pub refuse: Refuse,
+    pub on_server_gone: OnServerGone,
+    /// Both ends of a TCP connection that expires while established get a reset.
+    pub reset_on_expiry: bool,
+    /// Seconds in which the weight of a server that comes or comes back grows to what it is set to.
+    pub slow_start_s: u32,
+    /// What `conhash` hashes.
+    pub hash_target: HashTarget,
 }
 
-/// What LVS has as sysctls.
+/// Seconds; `None` is what all services have.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ServiceTimeouts {
+    /// Of established TCP connections.
+    pub tcp: Option<u32>,
+    /// Of TCP connections that one side has closed.
+    pub tcp_fin: Option<u32>,
+    pub udp: Option<u32>,
+}
+
+/// What the sender of a packet is told for which there is no server.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Refuse {
+    /// ICMP port unreachable, as LVS does.
+    #[default]
+    Icmp,
+    /// A TCP reset; ICMP for other protocols.
+    Reset,
+    /// Nothing.
+    Drop,
+}
+
+/// What becomes of packets whose connection's server was deleted, where
+/// [`Settings::expire_nodest_conn`] says nothing.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnServerGone {
+    /// As LVS does.
+    #[default]
+    Drop,
+    /// The connection ends; TCP clients get a reset.
+    Reset,
+    /// The connection ends; a packet that may open one opens one to another server, others are as
+    /// with [`Self::Reset`].
+    Reschedule,
+}
+
+/// What `conhash` tells clients apart by.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HashTarget {
+    /// The client's address.
+    #[default]
+    Sip,
+    /// QUIC's destination connection id; the client's address for what is not QUIC.
+    Qid,
+}
+
+/// What LVS has as sysctls, with the kernel's defaults (`spec/connections.md` §12).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
@@ -260,6 +424,31 @@ pub struct Settings {
     pub schedule_icmp: bool,
     /// Tunnels copy DF from the packet, and tell its sender when it is too long for them.
     pub pmtu_disc: bool,
+    /// Bit 0: a SYN on a connection that ended opens a new one. Bit 1: also on one in FIN_WAIT whose
+    /// server answers without us. 0: never.
+    pub conn_reuse_mode: u8,
+    /// A packet of a connection whose server was deleted ends the connection, and a new connection
+    /// on the ports of one whose server is quiesced is scheduled anew.
+    pub expire_nodest_conn: bool,
+    /// Persistent clients of a quiesced server get another one with their next connection.
+    pub expire_quiescent_template: bool,
+    /// Any TCP segment but a reset opens a connection.
+    pub sloppy_tcp: bool,
+    /// Any SCTP packet but an abort opens a connection.
+    pub sloppy_sctp: bool,
+    /// 0 to 3: connections that are the least loss are ended when the table is nearly full.
+    pub drop_entry: u8,
+    /// 0 to 3: some of the packets that would open connections are dropped.
+    pub drop_packet: u8,
+    /// 0 to 3: half-open TCP connections count as established later.
+    pub secure_tcp: u8,
+    /// With `drop_packet` 3 one packet in so many is dropped.
+    pub am_droprate: u32,
+    /// Modes 1 and 2 of the defences begin when fewer connections than this are free on a worker.
+    pub amemthresh: u32,
+    /// Answers to single datagrams leave as they are, as in LVS; by default they get the virtual
+    /// address as their source.
+    pub one_packet_replies_untranslated: bool,
 }
 
 impl Default for Settings {
@@ -268,6 +457,17 @@ impl Default for Settings {
         Self {
             schedule_icmp: false,
             pmtu_disc: true,
+            conn_reuse_mode: 1,
+            expire_nodest_conn: false,
+            expire_quiescent_template: false,
+            sloppy_tcp: false,
+            sloppy_sctp: false,
+            drop_entry: 0,
+            drop_packet: 0,
+            secure_tcp: 0,
+            am_droprate: 10,
+            amemthresh: 1024,
+            one_packet_replies_untranslated: false,
         }
     }
 }
@@ -409,6 +609,9 @@ pub struct Server {
     pub spec: ServerSpec,
     pub active: u32,
     pub inactive: u32,
+    /// Persistence templates that name it.
+    #[serde(default)]
+    pub persistent: u32,
     pub totals: Totals,
     pub rates: Rates,
 }
@@ -422,8 +625,11 @@ pub struct Cursor {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Connection {
-    pub protocol: Protocol,
+    /// `None` for a persistence template of every protocol.
+    pub protocol: Option<Protocol>,
+    /// Of a template the masked address, with port 0.
     pub client: SocketAddr,
+    /// Of a template by mark the mark in place of an address, as LVS shows it.
     pub virtual_address: SocketAddr,
     pub server: SocketAddr,
     /// What the server sees as its client, in FULLNAT.
@@ -438,6 +644,12 @@ pub struct Connection {
     /// IP bytes in both directions.
     pub bytes: u64,
     pub worker: u16,
+    /// A client's tie to its server, not a connection.
+    #[serde(default)]
+    pub template: bool,
+    /// What tied it, where an engine did.
+    #[serde(default)]
+    pub engine: Option<(Engine, String)>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -217,10 +217,7 @@ struct Key {
 
 impl Key {
     fn key(&self) -> ServiceKey {
-        ServiceKey {
-            protocol: self.protocol,
-            address: self.address,
-        }
+        ServiceKey::at(self.protocol, self.address)
     }
 }
 
@@ -237,7 +234,7 @@ struct Perhaps {
 impl Perhaps {
     fn key(&self) -> Option<ServiceKey> {
         let both = self.protocol.zip(self.address);
-        both.map(|(protocol, address)| ServiceKey { protocol, address })
+        both.map(|(protocol, address)| ServiceKey::at(protocol, address))
     }
 }
 

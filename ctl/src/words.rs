@@ -3,8 +3,9 @@
 use std::fmt;
 
 use crate::{
-    ClientAddress, ForwardMode, Protocol, SchedulerFlags, ServerSpec, ServiceOptions, ServiceSpec,
-    Settings, Thresholds, Tunnel, TunnelChecksum, TunnelKind,
+    ClientAddress, Engine, ForwardMode, HashTarget, Netmask, OnServerGone, Protocol, Refuse,
+    SchedulerFlags, ServerSpec, ServiceKey, ServiceOptions, ServiceSpec, Settings, Thresholds,
+    Tunnel, TunnelChecksum, TunnelKind,
 };
 
 /// A choice with a word for each of its values, the same as in JSON.
@@ -75,6 +76,72 @@ impl Word for ClientAddress {
             Self::ProxyV1 => "proxy-v1",
             Self::ProxyV2 => "proxy-v2",
             Self::None => "none",
+        }
+    }
+}
+
+impl Word for Engine {
+    const ALL: &'static [Self] = &[Self::Sip];
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::Sip => "sip",
+        }
+    }
+}
+
+impl Word for Refuse {
+    const ALL: &'static [Self] = &[Self::Icmp, Self::Reset, Self::Drop];
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::Icmp => "icmp",
+            Self::Reset => "reset",
+            Self::Drop => "drop",
+        }
+    }
+}
+
+impl Word for OnServerGone {
+    const ALL: &'static [Self] = &[Self::Drop, Self::Reset, Self::Reschedule];
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::Drop => "drop",
+            Self::Reset => "reset",
+            Self::Reschedule => "reschedule",
+        }
+    }
+}
+
+impl Word for HashTarget {
+    const ALL: &'static [Self] = &[Self::Sip, Self::Qid];
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::Sip => "sip",
+            Self::Qid => "qid",
+        }
+    }
+}
+
+/// `255.255.255.0`, `64`
+impl fmt::Display for Netmask {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::V4(mask) => mask.fmt(f),
+            Self::V6(prefix) => prefix.fmt(f),
+        }
+    }
+}
+
+/// `tcp 10.0.0.1:80`, `mark 7`, `mark 7 ipv6`
+impl fmt::Display for ServiceKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address { protocol, address } => write!(f, "{} {address}", protocol.name()),
+            Self::Mark { mark, ipv6: false } => write!(f, "mark {mark}"),
+            Self::Mark { mark, ipv6: true } => write!(f, "mark {mark} ipv6"),
         }
     }
 }
@@ -201,14 +268,32 @@ impl fmt::Display for ServiceOptions {
     }
 }
 
-/// `schedule-icmp false, pmtu-disc true`
+/// `schedule-icmp false, pmtu-disc true, …`
 impl fmt::Display for Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
             schedule_icmp,
             pmtu_disc,
+            conn_reuse_mode,
+            expire_nodest_conn,
+            expire_quiescent_template,
+            sloppy_tcp,
+            sloppy_sctp,
+            drop_entry,
+            drop_packet,
+            secure_tcp,
+            am_droprate,
+            amemthresh,
+            one_packet_replies_untranslated,
         } = self;
-        write!(f, "schedule-icmp {schedule_icmp}, pmtu-disc {pmtu_disc}")
+        write!(
+            f,
+            "schedule-icmp {schedule_icmp}, pmtu-disc {pmtu_disc}, conn-reuse-mode {conn_reuse_mode}, \
+             expire-nodest-conn {expire_nodest_conn}, expire-quiescent-template {expire_quiescent_template}, \
+             sloppy-tcp {sloppy_tcp}, sloppy-sctp {sloppy_sctp}, drop-entry {drop_entry}, \
+             drop-packet {drop_packet}, secure-tcp {secure_tcp}, am-droprate {am_droprate}, \
+             amemthresh {amemthresh}, one-packet-replies-untranslated {one_packet_replies_untranslated}"
+        )
     }
 }
 
@@ -261,6 +346,7 @@ mod tests {
             client_address: ClientAddress::ProxyV2,
             mss: Some(1380),
             mh_table_size: Some(65521),
+            ..ServiceOptions::default()
         };
         assert_eq!(
             options.to_string(),

@@ -40,6 +40,7 @@ use crate::counters::{DropReason, Page};
 use crate::fragments::Fragments;
 use crate::fullnat::lease::Leases;
 use crate::icmp::RateLimit;
+use crate::marks::Marks;
 use crate::net::{HopId, Net, Setup};
 use crate::packet::{BURST, Burst, Egress, Learned, Origin, PORTS_MAX, PacketBuf, PortId};
 use crate::sched::Loads;
@@ -68,6 +69,7 @@ pub struct Director<P> {
     tunnels: Vec<Option<TunnelTo>>,
     timeouts: Timeouts,
     settings: Settings,
+    marks: Marks,
     answers: RateLimit,
     steer: Steer,
     macs: [[u8; 6]; PORTS_MAX],
@@ -118,6 +120,7 @@ impl<P: PacketBuf> Director<P> {
             tunnels: Vec::new(),
             timeouts: Timeouts::default(),
             settings: Settings::default(),
+            marks: Marks,
             answers: RateLimit::default(),
             steer,
             macs,
@@ -231,7 +234,7 @@ impl<P: PacketBuf> Director<P> {
         let mut mine = Burst::new();
         for packet in burst.drain(..) {
             let home = match Seen::parse(packet.bytes()) {
-                Ok(seen) => self.home_of(&seen, packet.bytes()),
+                Ok(seen) => self.home_of(from, &seen, packet.bytes()),
                 Err(_) => self.steer.me(),
             };
             if home == self.steer.me() {
@@ -244,22 +247,32 @@ impl<P: PacketBuf> Director<P> {
     }
 
     /// The worker that decides about a packet.
-    fn home_of(&self, seen: &Seen, frame: &[u8]) -> usize {
+    fn home_of(&self, from: PortId, seen: &Seen, frame: &[u8]) -> usize {
         match seen.kind {
-            Kind::Transport => self.home(&seen.tuple(frame)),
+            Kind::Transport => self.home(from, seen, &seen.tuple(frame)),
             Kind::FirstFragment | Kind::Fragment => self.meeting_point(seen, frame),
             Kind::OtherIp => self
                 .concerned(seen, frame)
-                .map_or(self.steer.me(), |tuple| self.home(&tuple)),
+                .map_or(self.steer.me(), |tuple| self.home(from, seen, &tuple)),
             Kind::Arp => self.steer.me(),
         }
     }
 
     /// The worker that owns the connection which a packet of this tuple belongs to.
-    fn home(&self, tuple: &Tuple) -> usize {
-        let from_client = self.services.is_vip(tuple.to.ip());
+    fn home(&self, from: PortId, seen: &Seen, tuple: &Tuple) -> usize {
+        let from_client = self.services.is_vip(tuple.to.ip()) || self.mark(from, seen, tuple) != 0;
         self.steer
             .home(if from_client { tuple.from } else { tuple.to })
+    }
+
+    /// The mark of a packet of this tuple, if there is a service by it; 0 is none.
+    fn mark(&self, from: PortId, seen: &Seen, tuple: &Tuple) -> u32 {
+        if !self.services.go_by_marks() {
+            return 0;
+        }
+        let mark = self.marks.of(tuple, from, seen.vlan());
+        let known = self.services.has_mark(tuple.to.is_ipv6(), mark);
+        if known { mark } else { 0 }
     }
 
     /// First stage: what is it, and is it addressed to us? Starts loading its bucket.

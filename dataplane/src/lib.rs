@@ -9,6 +9,7 @@ pub mod director; // the packet walk
 pub mod fragments; // IP fragments, followed without being put together
 pub mod fullnat; // FULLNAT: local ports, and how a server learns who the client is
 pub mod icmp; // answers of our own: echo, unreachable, time exceeded, TCP reset
+pub mod marks; // marks of packets, which services by mark go by
 pub mod mem; // fixed arrays on huge pages
 pub mod net; // where a packet leaves: interfaces, routes, neighbours, ARP
 pub mod packet; // PacketBuf, Burst, Egress

@@ -152,9 +152,8 @@ fn counters(page: &Page, ports: usize, model: &Model) -> BTreeMap<String, u64> {
     }
     all.insert("connections".to_owned(), page.connections.get().into());
     for service in model.services(None).unwrap_or_default() {
-        let protocol = service.key.protocol.name();
         for server in service.servers {
-            let of = format!("{protocol} {} {}", service.key.address, server.address);
+            let of = format!("{} {}", service.key, server.address);
             let mut put = |name: &str, value| all.insert(format!("{of}.{name}"), value);
             put("conns", server.totals.conns);
             put("in_packets", server.totals.in_packets);

@@ -2,22 +2,21 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use control::{ForwardMode, MH_TABLE_SIZE, SchedulerFlags, ServiceOptions, Tunnel};
+use control::{ForwardMode, MH_TABLE_SIZE, ServiceKey, ServiceOptions, Tunnel};
 use hashbrown::HashMap;
 
 use crate::net::is_station;
-use crate::sched::{Ask, Candidate, Kind, Limit, Loads, Scheduler};
+use crate::sched::{Ask, Candidate, Limit, Loads, Scheduler};
 use crate::time::Instant;
-use crate::update::{LocalAddress, ServerId, ServiceId, Update};
-use crate::wire::flow::Tuple;
+use crate::update::{LocalAddress, Policy, ServerId, ServiceId, Update};
+use crate::wire::flow::{TCP, Tuple};
 
 /// A virtual service with its scheduler's state.
 #[derive(Debug)]
 struct Service {
-    key: Key,
-    kind: Kind,
+    key: ServiceKey,
+    policy: Policy,
     scheduler: Box<dyn Scheduler>,
-    flags: SchedulerFlags,
     /// Picks to pass over before the first, see [`Services::staggered`].
     stagger: usize,
     /// Oldest first.
@@ -46,10 +45,22 @@ pub struct Server {
 /// Protocol number, virtual address and port.
 type Key = (u8, SocketAddr);
 
+/// FTP's control port: a service of it is also asked for data connections.
+const FTP: u16 = 21;
+/// FTP's data port.
+const FTP_DATA: u16 = 20;
+/// Ports from here on are anyone's.
+const UNPRIVILEGED: u16 = 1024;
+
 /// All of a worker's services, found by what a packet is addressed to.
 #[derive(Debug, Default)]
 pub struct Services {
     by_key: HashMap<Key, ServiceId>,
+    /// By family (whether IPv6) and mark.
+    by_mark: HashMap<(bool, u32), ServiceId>,
+    /// How many services have port 21, and port 0.
+    ftp: u32,
+    portless: u32,
     services: Vec<Option<Service>>,
     servers: Vec<Option<Server>>,
     /// How many services each virtual address has.
@@ -77,9 +88,34 @@ impl Services {
         self.loads = loads;
     }
 
-    /// The service that a packet of `flow` from a client asks for.
-    pub fn matching(&self, tuple: &Tuple) -> Option<ServiceId> {
-        self.by_key.get(&(tuple.protocol, tuple.to)).copied()
+    /// The service that a packet with this mark (0: none) from a client asks for: by mark, by address
+    /// and port, as data of FTP, or by address alone (`spec/connections.md` §3).
+    pub fn matching(&self, tuple: &Tuple, mark: u32) -> Option<ServiceId> {
+        if mark != 0
+            && let Some(id) = self.by_mark.get(&(tuple.to.is_ipv6(), mark))
+        {
+            return Some(*id);
+        }
+        let at = |port| {
+            let address = SocketAddr::new(tuple.to.ip(), port);
+            self.by_key.get(&(tuple.protocol, address)).copied()
+        };
+        let port = tuple.to.port();
+        let may_be_data = tuple.protocol == TCP && (port == FTP_DATA || port >= UNPRIVILEGED);
+        at(port)
+            .or_else(|| at(FTP).filter(|_| self.ftp > 0 && may_be_data))
+            .or_else(|| at(0).filter(|_| self.portless > 0))
+    }
+
+    /// Whether any service goes by marks.
+    #[inline]
+    pub fn go_by_marks(&self) -> bool {
+        !self.by_mark.is_empty()
+    }
+
+    /// Whether there is a service of this mark.
+    pub fn has_mark(&self, ipv6: bool, mark: u32) -> bool {
+        self.by_mark.contains_key(&(ipv6, mark))
     }
 
     /// Whether some service has this address.
@@ -118,7 +154,7 @@ impl Services {
             tuple,
             servers: &service.servers,
             loads,
-            flags: service.flags,
+            flags: service.policy.flags,
             mh_table_size: service.options.mh_table_size.unwrap_or(MH_TABLE_SIZE),
         };
         let passed_over = std::mem::take(&mut service.stagger).checked_rem(ask.servers.len());
@@ -170,19 +206,11 @@ impl Services {
     /// Applies one validated update; returns the addresses to announce that appeared with it.
     pub fn apply(&mut self, update: &Update) -> Vec<IpAddr> {
         match *update {
-            Update::AddService {
-                id,
-                key,
-                scheduler,
-                flags,
-            } => {
-                let address = key.address;
-                let key = (key.protocol.number(), address);
+            Update::AddService { id, key, policy } => {
                 let service = Service {
                     key,
-                    kind: scheduler,
-                    scheduler: scheduler.bind(&[], self.seed(id)),
-                    flags,
+                    policy,
+                    scheduler: policy.scheduler.bind(&[], self.seed(id)),
                     stagger: self.stagger,
                     servers: Vec::new(),
                     options: ServiceOptions::default(),
@@ -190,26 +218,16 @@ impl Services {
                     local_cursor: 0,
                 };
                 *slot(&mut self.services, id.index()) = Some(service);
-                self.by_key.insert(key, id);
-                let services = self.vips.entry(address.ip()).or_insert(0);
-                *services += 1;
-                if *services == 1 && is_station(address.ip()) {
-                    return vec![address.ip()];
-                }
+                return self.reach(id, key);
             }
-            Update::EditService {
-                id,
-                scheduler,
-                flags,
-            } => {
+            Update::EditService { id, policy } => {
                 let (stagger, seed) = (self.stagger, self.seed(id));
                 let service = self.service_mut(id);
-                service.flags = flags;
-                if service.kind != scheduler {
-                    service.kind = scheduler;
-                    service.scheduler = scheduler.bind(&service.servers, seed);
+                if service.policy.scheduler != policy.scheduler {
+                    service.scheduler = policy.scheduler.bind(&service.servers, seed);
                     service.stagger = stagger;
                 }
+                service.policy = policy;
             }
             Update::DeleteService { id } => self.delete_service(id),
             Update::AddServer {
@@ -289,6 +307,39 @@ impl Services {
         Vec::new()
     }
 
+    /// From now on packets find the service; returns its address if it is to be announced.
+    fn reach(&mut self, id: ServiceId, key: ServiceKey) -> Vec<IpAddr> {
+        let (protocol, address) = match key {
+            ServiceKey::Address { protocol, address } => (protocol, address),
+            ServiceKey::Mark { mark, ipv6 } => {
+                self.by_mark.insert((ipv6, mark.get()), id);
+                return Vec::new();
+            }
+        };
+        self.by_key.insert((protocol.number(), address), id);
+        self.ftp += u32::from(address.port() == FTP);
+        self.portless += u32::from(address.port() == 0);
+        let services = self.vips.entry(address.ip()).or_insert(0);
+        *services += 1;
+        let is_new = *services == 1 && is_station(address.ip());
+        Vec::from_iter(is_new.then_some(address.ip()))
+    }
+
+    /// Packets do not find the service any more.
+    fn unreach(&mut self, key: ServiceKey) {
+        match key {
+            ServiceKey::Address { protocol, address } => {
+                self.by_key.remove(&(protocol.number(), address));
+                self.ftp -= u32::from(address.port() == FTP);
+                self.portless -= u32::from(address.port() == 0);
+                release(&mut self.vips, &[address.ip()]);
+            }
+            ServiceKey::Mark { mark, ipv6 } => {
+                self.by_mark.remove(&(ipv6, mark.get()));
+            }
+        }
+    }
+
     fn set_locals(&mut self, id: ServiceId, addresses: &[LocalAddress]) -> Vec<IpAddr> {
         let addresses: Vec<IpAddr> = addresses.iter().map(|local| local.address).collect();
         let mut new = Vec::new();
@@ -308,8 +359,7 @@ impl Services {
         let Some(service) = slot(&mut self.services, id.index()).take() else {
             unreachable!("validated")
         };
-        self.by_key.remove(&service.key);
-        release(&mut self.vips, &[service.key.1.ip()]);
+        self.unreach(service.key);
         release(&mut self.locals, &service.locals);
         for server in service.servers {
             self.withdraw(server.id, server.limit);
@@ -376,6 +426,7 @@ mod tests {
 
     use super::*;
     use crate::counters::Page;
+    use crate::sched::Kind;
 
     const SERVICE: ServiceId = ServiceId(0);
 
@@ -393,12 +444,8 @@ mod tests {
             let mut workers = Self { pages, services };
             workers.apply(&Update::AddService {
                 id: SERVICE,
-                key: ServiceKey {
-                    protocol: Protocol::Udp,
-                    address: "10.0.0.1:53".parse().unwrap(),
-                },
-                scheduler,
-                flags: SchedulerFlags::default(),
+                key: ServiceKey::at(Protocol::Udp, "10.0.0.1:53".parse().unwrap()),
+                policy: Policy::of(scheduler),
             });
             workers
         }

@@ -6,7 +6,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use control::{
-    ForwardMode, SchedulerFlags, ServiceKey, ServiceOptions, Settings, Thresholds, Tunnel,
+    Engine, ForwardMode, Persistence, SchedulerFlags, ServiceKey, ServiceOptions, ServiceSpec,
+    Settings, Thresholds, Tunnel,
 };
 
 use crate::conn::Timeouts;
@@ -61,20 +62,52 @@ impl PartialEq for LocalAddress {
 
 impl Eq for LocalAddress {}
 
+/// What can be edited of a service, its scheduler found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Policy {
+    pub scheduler: Kind,
+    pub flags: SchedulerFlags,
+    pub persistence: Option<Persistence>,
+    pub engine: Option<Engine>,
+    pub one_packet: bool,
+}
+
+impl Policy {
+    /// With a scheduler and nothing else.
+    pub fn of(scheduler: Kind) -> Self {
+        Self {
+            scheduler,
+            flags: SchedulerFlags::default(),
+            persistence: None,
+            engine: None,
+            one_packet: false,
+        }
+    }
+
+    /// In the control side's words.
+    pub fn spec(&self) -> ServiceSpec {
+        ServiceSpec {
+            flags: self.flags,
+            persistence: self.persistence,
+            engine: self.engine,
+            one_packet: self.one_packet,
+            ..ServiceSpec::new(self.scheduler.name())
+        }
+    }
+}
+
 /// One step; a worker applies a list of them between two bursts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Update {
     AddService {
         id: ServiceId,
         key: ServiceKey,
-        scheduler: Kind,
-        flags: SchedulerFlags,
+        policy: Policy,
     },
     /// Rebinds the scheduler if it is another.
     EditService {
         id: ServiceId,
-        scheduler: Kind,
-        flags: SchedulerFlags,
+        policy: Policy,
     },
     /// The service and all its servers leave; their connections stay, their packets are dropped.
     DeleteService {

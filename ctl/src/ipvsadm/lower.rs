@@ -110,7 +110,7 @@ fn service(parsed: &Parsed) -> Result<ServiceKey, Unsupported> {
         Transport::Udp => Protocol::Udp,
         Transport::Sctp => Protocol::Sctp,
     };
-    Ok(ServiceKey { protocol, address })
+    Ok(ServiceKey::at(protocol, address))
 }
 
 fn service_spec(parsed: &Parsed) -> Result<ServiceSpec, Unsupported> {
@@ -130,8 +130,8 @@ fn service_spec(parsed: &Parsed) -> Result<ServiceSpec, Unsupported> {
         return Err(Unsupported("one-packet scheduling (-o) is"));
     }
     Ok(ServiceSpec {
-        scheduler: parsed.scheduler.clone(),
         flags: parsed.scheduler_flags,
+        ..ServiceSpec::new(parsed.scheduler.clone())
     })
 }
 

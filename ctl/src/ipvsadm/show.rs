@@ -6,8 +6,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::args::{Opt, Parsed};
 use super::names::{Names, Transport};
-use crate::{Connection, ForwardMode, Protocol, SchedulerFlags, Server, Service, Thresholds};
-use crate::{Tunnel, TunnelChecksum, TunnelKind, Word};
+use crate::{Connection, ForwardMode, Protocol, SchedulerFlags, Server, Service, ServiceKey};
+use crate::{Thresholds, Tunnel, TunnelChecksum, TunnelKind, Word};
 
 /// Names longer than these are cut in the table.
 const SERVICE_NAME_MAX: usize = 33;
@@ -96,7 +96,7 @@ pub fn services(services: Vec<Service>, style: &Style<'_>) -> String {
     for service in in_order(services, style.sorted) {
         service_line(&mut out, &service, style);
         for server in &service.servers {
-            server_line(&mut out, server, service.key.protocol, style);
+            server_line(&mut out, server, transport(&service), style);
         }
     }
     out
@@ -106,13 +106,19 @@ pub fn services(services: Vec<Service>, style: &Style<'_>) -> String {
 pub fn save(services: Vec<Service>, style: &Style<'_>) -> String {
     let mut out = String::new();
     for service in in_order(services, style.sorted) {
-        let protocol = service.key.protocol;
-        let flag = match protocol {
-            Protocol::Tcp => "-t",
-            Protocol::Udp => "-u",
-            Protocol::Sctp => "--sctp-service",
+        let protocol = transport(&service);
+        let name = match service.key {
+            ServiceKey::Address { protocol, address } => {
+                let flag = match protocol {
+                    Protocol::Tcp => "-t",
+                    Protocol::Udp => "-u",
+                    Protocol::Sctp => "--sctp-service",
+                };
+                format!("{flag} {}", style.address(address, protocol))
+            }
+            ServiceKey::Mark { mark, ipv6: false } => format!("-f {mark}"),
+            ServiceKey::Mark { mark, ipv6: true } => format!("-f {mark} -6"),
         };
-        let name = format!("{flag} {}", style.address(service.key.address, protocol));
         let spec = &service.spec;
         let flags = match spec.flags == SchedulerFlags::default() {
             true => String::new(),
@@ -189,9 +195,7 @@ pub fn local_addresses(services: Vec<Service>, style: &Style<'_>) -> String {
         ),
     );
     for service in in_order(services, style.sorted) {
-        let protocol_name = protocol(service.key.protocol);
-        let name = style.address(service.key.address, service.key.protocol);
-        let name = format!("{protocol_name:<4} {name}");
+        let name = service_name(&service, style, None);
         let total = service.local_addresses.len();
         for local in &service.local_addresses {
             let (address, exhausted, in_use) = (local.address, local.exhausted, local.in_use);
@@ -235,7 +239,7 @@ pub fn connections(list: &[Connection], style: &Style<'_>) -> String {
     for conn in list {
         let seconds = conn.expires_ms / 1000;
         let expire = format!("{:02}:{:02}", seconds / 60, seconds % 60);
-        let name = |address| style.address(address, conn.protocol);
+        let name = |address| style.address(address, conn.protocol.unwrap_or(Protocol::Tcp));
         let server = match conn.local {
             Some(local) => format!("{:<18} {}", name(conn.server), name(local)),
             None => name(conn.server),
@@ -244,7 +248,7 @@ pub fn connections(list: &[Connection], style: &Style<'_>) -> String {
             &mut out,
             format_args!(
                 "{:<3} {expire:<6} {:<11} {:<18} {:<18} {server}",
-                protocol(conn.protocol),
+                conn.protocol.map_or("IP", protocol),
                 conn.state,
                 name(conn.client),
                 name(conn.virtual_address),
@@ -264,6 +268,32 @@ fn protocol(protocol: Protocol) -> &'static str {
         Protocol::Tcp => "TCP",
         Protocol::Udp => "UDP",
         Protocol::Sctp => "SCTP",
+    }
+}
+
+/// Whose names of ports a service's servers have: LVS takes a marked service's for TCP's.
+fn transport(service: &Service) -> Protocol {
+    service.key.protocol().unwrap_or(Protocol::Tcp)
+}
+
+/// `TCP  10.0.0.1:80`, `FWM  7 IPv6`; addresses of IPv4 cut to `max` characters.
+fn service_name(service: &Service, style: &Style<'_>, max: Option<usize>) -> String {
+    match service.key {
+        ServiceKey::Address {
+            protocol: transport,
+            address,
+        } => {
+            let name = match max {
+                Some(max) => cut(style, address, transport, max),
+                None => style.address(address, transport),
+            };
+            format!("{:<4} {name}", protocol(transport))
+        }
+        // LVS prints the mark as a signed number.
+        ServiceKey::Mark { mark, ipv6 } => {
+            let family = if ipv6 { " IPv6" } else { "" };
+            format!("FWM  {}{family}", mark.get().cast_signed())
+        }
     }
 }
 
@@ -296,14 +326,7 @@ fn header(format: Format) -> String {
 }
 
 fn service_line(out: &mut String, service: &Service, style: &Style<'_>) {
-    let protocol_name = protocol(service.key.protocol);
-    let name = cut(
-        style,
-        service.key.address,
-        service.key.protocol,
-        SERVICE_NAME_MAX,
-    );
-    let padded = format!("{protocol_name:<4} {name}");
+    let padded = service_name(service, style, Some(SERVICE_NAME_MAX));
     match style.format {
         Format::Stats => {
             let numbers = service.totals.columns();
@@ -418,11 +441,19 @@ fn in_order(mut services: Vec<Service>, sorted: bool) -> Vec<Service> {
         );
     }
     merge_sort(services, &|a: &Service, b: &Service| {
-        let family = a.key.address.is_ipv6().cmp(&b.key.address.is_ipv6());
-        let protocol = a.key.protocol.number().cmp(&b.key.protocol.number());
-        family
-            .then(protocol)
-            .then_with(|| by_address(a.key.address, b.key.address))
+        let mark = |key: &ServiceKey| match key {
+            ServiceKey::Mark { mark, .. } => mark.get(),
+            ServiceKey::Address { .. } => 0,
+        };
+        let number = |key: &ServiceKey| key.protocol().map_or(0, Protocol::number);
+        mark(&a.key)
+            .cmp(&mark(&b.key))
+            .then(a.key.is_ipv6().cmp(&b.key.is_ipv6()))
+            .then(number(&a.key).cmp(&number(&b.key)))
+            .then_with(|| match (a.key.address(), b.key.address()) {
+                (Some(a), Some(b)) => by_address(a, b),
+                _ => Ordering::Equal,
+            })
     })
 }
 
@@ -532,18 +563,13 @@ mod tests {
             },
             active: 0,
             inactive: 148_185,
+            persistent: 0,
             totals,
             rates,
         };
         vec![Service {
-            key: crate::ServiceKey {
-                protocol: Protocol::Udp,
-                address: "10.0.0.4:3006".parse().unwrap(),
-            },
-            spec: crate::ServiceSpec {
-                scheduler: "rr".into(),
-                flags: SchedulerFlags::default(),
-            },
+            key: crate::ServiceKey::at(Protocol::Udp, "10.0.0.4:3006".parse().unwrap()),
+            spec: crate::ServiceSpec::new("rr"),
             totals,
             rates,
             servers: vec![server],
@@ -669,7 +695,7 @@ mod tests {
         ];
         for (protocol, state, port, expires_ms, expected) in rows {
             let conn = Connection {
-                protocol,
+                protocol: Some(protocol),
                 client: SocketAddr::from(([10, 1, 0, 1], port)),
                 virtual_address: "10.0.0.1:3001".parse().unwrap(),
                 server: "192.168.1.11:3001".parse().unwrap(),
@@ -680,11 +706,13 @@ mod tests {
                 out_packets: 1,
                 bytes: 80,
                 worker: 0,
+                template: false,
+                engine: None,
             };
             assert_eq!(connections(&[conn], &STYLE), format!("{expected}\n"));
         }
         let full_nat = Connection {
-            protocol: Protocol::Sctp,
+            protocol: Some(Protocol::Sctp),
             client: "[2001:db8::7]:1".parse().unwrap(),
             virtual_address: "[2001:db8::1]:80".parse().unwrap(),
             server: "192.168.1.11:3001".parse().unwrap(),
@@ -695,6 +723,8 @@ mod tests {
             out_packets: 1,
             bytes: 80,
             worker: 0,
+            template: false,
+            engine: None,
         };
         assert_eq!(
             connections(&[full_nat], &STYLE),

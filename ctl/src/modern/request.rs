@@ -84,6 +84,7 @@ pub(super) fn request(verb: &Verb, present: &mut impl Present) -> Result<Request
             Change::SetSettings(Settings {
                 schedule_icmp: schedule_icmp.unwrap_or(now.schedule_icmp),
                 pmtu_disc: pmtu_disc.unwrap_or(now.pmtu_disc),
+                ..now
             })
         }
         Verb::Zero(only) => Change::Zero { only: only.key() },
@@ -107,8 +108,8 @@ fn service(verb: &ServiceVerb, present: &mut impl Present) -> Result<Request> {
                 None => SchedulerFlags::usual(scheduler),
             };
             let spec = ServiceSpec {
-                scheduler: scheduler.clone(),
                 flags,
+                ..ServiceSpec::new(scheduler.clone())
             };
             changes.push(Change::AddService { service, spec });
             if let Some(options) = options.over(ServiceOptions::default()) {
@@ -156,6 +157,7 @@ fn rescheduled(
     Ok(ServiceSpec {
         scheduler: scheduler.to_owned(),
         flags,
+        ..spec
     })
 }
 
@@ -182,15 +184,11 @@ impl OptionArgs {
 
     /// `options` with what is named, if anything is.
     fn over(&self, options: ServiceOptions) -> Option<ServiceOptions> {
-        let ServiceOptions {
-            client_address,
-            mss,
-            mh_table_size,
-        } = options;
         self.any().then_some(ServiceOptions {
-            client_address: self.client_address.unwrap_or(client_address),
-            mss: self.mss.map_or(mss, |Mss(mss)| mss),
-            mh_table_size: self.mh_table_size.or(mh_table_size),
+            client_address: self.client_address.unwrap_or(options.client_address),
+            mss: self.mss.map_or(options.mss, |Mss(mss)| mss),
+            mh_table_size: self.mh_table_size.or(options.mh_table_size),
+            ..options
         })
     }
 }
@@ -230,8 +228,7 @@ fn present_server(key: &ServerKey, present: &mut impl Present) -> Result<Server>
     match servers.find(|server| server.address == key.server) {
         Some(server) => Ok(server),
         None => {
-            let (protocol, address) = (service.protocol.word(), service.address);
-            let detail = format!("service {protocol} {address} has no server {}", key.server);
+            let detail = format!("service {service} has no server {}", key.server);
             bail!(Refusal {
                 errno: Errno::Enoent,
                 step: None,
@@ -307,6 +304,7 @@ mod tests {
                 spec: GUE,
                 active: 0,
                 inactive: 0,
+                persistent: 0,
                 totals: Totals::default(),
                 rates: Rates::default(),
             };
@@ -320,6 +318,7 @@ mod tests {
                     client_address: ClientAddress::ProxyV1,
                     mss: Some(1400),
                     mh_table_size: None,
+                    ..ServiceOptions::default()
                 },
                 local_addresses: Vec::new(),
             })
@@ -345,17 +344,11 @@ mod tests {
     }
 
     fn key() -> ServiceKey {
-        ServiceKey {
-            protocol: Protocol::Tcp,
-            address: "10.0.0.1:80".parse().unwrap(),
-        }
+        ServiceKey::at(Protocol::Tcp, "10.0.0.1:80".parse().unwrap())
     }
 
     fn scheduler(name: &str) -> ServiceSpec {
-        ServiceSpec {
-            scheduler: name.into(),
-            flags: SchedulerFlags::default(),
-        }
+        ServiceSpec::new(name)
     }
 
     #[track_caller]
@@ -373,6 +366,7 @@ mod tests {
                 client_address,
                 mss,
                 mh_table_size: None,
+                ..ServiceOptions::default()
             },
         };
         let add = Change::AddService { service, spec };
@@ -396,6 +390,7 @@ mod tests {
                     client_address: ClientAddress::ProxyV1,
                     mss: Some(1400),
                     mh_table_size: Some(65521),
+                    ..ServiceOptions::default()
                 },
             }],
         );
@@ -435,10 +430,7 @@ mod tests {
             complaint("service add tcp 10.0.0.1:80 --scheduler-flags sh-port"),
             "scheduler flag sh-port does not go with scheduler wlc"
         );
-        let service = ServiceKey {
-            protocol: Protocol::Sctp,
-            address: "[2001:db8::1]:9".parse().unwrap(),
-        };
+        let service = ServiceKey::at(Protocol::Sctp, "[2001:db8::1]:9".parse().unwrap());
         check(
             "service delete sctp [2001:db8::1]:9",
             vec![Change::DeleteService { service }],
@@ -529,6 +521,7 @@ mod tests {
         let settings = |schedule_icmp, pmtu_disc| Settings {
             schedule_icmp,
             pmtu_disc,
+            ..Settings::default()
         };
         for (line, change) in [
             (

@@ -59,7 +59,7 @@ fn sorted(mut list: Vec<Service>) -> Vec<Service> {
 }
 
 fn name(service: &Service) -> String {
-    format!("{} {}", service.key.protocol.name(), service.key.address)
+    service.key.to_string()
 }
 
 /// What services and servers are.
@@ -168,7 +168,9 @@ pub(super) fn connections(list: &[Connection]) -> String {
     let mut table = Table::new(6, title);
     for conn in list {
         table.row([
-            conn.protocol.name().to_owned(),
+            conn.protocol
+                .map_or("ip", control::Protocol::name)
+                .to_owned(),
             conn.state.clone(),
             conn.client.to_string(),
             conn.virtual_address.to_string(),
@@ -309,6 +311,7 @@ mod tests {
             },
             active: 5,
             inactive: 0,
+            persistent: 0,
             totals: Totals {
                 conns: 12,
                 ..Totals::default()
@@ -316,14 +319,8 @@ mod tests {
             rates: Rates::default(),
         };
         vec![Service {
-            key: ServiceKey {
-                protocol: control::Protocol::Tcp,
-                address: "10.0.0.1:80".parse().unwrap(),
-            },
-            spec: ServiceSpec {
-                scheduler: "wrr".into(),
-                flags: control::SchedulerFlags::default(),
-            },
+            key: ServiceKey::at(control::Protocol::Tcp, "10.0.0.1:80".parse().unwrap()),
+            spec: ServiceSpec::new("wrr"),
             totals: Totals::default(),
             rates: Rates::default(),
             servers: vec![server("192.168.1.3:80", 1000), server("192.168.1.2:80", 1)],

@@ -10,7 +10,7 @@ use super::way::{GUE_PORT, Method, Way};
 use crate::net::{Interface, Prefix, Route, Setup, StaticNeighbour};
 use crate::packet::{PacketBuf, PortId};
 use crate::sched;
-use crate::update::{LocalAddress, ServerId, ServiceId, Update};
+use crate::update::{LocalAddress, Policy, ServerId, ServiceId, Update};
 use crate::wire::flow::{ETHERNET, ICMPV6, TCP, Tuple, UDP, tcp_flags};
 use crate::wire::ip::{Ip, V4_LEN, V6_LEN};
 use crate::wire::{checksum, ethernet};
@@ -141,12 +141,8 @@ pub(super) fn updates(way: Way, flows: u32) -> Vec<Update> {
     let id = ServiceId(0);
     let mut updates = vec![Update::AddService {
         id,
-        key: ServiceKey {
-            protocol: way.protocol,
-            address: vip(way),
-        },
-        scheduler: sched::Kind::Rr,
-        flags: control::SchedulerFlags::default(),
+        key: ServiceKey::at(way.protocol, vip(way)),
+        policy: Policy::of(sched::Kind::Rr),
     }];
     if way.method == Method::Fullnat {
         updates.push(Update::SetLocalAddresses {

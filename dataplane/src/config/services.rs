@@ -67,10 +67,7 @@ impl Reader<'_> {
     }
 
     fn service(&self, raw: &RawService, changes: &mut Changes) -> Checked<()> {
-        let service = ServiceKey {
-            protocol: raw.protocol,
-            address: self.socket_address(&raw.address)?,
-        };
+        let service = ServiceKey::at(raw.protocol, self.socket_address(&raw.address)?);
         let (scheduler, place) = match &raw.scheduler {
             // Its address stands for the whole service, but an unknown scheduler is found there.
             Some(name) if crate::sched::Kind::by_name(name.get_ref()).is_none() => {
@@ -80,8 +77,8 @@ impl Reader<'_> {
             None => ("wlc", raw.address.span()),
         };
         let spec = ServiceSpec {
-            scheduler: scheduler.to_owned(),
             flags: self.scheduler_flags(scheduler, raw.scheduler_flags.as_deref())?,
+            ..ServiceSpec::new(scheduler)
         };
         changes.push(place, Change::AddService { service, spec });
         self.options(service, raw, changes)?;

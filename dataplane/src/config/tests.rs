@@ -153,7 +153,7 @@ fn the_ipv6_example_mixes_families() {
     let mixed = |change: &&Change| match change {
         Change::AddServer {
             service, server, ..
-        } => service.address.is_ipv6() != server.is_ipv6(),
+        } => service.is_ipv6() != server.is_ipv6(),
         _ => false,
     };
     assert_eq!(config.changes.iter().filter(mixed).count(), 3);
@@ -563,7 +563,9 @@ fn timeouts() {
 fn settings() {
     check(
         "[settings]\nschedule_icpm = true",
-        "f:3: unknown field `schedule_icpm`, expected `schedule_icmp` or `pmtu_disc`",
+        "f:3: unknown field `schedule_icpm`, expected one of `schedule_icmp`, `pmtu_disc`, `conn_reuse_mode`, `expire_nodest_conn`, `expire_quiescent_template`, \
+         `sloppy_tcp`, `sloppy_sctp`, `drop_entry`, `drop_packet`, `secure_tcp`, `am_droprate`, `amemthresh`, \
+         `one_packet_replies_untranslated`",
     );
     check(
         "[settings]\npmtu_disc = 1",
@@ -571,8 +573,8 @@ fn settings() {
     );
     let config = Config::parse(&format!("{PORT}[settings]\npmtu_disc = false"), "f").unwrap();
     let settings = Settings {
-        schedule_icmp: false,
         pmtu_disc: false,
+        ..Settings::default()
     };
     assert_eq!(config.changes[1], Change::SetSettings(settings));
 }
@@ -599,7 +601,7 @@ fn services() {
     );
     check(
         "[[service]]\nprotocol = \"tcp\"\naddress = \"10.0.0.1:0\"",
-        "f:4: service 10.0.0.1:0 has port 0, 1 to 65535 is right",
+        "f:4: service tcp 10.0.0.1:0 has port 0 (every port), which goes with persistence only; 1 to 65535 is right without",
     );
     check(
         &service("scheduler = \"none\""),
@@ -771,6 +773,7 @@ fn full_nat_and_options() {
         client_address: ClientAddress::ProxyV2,
         mss: Some(1380),
         mh_table_size: Some(65521),
+        ..ServiceOptions::default()
     };
     assert_eq!(*options, expected);
 }

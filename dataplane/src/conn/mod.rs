@@ -44,6 +44,10 @@ const NO_OUTPUT: u32 = 0x80 << 24;
 
 const _: () = assert!(SERVERS_MAX - 1 <= SERVER_ID);
 
+/// `Conn::state` below what is ours.
+const STATE: u8 = 31;
+const _: () = assert!(State::ALL.len() <= STATE as usize + 1);
+
 /// No next hop known.
 pub const NO_HOP: HopId = HopId(u16::MAX);
 
@@ -174,7 +178,7 @@ impl Conn {
     #[inline(always)]
     pub fn state(&self) -> State {
         // Written by `Conns` alone, from a `State`.
-        State::by_number(self.state)
+        State::by_number(self.state & STATE)
     }
 
     #[inline(always)]
@@ -520,7 +524,7 @@ impl Conns {
     /// Gives a connection a state and that state's timeout, and moves its timer with them.
     pub fn set_state(&mut self, now: Instant, entry: u32, state: State, timeouts: &Timeouts) {
         let conn = &mut self.entries[entry as usize];
-        conn.state = state as u8;
+        conn.state = conn.state & !STATE | state as u8;
         conn.timeout_ms = timeouts.ms(state);
         let deadline = now.plus_ms(conn.timeout_ms);
         if state.is_half_open() {

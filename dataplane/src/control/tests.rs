@@ -26,19 +26,13 @@ fn worker(core: u16, mailbox_max: usize) -> (Worker, Receiver<Command>) {
 }
 
 fn key() -> ServiceKey {
-    ServiceKey {
-        protocol: Protocol::Tcp,
-        address: "10.0.0.1:80".parse().unwrap(),
-    }
+    ServiceKey::at(Protocol::Tcp, "10.0.0.1:80".parse().unwrap())
 }
 
 fn add_service() -> Change {
     Change::AddService {
         service: key(),
-        spec: ServiceSpec {
-            scheduler: "rr".into(),
-            flags: control::SchedulerFlags::default(),
-        },
+        spec: ServiceSpec::new("rr"),
     }
 }
 
@@ -141,6 +135,7 @@ fn settings_are_told() {
     let settings = control::Settings {
         schedule_icmp: true,
         pmtu_disc: false,
+        ..control::Settings::default()
     };
     let change = Change::SetSettings(settings);
     assert_eq!(
@@ -190,14 +185,17 @@ fn the_audit_log_has_words_for_what_was_changed() {
                 options: control::ServiceOptions {
                     client_address: control::ClientAddress::ProxyV2,
                     mss: Some(1380),
-                    mh_table_size: None,
+                    ..control::ServiceOptions::default()
                 },
             },
             "set options of tcp 10.0.0.1:80: client address proxy-v2, mss 1380",
         ),
         (
             Change::SetSettings(control::Settings::default()),
-            "set schedule-icmp false, pmtu-disc true",
+            "set schedule-icmp false, pmtu-disc true, conn-reuse-mode 1, expire-nodest-conn false, \
+             expire-quiescent-template false, sloppy-tcp false, sloppy-sctp false, drop-entry 0, \
+             drop-packet 0, secure-tcp 0, am-droprate 10, amemthresh 1024, \
+             one-packet-replies-untranslated false",
         ),
     ] {
         assert_eq!(describe(&change), words);

@@ -156,7 +156,7 @@ impl<P: PacketBuf> Director<P> {
         match seen.kind {
             Kind::Arp => Ok(Verdict::Arp),
             Kind::OtherIp => self.other_ip(now, from, seen, packet, out),
-            _ => self.with_ports(now, seen, packet, out),
+            _ => self.with_ports(now, from, seen, packet, out),
         }
     }
 
@@ -164,13 +164,14 @@ impl<P: PacketBuf> Director<P> {
     pub(super) fn with_ports<E: Egress<Buf = P>>(
         &mut self,
         now: Instant,
+        from: PortId,
         seen: &Seen,
         packet: &mut P,
         out: &mut E,
     ) -> Result<Verdict, Denied> {
         match self.known(now, seen, packet.bytes()) {
             Some(hit) => self.connected(now, seen, hit, packet, out),
-            None => self.unconnected(now, seen, packet, out),
+            None => self.unconnected(now, from, seen, packet, out),
         }
     }
 
@@ -470,12 +471,14 @@ impl<P: PacketBuf> Director<P> {
     pub(super) fn unconnected<E: Egress<Buf = P>>(
         &mut self,
         now: Instant,
+        from: PortId,
         seen: &Seen,
         packet: &mut P,
         out: &mut E,
     ) -> Result<Verdict, Denied> {
         let tuple = seen.tuple(packet.bytes());
-        let Some(service) = self.services.matching(&tuple) else {
+        let mark = self.mark(from, seen, &tuple);
+        let Some(service) = self.services.matching(&tuple, mark) else {
             if self.owns(tuple.to.ip()) {
                 self.refuse(now, seen, &tuple, packet, out);
             }
@@ -523,7 +526,7 @@ impl<P: PacketBuf> Director<P> {
         if seen.flow.v6 && kind.is_some_and(|kind| (SOLICITATION..=REDIRECT).contains(&kind)) {
             return Ok(Verdict::Discovery);
         }
-        if let Some(verdict) = self.error(now, seen, packet, out)? {
+        if let Some(verdict) = self.error(now, from, seen, packet, out)? {
             return Ok(verdict);
         }
         let tuple = seen.tuple(packet.bytes());

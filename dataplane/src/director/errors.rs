@@ -8,7 +8,7 @@ use super::Director;
 use super::decide::{Denied, Verdict};
 use crate::conn::Hit;
 use crate::counters::DropReason;
-use crate::packet::{Egress, PacketBuf};
+use crate::packet::{Egress, PacketBuf, PortId};
 use crate::related::{self, Related, Tunnelled, related, tunnelled};
 use crate::time::Instant;
 use crate::wire::flow::{Seen, Tuple};
@@ -30,6 +30,7 @@ impl<P: PacketBuf> Director<P> {
     pub(super) fn error<E: Egress<Buf = P>>(
         &mut self,
         now: Instant,
+        from: PortId,
         seen: &Seen,
         packet: &mut P,
         out: &mut E,
@@ -41,7 +42,8 @@ impl<P: PacketBuf> Director<P> {
                 return self.relay(now, seen, hit, &related, packet).map(Some);
             }
             if self.settings.schedule_icmp
-                && let Some(hit) = self.open_for_error(now, &wanted)?
+                && let Some(hit) =
+                    self.open_for_error(now, &wanted, self.mark(from, seen, &wanted))?
             {
                 return self.relay(now, seen, hit, &related, packet).map(Some);
             }
@@ -59,8 +61,13 @@ impl<P: PacketBuf> Director<P> {
     }
 
     /// A connection for an error about a packet that had none (`schedule_icmp`).
-    fn open_for_error(&mut self, now: Instant, wanted: &Tuple) -> Result<Option<Hit>, Denied> {
-        let Some(service) = self.services.matching(wanted) else {
+    fn open_for_error(
+        &mut self,
+        now: Instant,
+        wanted: &Tuple,
+        mark: u32,
+    ) -> Result<Option<Hit>, Denied> {
+        let Some(service) = self.services.matching(wanted, mark) else {
             return Ok(None);
         };
         if !self.is_source(wanted.from.ip()) {

@@ -58,7 +58,7 @@ impl<P: PacketBuf> Director<P> {
             };
         }
         let tuple = seen.tuple(packet.bytes());
-        let home = self.home(&tuple);
+        let home = self.home(from, seen, &tuple);
         let number = u16::try_from(home).unwrap_or(u16::MAX);
         if let Err(reason) = self.fragments.first(now, &piece, tuple, number, give_up) {
             return page.count_drop(from, reason);
@@ -95,7 +95,7 @@ impl<P: PacketBuf> Director<P> {
         };
         self.conns.digest(&mut seen, packet.bytes());
         let verdict = if seen.kind == Kind::FirstFragment {
-            self.with_ports(now, &seen, &mut packet, out)
+            self.with_ports(now, from, &seen, &mut packet, out)
         } else {
             self.later_fragment(now, &seen, tuple, &mut packet, out)
         };

@@ -38,7 +38,7 @@ impl<P: PacketBuf> Director<P> {
         let life = conn.timeout_ms();
         let local = || self.conns.tuple(entry, true).to;
         control::Connection {
-            protocol: Conns::protocol(conn),
+            protocol: Some(Conns::protocol(conn)),
             client: inbound.from,
             virtual_address: inbound.to,
             server: self.server_of(entry, conn),
@@ -48,6 +48,8 @@ impl<P: PacketBuf> Director<P> {
             in_packets,
             out_packets,
             bytes: conn.bytes(),
+            template: false,
+            engine: None,
             worker: u16::try_from(self.steer.me()).unwrap_or(u16::MAX),
         }
     }

@@ -183,7 +183,7 @@ impl World {
                 let options = ServiceOptions {
                     client_address: way.told,
                     mss: None,
-                    mh_table_size: None,
+                    ..ServiceOptions::default()
                 };
                 bed.apply(Update::SetOptions { id, options });
             }

@@ -24,7 +24,7 @@ use crate::replay::Wire;
 use crate::sched::Kind;
 use crate::steer::Steer;
 use crate::time::Instant;
-use crate::update::{LocalAddress, ServerId, ServiceId, Update};
+use crate::update::{LocalAddress, Policy, ServerId, ServiceId, Update};
 
 pub(super) const CLIENTS: PortId = PortId(0);
 pub(super) const SERVERS: PortId = PortId(1);
@@ -219,10 +219,7 @@ pub(super) fn setup(static_neighbours: bool) -> Setup {
 }
 
 pub(super) fn key(protocol: Protocol, address: &str) -> ServiceKey {
-    ServiceKey {
-        protocol,
-        address: address.parse().unwrap(),
-    }
+    ServiceKey::at(protocol, address.parse().unwrap())
 }
 
 /// Local addresses of a service, all of them.
@@ -316,8 +313,7 @@ impl Testbed {
         self.apply(Update::AddService {
             id: ServiceId(id),
             key: key(protocol, vip),
-            scheduler: Kind::Rr,
-            flags: control::SchedulerFlags::default(),
+            policy: Policy::of(Kind::Rr),
         });
     }
 

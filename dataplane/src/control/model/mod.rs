@@ -16,10 +16,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Weak};
 
-use control::{
-    Change, Errno, Refusal, SchedulerFlags, ServerSpec, ServiceKey, ServiceOptions, ServiceSpec,
-    Settings, Totals,
-};
+use control::{Change, Errno, Refusal, ServerSpec, ServiceKey, ServiceOptions, Settings, Totals};
 
 use self::slots::Slots;
 use self::undo::Transaction;
@@ -27,8 +24,7 @@ use self::uses::{Use, Uses};
 use super::stats::{self, Estimator, minus};
 use crate::conn::Timeouts;
 use crate::counters::{LocalPage, Page};
-use crate::sched::Kind;
-use crate::update::{LocalAddress, ServerId, ServiceId, Update};
+use crate::update::{LocalAddress, Policy, ServerId, ServiceId, Update};
 
 /// The highest weight, as in LVS.
 pub const WEIGHT_MAX: u32 = i32::MAX as u32;
@@ -86,8 +82,7 @@ struct Service {
 /// The part of a service that changes in place.
 #[derive(Debug, Clone, Copy)]
 struct Head {
-    scheduler: Kind,
-    flags: SchedulerFlags,
+    policy: Policy,
     options: ServiceOptions,
     /// Counted by servers that have left.
     gone: Totals,
@@ -236,10 +231,7 @@ impl Model {
     fn show(&self, service: &Service) -> control::Service {
         control::Service {
             key: service.key,
-            spec: ServiceSpec {
-                scheduler: service.head.scheduler.name().to_owned(),
-                flags: service.head.flags,
-            },
+            spec: service.head.policy.spec(),
             totals: minus(self.service_counted(service), service.head.zero),
             rates: service.head.estimator.rates(),
             servers: service
@@ -261,6 +253,7 @@ impl Model {
             spec: server.spec,
             active,
             inactive,
+            persistent: 0,
             totals: minus(stats::counted(&self.pages, id), server.zero),
             rates: server.estimator.rates(),
         }
@@ -268,7 +261,9 @@ impl Model {
 
     /// A service that comes or goes takes the uses of its addresses along.
     fn count_uses(&mut self, service: &Service, count: fn(&mut Uses, IpAddr, Use)) {
-        count(&mut self.uses, service.key.address.ip(), Use::Service);
+        if let Some(address) = service.key.address() {
+            count(&mut self.uses, address.ip(), Use::Service);
+        }
         for local in &service.local_addresses {
             count(&mut self.uses, local.address, Use::Local);
         }
@@ -320,7 +315,7 @@ impl Model {
 
 /// `tcp 10.0.0.1:80`
 pub(in crate::control) fn name(key: &ServiceKey) -> String {
-    format!("{} {}", key.protocol.name(), key.address)
+    key.to_string()
 }
 
 pub(in crate::control) fn refuse(errno: Errno, detail: impl Into<String>) -> Refusal {

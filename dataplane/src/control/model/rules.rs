@@ -10,9 +10,10 @@ use control::{
 use super::{MSS_MAX, MSS_MIN, THRESHOLD_MAX, WEIGHT_MAX, name, refuse};
 use crate::net::is_global;
 use crate::sched::Kind;
+use crate::update::Policy;
 
-pub(super) fn scheduler(spec: &ServiceSpec) -> Result<Kind, Refusal> {
-    Kind::by_name(&spec.scheduler).ok_or_else(|| {
+pub(super) fn policy(key: &ServiceKey, spec: &ServiceSpec) -> Result<Policy, Refusal> {
+    let scheduler = Kind::by_name(&spec.scheduler).ok_or_else(|| {
         let known: Vec<&str> = Kind::ALL.iter().map(|kind| kind.name()).collect();
         refuse(
             Errno::Enoent,
@@ -22,16 +23,29 @@ pub(super) fn scheduler(spec: &ServiceSpec) -> Result<Kind, Refusal> {
                 known.join(", ")
             ),
         )
+    })?;
+    if let ServiceKey::Address { address, .. } = key
+        && address.port() == 0
+        && spec.persistence.is_none()
+    {
+        let detail = format!(
+            "service {} has port 0 (every port), which goes with persistence only; 1 to 65535 is right without",
+            name(key)
+        );
+        return Err(refuse(Errno::Einval, detail));
+    }
+    Ok(Policy {
+        scheduler,
+        flags: spec.flags,
+        persistence: spec.persistence,
+        engine: spec.engine,
+        one_packet: spec.one_packet,
     })
 }
 
 /// A service's address; it may have any, as in LVS.
-pub(super) fn virtual_address(address: SocketAddr) -> Result<(), Refusal> {
-    if address.port() == 0 {
-        let detail = format!("service {address} has port 0, 1 to 65535 is right");
-        return Err(refuse(Errno::Einval, detail));
-    }
-    plain(address)
+pub(super) fn virtual_address(key: &ServiceKey) -> Result<(), Refusal> {
+    key.address().map_or(Ok(()), plain)
 }
 
 /// A server's address: LVS takes loopback addresses too.
@@ -73,7 +87,7 @@ pub(super) fn same_family(
     spec: ServerSpec,
 ) -> Result<(), Refusal> {
     let mixes = matches!(spec.mode, ForwardMode::Tunnel | ForwardMode::FullNat);
-    if !mixes && address.is_ipv6() != key.address.is_ipv6() {
+    if !mixes && address.is_ipv6() != key.is_ipv6() {
         let detail = format!(
             "server {address} and service {} are of two families, tunnel or fullnat is right for that, not {}",
             name(key),
@@ -90,7 +104,10 @@ pub(super) fn same_port(
     address: SocketAddr,
     spec: ServerSpec,
 ) -> Result<(), Refusal> {
-    let port = key.address.port();
+    // A service by mark has clients of many ports.
+    let Some(port) = key.address().map(|address| address.port()) else {
+        return Ok(());
+    };
     let kept = match spec.mode {
         ForwardMode::Direct => "direct routing",
         ForwardMode::Tunnel => "a tunnel",
@@ -161,8 +178,11 @@ pub(super) fn options(key: &ServiceKey, options: ServiceOptions) -> Result<(), R
         client_address,
         mss,
         mh_table_size,
+        ..
     } = options;
-    let tcp = key.protocol == Protocol::Tcp;
+    let tcp = key
+        .protocol()
+        .is_none_or(|protocol| protocol == Protocol::Tcp);
     let proxy = matches!(
         client_address,
         ClientAddress::ProxyV1 | ClientAddress::ProxyV2

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use control::{Errno, Refusal, ServerSpec, ServiceKey, ServiceOptions, ServiceSpec, Totals};
 
 use super::rules::{
-    same_family, same_port, scheduler, server_address, tunnel, virtual_address, weighed,
+    policy, same_family, same_port, server_address, tunnel, virtual_address, weighed,
 };
 use super::undo::{Transaction, Undo};
 use super::uses::{Use, Uses};
@@ -30,13 +30,14 @@ impl Model {
                 format!("service {} exists already", name(&key)),
             ));
         }
-        virtual_address(key.address)?;
-        let scheduler = scheduler(spec)?;
-        self.uses.allow(key.address.ip(), Use::Service)?;
+        virtual_address(&key)?;
+        let policy = policy(&key, spec)?;
+        if let Some(address) = key.address() {
+            self.uses.allow(address.ip(), Use::Service)?;
+        }
         self.clock += 1;
         let head = Head {
-            scheduler,
-            flags: spec.flags,
+            policy,
             options: ServiceOptions::default(),
             gone: Totals::default(),
             zero: Totals::default(),
@@ -58,14 +59,11 @@ impl Model {
         };
         let id = ServiceId(id);
         self.by_key.insert(key, id);
-        self.uses.add(key.address.ip(), Use::Service);
+        if let Some(address) = key.address() {
+            self.uses.add(address.ip(), Use::Service);
+        }
         done.undo.push(Undo::Service(id, None));
-        done.updates.push(Update::AddService {
-            id,
-            key,
-            scheduler,
-            flags: spec.flags,
-        });
+        done.updates.push(Update::AddService { id, key, policy });
         Ok(())
     }
 
@@ -76,18 +74,13 @@ impl Model {
         done: &mut Transaction,
     ) -> Result<(), Refusal> {
         let id = self.find(&key)?;
-        let (scheduler, flags) = (scheduler(spec)?, spec.flags);
+        let policy = policy(&key, spec)?;
         let head = self.head(id);
         // The same scheduler keeps its cursor.
-        if (head.scheduler, head.flags) != (scheduler, flags) {
+        if head.policy != policy {
             done.undo.push(Undo::Head(id, *head));
-            head.scheduler = scheduler;
-            head.flags = flags;
-            done.updates.push(Update::EditService {
-                id,
-                scheduler,
-                flags,
-            });
+            head.policy = policy;
+            done.updates.push(Update::EditService { id, policy });
         }
         Ok(())
     }

@@ -60,7 +60,9 @@ impl super::Model {
     pub(super) fn uses_are_counted(&self) -> bool {
         let mut recount = Uses::default();
         for service in self.services.iter() {
-            recount.add(service.key.address.ip(), Use::Service);
+            if let Some(address) = service.key.address() {
+                recount.add(address.ip(), Use::Service);
+            }
             for local in &service.local_addresses {
                 recount.add(local.address, Use::Local);
             }

@@ -94,8 +94,7 @@ fn schedulers_are_changed_in_place() {
     t.apply(weigh(0, 3));
     t.apply(Update::EditService {
         id: crate::update::ServiceId(0),
-        scheduler: crate::sched::Kind::Wrr,
-        flags: control::SchedulerFlags::default(),
+        policy: crate::update::Policy::of(crate::sched::Kind::Wrr),
     });
     for port in 0..8 {
         let client = format!("192.0.2.10:{}", 100 + port);
@@ -104,5 +103,5 @@ fn schedulers_are_changed_in_place() {
         t.director.process(Instant(0), from, &mut burst, &mut t.out);
     }
     assert_eq!((t.load(0), t.load(1)), ((6, 0), (2, 0)));
-    assert_eq!(key(Tcp, VIP).address.port(), 80);
+    assert_eq!(key(Tcp, VIP).port(), 80);
 }

@@ -125,7 +125,7 @@ fn a_quoted_segment_has_its_senders_numbers() {
     let options = control::ServiceOptions {
         client_address: control::ClientAddress::ProxyV2,
         mss: None,
-        mh_table_size: None,
+        ..control::ServiceOptions::default()
     };
     t.apply(Update::SetOptions {
         id: ServiceId(0),

@@ -16,7 +16,7 @@ fn bed(protocol: Protocol, vip: &str, server: &str, local: &str, how: ClientAddr
     let options = ServiceOptions {
         client_address: how,
         mss: None,
-        mh_table_size: None,
+        ..ServiceOptions::default()
     };
     t.apply(Update::SetOptions {
         id: ServiceId(0),

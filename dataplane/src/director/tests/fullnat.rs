@@ -33,7 +33,7 @@ fn bed(capacity: u32, protocol: Protocol, how: ClientAddress) -> Testbed {
     let options = ServiceOptions {
         client_address: how,
         mss: None,
-        mh_table_size: None,
+        ..ServiceOptions::default()
     };
     t.apply(Update::SetOptions {
         id: ServiceId(0),
@@ -361,7 +361,7 @@ fn the_segment_size_is_lowered_both_ways() {
         let options = ServiceOptions {
             client_address: ClientAddress::None,
             mss: Some(1380),
-            mh_table_size: None,
+            ..ServiceOptions::default()
         };
         t.apply(Update::SetOptions {
             id: ServiceId(0),

@@ -13,10 +13,7 @@ fn ip(text: &str) -> IpAddr {
 }
 
 fn service(protocol: Protocol, address: &str) -> ServiceKey {
-    ServiceKey {
-        protocol,
-        address: at(address),
-    }
+    ServiceKey::at(protocol, at(address))
 }
 
 fn v6() -> ServiceKey {
@@ -73,7 +70,7 @@ fn set(service: ServiceKey, client_address: ClientAddress, mss: Option<u16>) -> 
         options: ServiceOptions {
             client_address,
             mss,
-            mh_table_size: None,
+            ..ServiceOptions::default()
         },
     }
 }
@@ -421,7 +418,7 @@ fn settings_are_told_once() {
     let mut model = model();
     let settings = Settings {
         schedule_icmp: true,
-        pmtu_disc: true,
+        ..Settings::default()
     };
     let updates = model
         .apply(&[Change::SetSettings(settings), Change::SetSettings(settings)])

@@ -3,10 +3,11 @@
 mod methods; // forwarding methods, families, local addresses, options
 mod random; // batches and sweeps against a naive model
 
-use control::{ForwardMode, Protocol};
+use control::{ForwardMode, Protocol, ServiceSpec};
 
 use super::*;
 use crate::conn::state::State;
+use crate::sched::Kind;
 
 const LIMITS: Limits = Limits {
     services_max: 3,
@@ -14,10 +15,7 @@ const LIMITS: Limits = Limits {
 };
 
 fn key(n: u8) -> ServiceKey {
-    ServiceKey {
-        protocol: Protocol::Tcp,
-        address: SocketAddr::from(([10, 0, 0, n], 80)),
-    }
+    ServiceKey::at(Protocol::Tcp, SocketAddr::from(([10, 0, 0, n], 80)))
 }
 
 fn address(n: u8) -> SocketAddr {
@@ -34,10 +32,7 @@ fn weight(weight: u32) -> ServerSpec {
 }
 
 fn spec(scheduler: &str) -> ServiceSpec {
-    ServiceSpec {
-        scheduler: scheduler.into(),
-        flags: SchedulerFlags::default(),
-    }
+    ServiceSpec::new(scheduler)
 }
 
 fn add_service(n: u8) -> Change {
@@ -87,10 +82,7 @@ fn conns(model: &Model) -> (u64, Vec<u64>) {
 #[test]
 fn refusals_carry_lvss_errno_and_a_sentence() {
     let at = |text: &str| text.parse::<SocketAddr>().unwrap();
-    let service = |address| ServiceKey {
-        protocol: Protocol::Udp,
-        address,
-    };
+    let service = |address| ServiceKey::at(Protocol::Udp, address);
     let add = |address: &str| Change::AddService {
         service: service(at(address)),
         spec: spec("rr"),
@@ -125,7 +117,7 @@ fn refusals_carry_lvss_errno_and_a_sentence() {
         (
             add("10.0.0.9:0"),
             Errno::Einval,
-            "service 10.0.0.9:0 has port 0, 1 to 65535 is right",
+            "service udp 10.0.0.9:0 has port 0 (every port), which goes with persistence only; 1 to 65535 is right without",
         ),
         (
             Change::EditService {
@@ -251,8 +243,7 @@ fn editing_to_the_same_scheduler_tells_the_workers_nothing() {
         model.apply(&[edit("wrr")]).unwrap(),
         [Update::EditService {
             id: ServiceId(0),
-            scheduler: Kind::Wrr,
-            flags: SchedulerFlags::default(),
+            policy: Policy::of(Kind::Wrr),
         }]
     );
     let mut flagged = spec("wrr");
@@ -266,8 +257,10 @@ fn editing_to_the_same_scheduler_tells_the_workers_nothing() {
         told,
         [Update::EditService {
             id: ServiceId(0),
-            scheduler: Kind::Wrr,
-            flags: flagged.flags,
+            policy: Policy {
+                flags: flagged.flags,
+                ..Policy::of(Kind::Wrr)
+            },
         }]
     );
     assert_eq!(model.services(None).unwrap()[0].spec, flagged);
@@ -413,10 +406,7 @@ fn ten_thousand_changes_are_undone_whole() {
         servers_max: 20_000,
     });
     let many = |change: fn(u16) -> Change| (0..10_000).map(change).collect::<Vec<_>>();
-    let service = |n: u16| ServiceKey {
-        protocol: Protocol::Udp,
-        address: SocketAddr::from(([10, 0, 0, 1], n + 1)),
-    };
+    let service = |n: u16| ServiceKey::at(Protocol::Udp, SocketAddr::from(([10, 0, 0, 1], n + 1)));
     let services: Vec<Change> = (0..10_000)
         .map(|n| Change::AddService {
             service: service(n),
@@ -426,19 +416,13 @@ fn ten_thousand_changes_are_undone_whole() {
     model.apply(&services).unwrap();
     model
         .apply(&many(|n| Change::AddServer {
-            service: ServiceKey {
-                protocol: Protocol::Udp,
-                address: SocketAddr::from(([10, 0, 0, 1], 1)),
-            },
+            service: ServiceKey::at(Protocol::Udp, SocketAddr::from(([10, 0, 0, 1], 1))),
             server: SocketAddr::from(([10, 1, 0, 1], n + 1)),
             spec: weight(1),
         }))
         .unwrap();
     let mut failing = many(|n| Change::DeleteServer {
-        service: ServiceKey {
-            protocol: Protocol::Udp,
-            address: SocketAddr::from(([10, 0, 0, 1], 1)),
-        },
+        service: ServiceKey::at(Protocol::Udp, SocketAddr::from(([10, 0, 0, 1], 1))),
         server: SocketAddr::from(([10, 1, 0, 1], n + 1)),
     });
     failing.push(Change::Flush);

@@ -5,8 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use control::{
-    Change, ClientAddress, ForwardMode, SchedulerFlags, ServerSpec, ServiceKey, ServiceOptions,
-    ServiceSpec, Settings, Thresholds, Tunnel, TunnelKind,
+    Change, ClientAddress, ForwardMode, ServerSpec, ServiceKey, ServiceOptions, ServiceSpec,
+    Settings, Thresholds, Tunnel, TunnelKind,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -14,7 +14,7 @@ use proptest::prelude::*;
 use super::{address, key, spec};
 use crate::control::model::{Limits, Model};
 use crate::counters::Page;
-use crate::sched::Kind;
+use crate::update::Policy;
 use crate::update::{ServerId, ServiceId, Update};
 
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -61,7 +61,8 @@ impl Naive {
     fn is_taken(&self, address: IpAddr) -> bool {
         self.services.iter().any(|service| {
             let mut servers = service.servers.iter();
-            service.key.address.ip() == address || servers.any(|server| server.0.ip() == address)
+            service.key.address().unwrap().ip() == address
+                || servers.any(|server| server.0.ip() == address)
         })
     }
 
@@ -74,7 +75,8 @@ impl Naive {
         };
         match change {
             Change::AddService { service, spec } => {
-                let free = self.place(service).is_none() && !self.is_local(service.address.ip());
+                let free = self.place(service).is_none()
+                    && !self.is_local(service.address().unwrap().ip());
                 let scheduler = known(spec).filter(|_| free)?;
                 self.services.push(NaiveService {
                     key: *service,
@@ -149,7 +151,7 @@ fn fits(service: ServiceKey, server: SocketAddr, spec: ServerSpec) -> bool {
     let mixes = matches!(spec.mode, ForwardMode::Tunnel | ForwardMode::FullNat);
     let has_port = spec.tunnel.kind != TunnelKind::Gue || spec.tunnel.port != 0;
     let ordered = spec.thresholds.lower <= spec.thresholds.upper;
-    (mixes || server.is_ipv6() == service.address.is_ipv6()) && has_port && ordered
+    (mixes || server.is_ipv6() == service.is_ipv6()) && has_port && ordered
 }
 
 fn shown(model: &Model) -> Naive {
@@ -185,8 +187,7 @@ struct Mirror {
 
 struct MirrorService {
     key: ServiceKey,
-    scheduler: Kind,
-    flags: SchedulerFlags,
+    policy: Policy,
     options: ServiceOptions,
     locals: Vec<IpAddr>,
     servers: Vec<ServerId>,
@@ -195,30 +196,17 @@ struct MirrorService {
 impl Mirror {
     fn apply(&mut self, update: &Update) {
         match *update {
-            Update::AddService {
-                id,
-                key,
-                scheduler,
-                flags,
-            } => {
+            Update::AddService { id, key, policy } => {
                 let service = MirrorService {
                     key,
-                    scheduler,
-                    flags,
+                    policy,
                     options: ServiceOptions::default(),
                     locals: Vec::new(),
                     servers: Vec::new(),
                 };
                 assert!(self.services.insert(id, service).is_none());
             }
-            Update::EditService {
-                id,
-                scheduler,
-                flags,
-            } => {
-                let service = self.service(id);
-                (service.scheduler, service.flags) = (scheduler, flags);
-            }
+            Update::EditService { id, policy } => self.service(id).policy = policy,
             Update::DeleteService { id } => {
                 let service = self.services.remove(&id).unwrap();
                 self.binned.extend(service.servers);
@@ -284,10 +272,7 @@ impl Mirror {
     fn shown(&self) -> Naive {
         let service = |service: &MirrorService| NaiveService {
             key: service.key,
-            scheduler: ServiceSpec {
-                scheduler: service.scheduler.name().to_owned(),
-                flags: service.flags,
-            },
+            scheduler: service.policy.spec(),
             options: service.options,
             locals: service.locals.clone(),
             servers: (service.servers.iter())
@@ -332,7 +317,7 @@ fn server() -> impl Strategy<Value = SocketAddr> {
 /// Some of them a service's or a server's now and then.
 fn local() -> impl Strategy<Value = IpAddr> {
     prop_oneof![
-        1 => Just(key(1).address.ip()),
+        1 => Just(key(1).address().unwrap().ip()),
         1 => Just(address(1).ip()),
         4 => (1u8..3).prop_map(|n| IpAddr::from([172, 16, 0, n])),
         1 => Just("2001:db8:1::2".parse().unwrap()),
@@ -348,6 +333,7 @@ fn options() -> impl Strategy<Value = ServiceOptions> {
         },
         mss,
         mh_table_size: mss.map(|_| 251),
+        ..ServiceOptions::default()
     })
 }
 
@@ -363,6 +349,7 @@ fn change() -> impl Strategy<Value = Change> {
     let settings = (any::<bool>(), any::<bool>()).prop_map(|(schedule_icmp, pmtu_disc)| Settings {
         schedule_icmp,
         pmtu_disc,
+        ..Settings::default()
     });
     prop_oneof![
         5 => (service(), name()).prop_map(|(service, spec)| Change::AddService { service, spec }),
