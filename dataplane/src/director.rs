@@ -13,6 +13,7 @@ mod fragmented; // fragments find the way of their first one
     reason = "the system tests include it as a module of their own"
 )]
 mod frames; // packets for tests, built by code of their own
+mod helped; // FTP: control connections, and the data connections that they announce
 mod hidden; // FULLNAT: the client's address, told to its server
 mod listing; // connections as they are shown
 mod open; // connections open and close
@@ -46,6 +47,7 @@ use crate::packet::{BURST, Burst, Egress, Learned, Origin, PORTS_MAX, PacketBuf,
 use crate::sched::Loads;
 use crate::service::Services;
 use crate::steer::Steer;
+use crate::templates::Templates;
 use crate::time::Instant;
 use crate::tunnel::Tunnel;
 use crate::update::{ServerId, Update};
@@ -71,6 +73,7 @@ pub struct Director<P> {
     settings: Settings,
     marks: Marks,
     answers: RateLimit,
+    templates: Arc<Templates>,
     steer: Steer,
     macs: [[u8; 6]; PORTS_MAX],
     /// Ports whose packets may have checksums to be completed.
@@ -122,6 +125,7 @@ impl<P: PacketBuf> Director<P> {
             settings: Settings::default(),
             marks: Marks,
             answers: RateLimit::default(),
+            templates: Arc::new(Templates::new(connections_max, secret)?),
             steer,
             macs,
             partial,
@@ -364,7 +368,8 @@ impl<P: PacketBuf> Director<P> {
     }
 
     /// The fast path of connections for whose packets there is more to do: those that are wrapped
-    /// for their server, and those whose server was told of a client that it cannot see.
+    /// for their server, and those whose server was told of a client that it cannot see. FTP's control
+    /// connections, of which there are few, go the cold way.
     #[inline(never)]
     fn involved(
         &mut self,
@@ -376,6 +381,9 @@ impl<P: PacketBuf> Director<P> {
     ) -> Option<Result<HopId, DropReason>> {
         let mtu = self.net.hop(hop).mtu;
         let conn = self.conns.get(hit);
+        if conn.is_helped() {
+            return None;
+        }
         let (mode, server) = (conn.mode(), conn.server());
         if mode == ForwardMode::Tunnel && !hit.outbound() {
             let way = self.tunnels.get(server.index())?.as_ref()?;
@@ -528,7 +536,9 @@ impl<P: PacketBuf> Director<P> {
         }
         let mut budget = EXPIRE_MAX;
         while let Some(entry) = self.conns.due(now, &self.timeouts, &mut budget) {
-            self.close(now, entry, None);
+            if !self.outlives(now, entry) {
+                self.close(now, entry, None);
+            }
         }
         if budget > 0 {
             self.ticked = Some(now);

@@ -7,6 +7,7 @@ pub mod counters; // what each worker counts, readable by anyone
 pub mod cpu; // prefetch and the cycle counter
 pub mod director; // the packet walk
 pub mod fragments; // IP fragments, followed without being put together
+pub mod ftp; // what FTP's control connections say of data connections
 pub mod fullnat; // FULLNAT: local ports, and how a server learns who the client is
 pub mod icmp; // answers of our own: echo, unreachable, time exceeded, TCP reset
 pub mod marks; // marks of packets, which services by mark go by

@@ -107,6 +107,20 @@ impl Services {
             .or_else(|| at(0).filter(|_| self.portless > 0))
     }
 
+    /// Whether a connection to FTP's control port may find a service.
+    pub fn may_carry_ftp(&self) -> bool {
+        self.ftp > 0 || self.portless > 0 || self.go_by_marks()
+    }
+
+    /// The virtual address of a service that does not go by a mark.
+    pub fn vip(&self, service: ServiceId) -> Option<IpAddr> {
+        let service = self.services.get(service.index())?.as_ref()?;
+        match service.key {
+            ServiceKey::Address { address, .. } => Some(address.ip()),
+            ServiceKey::Mark { .. } => None,
+        }
+    }
+
     /// Whether any service goes by marks.
     #[inline]
     pub fn go_by_marks(&self) -> bool {

@@ -15,9 +15,11 @@ pub use index::{Hash, Hit};
 pub use state::{Direction, Event, State, Timeouts};
 
 use crate::cpu;
+use crate::ftp::Talk;
 use crate::fullnat::client::ClientSide;
 use crate::mem::Array;
 use crate::net::HopId;
+use crate::templates::Hold;
 use crate::time::Instant;
 use crate::update::{SERVERS_MAX, ServerId};
 use crate::wire::delta::Delta;
@@ -46,6 +48,10 @@ const _: () = assert!(SERVERS_MAX - 1 <= SERVER_ID);
 
 /// `Conn::state` below what is ours.
 const STATE: u8 = 31;
+/// It has a controller, see [`Conns::control`].
+const CONTROLLED: u8 = 0x20;
+/// A control connection of FTP: what it says is listened to, and changed.
+const HELPED: u8 = 0x80;
 const _: () = assert!(State::ALL.len() <= STATE as usize + 1);
 
 /// No next hop known.
@@ -157,6 +163,11 @@ impl Conn {
     #[inline(always)]
     pub fn is_telling(&self) -> bool {
         self.server & TELLING != 0
+    }
+
+    /// Whether it is a control connection of FTP that [`Conns::talk`] belongs to.
+    pub fn is_helped(&self) -> bool {
+        self.state & HELPED != 0
     }
 
     pub fn set_telling(&mut self, telling: bool) {
@@ -294,6 +305,11 @@ pub struct Conns {
     extras: Array<Extra>,
     /// Entries of `extras` from here on were never written.
     extras_fresh: u32,
+    /// What only control connections of FTP have.
+    talks: Array<Talk>,
+    controls: Array<u32>,
+    /// Entries of `talks` from here on were never written.
+    talks_fresh: u32,
     digest: Digest,
     timers: Timers,
     index: Index,
@@ -314,6 +330,9 @@ impl Conns {
             wide_fresh: 0,
             extras: Array::sparse(entries)?,
             extras_fresh: 0,
+            talks: Array::sparse(entries)?,
+            talks_fresh: 0,
+            controls: Array::sparse(entries)?,
             digest: Digest::new(secret),
             timers: Timers::new(entries)?,
             index: Index::new(entries * 2, secret)?,
@@ -337,6 +356,7 @@ impl Conns {
         self.entries.len() * size_of::<Conn>()
             + self.wide_fresh as usize * size_of::<[Addresses6; 2]>()
             + self.extras_fresh as usize * size_of::<Extra>()
+            + self.talks_fresh as usize * size_of::<Talk>()
             + self.timers.bytes()
             + self.index.bytes()
     }
@@ -419,6 +439,30 @@ impl Conns {
     /// What is kept of a FULLNAT connection.
     pub fn extra(&mut self, entry: u32) -> &mut Extra {
         &mut self.extras[entry as usize]
+    }
+
+    pub fn set_control(&mut self, entry: u32, hold: Hold) {
+        self.entries[entry as usize].state |= CONTROLLED;
+        self.controls[entry as usize] = hold.into_number();
+    }
+
+    pub fn control(&mut self, entry: u32) -> Option<Hold> {
+        let controlled = self.entries[entry as usize].state & CONTROLLED != 0;
+        controlled.then(|| Hold::from_number(self.controls[entry as usize]))
+    }
+
+    /// Makes a new connection a control connection of FTP.
+    pub fn help(&mut self, entry: u32) {
+        let conn = &mut self.entries[entry as usize];
+        conn.state |= HELPED;
+        conn.server |= INVOLVED;
+        self.talks_fresh = self.talks_fresh.max(entry + 1);
+        self.talks[entry as usize] = Talk::default();
+    }
+
+    /// What is kept of a control connection of FTP.
+    pub fn talk(&mut self, entry: u32) -> &mut Talk {
+        &mut self.talks[entry as usize]
     }
 
     /// One side of a connection: 0 as the client sends it, 1 as the server does.
@@ -532,6 +576,14 @@ impl Conns {
         } else if !self.timers.looks_by(now, entry, deadline) {
             self.timers.schedule(now, entry, deadline);
         }
+    }
+
+    /// Gives a connection `ms` from now on, whatever its state allows.
+    pub fn postpone(&mut self, now: Instant, entry: u32, ms: u32) {
+        let conn = &mut self.entries[entry as usize];
+        conn.last_seen = now.0;
+        conn.timeout_ms = ms;
+        self.timers.schedule(now, entry, now.plus_ms(ms));
     }
 
     /// The next connection whose time ran out, to be closed by the caller. Looks at no more than

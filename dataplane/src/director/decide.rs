@@ -184,7 +184,7 @@ impl<P: PacketBuf> Director<P> {
             && seen.flow.protocol == TCP
             && seen.tcp_flags & (tcp_flags::SYN | tcp_flags::RST) == tcp_flags::SYN
             && matches!(conn.state(), State::TimeWait | State::Close);
-        let expired = conn.expired(now);
+        let expired = conn.expired(now) && !self.outlives(now, hit.entry());
         if reused && !expired && self.asks_again(hit, sequence_number(seen, frame)) {
             return Some(hit);
         }
@@ -231,8 +231,12 @@ impl<P: PacketBuf> Director<P> {
             return Ok(Verdict::Cut(hit, hop, mtu));
         }
         self.clamp_mss(seen, service, packet);
+        let mut seen = *seen;
+        if self.conns.get(hit).is_helped() {
+            self.help(now, &mut seen, hit, packet).map_err(denied)?;
+        }
         let mtu = self.net.hop(hop).mtu;
-        let before = self.rewrite(seen, hit, packet, mtu).map_err(denied)?;
+        let before = self.rewrite(&seen, hit, packet, mtu).map_err(denied)?;
         if let Some(frame) = before {
             let origin = Origin::forwarded(self.net.hop(hop).port);
             self.send_made(now, hop, &frame[usize::from(seen.l3)..], origin, out);
@@ -477,6 +481,9 @@ impl<P: PacketBuf> Director<P> {
         out: &mut E,
     ) -> Result<Verdict, Denied> {
         let tuple = seen.tuple(packet.bytes());
+        if let Some(opened) = self.expected(now, seen, &tuple, packet.bytes()) {
+            return self.connected(now, seen, opened?, packet, out);
+        }
         let mark = self.mark(from, seen, &tuple);
         let Some(service) = self.services.matching(&tuple, mark) else {
             if self.owns(tuple.to.ip()) {
@@ -608,7 +615,7 @@ impl<P: PacketBuf> Director<P> {
 }
 
 /// Of a TCP segment; 0 for all else.
-fn sequence_number(seen: &Seen, frame: &[u8]) -> u32 {
+pub(super) fn sequence_number(seen: &Seen, frame: &[u8]) -> u32 {
     let segment = &frame[usize::from(seen.l4)..];
     match segment.get(4..8).and_then(|bytes| bytes.first_chunk()) {
         Some(seq) if seen.flow.protocol == TCP => u32::from_be_bytes(*seq),

@@ -13,8 +13,25 @@ use crate::update::{ServerId, ServiceId};
 use crate::wire::flow::Tuple;
 
 impl<P: PacketBuf> Director<P> {
-    /// Opens a connection, at the cost of the oldest half-open one when the table is full.
+    /// Opens a connection that was scheduled.
     pub(super) fn open(
+        &mut self,
+        now: Instant,
+        inbound: &Tuple,
+        service: ServiceId,
+        id: ServerId,
+        server: Server,
+        isn: u32,
+    ) -> Result<Hit, DropReason> {
+        let opened = self.open_unscheduled(now, inbound, service, id, server, isn);
+        let conns = &self.page.servers[id.index()].conns;
+        conns.add(u64::from(opened.is_ok()));
+        opened
+    }
+
+    /// Opens a connection, at the cost of the oldest half-open one when the table is full. It is not
+    /// counted as one that was scheduled.
+    pub(super) fn open_unscheduled(
         &mut self,
         now: Instant,
         inbound: &Tuple,
@@ -41,11 +58,10 @@ impl<P: PacketBuf> Director<P> {
                     .give_back(now, lease.pool, lease.local.port(), None),
             }
         }
-        let page = &self.page.servers[id.index()];
-        page.conns.add(u64::from(opened.is_ok()));
-        if opened.is_ok() {
-            page.inactive.up();
+        if let Ok(hit) = opened {
+            self.page.servers[id.index()].inactive.up();
             self.services.opened(id);
+            self.listen_in(hit, inbound, server.mode);
         }
         self.page.connections.set(self.conns.used());
         opened
@@ -104,6 +120,9 @@ impl<P: PacketBuf> Director<P> {
         }
         if conn.mode() == ForwardMode::FullNat {
             self.end_lease(now, entry, remembered);
+        }
+        if let Some(hold) = self.conns.control(entry) {
+            self.templates.release(hold);
         }
         self.conns.close(entry);
         self.page.connections.set(self.conns.used());

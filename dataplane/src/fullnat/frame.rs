@@ -18,20 +18,20 @@ pub enum NoRoom {
 }
 
 /// Where the checksum lies in a TCP header.
-pub(super) const TCP_CHECKSUM: usize = 16;
+pub(crate) const TCP_CHECKSUM: usize = 16;
 const IPV4_CHECKSUM: usize = 10;
 
 /// An IP packet whose headers end before `l4`, and which ends where its header says.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Ip {
-    pub(super) v6: bool,
+pub(crate) struct Ip {
+    pub(crate) v6: bool,
     l3: usize,
     /// Where it ends in the frame; padding may follow.
-    pub(super) end: usize,
+    pub(crate) end: usize,
 }
 
 impl Ip {
-    pub(super) fn of(frame: &[u8], l3: usize, l4: usize) -> Result<Self, NoRoom> {
+    pub(crate) fn of(frame: &[u8], l3: usize, l4: usize) -> Result<Self, NoRoom> {
         let at = |i: usize| frame.get(l3.checked_add(i)?).copied();
         let read = || {
             let (v6, header, len) = match at(0)? >> 4 {
@@ -50,7 +50,7 @@ impl Ip {
     }
 
     /// Writes that the packet ends at `end`, which is at most 65 535 bytes after its start.
-    pub(super) fn set_end(&mut self, frame: &mut [u8], end: usize) {
+    pub(crate) fn set_end(&mut self, frame: &mut [u8], end: usize) {
         self.end = end;
         if self.v6 {
             put(frame, self.l3 + 4, word(end - self.l3 - IPV6_HEADER));
@@ -61,14 +61,14 @@ impl Ip {
     }
 
     /// Replaces the 16-bit word at `at` of an IPv4 header.
-    pub(super) fn put_ipv4(self, frame: &mut [u8], at: usize, new: [u8; 2]) {
+    pub(crate) fn put_ipv4(self, frame: &mut [u8], at: usize, new: [u8; 2]) {
         let delta = put(frame, self.l3 + at, new);
         apply(frame, self.l3 + IPV4_CHECKSUM, delta);
     }
 
     /// Opens a gap of `len` bytes at `at`: what is before it moves to the front, and the packet's
     /// length grows. Offsets before the gap stay what they were, counted from the new start.
-    pub(super) fn open<P: PacketBuf>(
+    pub(crate) fn open<P: PacketBuf>(
         &mut self,
         packet: &mut P,
         at: usize,
@@ -90,19 +90,19 @@ impl Ip {
 
 /// A length as it lies on the wire; no IP packet is longer than 65 535 bytes.
 #[expect(clippy::cast_possible_truncation, reason = "the caller's contract")]
-pub(super) fn word(len: usize) -> [u8; 2] {
+pub(crate) fn word(len: usize) -> [u8; 2] {
     (len as u16).to_be_bytes()
 }
 
 /// Replaces the 16-bit word at `at`, an even number of bytes into what a checksum covers.
-pub(super) fn put(bytes: &mut [u8], at: usize, new: [u8; 2]) -> Delta {
+pub(crate) fn put(bytes: &mut [u8], at: usize, new: [u8; 2]) -> Delta {
     let old = [bytes[at], bytes[at + 1]];
     bytes[at..at + 2].copy_from_slice(&new);
     Delta::replace(old, new)
 }
 
 /// Changes the checksum at `at`.
-pub(super) fn apply(bytes: &mut [u8], at: usize, delta: Delta) {
+pub(crate) fn apply(bytes: &mut [u8], at: usize, delta: Delta) {
     let new = delta.apply([bytes[at], bytes[at + 1]]);
     bytes[at..at + 2].copy_from_slice(&new);
 }
@@ -110,7 +110,7 @@ pub(super) fn apply(bytes: &mut [u8], at: usize, delta: Delta) {
 /// The change of a checksum when `bytes` come to lie `at` bytes into what it covers. Taking them
 /// away is the reverse.
 #[expect(clippy::cast_possible_truncation, reason = "folded until it fits")]
-pub(super) fn added(at: usize, bytes: &[u8]) -> Delta {
+pub(crate) fn added(at: usize, bytes: &[u8]) -> Delta {
     let mut sum: u64 = bytes
         .iter()
         .zip(at..)
@@ -123,7 +123,7 @@ pub(super) fn added(at: usize, bytes: &[u8]) -> Delta {
 }
 
 /// Overwrites the bytes at `at` of what a checksum covers from its first byte on.
-pub(super) fn overwrite(bytes: &mut [u8], at: usize, new: &[u8]) -> Delta {
+pub(crate) fn overwrite(bytes: &mut [u8], at: usize, new: &[u8]) -> Delta {
     let place = &mut bytes[at..at + new.len()];
     let delta = added(at, place).reversed().and(added(at, new));
     place.copy_from_slice(new);

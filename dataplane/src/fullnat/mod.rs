@@ -2,7 +2,7 @@
 //! anywhere. A local address and port stands in for the client, and the server is told who that is.
 
 pub mod client; // what each segment of a connection needs of the rest
-mod frame; // the IP packet in a frame: lengths, gaps, checksums
+pub(crate) mod frame; // the IP packet in a frame: lengths, gaps, checksums
 pub mod lease; // local addresses and ports
 pub mod proxy; // the PROXY protocol, versions 1 and 2
 pub mod segment; // changes in a TCP header: options, sequence numbers

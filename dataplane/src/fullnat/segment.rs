@@ -62,7 +62,7 @@ impl Shift {
 }
 
 /// Length of the header, options included.
-pub(super) fn header_len(segment: &[u8]) -> Option<usize> {
+pub(crate) fn header_len(segment: &[u8]) -> Option<usize> {
     let len = usize::from(*segment.get(12)? >> 4) * 4;
     (FIXED..=segment.len()).contains(&len).then_some(len)
 }
@@ -75,18 +75,35 @@ pub fn shift(segment: &mut [u8], by: Shift) {
     let header = &mut segment[..len];
     let mut delta = add(header, 4, by.seq).and(add(header, 8, by.ack));
     if by.sack != 0 {
-        walk(header, |header, kind, range| {
-            if kind == SACK {
-                for edge in (range.start + 2..).step_by(4) {
-                    if edge + 4 > range.end {
-                        break;
-                    }
-                    delta = delta.and(add(header, edge, by.sack));
-                }
-            }
-        });
+        delta = delta.and(renumber_edges(header, |edge| edge.wrapping_add(by.sack)));
     }
     frame::apply(segment, TCP_CHECKSUM, delta);
+}
+
+/// Gives acknowledgements, selective ones too, the numbers that `number` makes of theirs.
+pub fn renumber_acks(segment: &mut [u8], number: impl Fn(u32) -> u32) {
+    let Some(len) = header_len(segment) else {
+        return;
+    };
+    let header = &mut segment[..len];
+    let delta = renumber(header, 8, &number).and(renumber_edges(header, &number));
+    frame::apply(segment, TCP_CHECKSUM, delta);
+}
+
+/// Changes every edge of selective acknowledgements.
+fn renumber_edges(header: &mut [u8], number: impl Fn(u32) -> u32) -> Delta {
+    let mut delta = Delta::default();
+    walk(header, |header, kind, range| {
+        if kind == SACK {
+            for edge in (range.start + 2..).step_by(4) {
+                if edge + 4 > range.end {
+                    break;
+                }
+                delta = delta.and(renumber(header, edge, &number));
+            }
+        }
+    });
+    delta
 }
 
 /// Overwrites options that claim to tell a client's address, which only we may. Whether there
@@ -171,8 +188,13 @@ fn add(header: &mut [u8], at: usize, by: u32) -> Delta {
     if by == 0 {
         return Delta::default();
     }
+    renumber(header, at, |old| old.wrapping_add(by))
+}
+
+/// Changes the 32-bit number at `at`, which may be odd.
+fn renumber(header: &mut [u8], at: usize, number: impl Fn(u32) -> u32) -> Delta {
     let old = u32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
-    frame::overwrite(header, at, &old.wrapping_add(by).to_be_bytes())
+    frame::overwrite(header, at, &number(old).to_be_bytes())
 }
 
 #[cfg(test)]
@@ -267,6 +289,14 @@ mod tests {
         }
 
         #[test]
+        fn renumbering(parts in testing::parts(), by: u32) {
+            let (mut tcp, mut shifted) = (parts.tcp(), parts.tcp());
+            renumber_acks(&mut tcp, |number| number.wrapping_add(by));
+            shift(&mut shifted, Shift::new(0, by));
+            prop_assert_eq!(tcp, shifted);
+        }
+
+        #[test]
         fn stripping_and_blanking(parts in testing::parts()) {
             let mut tcp = parts.tcp();
             let stripped = strip(&mut tcp);
@@ -293,6 +323,7 @@ mod tests {
                 *offset = shape << 4;
             }
             shift(&mut bytes, Shift::new(by, by));
+            renumber_acks(&mut bytes, |number| number ^ by);
             strip(&mut bytes);
             blank_timestamps(&mut bytes);
             lower_mss(&mut bytes, 8);

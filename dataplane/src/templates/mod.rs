@@ -262,23 +262,18 @@ impl Templates {
         self.tags[hold.0 as usize].store(0, Relaxed);
     }
 
-    /// Takes an expected connection's template out of the table. Of several workers one gets it.
-    pub fn take(&self, key: &Key, now: Instant) -> Option<Tie> {
+    /// Takes what is expected for the connection that came: from now on nobody else finds it, and it
+    /// ends when that connection does. Of several workers one gets it.
+    pub fn take(&self, key: &Key, now: Instant) -> Option<Hold> {
         let hold = self.find(key, now)?;
-        let index = hold.0;
-        let line = &self.lines[index as usize];
-        let is_first = line.flags.fetch_or(TAKEN, Relaxed) & TAKEN == 0;
-        let tie = line.tie();
-        if is_first {
-            self.invalidate(&hold);
-            line.set_timer(now, 0);
+        let line = &self.lines[hold.0 as usize];
+        if line.flags.fetch_or(TAKEN, Relaxed) & TAKEN != 0 {
+            self.release(hold);
+            return None;
         }
-        self.release(hold);
-        if is_first {
-            // If somebody still looks at it, the sweep ends it.
-            self.dismiss(index);
-        }
-        is_first.then_some(tie)
+        self.invalidate(&hold);
+        line.set_timer(now, 0);
+        Some(hold)
     }
 
     /// The template on this line, if there is one.

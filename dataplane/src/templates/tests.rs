@@ -188,8 +188,13 @@ fn an_expected_connection_comes_once() {
     };
     assert_eq!(table.take(&expected, at(0)), None);
     make(&table, &expected, 0, tie(1, 1000));
-    assert_eq!(table.take(&expected, at(1)), Some(tie(1, 1000)));
+    let taken = table.take(&expected, at(1)).unwrap();
+    assert_eq!(table.tie(&taken), tie(1, 1000));
     assert_eq!(table.take(&expected, at(1)), None);
+    sweep(&table, 2000);
+    assert_eq!(table.used(), 1, "while it lives");
+    table.release(taken);
+    sweep(&table, 62_000);
     assert_eq!(table.used(), 0);
 }
 
@@ -343,7 +348,13 @@ proptest! {
                 Step::Take(client) => {
                     let known = model.iter_mut().find(|known| alive(known, client));
                     let expected = known.as_ref().map(|known| known.tie);
-                    prop_assert_eq!(table.take(&key(client), now), expected);
+                    let taken = table.take(&key(client), now).map(|hold| {
+                        let (tie, line) = (table.tie(&hold), hold.into_number());
+                        table.release(Hold::from_number(line));
+                        table.dismiss(line);
+                        tie
+                    });
+                    prop_assert_eq!(taken, expected);
                     match known {
                         Some(known) if !known.holds.is_empty() => {
                             known.findable = false;

@@ -5,6 +5,7 @@ mod direct; // what direct routing leaves alone
 mod errors; // ICMP errors about connections
 mod family; // IPv6 clients of IPv4 servers and the reverse
 mod fragments; // all go the way of the first
+mod ftp; // data connections that control connections announce
 mod fullnat; // local addresses, and what servers are told of their clients
 mod ipv6;
 mod nat; // what is rewritten, and what is not
