@@ -18,8 +18,8 @@ use control::ipvsadm::lower::{refusal, supported};
 use control::ipvsadm::names::{Names, Transport};
 use control::ipvsadm::run::{Error, Ipvsadm};
 use control::{
-    Change, Errno, ForwardMode, Reply, Request, SchedulerFlags, ServerSpec, ServiceKey,
-    ServiceSpec, Thresholds, Tunnel,
+    Change, Errno, ForwardMode, Netmask, Reply, Request, ServerSpec, ServiceKey, ServiceSpec,
+    Thresholds, Tunnel, Word,
 };
 use dataplane::conn::state::State;
 use dataplane::control::model::{Limits, Model};
@@ -371,29 +371,43 @@ fn ipvsadm_refuses_as_recorded() {
     assert!(compared >= CASES_MIN, "only {compared} were compared");
 }
 
-/// The service line of a request; what the director has not is at its default.
+/// The service line of a request, as the kernel's structure has it.
 fn service_words(name: &str, service: ServiceKey, spec: Option<&ServiceSpec>) -> String {
-    let ServiceKey::Address { protocol, address } = service else {
-        unreachable!("compared by address only")
+    let (identity, mask) = match service {
+        ServiceKey::Address { protocol, address } => {
+            let (protocol, ip, port) = (protocol.number(), address.ip(), address.port());
+            let mask = Netmask::whole(address.is_ipv6());
+            (format!("proto={protocol} {ip} port={port}"), mask)
+        }
+        ServiceKey::Mark { mark, ipv6 } => {
+            let family = if ipv6 { 6 } else { 4 };
+            (format!("fwm={mark} af={family}"), Netmask::whole(ipv6))
+        }
     };
-    let protocol = protocol.number();
-    let mask = if address.is_ipv6() {
-        "0x80"
-    } else {
-        "0xffffffff"
-    };
-    let (ip, port) = (address.ip(), address.port());
-    let (scheduler, flags) = spec.map_or(("", SchedulerFlags::default()), |spec| {
-        (&spec.scheduler, spec.flags)
+    let empty = ServiceSpec::new("");
+    let spec = spec.unwrap_or(&empty);
+    let (timeout, mask) = (spec.persistence).map_or((0, mask), |persistence| {
+        (persistence.timeout_s, persistence.netmask)
     });
-    let set = [flags.fallback, flags.port, flags.third];
-    let bits = (3u8..).zip(set).map(|(bit, set)| u8::from(set) << bit);
-    let flags = match bits.sum::<u8>() {
+    let mask = match mask {
+        Netmask::V4(mask) => mask.to_bits(),
+        Netmask::V6(prefix) => prefix.into(),
+    };
+    let set = [
+        (0, spec.persistence.is_some()),
+        (2, spec.one_packet),
+        (3, spec.flags.fallback),
+        (4, spec.flags.port),
+        (5, spec.flags.third),
+    ];
+    let bits = set.map(|(bit, set)| u8::from(set) << bit);
+    let flags = match bits.iter().sum::<u8>() {
         0 => "0".to_owned(),
         bits => format!("{bits:#x}"),
     };
+    let (scheduler, engine) = (&spec.scheduler, spec.engine.map_or("", Word::word));
     format!(
-        "{name} proto={protocol} {ip} port={port} sched={scheduler} flags={flags} timeout=0 mask={mask} pe="
+        "{name} {identity} sched={scheduler} flags={flags} timeout={timeout} mask={mask:#x} pe={engine}"
     )
 }
 

@@ -259,6 +259,10 @@ impl Netmask {
             Self::V4(Ipv4Addr::BROADCAST)
         }
     }
+
+    pub fn is_whole(self) -> bool {
+        self == Self::whole(matches!(self, Self::V6(_)))
+    }
 }
 
 /// A persistence engine.
