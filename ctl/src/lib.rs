@@ -49,7 +49,7 @@ pub struct Hello {
 pub enum Request {
     /// Applies every change in order, or none of them.
     Change(Vec<Change>),
-    /// Services with their servers and counters: all, or the one named.
+    /// Services with their servers and counters: all, newest first, or the one named.
     Services {
         only: Option<ServiceKey>,
     },

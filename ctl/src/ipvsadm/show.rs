@@ -30,7 +30,7 @@ pub struct Style<'a> {
     pub format: Format,
     /// Whole numbers instead of K, M, G and T.
     pub exact: bool,
-    /// As LVS would have them sorted; else in the director's order.
+    /// By LVS's comparison; else as LVS walks them.
     pub sorted: bool,
     /// `None` prints numbers.
     pub names: Option<&'a dyn Names>,
@@ -477,7 +477,9 @@ fn large<const N: usize>(numbers: [u64; N], style: &Style<'_>) -> String {
     out
 }
 
+/// `services` come newest first. LVS walks the buckets of its two tables, and sorts what it found.
 fn in_order(mut services: Vec<Service>, sorted: bool) -> Vec<Service> {
+    services.sort_by_key(|service| bucket(&service.key));
     if !sorted {
         return services;
     }
@@ -502,6 +504,23 @@ fn in_order(mut services: Vec<Service>, sorted: bool) -> Vec<Service> {
                 _ => Ordering::Equal,
             })
     })
+}
+
+/// Which of LVS's tables a service is in, and where. (Its hash has a byte of its own besides, another
+/// one on each machine; this is that of the recordings.)
+fn bucket(key: &ServiceKey) -> (bool, u8) {
+    const OWN: u8 = 0x80;
+    match key {
+        ServiceKey::Address { protocol, address } => {
+            let ip = match address.ip() {
+                IpAddr::V4(v4) => v4.octets()[3],
+                IpAddr::V6(v6) => v6.octets().chunks(4).fold(0, |fold, word| fold ^ word[3]),
+            };
+            let [high, low] = address.port().to_be_bytes();
+            (false, protocol.number() ^ ip ^ high ^ low ^ OWN)
+        }
+        ServiceKey::Mark { mark, .. } => (true, mark.get().to_le_bytes()[0]),
+    }
 }
 
 /// LVS's comparison: the sign of a 32-bit difference, so 192.168.0.0 comes before 10.0.0.0.
