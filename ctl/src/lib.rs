@@ -51,7 +51,7 @@ pub struct Hello {
 pub enum Request {
     /// Applies every change in order, or none of them.
     Change(Vec<Change>),
-    /// Services with their servers and counters: all, or the one named.
+    /// Services with their servers and counters: all, newest first, or the one named.
     Services {
         only: Option<ServiceKey>,
     },
@@ -268,6 +268,10 @@ impl Netmask {
         } else {
             Self::V4(Ipv4Addr::BROADCAST)
         }
+    }
+
+    pub fn is_whole(self) -> bool {
+        self == Self::whole(matches!(self, Self::V6(_)))
     }
 }
 

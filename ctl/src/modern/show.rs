@@ -50,7 +50,7 @@ impl Table {
     }
 }
 
-fn sorted(mut list: Vec<Service>) -> Vec<Service> {
+pub(super) fn sorted(mut list: Vec<Service>) -> Vec<Service> {
     list.sort_by_key(|service| service.key);
     for service in &mut list {
         service.servers.sort_by_key(|server| server.address);

@@ -13,6 +13,7 @@ mod trash; // deleted servers
 mod undo; // how each step is taken back
 mod uses; // what each address is used as
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Weak};
@@ -235,13 +236,13 @@ impl Model {
         }
     }
 
-    /// All services sorted by key, or the one named.
+    /// All services, newest first, or the one named.
     pub fn services(&self, only: Option<&ServiceKey>) -> Result<Vec<control::Service>, Refusal> {
         let mut chosen: Vec<&Service> = match only {
             Some(key) => vec![self.services.get(self.find(key)?.0)],
             None => self.services.iter().collect(),
         };
-        chosen.sort_unstable_by_key(|service| service.key);
+        chosen.sort_unstable_by_key(|service| Reverse(service.born));
         Ok(chosen
             .into_iter()
             .map(|service| self.show(service))
