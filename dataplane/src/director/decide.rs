@@ -16,7 +16,7 @@ use crate::service::Server;
 use crate::time::Instant;
 use crate::tunnel::Tunnel;
 use crate::update::{ServerId, ServiceId};
-use crate::wire::flow::{ETHERNET, ICMP, ICMPV6, Kind, SCTP, Seen, TCP, Tuple, tcp_flags};
+use crate::wire::flow::{ETHERNET, ICMP, ICMPV6, Kind, SCTP, Seen, TCP, Tuple, UDP, tcp_flags};
 use crate::wire::ip::Ip;
 use crate::wire::sctp;
 use crate::wire::tcp::clamp_mss;
@@ -210,6 +210,9 @@ impl<P: PacketBuf> Director<P> {
         let (server, service, available) = self.serving(hit);
         if !available && !hit.outbound() {
             return Err(Denied(DropReason::ServerGone, service));
+        }
+        if hit.outbound() && seen.flow.protocol == UDP && self.conns.get(hit).is_controlled() {
+            self.assure(hit);
         }
         let denied = |reason| Denied(reason, service);
         let hop = self.hop(now, hit, server, available).map_err(denied)?;
@@ -492,14 +495,22 @@ impl<P: PacketBuf> Director<P> {
             self.refuse(now, seen, &tuple, packet, out);
             return denied(DropReason::NoConnection);
         }
-        let Some((id, server)) = self.services.pick(now, service, &tuple) else {
-            let ip = seen.packet(packet.bytes());
-            let unreachable = icmp::unreachable(ip, Unreachable::Port, tuple.to.ip());
-            self.answer(now, unreachable, out);
-            return denied(DropReason::NoServer);
+        let choice = match self.choose(now, service, &tuple) {
+            Ok(choice) => choice,
+            Err(DropReason::NotOurs) => {
+                self.refuse(now, seen, &tuple, packet, out);
+                return Err(DropReason::NotOurs.into());
+            }
+            Err(DropReason::NoServer) => {
+                let ip = seen.packet(packet.bytes());
+                let unreachable = icmp::unreachable(ip, Unreachable::Port, tuple.to.ip());
+                self.answer(now, unreachable, out);
+                return denied(DropReason::NoServer);
+            }
+            Err(reason) => return denied(reason),
         };
         let isn = sequence_number(seen, packet.bytes());
-        match self.open(now, &tuple, service, id, server, isn) {
+        match self.open(now, &tuple, service, choice, isn) {
             Ok(hit) => self.connected(now, seen, hit, packet, out),
             Err(reason) => denied(reason),
         }

@@ -616,7 +616,7 @@ impl Testbed {
 fn is_charged(reason: DropReason) -> bool {
     use DropReason::{
         BadSource, NoConnection, NoHeadroom, NoLocalPort, NoRoute, NoServer, NotOnLink, ServerGone,
-        TableFull, TooBig, TtlExpired,
+        TableFull, TemplatesFull, TooBig, TtlExpired,
     };
     matches!(
         reason,
@@ -629,6 +629,7 @@ fn is_charged(reason: DropReason) -> bool {
             | NotOnLink
             | ServerGone
             | TableFull
+            | TemplatesFull
             | TooBig
             | TtlExpired
     )

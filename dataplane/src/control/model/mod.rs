@@ -27,6 +27,7 @@ use super::stats::{self, Estimator, minus};
 use crate::conn::Timeouts;
 use crate::counters::{LocalPage, Page};
 use crate::marks::Rule;
+use crate::templates::Templates;
 use crate::update::{LocalAddress, Policy, ServerId, ServiceId, Update};
 
 /// The highest weight, as in LVS.
@@ -73,6 +74,7 @@ pub struct Model {
     /// Orders servers by age and tells a service from an earlier one of the same key.
     clock: u64,
     pages: Vec<Arc<Page>>,
+    templates: Option<Arc<Templates>>,
 }
 
 #[derive(Debug)]
@@ -136,6 +138,7 @@ impl Model {
             ports: Vec::new(),
             clock: 0,
             pages: Vec::new(),
+            templates: None,
         }
     }
 
@@ -150,6 +153,13 @@ impl Model {
     #[must_use]
     pub fn naming(mut self, ports: Vec<String>) -> Self {
         self.ports = ports;
+        self
+    }
+
+    /// Counts servers' templates in `templates`, which the workers share.
+    #[must_use]
+    pub fn sharing(mut self, templates: Arc<Templates>) -> Self {
+        self.templates = Some(templates);
         self
     }
 
@@ -274,7 +284,10 @@ impl Model {
             spec: server.spec,
             active,
             inactive,
-            persistent: 0,
+            persistent: self
+                .templates
+                .as_ref()
+                .map_or(0, |templates| templates.of_server(id)),
             totals: minus(stats::counted(&self.pages, id), server.zero),
             rates: server.estimator.rates(),
         }
