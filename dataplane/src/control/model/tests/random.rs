@@ -261,7 +261,7 @@ impl Mirror {
             }
             Update::SetOptions { id, options } => self.service(id).options = options,
             Update::SetSettings(settings) => self.settings = settings,
-            Update::SetTimeouts(_) => {}
+            Update::SetTimeouts(_) | Update::CutServer { .. } => {}
         }
     }
 
