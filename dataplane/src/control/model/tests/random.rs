@@ -285,7 +285,7 @@ impl Mirror {
                 let rules = marks.rules().iter();
                 self.marks = rules.map(|rule| rule.said.clone()).collect();
             }
-            Update::SetTimeouts(_) => {}
+            Update::SetTimeouts(_) | Update::CutServer { .. } => {}
         }
     }
 
