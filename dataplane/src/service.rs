@@ -302,7 +302,7 @@ impl Services {
                 return self.set_locals(id, addresses);
             }
             Update::SetOptions { id, options } => self.service_mut(id).options = options,
-            Update::SetTimeouts(_) | Update::SetSettings(_) => {}
+            Update::SetTimeouts(_) | Update::SetSettings(_) | Update::CutServer { .. } => {}
         }
         Vec::new()
     }
