@@ -3,6 +3,7 @@
 
 mod drain; // servers that get no new connections, and their end
 mod extras; // local addresses, options, settings
+mod marks; // rules that mark packets
 mod ramp; // slow start
 mod rules; // what no service, no server and no local address may be
 mod slots; // ids
@@ -14,6 +15,7 @@ mod trash; // deleted servers
 mod undo; // how each step is taken back
 mod uses; // what each address is used as
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Weak};
@@ -29,6 +31,7 @@ use self::uses::{Use, Uses};
 use super::stats::{self, Estimator, minus};
 use crate::conn::Timeouts;
 use crate::counters::{LocalPage, Page};
+use crate::marks::Rule;
 use crate::update::{LocalAddress, Policy, ServerId, ServiceId, Update};
 
 pub use self::drain::Drained;
@@ -72,6 +75,10 @@ pub struct Model {
     locals: HashMap<IpAddr, Weak<[LocalPage]>>,
     timeouts: Timeouts,
     settings: Settings,
+    /// In order.
+    marks: Vec<Rule>,
+    /// Names, the index is the port's id.
+    ports: Vec<String>,
     /// Orders servers by age and tells a service from an earlier one of the same key.
     clock: u64,
     now: Duration,
@@ -139,6 +146,8 @@ impl Model {
             locals: HashMap::new(),
             timeouts: Timeouts::default(),
             settings: Settings::default(),
+            marks: Vec::new(),
+            ports: Vec::new(),
             clock: 0,
             now: Duration::ZERO,
             pages: Vec::new(),
@@ -155,6 +164,13 @@ impl Model {
     /// What follows happens at this time, counted from the start.
     pub fn set_time(&mut self, now: Duration) {
         self.now = now;
+    }
+
+    /// With ports of these names; the index is a port's id.
+    #[must_use]
+    pub fn naming(mut self, ports: Vec<String>) -> Self {
+        self.ports = ports;
+        self
     }
 
     pub fn timeouts(&self) -> &Timeouts {
@@ -177,6 +193,9 @@ impl Model {
                 }
                 return Err(refusal);
             }
+        }
+        if done.updates_marks {
+            done.updates.push(self.compiled_marks());
         }
         Ok(done.updates)
     }
@@ -238,16 +257,18 @@ impl Model {
                 self.set_settings(*settings, done);
                 Ok(())
             }
+            Change::AddMark { rule, at } => self.add_mark(rule, *at, done),
+            Change::DeleteMark(which) => self.delete_mark(which, done),
         }
     }
 
-    /// All services sorted by key, or the one named.
+    /// All services, newest first, or the one named.
     pub fn services(&self, only: Option<&ServiceKey>) -> Result<Vec<control::Service>, Refusal> {
         let mut chosen: Vec<&Service> = match only {
             Some(key) => vec![self.services.get(self.find(key)?.0)],
             None => self.services.iter().collect(),
         };
-        chosen.sort_unstable_by_key(|service| service.key);
+        chosen.sort_unstable_by_key(|service| Reverse(service.born));
         Ok(chosen
             .into_iter()
             .map(|service| self.show(service))
