@@ -195,6 +195,32 @@ impl Services {
         }
     }
 
+    /// The servers that leave with this update.
+    pub fn leaving(&self, update: &Update) -> Vec<ServerId> {
+        match update {
+            Update::DeleteServer { id } => vec![*id],
+            Update::DeleteService { id } => {
+                let service = self.services.get(id.index()).and_then(Option::as_ref);
+                let servers = service.map_or(&[][..], |service| &service.servers);
+                servers.iter().map(|server| server.id).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// Whether a server in its service has no weight.
+    pub fn is_quiesced(&self, id: ServerId) -> bool {
+        let Some(server) = self.server(id).filter(|server| server.available) else {
+            return false;
+        };
+        let service = self.services.get(server.service.index());
+        let mut candidates = service
+            .iter()
+            .flat_map(|s| s.iter())
+            .flat_map(|s| &s.servers);
+        candidates.any(|candidate| candidate.id == id && candidate.weight == 0)
+    }
+
     pub fn server(&self, id: ServerId) -> Option<&Server> {
         self.servers.get(id.index())?.as_ref()
     }

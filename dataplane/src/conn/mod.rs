@@ -47,9 +47,13 @@ const _: () = assert!(SERVERS_MAX - 1 <= SERVER_ID);
 /// `Conn::state` below what is ours.
 const STATE: u8 = 31;
 const _: () = assert!(State::ALL.len() <= STATE as usize + 1);
+/// In `Conn::state`: another connection controls this one.
+const CONTROLLED: u8 = 0x20;
 
 /// No next hop known.
 pub const NO_HOP: HopId = HopId(u16::MAX);
+/// In the place of hops: no packet goes on as it is, see [`Conn::doom`].
+const DOOMED: HopId = HopId(u16::MAX - 1);
 
 /// One connection: all that a packet of it needs, in one cache line.
 ///
@@ -233,6 +237,31 @@ impl Conn {
         self.hops = [NO_HOP.0; 2];
     }
 
+    /// From now on its packets only carry the news that it has ended.
+    pub fn doom(&mut self) {
+        self.generation = 0;
+        self.hops = [DOOMED.0; 2];
+    }
+
+    pub fn is_doomed(&self) -> bool {
+        self.hops[0] == DOOMED.0
+    }
+
+    /// Whether another connection controls this one: a template, or that of FTP's commands.
+    pub fn is_controlled(&self) -> bool {
+        self.state & CONTROLLED != 0
+    }
+
+    /// Whether no packet came from the server, which then answers the client without us.
+    pub fn is_one_way(&self) -> bool {
+        self.server & NO_OUTPUT != 0
+    }
+
+    /// It lives as long as if a packet came now.
+    pub fn touch(&mut self, now: Instant) {
+        self.last_seen = now.0;
+    }
+
     /// Changes of the IP and the transport checksum for a packet in this direction, where there are
     /// any: not of a mirrored connection.
     #[inline(always)]
@@ -325,6 +354,11 @@ impl Conns {
 
     pub fn capacity(&self) -> u32 {
         u32::try_from(self.entries.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Entries from this one on were never used.
+    pub fn fresh(&self) -> u32 {
+        self.fresh
     }
 
     /// Connections there are now.

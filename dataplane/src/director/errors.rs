@@ -54,10 +54,11 @@ impl<P: PacketBuf> Director<P> {
         }
     }
 
-    /// The connection of a tuple, if it has not expired.
+    /// The connection of a tuple, if it has not ended.
     fn live(&mut self, now: Instant, tuple: &Tuple) -> Option<Hit> {
         let hit = self.conns.find(tuple)?;
-        (!self.conns.get(hit).expired(now)).then_some(hit)
+        let conn = self.conns.get(hit);
+        (!conn.expired(now) && !conn.is_doomed()).then_some(hit)
     }
 
     /// A connection for an error about a packet that had none (`schedule_icmp`).

@@ -113,8 +113,10 @@ impl<P: PacketBuf> Director<P> {
         out: &mut E,
     ) -> Result<Verdict, Denied> {
         match self.conns.find(tuple) {
-            Some(hit) => self.connected(now, seen, hit, packet, out),
-            None => Err(DropReason::NotOurs.into()),
+            Some(hit) if !self.conns.get(hit).is_doomed() => {
+                self.connected(now, seen, hit, packet, out)
+            }
+            _ => Err(DropReason::NotOurs.into()),
         }
     }
 
