@@ -135,11 +135,6 @@ pub enum Update {
     DeleteServer {
         id: ServerId,
     },
-    /// Its connections end, whatever their state; both ends of TCP ones get a reset if that is wanted.
-    CutServer {
-        id: ServerId,
-        reset: bool,
-    },
     /// No connection refers to it any more.
     ForgetServer {
         id: ServerId,
