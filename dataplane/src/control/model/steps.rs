@@ -46,6 +46,7 @@ impl Model {
         let service = Service {
             key,
             born: self.clock,
+            since: self.now,
             head,
             servers: BTreeMap::new(),
             local_addresses: Vec::new(),
@@ -130,6 +131,7 @@ impl Model {
             service,
             age: self.clock,
         };
+        let ramp = self.ramp_for(service, None, spec.weight);
         let id = match (known, old) {
             (Some(id), Some(old)) => {
                 let now = stats::counted(&self.pages, id);
@@ -152,6 +154,9 @@ impl Model {
             }
             _ => self.new_server(*key, address, spec, place, done)?,
         };
+        let server = self.servers.get_mut(id.0);
+        server.ramp = ramp;
+        let weight = server.weight_now();
         self.enlist(service, self.clock, id);
         done.undo.push(Undo::Listed {
             service,
@@ -163,7 +168,7 @@ impl Model {
             address,
             mode: spec.mode,
             tunnel: spec.tunnel,
-            weight: spec.weight,
+            weight,
             thresholds: spec.thresholds,
         });
         Ok(())
@@ -183,6 +188,8 @@ impl Model {
             address,
             spec,
             place,
+            ramp: None,
+            draining: None,
             joined: zero,
             zero,
             estimator: Estimator::default(),
@@ -221,17 +228,22 @@ impl Model {
         tunnel(address, spec)?;
         let (id, ..) = self.find_server(key, address)?;
         same_port(key, address, spec)?;
+        self.respecify(id, spec, done);
+        Ok(())
+    }
+
+    /// What a server in its service is from now on. One that has a weight is not being drained.
+    pub(super) fn respecify(&mut self, id: ServerId, spec: ServerSpec, done: &mut Transaction) {
+        let Place::Listed { service, .. } = self.servers.get(id.0).place else {
+            unreachable!("a server in the trash is not edited")
+        };
+        let ramp = self.ramp_on(service, id, spec.weight);
         let server = self.servers.get_mut(id.0);
         done.undo.push(Undo::Server(id, Some(*server)));
         server.spec = spec;
-        done.updates.push(Update::EditServer {
-            id,
-            mode: spec.mode,
-            tunnel: spec.tunnel,
-            weight: spec.weight,
-            thresholds: spec.thresholds,
-        });
-        Ok(())
+        server.ramp = ramp;
+        server.draining = server.draining.filter(|_| spec.weight == 0);
+        done.updates.push(server.edited(id));
     }
 
     pub(super) fn delete_server(
@@ -286,5 +298,18 @@ impl Model {
         done.undo.push(Undo::Timeouts(old));
         done.updates.push(Update::SetTimeouts(new));
         Ok(())
+    }
+}
+
+impl Server {
+    /// What the workers are told when it changed.
+    pub(super) fn edited(&self, id: ServerId) -> Update {
+        Update::EditServer {
+            id,
+            mode: self.spec.mode,
+            tunnel: self.spec.tunnel,
+            weight: self.weight_now(),
+            thresholds: self.spec.thresholds,
+        }
     }
 }
