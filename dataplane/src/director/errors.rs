@@ -41,9 +41,9 @@ impl<P: PacketBuf> Director<P> {
             if let Some(hit) = self.live(now, &wanted) {
                 return self.relay(now, seen, hit, &related, packet).map(Some);
             }
+            let mark = self.services.mark(&wanted, from, seen.vlan());
             if self.settings.schedule_icmp
-                && let Some(hit) =
-                    self.open_for_error(now, &wanted, self.mark(from, seen, &wanted))?
+                && let Some(hit) = self.open_for_error(now, &wanted, mark)?
             {
                 return self.relay(now, seen, hit, &related, packet).map(Some);
             }

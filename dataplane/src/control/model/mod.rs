@@ -2,6 +2,7 @@
 //! hands out ids, and keeps what outlives a server: the trash, zero points, rates.
 
 mod extras; // local addresses, options, settings
+mod marks; // rules that mark packets
 mod rules; // what no service, no server and no local address may be
 mod slots; // ids
 mod steps; // each change, carried out
@@ -25,6 +26,7 @@ use self::uses::{Use, Uses};
 use super::stats::{self, Estimator, minus};
 use crate::conn::Timeouts;
 use crate::counters::{LocalPage, Page};
+use crate::marks::Rule;
 use crate::update::{LocalAddress, Policy, ServerId, ServiceId, Update};
 
 /// The highest weight, as in LVS.
@@ -64,6 +66,10 @@ pub struct Model {
     locals: HashMap<IpAddr, Weak<[LocalPage]>>,
     timeouts: Timeouts,
     settings: Settings,
+    /// In order.
+    marks: Vec<Rule>,
+    /// Names, the index is the port's id.
+    ports: Vec<String>,
     /// Orders servers by age and tells a service from an earlier one of the same key.
     clock: u64,
     pages: Vec<Arc<Page>>,
@@ -126,6 +132,8 @@ impl Model {
             locals: HashMap::new(),
             timeouts: Timeouts::default(),
             settings: Settings::default(),
+            marks: Vec::new(),
+            ports: Vec::new(),
             clock: 0,
             pages: Vec::new(),
         }
@@ -135,6 +143,13 @@ impl Model {
     #[must_use]
     pub fn watching(mut self, pages: Vec<Arc<Page>>) -> Self {
         self.pages = pages;
+        self
+    }
+
+    /// With ports of these names; the index is a port's id.
+    #[must_use]
+    pub fn naming(mut self, ports: Vec<String>) -> Self {
+        self.ports = ports;
         self
     }
 
@@ -158,6 +173,9 @@ impl Model {
                 }
                 return Err(refusal);
             }
+        }
+        if done.updates_marks {
+            done.updates.push(self.compiled_marks());
         }
         Ok(done.updates)
     }
@@ -213,6 +231,8 @@ impl Model {
                 self.set_settings(*settings, done);
                 Ok(())
             }
+            Change::AddMark { rule, at } => self.add_mark(rule, *at, done),
+            Change::DeleteMark(which) => self.delete_mark(which, done),
         }
     }
 
