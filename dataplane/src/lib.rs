@@ -1,5 +1,6 @@
 //! The director: a packet comes in, a verdict goes out. `ARCHITECTURE.md` draws the walk.
 
+pub mod answers; // servers whose packets are for clients though no connection says so
 pub mod config; // the TOML file, validated
 pub mod conn; // connections: key, table, states, timers
 pub mod control; // the Unix-socket server: a request becomes updates in every worker's mailbox

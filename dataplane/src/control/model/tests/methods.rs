@@ -428,3 +428,37 @@ fn settings_are_told_once() {
     model.apply(&refused).unwrap_err();
     assert_eq!(model.settings(), settings);
 }
+
+#[test]
+fn no_fullnat_for_single_datagrams() {
+    let udp = service(Protocol::Udp, "10.0.0.7:53");
+    let alone = |service, one_packet| {
+        let spec = ServiceSpec {
+            one_packet,
+            ..spec("rr")
+        };
+        Change::EditService { service, spec }
+    };
+    let edit = |mode| Change::EditServer {
+        service: udp,
+        server: at("192.168.1.20:53"),
+        spec: by(mode),
+    };
+    let detail = "server 192.168.1.20:53 has method fullnat, but service udp 10.0.0.7:53 schedules \
+                  each packet by itself, for which nat, direct routing or tunnel is right";
+    let of = |mode| server(udp, "192.168.1.20:53", by(mode));
+    let (fullnat, nat) = (of(ForwardMode::FullNat), of(ForwardMode::Nat));
+    for changes in [
+        [alone(udp, true), fullnat.clone()].to_vec(),
+        [fullnat, alone(udp, true)].to_vec(),
+        [alone(udp, true), nat, edit(ForwardMode::FullNat)].to_vec(),
+    ] {
+        check(&[&[add(udp)], &changes[..]].concat(), Errno::Einval, detail);
+    }
+    // Other protocols have no datagrams to schedule.
+    let tcp = service(Protocol::Tcp, "10.0.0.7:53");
+    let fullnat = server(tcp, "192.168.1.20:53", by(ForwardMode::FullNat));
+    model()
+        .apply(&[add(tcp), alone(tcp, true), fullnat])
+        .unwrap();
+}
