@@ -6,6 +6,7 @@
 
 pub mod client;
 pub mod ipvsadm;
+mod marks; // rules that mark packets
 pub mod usage;
 mod words; // the words for what can be chosen
 
@@ -17,6 +18,7 @@ use std::num::NonZeroU32;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+pub use marks::{MarkRule, Ports, Prefix, WhichMark};
 pub use words::{NoFlag, Word};
 
 /// Bumped by every incompatible change; both ends must agree.
@@ -49,7 +51,7 @@ pub struct Hello {
 pub enum Request {
     /// Applies every change in order, or none of them.
     Change(Vec<Change>),
-    /// Services with their servers and counters: all, or the one named.
+    /// Services with their servers and counters: all, newest first, or the one named.
     Services {
         only: Option<ServiceKey>,
     },
@@ -64,6 +66,8 @@ pub enum Request {
     Status,
     /// Neighbours as the first worker knows them.
     Neighbours,
+    /// The rules that mark packets, in order.
+    Marks,
 }
 
 /// One step of a [`Request::Change`].
@@ -121,6 +125,12 @@ pub enum Change {
         tcp_fin: Option<u32>,
         udp: Option<u32>,
     },
+    /// The rule gets number `at`, from 1 on, and those from there on one more; `None` is the end.
+    AddMark {
+        rule: MarkRule,
+        at: Option<usize>,
+    },
+    DeleteMark(WhichMark),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -258,6 +268,10 @@ impl Netmask {
         } else {
             Self::V4(Ipv4Addr::BROADCAST)
         }
+    }
+
+    pub fn is_whole(self) -> bool {
+        self == Self::whole(matches!(self, Self::V6(_)))
     }
 }
 
@@ -514,6 +528,7 @@ pub enum Reply {
     Settings(Settings),
     Status(Status),
     Neighbours(Vec<Neighbour>),
+    Marks(Vec<MarkRule>),
 }
 
 /// Why a request was not carried out. Nothing of it was applied.

@@ -1,5 +1,6 @@
 //! directorctl's own verbs.
 
+mod mark; // rules that mark packets
 mod request; // from verbs to requests
 mod show; // answers as tables
 
@@ -18,6 +19,7 @@ use control::{
 };
 use serde::Serialize;
 
+use mark::MarkVerb;
 use request::request;
 
 /// Configures and watches a running director.
@@ -55,6 +57,9 @@ enum Verb {
     /// Neighbours.
     #[command(subcommand)]
     Neighbour(NeighbourVerb),
+    /// Rules that mark packets, for services by mark.
+    #[command(subcommand)]
+    Mark(MarkVerb),
     /// Zero the counters: of all services, or of the one named.
     Zero(Perhaps),
     /// Show the timeouts, or set those named, in seconds.
@@ -358,6 +363,8 @@ fn run(cli: &Cli) -> Result<String> {
         Reply::Settings(settings) => Ok(format!("{settings}\n")),
         Reply::Neighbours(list) if cli.json => json(&list),
         Reply::Neighbours(list) => Ok(show::neighbours(&list)),
+        Reply::Marks(rules) if cli.json => json(&mark::Numbered::all(&rules)),
+        Reply::Marks(rules) => Ok(mark::table(&rules)),
         Reply::Connections { .. } => bail!(control::client::ClientError::Unexpected),
     }
 }

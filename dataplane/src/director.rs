@@ -41,7 +41,6 @@ use crate::counters::{DropReason, Page};
 use crate::fragments::Fragments;
 use crate::fullnat::lease::Leases;
 use crate::icmp::RateLimit;
-use crate::marks::Marks;
 use crate::net::{HopId, Net, Setup};
 use crate::packet::{BURST, Burst, Egress, Learned, Origin, PORTS_MAX, PacketBuf, PortId};
 use crate::sched::Loads;
@@ -70,7 +69,6 @@ pub struct Director<P> {
     tunnels: Vec<Option<TunnelTo>>,
     timeouts: Timeouts,
     settings: Settings,
-    marks: Marks,
     answers: RateLimit,
     steer: Steer,
     macs: [[u8; 6]; PORTS_MAX],
@@ -121,7 +119,6 @@ impl<P: PacketBuf> Director<P> {
             tunnels: Vec::new(),
             timeouts: Timeouts::default(),
             settings: Settings::default(),
-            marks: Marks,
             answers: RateLimit::default(),
             steer,
             macs,
@@ -261,19 +258,10 @@ impl<P: PacketBuf> Director<P> {
 
     /// The worker that owns the connection which a packet of this tuple belongs to.
     fn home(&self, from: PortId, seen: &Seen, tuple: &Tuple) -> usize {
-        let from_client = self.services.is_vip(tuple.to.ip()) || self.mark(from, seen, tuple) != 0;
+        let from_client = self.services.is_vip(tuple.to.ip())
+            || self.services.mark(tuple, from, seen.vlan()) != 0;
         self.steer
             .home(if from_client { tuple.from } else { tuple.to })
-    }
-
-    /// The mark of a packet of this tuple, if there is a service by it; 0 is none.
-    fn mark(&self, from: PortId, seen: &Seen, tuple: &Tuple) -> u32 {
-        if !self.services.go_by_marks() {
-            return 0;
-        }
-        let mark = self.marks.of(tuple, from, seen.vlan());
-        let known = self.services.has_mark(tuple.to.is_ipv6(), mark);
-        if known { mark } else { 0 }
     }
 
     /// First stage: what is it, and is it addressed to us? Starts loading its bucket.

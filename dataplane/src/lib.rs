@@ -20,6 +20,7 @@ pub mod sched; // schedulers, one a file
 pub mod service; // virtual services and real servers as one worker sees them
 pub mod split; // IPv4 packets made into fragments
 pub mod steer; // which worker owns a packet
+pub mod templates; // which server a client is tied to, shared by all workers
 pub mod time; // milliseconds, handed in by the worker
 pub mod tunnel; // the outer headers of packets to real servers behind a tunnel
 pub mod update; // what the control side tells every worker

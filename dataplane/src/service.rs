@@ -1,12 +1,15 @@
 //! Virtual services and real servers as one worker sees them.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use control::{ForwardMode, MH_TABLE_SIZE, Protocol, ServiceKey, ServiceOptions, Tunnel};
 use hashbrown::HashMap;
 
 use crate::answers::{Answerer, Answers};
-use crate::net::is_station;
+use crate::marks::Marks;
+use crate::net::{is_global, is_station};
+use crate::packet::PortId;
 use crate::sched::{Ask, Candidate, Limit, Loads, Scheduler};
 use crate::time::Instant;
 use crate::update::{LocalAddress, Policy, ServerId, ServiceId, Update};
@@ -61,13 +64,17 @@ pub struct Services {
     by_key: HashMap<Key, ServiceId>,
     /// By family (whether IPv6) and mark.
     by_mark: HashMap<(bool, u32), ServiceId>,
+    marks: Arc<Marks>,
     /// How many services have port 21, and port 0.
     ftp: u32,
     portless: u32,
     services: Vec<Option<Service>>,
     servers: Vec<Option<Server>>,
-    /// How many services each virtual address has.
+    /// How many services each virtual address has. A service by mark has the whole addresses that
+    /// rules of its mark name.
     vips: HashMap<IpAddr, u32>,
+    /// How many servers that connections may refer to each address has.
+    stations: HashMap<IpAddr, u32>,
     /// How many services each local address serves.
     locals: HashMap<IpAddr, u32>,
     answers: Answers,
@@ -113,15 +120,21 @@ impl Services {
             .or_else(|| at(0).filter(|_| self.portless > 0))
     }
 
-    /// Whether any service goes by marks.
+    /// The mark of a packet with this tuple that came in on port `from`, in this VLAN, if there is a
+    /// service by it; 0 is none. What comes from a server is a reply and has none, unless it is for
+    /// a virtual address; nor has what is for all stations.
     #[inline]
-    pub fn go_by_marks(&self) -> bool {
-        !self.by_mark.is_empty()
-    }
-
-    /// Whether there is a service of this mark.
-    pub fn has_mark(&self, ipv6: bool, mark: u32) -> bool {
-        self.by_mark.contains_key(&(ipv6, mark))
+    pub fn mark(&self, tuple: &Tuple, from: PortId, vlan: Option<u16>) -> u32 {
+        if self.by_mark.is_empty() {
+            return 0;
+        }
+        let mark = self.marks.of(tuple, from, vlan);
+        let to = tuple.to.ip();
+        let asks = mark != 0
+            && self.by_mark.contains_key(&(to.is_ipv6(), mark))
+            && is_global(to)
+            && (self.is_vip(to) || !self.stations.contains_key(&tuple.from.ip()));
+        if asks { mark } else { 0 }
     }
 
     /// Whether some service has this address.
@@ -276,6 +289,9 @@ impl Services {
                 let connections = self.loads.of(id).total();
                 let place = slot(&mut self.servers, id.index());
                 let mut limit = place.map_or_else(Limit::default, |old| old.limit);
+                if place.is_none() {
+                    *self.stations.entry(address.ip()).or_insert(0) += 1;
+                }
                 limit.change(thresholds, connections);
                 *place = Some(Server {
                     service,
@@ -334,13 +350,16 @@ impl Services {
                 self.withdraw(id, gone.limit);
             }
             Update::ForgetServer { id } => {
-                *slot(&mut self.servers, id.index()) = None;
+                if let Some(server) = slot(&mut self.servers, id.index()).take() {
+                    release(&mut self.stations, &[server.address.ip()]);
+                }
                 self.answers.remove(id);
             }
             Update::SetLocalAddresses { id, ref addresses } => {
                 return self.set_locals(id, addresses);
             }
             Update::SetOptions { id, options } => self.service_mut(id).options = options,
+            Update::SetMarks(ref marks) => return self.set_marks(marks),
             Update::SetTimeouts(_) | Update::SetSettings(_) => {}
         }
         Vec::new()
@@ -380,16 +399,14 @@ impl Services {
             ServiceKey::Address { protocol, address } => (protocol, address),
             ServiceKey::Mark { mark, ipv6 } => {
                 self.by_mark.insert((ipv6, mark.get()), id);
-                return Vec::new();
+                let marks = Arc::clone(&self.marks);
+                return occupy(&mut self.vips, marks.addresses(ipv6, mark.get()));
             }
         };
         self.by_key.insert((protocol.number(), address), id);
         self.ftp += u32::from(address.port() == FTP);
         self.portless += u32::from(address.port() == 0);
-        let services = self.vips.entry(address.ip()).or_insert(0);
-        *services += 1;
-        let is_new = *services == 1 && is_station(address.ip());
-        Vec::from_iter(is_new.then_some(address.ip()))
+        occupy(&mut self.vips, &[address.ip()])
     }
 
     /// Packets do not find the service any more.
@@ -403,8 +420,23 @@ impl Services {
             }
             ServiceKey::Mark { mark, ipv6 } => {
                 self.by_mark.remove(&(ipv6, mark.get()));
+                release(&mut self.vips, self.marks.addresses(ipv6, mark.get()));
             }
         }
+    }
+
+    /// Other rules; returns the addresses to announce that appeared with them.
+    fn set_marks(&mut self, marks: &Arc<Marks>) -> Vec<IpAddr> {
+        let old = std::mem::replace(&mut self.marks, Arc::clone(marks));
+        let mut new = Vec::new();
+        // First those that come, so that what stays is not announced.
+        for &(ipv6, mark) in self.by_mark.keys() {
+            new.extend(occupy(&mut self.vips, marks.addresses(ipv6, mark)));
+        }
+        for &(ipv6, mark) in self.by_mark.keys() {
+            release(&mut self.vips, old.addresses(ipv6, mark));
+        }
+        new
     }
 
     fn set_locals(&mut self, id: ServiceId, addresses: &[LocalAddress]) -> Vec<IpAddr> {
@@ -472,6 +504,19 @@ fn slot<T>(table: &mut Vec<Option<T>>, index: usize) -> &mut Option<T> {
         table.resize_with(index + 1, || None);
     }
     &mut table[index]
+}
+
+/// One user more of each virtual address; returns those to announce, which had none.
+fn occupy(users: &mut HashMap<IpAddr, u32>, addresses: &[IpAddr]) -> Vec<IpAddr> {
+    let mut new = Vec::new();
+    for address in addresses {
+        let count = users.entry(*address).or_insert(0);
+        *count += 1;
+        if *count == 1 && is_station(*address) {
+            new.push(*address);
+        }
+    }
+    new
 }
 
 /// One user less of each address.

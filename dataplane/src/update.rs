@@ -12,6 +12,7 @@ use control::{
 
 use crate::conn::Timeouts;
 use crate::counters::LocalPage;
+use crate::marks::Marks;
 use crate::sched::Kind;
 
 /// Index of a virtual service in every worker's tables and counters.
@@ -149,6 +150,8 @@ pub enum Update {
         options: ServiceOptions,
     },
     SetSettings(Settings),
+    /// The rules that mark packets, all of them; shared by the workers.
+    SetMarks(Arc<Marks>),
 }
 
 /// Updates that every worker applies whole, in order.

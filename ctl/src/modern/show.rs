@@ -7,14 +7,14 @@ use control::{
 use serde::Serialize;
 
 /// Rows of cells; a column is as wide as its widest cell, and numbers stand to the right.
-struct Table {
+pub(super) struct Table {
     rows: Vec<Vec<String>>,
     /// Columns before this one hold words.
     words: usize,
 }
 
 impl Table {
-    fn new(words: usize, title: impl IntoIterator<Item = impl Into<String>>) -> Self {
+    pub(super) fn new(words: usize, title: impl IntoIterator<Item = impl Into<String>>) -> Self {
         let title = title.into_iter().map(Into::into).collect();
         Self {
             rows: vec![title],
@@ -22,11 +22,11 @@ impl Table {
         }
     }
 
-    fn row(&mut self, cells: impl IntoIterator<Item = String>) {
+    pub(super) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
         self.rows.push(cells.into_iter().collect());
     }
 
-    fn text(&self) -> String {
+    pub(super) fn text(&self) -> String {
         let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
         let width = |column: usize| {
             let cells = self.rows.iter().filter_map(|row| row.get(column));
@@ -50,7 +50,7 @@ impl Table {
     }
 }
 
-fn sorted(mut list: Vec<Service>) -> Vec<Service> {
+pub(super) fn sorted(mut list: Vec<Service>) -> Vec<Service> {
     list.sort_by_key(|service| service.key);
     for service in &mut list {
         service.servers.sort_by_key(|server| server.address);

@@ -10,7 +10,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use control::{Change, Connection, Cursor, Errno, Neighbour, Refusal, Reply, Request, ServerSpec};
+use control::{
+    Change, Connection, Cursor, Errno, Neighbour, Refusal, Reply, Request, ServerSpec, WhichMark,
+};
 use crossbeam::channel::{Receiver, Sender, bounded};
 
 use crate::conn::state::State;
@@ -95,6 +97,13 @@ impl Control {
             estimate_due: Duration::from_secs(ESTIMATE_S),
             sweep_due: Duration::from_secs(SWEEP_S),
         }
+    }
+
+    /// Of ports with these names; the index is a port's id.
+    #[must_use]
+    pub fn naming(mut self, ports: Vec<String>) -> Self {
+        self.model = self.model.naming(ports);
+        self
     }
 
     /// Carries out every change in order and returns when every worker has, or refuses.
@@ -236,6 +245,7 @@ impl Backend for Control {
                 .first()
                 .map_or(Ok(Vec::new()), |worker| ask(worker, Command::Neighbours))
                 .map(Reply::Neighbours),
+            Request::Marks => Ok(Reply::Marks(self.model.marks())),
         };
         answer.unwrap_or_else(Reply::Refused)
     }
@@ -334,6 +344,10 @@ fn describe(change: &Change) -> String {
             format!("set options of {}: {options}", name(service))
         }
         Change::SetSettings(settings) => format!("set {settings}"),
+        Change::AddMark { rule, at: None } => format!("add {rule}"),
+        Change::AddMark { rule, at: Some(at) } => format!("add at {at}: {rule}"),
+        Change::DeleteMark(WhichMark::Number(number)) => format!("delete mark rule {number}"),
+        Change::DeleteMark(WhichMark::Rule(rule)) => format!("delete {rule}"),
         Change::SetTimeouts { tcp, tcp_fin, udp } => {
             let shown = |seconds: &Option<u32>| {
                 seconds.map_or("as it is".to_owned(), |seconds| format!("{seconds} s"))

@@ -477,7 +477,7 @@ impl<P: PacketBuf> Director<P> {
         out: &mut E,
     ) -> Result<Verdict, Denied> {
         let tuple = seen.tuple(packet.bytes());
-        let mark = self.mark(from, seen, &tuple);
+        let mark = self.services.mark(&tuple, from, seen.vlan());
         let Some(service) = self.services.matching(&tuple, mark) else {
             if self.owns(tuple.to.ip()) {
                 self.refuse(now, seen, &tuple, packet, out);

@@ -44,9 +44,9 @@ impl<P: PacketBuf> Director<P> {
             {
                 return self.relay(now, seen, hit, &related, packet).map(Some);
             }
+            let mark = self.services.mark(&wanted, from, seen.vlan());
             if self.settings.schedule_icmp
-                && let Some(hit) =
-                    self.open_for_error(now, &wanted, self.mark(from, seen, &wanted))?
+                && let Some(hit) = self.open_for_error(now, &wanted, mark)?
             {
                 return self.relay(now, seen, hit, &related, packet).map(Some);
             }

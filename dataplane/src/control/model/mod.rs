@@ -2,6 +2,7 @@
 //! hands out ids, and keeps what outlives a server: the trash, zero points, rates.
 
 mod extras; // local addresses, options, settings
+mod marks; // rules that mark packets
 mod rules; // what no service, no server and no local address may be
 mod slots; // ids
 mod steps; // each change, carried out
@@ -12,6 +13,7 @@ mod trash; // deleted servers
 mod undo; // how each step is taken back
 mod uses; // what each address is used as
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Weak};
@@ -24,6 +26,7 @@ use self::uses::{Use, Uses};
 use super::stats::{self, Estimator, minus};
 use crate::conn::Timeouts;
 use crate::counters::{LocalPage, Page};
+use crate::marks::Rule;
 use crate::update::{LocalAddress, Policy, ServerId, ServiceId, Update};
 
 /// The highest weight, as in LVS.
@@ -63,6 +66,10 @@ pub struct Model {
     locals: HashMap<IpAddr, Weak<[LocalPage]>>,
     timeouts: Timeouts,
     settings: Settings,
+    /// In order.
+    marks: Vec<Rule>,
+    /// Names, the index is the port's id.
+    ports: Vec<String>,
     /// Orders servers by age and tells a service from an earlier one of the same key.
     clock: u64,
     pages: Vec<Arc<Page>>,
@@ -125,6 +132,8 @@ impl Model {
             locals: HashMap::new(),
             timeouts: Timeouts::default(),
             settings: Settings::default(),
+            marks: Vec::new(),
+            ports: Vec::new(),
             clock: 0,
             pages: Vec::new(),
         }
@@ -134,6 +143,13 @@ impl Model {
     #[must_use]
     pub fn watching(mut self, pages: Vec<Arc<Page>>) -> Self {
         self.pages = pages;
+        self
+    }
+
+    /// With ports of these names; the index is a port's id.
+    #[must_use]
+    pub fn naming(mut self, ports: Vec<String>) -> Self {
+        self.ports = ports;
         self
     }
 
@@ -157,6 +173,9 @@ impl Model {
                 }
                 return Err(refusal);
             }
+        }
+        if done.updates_marks {
+            done.updates.push(self.compiled_marks());
         }
         Ok(done.updates)
     }
@@ -212,16 +231,18 @@ impl Model {
                 self.set_settings(*settings, done);
                 Ok(())
             }
+            Change::AddMark { rule, at } => self.add_mark(rule, *at, done),
+            Change::DeleteMark(which) => self.delete_mark(which, done),
         }
     }
 
-    /// All services sorted by key, or the one named.
+    /// All services, newest first, or the one named.
     pub fn services(&self, only: Option<&ServiceKey>) -> Result<Vec<control::Service>, Refusal> {
         let mut chosen: Vec<&Service> = match only {
             Some(key) => vec![self.services.get(self.find(key)?.0)],
             None => self.services.iter().collect(),
         };
-        chosen.sort_unstable_by_key(|service| service.key);
+        chosen.sort_unstable_by_key(|service| Reverse(service.born));
         Ok(chosen
             .into_iter()
             .map(|service| self.show(service))

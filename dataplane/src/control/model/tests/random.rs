@@ -5,8 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use control::{
-    Change, ClientAddress, ForwardMode, ServerSpec, ServiceKey, ServiceOptions, ServiceSpec,
-    Settings, Thresholds, Tunnel, TunnelKind,
+    Change, ClientAddress, ForwardMode, MarkRule, Prefix, ServerSpec, ServiceKey, ServiceOptions,
+    ServiceSpec, Settings, Thresholds, Tunnel, TunnelKind, WhichMark,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -22,6 +22,7 @@ struct Naive {
     /// In order of birth.
     services: Vec<NaiveService>,
     settings: Settings,
+    marks: Vec<MarkRule>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -57,13 +58,16 @@ impl Naive {
         (self.services.iter()).any(|service| service.local(address).is_some())
     }
 
-    /// A service's or a server's.
+    /// A service's, a server's or a rule's.
     fn is_taken(&self, address: IpAddr) -> bool {
-        self.services.iter().any(|service| {
-            let mut servers = service.servers.iter();
-            service.key.address().unwrap().ip() == address
-                || servers.any(|server| server.0.ip() == address)
-        })
+        let ruled =
+            (self.marks.iter()).any(|rule| rule.destination == Some(Prefix::whole(address)));
+        ruled
+            || self.services.iter().any(|service| {
+                let mut servers = service.servers.iter();
+                service.key.address().unwrap().ip() == address
+                    || servers.any(|server| server.0.ip() == address)
+            })
     }
 
     /// The same rules without ids, undo or limits; `None` when refused.
@@ -136,6 +140,20 @@ impl Naive {
                     .then_some(())?;
             }
             Change::SetTimeouts { .. } => {}
+            Change::AddMark { rule, at } => {
+                let at = at.unwrap_or(self.marks.len() + 1);
+                let to = rule.destination.and_then(Prefix::only);
+                let free = !self.marks.contains(rule) && !to.is_some_and(|to| self.is_local(to));
+                (free && at > 0 && at <= self.marks.len() + 1).then_some(())?;
+                self.marks.insert(at - 1, rule.clone());
+            }
+            Change::DeleteMark(which) => {
+                let at = match which {
+                    WhichMark::Number(number) => number.checked_sub(1)?,
+                    WhichMark::Rule(rule) => self.marks.iter().position(|other| other == rule)?,
+                };
+                (at < self.marks.len()).then(|| self.marks.remove(at))?;
+            }
         }
         Some(())
     }
@@ -173,6 +191,7 @@ fn shown(model: &Model) -> Naive {
             .map(service)
             .collect(),
         settings: model.settings(),
+        marks: model.marks(),
     }
 }
 
@@ -183,6 +202,7 @@ struct Mirror {
     servers: HashMap<ServerId, (SocketAddr, ServerSpec)>,
     binned: HashSet<ServerId>,
     settings: Settings,
+    marks: Vec<MarkRule>,
 }
 
 struct MirrorService {
@@ -261,6 +281,10 @@ impl Mirror {
             }
             Update::SetOptions { id, options } => self.service(id).options = options,
             Update::SetSettings(settings) => self.settings = settings,
+            Update::SetMarks(ref marks) => {
+                let rules = marks.rules().iter();
+                self.marks = rules.map(|rule| rule.said.clone()).collect();
+            }
             Update::SetTimeouts(_) => {}
         }
     }
@@ -282,6 +306,7 @@ impl Mirror {
         Naive {
             services: self.services.values().map(service).collect(),
             settings: self.settings,
+            marks: self.marks.clone(),
         }
         .sorted()
     }
@@ -322,6 +347,13 @@ fn local() -> impl Strategy<Value = IpAddr> {
         4 => (1u8..3).prop_map(|n| IpAddr::from([172, 16, 0, n])),
         1 => Just("2001:db8:1::2".parse().unwrap()),
     ]
+}
+
+fn rule() -> impl Strategy<Value = MarkRule> {
+    (0u32..3, local(), any::<bool>()).prop_map(|(mark, to, any)| MarkRule {
+        destination: (!any).then_some(Prefix::whole(to)),
+        ..MarkRule::new(mark)
+    })
 }
 
 fn options() -> impl Strategy<Value = ServiceOptions> {
@@ -368,6 +400,10 @@ fn change() -> impl Strategy<Value = Change> {
         2 => (service(), options())
             .prop_map(|(service, options)| Change::SetOptions { service, options }),
         1 => settings.prop_map(Change::SetSettings),
+        4 => (rule(), proptest::option::of(0usize..4))
+            .prop_map(|(rule, at)| Change::AddMark { rule, at }),
+        1 => (0usize..4).prop_map(|at| Change::DeleteMark(WhichMark::Number(at))),
+        1 => rule().prop_map(|rule| Change::DeleteMark(WhichMark::Rule(rule))),
         1 => proptest::option::of(service()).prop_map(|only| Change::Zero { only }),
     ]
 }
