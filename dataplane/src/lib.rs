@@ -18,6 +18,7 @@ pub mod related; // ICMP errors about connections and tunnels, readdressed or to
 pub mod replay; // capture in, capture and counters out: the director without DPDK
 pub mod sched; // schedulers, one a file
 pub mod service; // virtual services and real servers as one worker sees them
+pub mod sip; // the Call-ID of SIP messages
 pub mod split; // IPv4 packets made into fragments
 pub mod steer; // which worker owns a packet
 pub mod templates; // which server a client is tied to, shared by all workers

@@ -431,10 +431,10 @@ fn settings_are_told_once() {
 
 #[test]
 fn no_fullnat_for_single_datagrams() {
-    let udp = service(Protocol::Udp, "10.0.0.7:53");
-    let alone = |service, one_packet| {
+    let udp = service(Protocol::Udp, "10.0.0.1:53");
+    let alone = |service| {
         let spec = ServiceSpec {
-            one_packet,
+            one_packet: true,
             ..spec("rr")
         };
         Change::EditService { service, spec }
@@ -444,21 +444,18 @@ fn no_fullnat_for_single_datagrams() {
         server: at("192.168.1.20:53"),
         spec: by(mode),
     };
-    let detail = "server 192.168.1.20:53 has method fullnat, but service udp 10.0.0.7:53 schedules \
+    let detail = "server 192.168.1.20:53 has method fullnat, but service udp 10.0.0.1:53 schedules \
                   each packet by itself, for which nat, direct routing or tunnel is right";
     let of = |mode| server(udp, "192.168.1.20:53", by(mode));
     let (fullnat, nat) = (of(ForwardMode::FullNat), of(ForwardMode::Nat));
     for changes in [
-        [alone(udp, true), fullnat.clone()].to_vec(),
-        [fullnat, alone(udp, true)].to_vec(),
-        [alone(udp, true), nat, edit(ForwardMode::FullNat)].to_vec(),
+        vec![alone(udp), fullnat.clone()],
+        vec![fullnat, alone(udp)],
+        vec![alone(udp), nat, edit(ForwardMode::FullNat)],
     ] {
-        check(&[&[add(udp)], &changes[..]].concat(), Errno::Einval, detail);
+        check(&changes, Errno::Einval, detail);
     }
     // Other protocols have no datagrams to schedule.
-    let tcp = service(Protocol::Tcp, "10.0.0.7:53");
-    let fullnat = server(tcp, "192.168.1.20:53", by(ForwardMode::FullNat));
-    model()
-        .apply(&[add(tcp), alone(tcp, true), fullnat])
-        .unwrap();
+    let fullnat = server(v6(), "192.168.1.20:53", by(ForwardMode::FullNat));
+    model().apply(&[alone(v6()), fullnat]).unwrap();
 }
