@@ -91,6 +91,7 @@ drop_reasons! {
     NoServer "no_server" "the service has no server to take a new connection",
     NoConnection "no_connection" "no connection, and the packet may not open one",
     ServerGone "server_gone" "the connection's server was deleted",
+    ConnectionCut "connection_cut" "the connection was ended from here",
     TemplatesFull "templates_full" "no room to note which server the client of a persistent service has",
     NoLocalPort "no_local_port" "every port of the service's local addresses is in use toward the server, or it has no local address",
     TableFull "table_full" "the connection table is full",
@@ -106,7 +107,7 @@ drop_reasons! {
     Stopped "stopped" "still waiting for a neighbour or a first fragment when the director stopped",
 }
 
-/// A counter for each [`DropReason`], by its number.
+/// Drops by reason.
 #[derive(Debug)]
 pub struct Drops([Counter; DropReason::ALL.len()]);
 
@@ -117,10 +118,10 @@ impl Default for Drops {
 }
 
 impl Deref for Drops {
-    type Target = [Counter];
+    type Target = [Counter; DropReason::ALL.len()];
 
-    #[inline]
-    fn deref(&self) -> &[Counter] {
+    #[inline(always)]
+    fn deref(&self) -> &Self::Target {
         &self.0
     }
 }

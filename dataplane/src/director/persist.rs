@@ -103,7 +103,7 @@ impl<P: PacketBuf> Director<P> {
     /// Whether the server of a template takes new connections of its client, overloaded or not.
     fn still_takes(&self, id: ServerId) -> bool {
         let is_quiesced =
-            || self.settings.expire_quiescent_template && self.services.weight(id) == Some(0);
+            || self.settings.expire_quiescent_template && self.services.is_quiesced(id);
         let is_available = |server: &Server| server.available;
         self.services.server(id).is_some_and(is_available) && !is_quiesced()
     }
@@ -129,6 +129,15 @@ impl<P: PacketBuf> Director<P> {
             server,
             template: Some(template),
         })
+    }
+
+    /// The server of a single datagram, which its template counts; nothing is kept of it.
+    pub(super) fn spend(&self, choice: Choice) -> (ServerId, Server) {
+        if let Some(template) = choice.template {
+            self.templates.count_packet(&template);
+            self.templates.release(template);
+        }
+        (choice.id, choice.server)
     }
 
     /// The connection is established, or answered: its template is worth more from now on.
