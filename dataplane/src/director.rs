@@ -3,6 +3,7 @@
 //! A director owns no NIC, no clock and no lock. All it ever does follows from [`Director::apply`],
 //! [`Director::process`] and [`Director::tick`], each with the time.
 
+mod cut; // connections that are ended from here
 mod decide; // everything that is not the fast path
 mod errors; // ICMP errors about connections
 mod fragmented; // fragments find the way of their first one
@@ -16,7 +17,10 @@ mod frames; // packets for tests, built by code of their own
 mod helped; // FTP: control connections, and the data connections that they announce
 mod hidden; // FULLNAT: the client's address, told to its server
 mod listing; // connections as they are shown
+mod one_packet; // datagrams that are scheduled each by itself, and their answers
 mod open; // connections open and close
+mod persist; // clients that come back to the server they had
+mod reuse; // whether a packet still belongs to the connection of its ports
 mod rewrite; // what changes in a packet on its way
 #[cfg(test)]
 mod rubbish; // a million spoilt frames of every method
@@ -41,19 +45,19 @@ use crate::counters::{DropReason, Page};
 use crate::fragments::Fragments;
 use crate::fullnat::lease::Leases;
 use crate::icmp::RateLimit;
-use crate::marks::Marks;
 use crate::net::{HopId, Net, Setup};
 use crate::packet::{BURST, Burst, Egress, Learned, Origin, PORTS_MAX, PacketBuf, PortId};
 use crate::sched::Loads;
 use crate::service::Services;
 use crate::steer::Steer;
-use crate::templates::Templates;
+use crate::templates::{Sweep, Templates};
 use crate::time::Instant;
 use crate::tunnel::Tunnel;
 use crate::update::{ServerId, Update};
 use crate::wire::flow::{ICMPV6, Kind, SCTP, Seen, Tuple, tcp_flags};
 use crate::wire::partial;
 
+use cut::Cuts;
 pub use rewrite::{translate, translate6};
 
 /// Connections looked at for expiry per call of [`Director::tick`].
@@ -67,13 +71,14 @@ pub struct Director<P> {
     net: Net<P>,
     fragments: Fragments<P>,
     leases: Leases,
+    templates: Arc<Templates>,
+    sweep: Sweep,
     /// By server, where one is needed.
     tunnels: Vec<Option<TunnelTo>>,
     timeouts: Timeouts,
     settings: Settings,
-    marks: Marks,
+    cuts: Cuts,
     answers: RateLimit,
-    templates: Arc<Templates>,
     steer: Steer,
     macs: [[u8; 6]; PORTS_MAX],
     /// Ports whose packets may have checksums to be completed.
@@ -114,18 +119,20 @@ impl<P: PacketBuf> Director<P> {
         for port in &setup.partial_checksums {
             partial[port.index()] = true;
         }
+        let templates_max = Templates::default_capacity(connections_max, 1);
         Ok(Self {
             conns: Conns::new(connections_max, secret)?,
             services: Services::staggered(steer.me(), Loads::new([page.clone()].into())),
             net: Net::new(setup),
             fragments: Fragments::default(),
             leases: Leases::new(steer.me()),
+            templates: Arc::new(Templates::new(templates_max, secret)?),
+            sweep: Sweep::new(steer.me(), steer.workers()),
             tunnels: Vec::new(),
             timeouts: Timeouts::default(),
             settings: Settings::default(),
-            marks: Marks,
+            cuts: Cuts::default(),
             answers: RateLimit::default(),
-            templates: Arc::new(Templates::new(connections_max, secret)?),
             steer,
             macs,
             partial,
@@ -142,8 +149,16 @@ impl<P: PacketBuf> Director<P> {
         self
     }
 
+    /// Keeps clients' servers where all workers find them; by default there is but this one.
+    #[must_use]
+    pub fn sharing(mut self, templates: Arc<Templates>) -> Self {
+        self.templates = templates;
+        self
+    }
+
     /// Takes in one validated change of configuration.
     pub fn apply<E: Egress<Buf = P>>(&mut self, update: &Update, out: &mut E) {
+        self.note_cuts(update);
         match update {
             Update::SetTimeouts(timeouts) => self.timeouts = *timeouts,
             Update::SetSettings(settings) => self.settings = *settings,
@@ -264,19 +279,10 @@ impl<P: PacketBuf> Director<P> {
 
     /// The worker that owns the connection which a packet of this tuple belongs to.
     fn home(&self, from: PortId, seen: &Seen, tuple: &Tuple) -> usize {
-        let from_client = self.services.is_vip(tuple.to.ip()) || self.mark(from, seen, tuple) != 0;
+        let from_client = self.services.is_vip(tuple.to.ip())
+            || self.services.mark(tuple, from, seen.vlan()) != 0;
         self.steer
             .home(if from_client { tuple.from } else { tuple.to })
-    }
-
-    /// The mark of a packet of this tuple, if there is a service by it; 0 is none.
-    fn mark(&self, from: PortId, seen: &Seen, tuple: &Tuple) -> u32 {
-        if !self.services.go_by_marks() {
-            return 0;
-        }
-        let mark = self.marks.of(tuple, from, seen.vlan());
-        let known = self.services.has_mark(tuple.to.is_ipv6(), mark);
-        if known { mark } else { 0 }
     }
 
     /// First stage: what is it, and is it addressed to us? Starts loading its bucket.
@@ -475,6 +481,9 @@ impl<P: PacketBuf> Director<P> {
     fn change_state(&mut self, now: Instant, hit: Hit, next: State) {
         let conn = self.conns.get(hit);
         let (was, server) = (conn.state(), conn.server());
+        if next != was && next.is_established() && conn.is_controlled() {
+            self.assure(hit);
+        }
         let server = &self.page.servers[server.index()];
         match (was.is_active(), next.is_active()) {
             (false, true) => {
@@ -536,15 +545,22 @@ impl<P: PacketBuf> Director<P> {
         }
         let mut budget = EXPIRE_MAX;
         while let Some(entry) = self.conns.due(now, &self.timeouts, &mut budget) {
-            if !self.outlives(now, entry) {
+            if self.outlives(now, entry) {
+                continue;
+            }
+            if self.resets_on_expiry(entry) {
+                self.doom(now, entry, out);
+            } else {
                 self.close(now, entry, None);
             }
         }
         if budget > 0 {
             self.ticked = Some(now);
         }
+        self.cut_some(now, out);
         self.forget_fragments(now);
         self.leases.tick(now);
+        self.templates.sweep(&mut self.sweep, now);
         self.net.tick(now, out, &self.page);
     }
 
@@ -560,6 +576,10 @@ impl<P: PacketBuf> Director<P> {
 
     pub fn page(&self) -> &Arc<Page> {
         &self.page
+    }
+
+    pub fn templates(&self) -> &Arc<Templates> {
+        &self.templates
     }
 
     /// Memory of the connection table, all included.

@@ -21,6 +21,7 @@ use crate::conn::Timeouts;
 use crate::control::model::Limits;
 use crate::net::{Interface, Prefix, Route, Setup, StaticNeighbour};
 use crate::packet::PortId;
+use crate::templates::Templates;
 
 /// What the file says, with its defaults filled in.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -45,6 +46,8 @@ pub struct Director {
     pub idle: Idle,
     /// Per worker.
     pub max_connections: u32,
+    /// Of all workers together.
+    pub max_templates: u32,
     pub max_services: u32,
     pub max_servers: u32,
     pub log: tracing::Level,
@@ -67,6 +70,7 @@ impl Default for Director {
             control_core: 0,
             idle: Idle::Backoff,
             max_connections: 262_144,
+            max_templates: Templates::default_capacity(262_144, 1),
             max_services: 4096,
             max_servers: 16_384,
             log: tracing::Level::INFO,
@@ -168,6 +172,11 @@ impl Config {
             routes: self.routes.clone(),
             neighbours: self.neighbours.clone(),
         }
+    }
+
+    /// The index is the port's id.
+    pub fn port_names(&self) -> Vec<String> {
+        self.ports.iter().map(|port| port.name.clone()).collect()
     }
 
     pub fn load(path: &Path) -> Result<Self, ConfigError> {

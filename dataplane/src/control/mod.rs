@@ -1,5 +1,6 @@
 //! The control side, on the main thread: a request becomes updates in every worker's mailbox.
 
+mod drain; // drained servers, seen to
 pub mod model; // the authoritative services and servers
 pub mod server; // the Unix socket
 pub mod stats; // sums, rates, status
@@ -10,13 +11,16 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use control::{Change, Connection, Cursor, Errno, Neighbour, Refusal, Reply, Request, ServerSpec};
+use control::{
+    Change, Connection, Cursor, Errno, Neighbour, Refusal, Reply, Request, ServerSpec, WhichMark,
+};
 use crossbeam::channel::{Receiver, Sender, bounded};
 
 use crate::conn::state::State;
 use crate::counters::Page;
+use crate::templates::Templates;
 use crate::update::{Batch, ServerId, Update};
-use model::{Limits, Model, SWEEP_S, name, refuse};
+use model::{Limits, Model, STEP_S, SWEEP_S, name, refuse};
 use server::{Backend, Peer};
 use stats::{ESTIMATE_S, Machine};
 
@@ -39,6 +43,12 @@ pub enum Command {
         limit: usize,
         reply: Sender<Slice>,
     },
+    /// As [`Self::Connections`], of the templates that all workers share.
+    Templates {
+        from: u32,
+        limit: usize,
+        reply: Sender<Slice>,
+    },
     Neighbours(Sender<Vec<Neighbour>>),
 }
 
@@ -57,12 +67,14 @@ pub struct Worker {
 pub struct Control {
     model: Model,
     workers: Vec<Worker>,
+    templates: Option<Arc<Templates>>,
     /// Per worker.
     connections_max: u64,
     machine: Box<dyn Fn() -> Machine>,
     now: Duration,
     estimate_due: Duration,
     sweep_due: Duration,
+    step_due: Duration,
 }
 
 impl fmt::Debug for Control {
@@ -89,12 +101,29 @@ impl Control {
         Self {
             model: Model::new(limits).watching(pages),
             workers,
+            templates: None,
             connections_max,
             machine: Box::new(machine),
             now: Duration::ZERO,
             estimate_due: Duration::from_secs(ESTIMATE_S),
             sweep_due: Duration::from_secs(SWEEP_S),
+            step_due: Duration::from_secs(STEP_S),
         }
+    }
+
+    /// Of ports with these names; the index is a port's id.
+    #[must_use]
+    pub fn naming(mut self, ports: Vec<String>) -> Self {
+        self.model = self.model.naming(ports);
+        self
+    }
+
+    /// Shows the templates that the workers share.
+    #[must_use]
+    pub fn sharing(mut self, templates: Arc<Templates>) -> Self {
+        self.model = self.model.sharing(Arc::clone(&templates));
+        self.templates = Some(templates);
+        self
     }
 
     /// Carries out every change in order and returns when every worker has, or refuses.
@@ -145,6 +174,8 @@ impl Control {
 
     /// [`Control::change`], with a line in the log for each step or for what was refused.
     fn audited(&mut self, changes: &[Change], peer: &Peer) -> Reply {
+        let ends_drain = |change| self.model.ends_drain(change);
+        let ended: Vec<bool> = changes.iter().map(ends_drain).collect();
         if let Err(refusal) = self.change(changes) {
             let change = refusal
                 .step
@@ -153,15 +184,24 @@ impl Control {
             tracing::warn!(target: "audit", %peer, change, steps = changes.len(), "refused: {refusal}");
             return Reply::Refused(refusal);
         }
-        for change in changes {
-            tracing::info!(target: "audit", %peer, "{}", describe(change));
+        for (change, ended) in changes.iter().zip(ended) {
+            let more = if ended {
+                ", which ends its draining"
+            } else {
+                ""
+            };
+            tracing::info!(target: "audit", %peer, "{}{more}", describe(change));
         }
         Reply::Done
     }
 
-    /// Walks the workers one after the other: a reply holds connections of one.
+    /// Walks the workers one after the other, and then the templates that they share: a reply holds
+    /// connections of one.
     fn connections(&self, cursor: Cursor) -> Result<Reply, Refusal> {
         let Some(worker) = self.workers.get(usize::from(cursor.worker)) else {
+            if let Some(worker) = self.workers.first().filter(|_| self.has_templates()) {
+                return list_templates(worker, cursor);
+            }
             return Ok(Reply::Connections {
                 list: Vec::new(),
                 next: None,
@@ -175,13 +215,20 @@ impl Control {
         let next_worker = cursor.worker + 1;
         let next = match entry {
             Some(entry) => Some(Cursor { entry, ..cursor }),
-            None if usize::from(next_worker) < self.workers.len() => Some(Cursor {
-                worker: next_worker,
-                entry: 0,
-            }),
+            None if usize::from(next_worker) < self.workers.len() || self.has_templates() => {
+                Some(Cursor {
+                    worker: next_worker,
+                    entry: 0,
+                })
+            }
             None => None,
         };
         Ok(Reply::Connections { list, next })
+    }
+
+    fn has_templates(&self) -> bool {
+        let templates = self.templates.as_ref();
+        templates.is_some_and(|templates| templates.used() > 0)
     }
 
     fn timeouts(&self) -> Reply {
@@ -193,21 +240,36 @@ impl Control {
         }
     }
 
+    /// Whether no update can be posted now.
+    fn is_busy(&self) -> bool {
+        self.workers.iter().any(|worker| worker.mailbox.is_full())
+    }
+
+    fn ramp(&mut self) {
+        if !self.is_busy() {
+            let updates = self.model.ramp();
+            self.post(updates);
+        }
+    }
+
     fn sweep(&mut self) {
+        if self.is_busy() {
+            return; // the next sweep will do
+        }
         let Self {
             model,
             workers,
+            templates,
             now,
             ..
         } = self;
-        if workers.iter().any(|worker| worker.mailbox.is_full()) {
-            return; // the next sweep will do
-        }
         let in_use = |id: ServerId| {
             workers.iter().any(|worker| {
                 let page = &worker.page.servers[id.index()];
                 page.active.get() > 0 || page.inactive.get() > 0
-            })
+            }) || templates
+                .as_ref()
+                .is_some_and(|templates| templates.of_server(id) > 0)
         };
         let updates = model.sweep(now.as_secs(), in_use);
         self.post(updates);
@@ -226,6 +288,7 @@ impl Backend for Control {
                 let uptime_s = self.now.as_secs();
                 Ok(Reply::Status(stats::status(
                     &self.workers,
+                    self.templates.as_deref(),
                     (self.machine)(),
                     self.connections_max,
                     uptime_s,
@@ -236,17 +299,23 @@ impl Backend for Control {
                 .first()
                 .map_or(Ok(Vec::new()), |worker| ask(worker, Command::Neighbours))
                 .map(Reply::Neighbours),
+            Request::Marks => Ok(Reply::Marks(self.model.marks())),
         };
         answer.unwrap_or_else(Reply::Refused)
     }
 
     fn tick(&mut self, now: Duration) {
         self.now = now;
+        self.model.set_time(now);
         if due(&mut self.estimate_due, now, ESTIMATE_S) {
             self.model.estimate();
         }
         if due(&mut self.sweep_due, now, SWEEP_S) {
             self.sweep();
+        }
+        if due(&mut self.step_due, now, STEP_S) {
+            self.ramp();
+            self.see_to_drained();
         }
     }
 }
@@ -279,6 +348,17 @@ fn ask<T>(worker: &Worker, command: impl FnOnce(Sender<T>) -> Command) -> Result
                 ),
             )
         })
+}
+
+/// Any worker knows all of them.
+fn list_templates(worker: &Worker, cursor: Cursor) -> Result<Reply, Refusal> {
+    let (list, entry) = ask(worker, |reply| Command::Templates {
+        from: cursor.entry,
+        limit: control::CONNECTIONS_MAX,
+        reply,
+    })?;
+    let next = entry.map(|entry| Cursor { entry, ..cursor });
+    Ok(Reply::Connections { list, next })
 }
 
 fn answer(confirmations: &Receiver<()>) -> Result<(), Refusal> {
@@ -320,6 +400,17 @@ fn describe(change: &Change) -> String {
         Change::DeleteServer { service, server } => {
             format!("delete server {server} of {}", name(service))
         }
+        Change::DrainServer {
+            service,
+            server,
+            drain,
+        } => format!("drain server {server} of {}: {drain}", name(service)),
+        Change::CancelDrain { service, server } => {
+            format!(
+                "cancel the draining of server {server} of {}",
+                name(service)
+            )
+        }
         Change::Zero {
             only: Some(service),
         } => format!("zero the counters of {}", name(service)),
@@ -334,6 +425,10 @@ fn describe(change: &Change) -> String {
             format!("set options of {}: {options}", name(service))
         }
         Change::SetSettings(settings) => format!("set {settings}"),
+        Change::AddMark { rule, at: None } => format!("add {rule}"),
+        Change::AddMark { rule, at: Some(at) } => format!("add at {at}: {rule}"),
+        Change::DeleteMark(WhichMark::Number(number)) => format!("delete mark rule {number}"),
+        Change::DeleteMark(WhichMark::Rule(rule)) => format!("delete {rule}"),
         Change::SetTimeouts { tcp, tcp_fin, udp } => {
             let shown = |seconds: &Option<u32>| {
                 seconds.map_or("as it is".to_owned(), |seconds| format!("{seconds} s"))

@@ -205,7 +205,7 @@ impl<P: PacketBuf> Director<P> {
         let isn = sequence_number(seen, frame);
         let opened = self.open_data(now, tuple, outbound, &announced, isn);
         match &opened {
-            Ok(hit) => self.conns.set_control(hit.entry(), announced),
+            Ok(hit) => self.conns.control(hit.entry(), Some(announced)),
             Err(_) => self.templates.release(announced),
         }
         Some(opened)

@@ -3,6 +3,7 @@
 use control::ForwardMode;
 
 use super::Director;
+use super::persist::Choice;
 use crate::conn::Hit;
 use crate::counters::DropReason;
 use crate::fullnat::lease::Lease;
@@ -19,13 +20,18 @@ impl<P: PacketBuf> Director<P> {
         now: Instant,
         inbound: &Tuple,
         service: ServiceId,
-        id: ServerId,
-        server: Server,
+        choice: Choice,
         isn: u32,
     ) -> Result<Hit, DropReason> {
+        let Choice { id, server, .. } = choice;
         let opened = self.open_unscheduled(now, inbound, service, id, server, isn);
         let conns = &self.page.servers[id.index()].conns;
         conns.add(u64::from(opened.is_ok()));
+        match (choice.template, opened) {
+            (Some(template), Ok(hit)) => self.conns.control(hit.entry(), Some(template)),
+            (Some(template), Err(_)) => self.templates.release(template),
+            (None, _) => {}
+        }
         opened
     }
 
@@ -68,7 +74,7 @@ impl<P: PacketBuf> Director<P> {
     }
 
     /// What the server of a new connection sends to us, or to the client past us.
-    fn way_back(
+    pub(super) fn way_back(
         &mut self,
         now: Instant,
         inbound: &Tuple,
@@ -121,8 +127,8 @@ impl<P: PacketBuf> Director<P> {
         if conn.mode() == ForwardMode::FullNat {
             self.end_lease(now, entry, remembered);
         }
-        if let Some(hold) = self.conns.control(entry) {
-            self.templates.release(hold);
+        if let Some(template) = self.conns.uncontrol(entry) {
+            self.templates.release(template);
         }
         self.conns.close(entry);
         self.page.connections.set(self.conns.used());

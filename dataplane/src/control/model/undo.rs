@@ -5,6 +5,7 @@ use control::Settings;
 use super::uses::{Use, Uses};
 use super::{Head, Model, Server, Service};
 use crate::conn::Timeouts;
+use crate::marks::Rule;
 use crate::update::{LocalAddress, ServerId, ServiceId, Update};
 
 /// Steps carried out so far, and how to take each back.
@@ -12,6 +13,8 @@ use crate::update::{LocalAddress, ServerId, ServiceId, Update};
 pub(super) struct Transaction {
     pub(super) updates: Vec<Update>,
     pub(super) undo: Vec<Undo>,
+    /// The rules that mark packets changed: told once, at the end.
+    pub(super) updates_marks: bool,
 }
 
 #[derive(Debug)]
@@ -34,6 +37,9 @@ pub(super) enum Undo {
     LocalDeleted(ServiceId, usize, LocalAddress),
     Timeouts(Timeouts),
     Settings(Settings),
+    /// At these places of the list.
+    MarkAdded(usize),
+    MarkDeleted(usize, Rule),
 }
 
 impl Model {
@@ -72,6 +78,10 @@ impl Model {
             }
             Undo::Timeouts(old) => self.timeouts = old,
             Undo::Settings(old) => self.settings = old,
+            Undo::MarkAdded(place) => {
+                self.take_mark(place);
+            }
+            Undo::MarkDeleted(place, rule) => self.put_mark(place, rule),
         }
     }
 }
