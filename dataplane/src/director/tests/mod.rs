@@ -7,6 +7,7 @@ mod family; // IPv6 clients of IPv4 servers and the reverse
 mod fragments; // all go the way of the first
 mod fullnat; // local addresses, and what servers are told of their clients
 mod ipv6;
+mod marks; // services by mark
 mod nat; // what is rewritten, and what is not
 mod network; // frames, tags, neighbours, routes
 mod refusals; // what is not carried on
