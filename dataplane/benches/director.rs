@@ -1,26 +1,26 @@
-//! Parse, look up, rewrite, wrap, one at a time and as a whole burst: what `scripts/bench` adds up. And
-//! what finds a new connection's service.
+//! Parse, look up, rewrite, wrap, one at a time and as a whole burst: what `scripts/bench` adds up.
 #![expect(clippy::unwrap_used, reason = "a benchmark may stop")]
 
 use std::hint::black_box;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::num::NonZeroU32;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use control::{ForwardMode, MarkRule, Ports, Prefix, Protocol, ServiceKey, TunnelKind};
+use control::{ForwardMode, Protocol, ServiceKey, Thresholds, TunnelKind};
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use dataplane::conn::{Conns, Hit, Timeouts};
-use dataplane::director::{translate, translate6};
-use dataplane::marks::{Marks, Rule};
-use dataplane::packet::{HeapBuf, PacketBuf, PortId};
+use dataplane::counters::Page;
+use dataplane::director::{Director, translate, translate6};
+use dataplane::net::{Interface, Prefix, Setup, StaticNeighbour};
+use dataplane::packet::{Burst, HeapBuf, PacketBuf, PortId};
+use dataplane::replay::Wire;
 use dataplane::sched::Kind;
-use dataplane::service::Services;
+use dataplane::steer::Steer;
 use dataplane::time::Instant;
 use dataplane::tunnel::Tunnel;
 use dataplane::update::{Policy, ServerId, ServiceId, Update};
 use dataplane::wire::delta::Delta;
-use dataplane::wire::flow::{Digest, Seen, TCP, Tuple, tcp_flags};
+use dataplane::wire::flow::{Digest, Seen, TCP, Tuple, UDP, tcp_flags};
 
 const BURST: usize = 32;
 
@@ -230,131 +230,80 @@ fn encapsulate(c: &mut Criterion) {
     }
 }
 
-/// Where service `number` is: at an address of its own, or at a port of its own of one address.
-type Place = fn(u32) -> SocketAddr;
-
-fn own_address(number: u32) -> SocketAddr {
-    (Ipv4Addr::from_bits(0x0b00_0000 + number), 80).into()
-}
-
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "there are fewer services than ports"
-)]
-fn own_port(number: u32) -> SocketAddr {
-    (Ipv4Addr::new(203, 0, 113, 1), 1024 + number as u16).into()
-}
-
-fn add(services: &mut Services, number: u32, key: ServiceKey) {
-    services.apply(&Update::AddService {
-        id: ServiceId(number),
-        key,
-        policy: Policy::of(Kind::Rr),
-    });
-}
-
-fn by_address(count: u32, place: Place) -> Services {
-    let mut services = Services::default();
-    for number in 0..count {
-        let key = ServiceKey::at(Protocol::Tcp, place(number));
-        add(&mut services, number, key);
-    }
-    services
-}
-
-/// A rule for each service.
-fn by_mark(count: u32, place: Place) -> Services {
-    let mut services = Services::default();
-    let rule = |number| Rule {
-        said: MarkRule {
-            destination: Some(Prefix::whole(place(number).ip())),
-            protocol: Some(Protocol::Tcp),
-            ports: Some(Ports::one(place(number).port())),
-            ..MarkRule::new(number + 1)
-        },
-        from: None,
-    };
-    let marks = Marks::new((0..count).map(rule).collect());
-    services.apply(&Update::SetMarks(Arc::new(marks)));
-    for number in 0..count {
-        let mark = NonZeroU32::new(number + 1).unwrap();
-        add(
-            &mut services,
-            number,
-            ServiceKey::Mark { mark, ipv6: false },
-        );
-    }
-    services
-}
-
-/// Services by mark whose rules make so many shapes: one for each length of the sources' prefixes.
-fn by_shapes(count: u8) -> Services {
-    let mut services = Services::default();
-    let rule = |length: u8| Rule {
-        said: MarkRule {
-            // No client is there.
-            source: Some(format!("8.0.0.0/{length}").parse::<Prefix>().unwrap()),
-            ..MarkRule::new(7)
-        },
-        from: None,
-    };
-    let last = Rule {
-        said: MarkRule {
-            destination: Some(Prefix::whole(IpAddr::from([203, 0, 113, 1]))),
-            ..MarkRule::new(1)
-        },
-        from: None,
-    };
-    let rules = (5..5 + count - 1).map(rule).chain([last]).collect();
-    services.apply(&Update::SetMarks(Arc::new(Marks::new(rules))));
-    let mark = NonZeroU32::MIN;
-    add(&mut services, 0, ServiceKey::Mark { mark, ipv6: false });
-    services
-}
-
-/// The look-ups of 32 new connections to services at random.
-fn services(c: &mut Criterion) {
-    let mut group = c.benchmark_group("service");
+/// Datagrams through a whole director with one NAT service: each scheduled by itself, and each of a
+/// connection that it has.
+fn one_packet(c: &mut Criterion) {
+    let mut group = c.benchmark_group("datagrams");
     group.throughput(Throughput::Elements(BURST as u64));
-    let mut look_up = |name: String, services: &Services, count: u32, place: Place| {
-        let mut random = 1u32;
-        let tuples: Vec<Tuple> = (0..4096)
-            .map(|n| {
-                random = random.wrapping_mul(747_796_405).wrapping_add(1);
-                let to = place((random >> 8) % count);
-                Tuple { to, ..sides(n)[0] }
-            })
-            .collect();
-        let mut bursts = tuples.chunks_exact(BURST).cycle();
-        group.bench_function(name, |b| {
-            b.iter(|| {
-                for tuple in bursts.next().unwrap() {
-                    let mark = services.mark(black_box(tuple), PortId(0), None);
-                    black_box(services.matching(tuple, mark).unwrap());
-                }
-            });
+    for (name, one_packet) in [("by themselves", true), ("of connections", false)] {
+        let (mut director, mut wire) = with_one_service(one_packet);
+        let frames: Vec<_> = (0..32).map(datagram).collect();
+        group.bench_function(format!("burst, {name}"), |b| {
+            b.iter_batched(
+                || frames.iter().map(|frame| HeapBuf::new(frame)).collect(),
+                |mut burst: Burst<_>| {
+                    director.process(Instant::default(), PortId(0), &mut burst, &mut wire);
+                    std::mem::take(&mut wire.sent)
+                },
+                BatchSize::SmallInput,
+            );
         });
+    }
+}
+
+/// As [`frame_of`], over UDP.
+fn datagram(number: u32) -> [u8; 60] {
+    let mut frame = frame_of(number);
+    frame[23] = UDP;
+    frame[38..40].copy_from_slice(&[0, 26]);
+    frame
+}
+
+fn with_one_service(one_packet: bool) -> (Director<HeapBuf>, Wire) {
+    let [vip, server] = ends();
+    let (ip, mac) = (Ipv4Addr::new(10, 0, 0, 1).into(), [0; 6]);
+    let setup = Setup {
+        interfaces: vec![Interface {
+            port: PortId(0),
+            vlan: None,
+            mac,
+            mtu: 1500,
+            addresses: vec![Prefix {
+                address: ip,
+                length: 24,
+            }],
+        }],
+        routes: Vec::new(),
+        neighbours: vec![StaticNeighbour {
+            address: server.ip(),
+            mac,
+        }],
+        partial_checksums: Vec::new(),
     };
-    let places: [(&str, Place); 2] = [
-        ("addresses", own_address),
-        ("ports of one address", own_port),
-    ];
-    for (what, place) in places {
-        for count in [1, 100, 10_000] {
-            let name = format!("burst among {count} {what}");
-            look_up(name, &by_address(count, place), count, place);
-        }
+    let page = Arc::new(Page::new(1, 1));
+    let steer = Steer::new(0, 1);
+    let mut director = Director::new(1 << 16, [3, 5], setup, steer, page.clone()).unwrap();
+    let mut wire = Wire::new(page);
+    let policy = Policy {
+        one_packet,
+        ..Policy::of(Kind::Rr)
+    };
+    let (id, key) = (ServiceId(0), ServiceKey::at(Protocol::Udp, vip));
+    for update in [
+        Update::AddService { id, key, policy },
+        Update::AddServer {
+            service: id,
+            id: ServerId(0),
+            address: server,
+            mode: ForwardMode::Nat,
+            tunnel: control::Tunnel::default(),
+            weight: 1,
+            thresholds: Thresholds::default(),
+        },
+    ] {
+        director.apply(&update, &mut wire);
     }
-    for (what, place) in places {
-        for count in [1, 100, 4_000] {
-            let name = format!("burst by mark among {count} {what}");
-            look_up(name, &by_mark(count, place), count, place);
-        }
-    }
-    for count in [4, 16] {
-        let name = format!("burst by mark, {count} shapes of rules");
-        look_up(name, &by_shapes(count), 1, own_port);
-    }
+    (director, wire)
 }
 
 criterion_group! {
@@ -362,6 +311,6 @@ criterion_group! {
     config = Criterion::default()
         .warm_up_time(Duration::from_millis(500))
         .measurement_time(Duration::from_secs(2));
-    targets = parse, look_up, services, rewrite, ipv6, encapsulate
+    targets = parse, look_up, rewrite, ipv6, encapsulate, one_packet
 }
 criterion_main!(stages);

@@ -3,6 +3,7 @@
 //! A director owns no NIC, no clock and no lock. All it ever does follows from [`Director::apply`],
 //! [`Director::process`] and [`Director::tick`], each with the time.
 
+mod cut; // connections that are ended from here
 mod decide; // everything that is not the fast path
 mod errors; // ICMP errors about connections
 mod fragmented; // fragments find the way of their first one
@@ -15,7 +16,9 @@ mod fragmented; // fragments find the way of their first one
 mod frames; // packets for tests, built by code of their own
 mod hidden; // FULLNAT: the client's address, told to its server
 mod listing; // connections as they are shown
+mod one_packet; // datagrams that are scheduled each by itself, and their answers
 mod open; // connections open and close
+mod reuse; // whether a packet still belongs to the connection of its ports
 mod rewrite; // what changes in a packet on its way
 #[cfg(test)]
 mod rubbish; // a million spoilt frames of every method
@@ -51,6 +54,7 @@ use crate::update::{ServerId, Update};
 use crate::wire::flow::{ICMPV6, Kind, SCTP, Seen, Tuple, tcp_flags};
 use crate::wire::partial;
 
+use cut::Cuts;
 pub use rewrite::{translate, translate6};
 
 /// Connections looked at for expiry per call of [`Director::tick`].
@@ -68,6 +72,7 @@ pub struct Director<P> {
     tunnels: Vec<Option<TunnelTo>>,
     timeouts: Timeouts,
     settings: Settings,
+    cuts: Cuts,
     answers: RateLimit,
     steer: Steer,
     macs: [[u8; 6]; PORTS_MAX],
@@ -118,6 +123,7 @@ impl<P: PacketBuf> Director<P> {
             tunnels: Vec::new(),
             timeouts: Timeouts::default(),
             settings: Settings::default(),
+            cuts: Cuts::default(),
             answers: RateLimit::default(),
             steer,
             macs,
@@ -137,6 +143,7 @@ impl<P: PacketBuf> Director<P> {
 
     /// Takes in one validated change of configuration.
     pub fn apply<E: Egress<Buf = P>>(&mut self, update: &Update, out: &mut E) {
+        self.note_cuts(update);
         match update {
             Update::SetTimeouts(timeouts) => self.timeouts = *timeouts,
             Update::SetSettings(settings) => self.settings = *settings,
@@ -516,11 +523,16 @@ impl<P: PacketBuf> Director<P> {
         }
         let mut budget = EXPIRE_MAX;
         while let Some(entry) = self.conns.due(now, &self.timeouts, &mut budget) {
-            self.close(now, entry, None);
+            if self.resets_on_expiry(entry) {
+                self.doom(now, entry, out);
+            } else {
+                self.close(now, entry, None);
+            }
         }
         if budget > 0 {
             self.ticked = Some(now);
         }
+        self.cut_some(now, out);
         self.forget_fragments(now);
         self.leases.tick(now);
         self.net.tick(now, out, &self.page);
