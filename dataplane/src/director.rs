@@ -16,6 +16,8 @@ mod fragmented; // fragments find the way of their first one
 mod frames; // packets for tests, built by code of their own
 mod hidden; // FULLNAT: the client's address, told to its server
 mod listing; // connections as they are shown
+#[cfg(test)]
+mod naive; // LVS's table, naively
 mod open; // connections open and close
 mod reuse; // whether a packet still belongs to the connection of its ports
 mod rewrite; // what changes in a packet on its way
