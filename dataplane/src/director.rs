@@ -18,6 +18,7 @@ mod hidden; // FULLNAT: the client's address, told to its server
 mod listing; // connections as they are shown
 #[cfg(test)]
 mod naive; // LVS's table, naively
+mod one_packet; // datagrams that are scheduled each by itself, and their answers
 mod open; // connections open and close
 mod reuse; // whether a packet still belongs to the connection of its ports
 mod rewrite; // what changes in a packet on its way

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use control::{Errno, Refusal, ServerSpec, ServiceKey, ServiceOptions, ServiceSpec, Totals};
 
 use super::rules::{
-    policy, same_family, same_port, server_address, tunnel, virtual_address, weighed,
+    answerable, policy, same_family, same_port, server_address, tunnel, virtual_address, weighed,
 };
 use super::undo::{Transaction, Undo};
 use super::uses::{Use, Uses};
@@ -76,6 +76,10 @@ impl Model {
     ) -> Result<(), Refusal> {
         let id = self.find(&key)?;
         let policy = policy(&key, spec)?;
+        for server in self.services.get(id.0).servers.values() {
+            let server = self.servers.get(server.0);
+            answerable(&key, &policy, server.address, server.spec.mode)?;
+        }
         let head = self.head(id);
         // The same scheduler keeps its cursor.
         if head.policy != policy {
@@ -125,6 +129,7 @@ impl Model {
         }
         server_address(address)?;
         same_port(key, address, spec)?;
+        answerable(key, &self.head(service).policy, address, spec.mode)?;
         self.uses.allow(address.ip(), Use::Server)?;
         self.clock += 1;
         let place = Place::Listed {
@@ -222,12 +227,13 @@ impl Model {
         spec: ServerSpec,
         done: &mut Transaction,
     ) -> Result<(), Refusal> {
-        self.find(key)?;
+        let service = self.find(key)?;
         same_family(key, address, spec)?;
         weighed(spec, address)?;
         tunnel(address, spec)?;
         let (id, ..) = self.find_server(key, address)?;
         same_port(key, address, spec)?;
+        answerable(key, &self.head(service).policy, address, spec.mode)?;
         self.respecify(id, spec, done);
         Ok(())
     }
