@@ -195,13 +195,12 @@ impl Lvs {
         }
     }
 
-    /// Ends all connections of servers that are not in their service.
-    fn sweep(&mut self) {
-        let gone =
-            |at: &(usize, usize), conn: &NaiveConn| !self.servers[at.0][conn.server].available;
-        let all = self.conns.iter().filter(|(at, conn)| gone(at, conn));
-        let all: Vec<_> = all.map(|(at, _)| *at).collect();
-        for at in all {
+    /// Ends all connections of a server that was deleted.
+    fn sweep(&mut self, service: usize, server: usize) {
+        let conns = self.conns.iter();
+        let its = conns.filter(|(at, conn)| at.0 == service && conn.server == server);
+        let its: Vec<_> = its.map(|(at, _)| *at).collect();
+        for at in its {
             self.unbind(at);
         }
     }
@@ -518,7 +517,7 @@ impl World {
                 if self.lvs.servers[service][n].available {
                     self.lvs.delete_server(service, n);
                     self.apply(Update::DeleteServer { id: id(service, n) });
-                    self.swept();
+                    self.swept(service, &[n]);
                 }
             }
             Step::AddService(service, scheduler) => {
@@ -549,13 +548,13 @@ impl World {
             }
             Step::DeleteService(service) => {
                 if let Some(state) = self.lvs.services[service].take() {
-                    for n in state.list {
-                        self.lvs.servers[service][n].available = false;
+                    for n in &state.list {
+                        self.lvs.servers[service][*n].available = false;
                     }
                     self.apply(Update::DeleteService {
                         id: service_id(service),
                     });
-                    self.swept();
+                    self.swept(service, &state.list);
                 }
             }
             Step::Settings(conn_reuse_mode, expire_nodest_conn, sloppy_tcp) => {
@@ -661,11 +660,14 @@ impl World {
         self.lvs.expire(until);
     }
 
-    /// A server was deleted: with `expire_nodest_conn` its connections end soon.
-    fn swept(&mut self) {
+    /// Servers were deleted: with `expire_nodest_conn` their connections end soon. (Those of servers
+    /// that were deleted before it was set end with their next packet.)
+    fn swept(&mut self, service: usize, servers: &[usize]) {
         if self.lvs.settings.expire_nodest_conn {
             self.wait(1);
-            self.lvs.sweep();
+            for server in servers {
+                self.lvs.sweep(service, *server);
+            }
         }
     }
 
