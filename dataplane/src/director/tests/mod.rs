@@ -17,6 +17,7 @@ mod refusals; // what is not carried on
 mod sctp;
 mod states; // connections: how they open, live, close and give way
 mod tunnel;
+mod workers; // several, side by side
 
 use control::Protocol;
 
