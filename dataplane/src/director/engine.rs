@@ -99,6 +99,8 @@ impl<P: PacketBuf> Director<P> {
                 server,
                 template,
             };
+            // The client may be another server's already.
+            self.conns.give_way(&inbound);
             self.open(now, &inbound, service, choice, 0)
                 .map_err(denied)?
         };

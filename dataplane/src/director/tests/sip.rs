@@ -181,6 +181,25 @@ fn a_server_calls() {
 }
 
 #[test]
+fn two_servers_call_one_client() {
+    let mut t = bed(each());
+    calls(&mut t, 0, C, "one@c", RS2);
+    comes(&mut t, 1, RS, C, "two@s");
+    // The client's messages are the newer connection's, answers are of either.
+    calls(&mut t, 2, C, "one@c", RS);
+    comes(&mut t, 3, RS2, C, "one@c");
+    comes(&mut t, 4, RS, C, "one@c");
+    assert_eq!(t.director.conns.used(), 2);
+    // The older one ends, the newer stays.
+    for ms in (250_000..1_000_000).step_by(250_000) {
+        t.wait(ms - 250_000, ms);
+        comes(&mut t, ms, RS, C, "one@c");
+    }
+    assert_eq!((t.load(0), t.load(1)), ((0, 1), (0, 0)));
+    calls(&mut t, 750_001, C, "one@c", RS);
+}
+
+#[test]
 fn who_may_not_call() {
     let mut t = bed(each());
     let other_port = RS.replace(":80", ":81");
