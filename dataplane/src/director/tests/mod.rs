@@ -8,6 +8,7 @@ mod family; // IPv6 clients of IPv4 servers and the reverse
 mod fragments; // all go the way of the first
 mod fullnat; // local addresses, and what servers are told of their clients
 mod ipv6;
+mod marks; // services by mark
 mod nat; // what is rewritten, and what is not
 mod network; // frames, tags, neighbours, routes
 mod one_packet; // each datagram for itself
@@ -17,6 +18,7 @@ mod sctp;
 mod sip; // calls stay with their server
 mod states; // connections: how they open, live, close and give way
 mod tunnel;
+mod workers; // several, side by side
 
 use control::Protocol;
 
