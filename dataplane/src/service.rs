@@ -3,7 +3,9 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use control::{ForwardMode, MH_TABLE_SIZE, Protocol, ServiceKey, ServiceOptions, Tunnel};
+use control::{
+    ForwardMode, MH_TABLE_SIZE, Persistence, Protocol, ServiceKey, ServiceOptions, Tunnel,
+};
 use hashbrown::HashMap;
 
 use crate::answers::{Answerer, Answers};
@@ -54,7 +56,7 @@ pub struct Server {
 type Key = (u8, SocketAddr);
 
 /// FTP's control port: a service of it is also asked for data connections.
-const FTP: u16 = 21;
+pub const FTP: u16 = 21;
 /// FTP's data port.
 const FTP_DATA: u16 = 20;
 /// Ports from here on are anyone's.
@@ -268,6 +270,12 @@ impl Services {
     #[inline]
     pub fn generation(&self) -> u16 {
         self.generation
+    }
+
+    /// What a service is, and whether its clients come back to the server they had.
+    pub fn persistence(&self, service: ServiceId) -> Option<(ServiceKey, Option<Persistence>)> {
+        let service = self.services.get(service.index())?.as_ref()?;
+        Some((service.key, service.policy.persistence))
     }
 
     pub fn options(&self, service: ServiceId) -> ServiceOptions {
