@@ -37,6 +37,7 @@ pub(super) struct RawDirector {
     pub(super) control_core: Option<Spanned<i64>>,
     pub(super) idle: Option<Idle>,
     pub(super) max_connections: Option<Spanned<i64>>,
+    pub(super) max_templates: Option<Spanned<i64>>,
     pub(super) max_services: Option<Spanned<i64>>,
     pub(super) max_servers: Option<Spanned<i64>>,
     pub(super) log: Option<Spanned<String>>,

@@ -22,6 +22,7 @@ use crate::conn::Timeouts;
 use crate::control::model::{Limits, Model};
 use crate::net::{Interface, Prefix, Route, Setup, StaticNeighbour};
 use crate::packet::PortId;
+use crate::templates::Templates;
 
 /// What the file says, with its defaults filled in.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -46,6 +47,8 @@ pub struct Director {
     pub idle: Idle,
     /// Per worker.
     pub max_connections: u32,
+    /// Of all workers together.
+    pub max_templates: u32,
     pub max_services: u32,
     pub max_servers: u32,
     pub log: tracing::Level,
@@ -68,6 +71,7 @@ impl Default for Director {
             control_core: 0,
             idle: Idle::Backoff,
             max_connections: 262_144,
+            max_templates: Templates::default_capacity(262_144, 1),
             max_services: 4096,
             max_servers: 16_384,
             log: tracing::Level::INFO,

@@ -16,7 +16,7 @@ use crate::service::Server;
 use crate::time::Instant;
 use crate::tunnel::Tunnel;
 use crate::update::{ServerId, ServiceId};
-use crate::wire::flow::{ETHERNET, ICMP, ICMPV6, Kind, SCTP, Seen, TCP, Tuple, tcp_flags};
+use crate::wire::flow::{ETHERNET, ICMP, ICMPV6, Kind, SCTP, Seen, TCP, Tuple, UDP, tcp_flags};
 use crate::wire::ip::Ip;
 use crate::wire::tcp::clamp_mss;
 
@@ -192,6 +192,9 @@ impl<P: PacketBuf> Director<P> {
         let serving = self.serving(hit);
         if !serving.2 && !hit.outbound() {
             return Err(Denied(DropReason::ServerGone, serving.1));
+        }
+        if hit.outbound() && seen.flow.protocol == UDP && self.conns.get(hit).is_controlled() {
+            self.assure(hit);
         }
         self.carry_on(now, seen, hit, serving, packet, out)
     }
@@ -488,17 +491,25 @@ impl<P: PacketBuf> Director<P> {
             self.refuse(now, seen, &tuple, packet, out);
             return denied(DropReason::NoConnection);
         }
-        let Some((id, server)) = self.services.pick(now, service, &tuple) else {
-            let ip = seen.packet(packet.bytes());
-            let unreachable = icmp::unreachable(ip, Unreachable::Port, tuple.to.ip());
-            self.answer(now, unreachable, out);
-            return denied(DropReason::NoServer);
+        let choice = match self.choose(now, service, &tuple) {
+            Ok(choice) => choice,
+            Err(DropReason::NotOurs) => {
+                self.refuse(now, seen, &tuple, packet, out);
+                return Err(DropReason::NotOurs.into());
+            }
+            Err(DropReason::NoServer) => {
+                let ip = seen.packet(packet.bytes());
+                let unreachable = icmp::unreachable(ip, Unreachable::Port, tuple.to.ip());
+                self.answer(now, unreachable, out);
+                return denied(DropReason::NoServer);
+            }
+            Err(reason) => return denied(reason),
         };
         if self.services.is_one_packet(service, &tuple) {
-            return self.send_alone(now, seen, &tuple, (id, server), packet, out);
+            return self.send_alone(now, seen, &tuple, self.spend(choice), packet, out);
         }
         let isn = sequence_number(seen, packet.bytes());
-        match self.open(now, &tuple, service, id, server, isn) {
+        match self.open(now, &tuple, service, choice, isn) {
             Ok(hit) => self.connected(now, seen, hit, packet, out),
             Err(reason) => denied(reason),
         }
