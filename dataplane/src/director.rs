@@ -5,6 +5,7 @@
 
 mod cut; // connections that are ended from here
 mod decide; // everything that is not the fast path
+mod engine; // persistence engines: what else a client is known by
 mod errors; // ICMP errors about connections
 mod fragmented; // fragments find the way of their first one
 #[cfg(test)]
@@ -17,6 +18,8 @@ mod frames; // packets for tests, built by code of their own
 mod helped; // FTP: control connections, and the data connections that they announce
 mod hidden; // FULLNAT: the client's address, told to its server
 mod listing; // connections as they are shown
+#[cfg(test)]
+mod naive; // LVS's table, naively
 mod one_packet; // datagrams that are scheduled each by itself, and their answers
 mod open; // connections open and close
 mod persist; // clients that come back to the server they had
@@ -279,7 +282,7 @@ impl<P: PacketBuf> Director<P> {
 
     /// The worker that owns the connection which a packet of this tuple belongs to.
     fn home(&self, from: PortId, seen: &Seen, tuple: &Tuple) -> usize {
-        let from_client = self.services.is_vip(tuple.to.ip())
+        let from_client = self.services.was_vip(tuple.to.ip())
             || self.services.mark(tuple, from, seen.vlan()) != 0;
         self.steer
             .home(if from_client { tuple.from } else { tuple.to })

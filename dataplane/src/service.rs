@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use control::{
-    ForwardMode, MH_TABLE_SIZE, Persistence, Protocol, ServiceKey, ServiceOptions, Tunnel,
+    Engine, ForwardMode, MH_TABLE_SIZE, Persistence, Protocol, ServiceKey, ServiceOptions, Tunnel,
 };
 use hashbrown::HashMap;
 
@@ -39,6 +39,8 @@ struct Service {
 #[derive(Debug, Clone, Copy)]
 pub struct Server {
     pub service: ServiceId,
+    /// Its service's address; a service by mark has none of its own.
+    vip: Option<IpAddr>,
     pub address: SocketAddr,
     /// Of new connections; existing ones keep theirs.
     pub mode: ForwardMode,
@@ -77,6 +79,8 @@ pub struct Services {
     vips: HashMap<IpAddr, u32>,
     /// How many servers that connections may refer to each address has.
     stations: HashMap<IpAddr, u32>,
+    /// How many deleted servers that connections may refer to served each virtual address.
+    former: HashMap<IpAddr, u32>,
     /// How many services each local address serves.
     locals: HashMap<IpAddr, u32>,
     answers: Answers,
@@ -157,6 +161,13 @@ impl Services {
     #[inline]
     pub fn is_vip(&self, address: IpAddr) -> bool {
         self.vips.contains_key(&address)
+    }
+
+    /// Whether some service has this address, or had it and connections may be left: what is for it
+    /// comes from clients.
+    #[inline]
+    pub fn was_vip(&self, address: IpAddr) -> bool {
+        self.is_vip(address) || self.former.contains_key(&address)
     }
 
     /// Whether some service has this local address.
@@ -281,6 +292,11 @@ impl Services {
         Some((service.key, service.policy.persistence))
     }
 
+    /// What else than its address a service knows a client by.
+    pub fn engine(&self, service: ServiceId) -> Option<Engine> {
+        self.services.get(service.index())?.as_ref()?.policy.engine
+    }
+
     pub fn options(&self, service: ServiceId) -> ServiceOptions {
         let service = self.services.get(service.index()).and_then(Option::as_ref);
         service.map_or_else(ServiceOptions::default, |service| service.options)
@@ -335,14 +351,18 @@ impl Services {
                 thresholds,
             } => {
                 let connections = self.loads.of(id).total();
+                let vip = self.service_mut(service).key.address().map(|vip| vip.ip());
                 let place = slot(&mut self.servers, id.index());
                 let mut limit = place.map_or_else(Limit::default, |old| old.limit);
                 if place.is_none() {
                     *self.stations.entry(address.ip()).or_insert(0) += 1;
+                } else {
+                    release(&mut self.former, vip.as_slice());
                 }
                 limit.change(thresholds, connections);
                 *place = Some(Server {
                     service,
+                    vip,
                     address,
                     mode,
                     tunnel,
@@ -400,6 +420,7 @@ impl Services {
             Update::ForgetServer { id } => {
                 if let Some(server) = slot(&mut self.servers, id.index()).take() {
                     release(&mut self.stations, &[server.address.ip()]);
+                    release(&mut self.former, server.vip.as_slice());
                 }
                 self.answers.remove(id);
             }
@@ -427,8 +448,12 @@ impl Services {
         let ServiceKey::Address { protocol, address } = service.key else {
             return None;
         };
-        let wanted = service.policy.one_packet;
-        if !wanted || protocol != Protocol::Udp || server.mode != ForwardMode::Nat {
+        let Policy {
+            one_packet, engine, ..
+        } = service.policy;
+        // Servers ask from a port that is known.
+        let asks = engine.is_some() && address.port() != 0;
+        if !(one_packet || asks) || protocol != Protocol::Udp || server.mode != ForwardMode::Nat {
             return None;
         }
         let port = match (address.port(), server.address.port()) {
@@ -436,9 +461,16 @@ impl Services {
             (0, _) => 0,
             (port, 0) | (_, port) => port,
         };
-        let from = SocketAddr::new(server.address.ip(), port);
-        let answerer = Answerer::new(id, server.service, address, service.born);
-        Some((from, answerer))
+        let answerer = Answerer {
+            server: id,
+            service: server.service,
+            virtual_address: address,
+            one_packet,
+            asks,
+            left: false,
+            born: service.born,
+        };
+        Some((SocketAddr::new(server.address.ip(), port), answerer))
     }
 
     /// From now on packets find the service; returns its address if it is to be announced.
@@ -518,6 +550,9 @@ impl Services {
         if let Some(server) = slot(&mut self.servers, id.index()) {
             server.available = false;
             server.limit = limit;
+            if let Some(vip) = server.vip {
+                *self.former.entry(vip).or_insert(0) += 1;
+            }
         }
         self.generation = self.generation.wrapping_add(1);
     }

@@ -23,6 +23,9 @@ impl<P: PacketBuf> Director<P> {
         choice: Choice,
         isn: u32,
     ) -> Result<Hit, DropReason> {
+        if self.services.is_one_packet(service, inbound) {
+            return self.open_alone(now, inbound, choice);
+        }
         let Choice { id, server, .. } = choice;
         let opened = self.open_unscheduled(now, inbound, service, id, server, isn);
         let conns = &self.page.servers[id.index()].conns;
