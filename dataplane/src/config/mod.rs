@@ -5,7 +5,8 @@ mod file; // the file as it is written
 mod network; // interface addresses, `[[route]]`, `[[neighbour]]`
 mod ports; // `[[port]]`
 mod reader; // where a value stands, for the message about it
-mod services; // `[timeouts]`, `[settings]` and `[[service]]`
+mod services; // `[timeouts]` and `[[service]]`
+mod settings; // `[settings]`
 #[cfg(test)]
 mod tests;
 
@@ -200,7 +201,8 @@ impl Config {
         let routes = reader.routes(&raw.route, &connected)?;
         let neighbours = reader.neighbours(&raw.neighbour, &connected)?;
         let (timeouts, set) = reader.timeouts(&raw.timeouts)?;
-        let mut changes = vec![set, Change::SetSettings(raw.settings)];
+        let settings = reader.settings(&raw.settings)?;
+        let mut changes = vec![set, Change::SetSettings(settings)];
         changes.extend(reader.services(&raw.service, director.limits())?);
         Ok(Self {
             director,

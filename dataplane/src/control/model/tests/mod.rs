@@ -2,6 +2,7 @@
 
 mod marks; // rules that mark packets
 mod methods; // forwarding methods, families, local addresses, options
+mod policy; // persistence, single packets, own timeouts, settings
 mod random; // batches and sweeps against a naive model
 
 use control::{ForwardMode, Protocol, ServiceSpec};
