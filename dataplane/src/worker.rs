@@ -1,7 +1,8 @@
 //! The lcore loop: one worker polls its queues, feeds its director, and sends what comes out.
 //!
-//! Workers share nothing but bounded rings: packets that another worker owns, neighbours that one
-//! learned, commands from the control side. A worker never waits for any of them.
+//! Workers share templates ([`crate::templates`]), and beside them nothing but bounded rings: packets
+//! that another worker owns, neighbours that one learned, commands from the control side. A worker
+//! never waits for any of them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};

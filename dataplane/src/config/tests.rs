@@ -222,6 +222,10 @@ fn director_and_eal() {
         "f:3: max_connections = 63 is out of range, 64 to 1073741824 is right",
     );
     check(
+        "[director]\nmax_templates = 63",
+        "f:3: max_templates = 63 is out of range, 64 to 16777216 is right",
+    );
+    check(
         "[director]\nmax_servers = 0",
         "f:3: max_servers = 0 is out of range, 1 to 1048576 is right",
     );

@@ -339,6 +339,8 @@ pub struct Conns {
     talks_fresh: u32,
     /// Of controlled connections: one more than the number of the template, 0 for none.
     parents: Array<u32>,
+    /// Entries of `parents` from here on were never written.
+    parents_fresh: u32,
     digest: Digest,
     timers: Timers,
     index: Index,
@@ -362,6 +364,7 @@ impl Conns {
             talks: Array::sparse(entries)?,
             talks_fresh: 0,
             parents: Array::sparse(entries)?,
+            parents_fresh: 0,
             digest: Digest::new(secret),
             timers: Timers::new(entries)?,
             index: Index::new(entries * 2, secret)?,
@@ -391,6 +394,7 @@ impl Conns {
             + self.wide_fresh as usize * size_of::<[Addresses6; 2]>()
             + self.extras_fresh as usize * size_of::<Extra>()
             + self.talks_fresh as usize * size_of::<Talk>()
+            + self.parents_fresh as usize * size_of::<u32>()
             + self.timers.bytes()
             + self.index.bytes()
     }
@@ -659,6 +663,7 @@ impl Conns {
     /// `None` if another connection did.
     pub fn control(&mut self, entry: u32, template: Option<Hold>) {
         self.entries[entry as usize].state |= CONTROLLED;
+        self.parents_fresh = self.parents_fresh.max(entry + 1);
         self.parents[entry as usize] = template.map_or(0, |hold| hold.into_number() + 1);
     }
 

@@ -7,6 +7,8 @@ use control::{ForwardMode, Protocol, ServiceKey, ServiceSpec};
 use super::*;
 use crate::counters::DropReason;
 use crate::packet::PortId;
+use crate::templates::{Key, Kind, Tie};
+use crate::time::Instant;
 
 const LIMITS: Limits = Limits {
     services_max: 4,
@@ -405,4 +407,58 @@ fn a_late_tick_does_not_catch_up() {
     assert_eq!(deadline, Duration::from_secs(4));
     assert!(due(&mut deadline, Duration::from_secs(9), 2));
     assert_eq!(deadline, Duration::from_secs(11));
+}
+
+#[test]
+fn templates_come_behind_the_last_workers_connections() {
+    let (a, commands) = worker(1, 4);
+    let templates = Arc::new(Templates::new(64, [1, 2]).unwrap());
+    let mut control =
+        Control::new(LIMITS, vec![a], 64, Machine::default).sharing(Arc::clone(&templates));
+    let updates = control.model.apply(&[add_service(), add_server()]);
+    assert_eq!(updates.unwrap().len(), 2);
+    let player = thread::spawn(move || {
+        for command in commands {
+            let _ = match command {
+                Command::Connections { reply, .. } => reply.send((Vec::new(), None)),
+                Command::Templates { from, reply, .. } => {
+                    reply.send((Vec::new(), (from == 0).then_some(7)))
+                }
+                other => panic!("{other:?}"),
+            };
+        }
+    });
+    let next = |control: &mut Control, worker, entry| {
+        let cursor = Cursor { worker, entry };
+        match control.handle(Request::Connections { cursor }, &peer()) {
+            Reply::Connections { next, .. } => next.map(|next| (next.worker, next.entry)),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(next(&mut control, 0, 0), None);
+    let key = Key {
+        kind: Kind::Persistence,
+        protocol: 6,
+        client: "192.0.2.1:0".parse().unwrap(),
+        virtual_address: "10.0.0.1:80".parse().unwrap(),
+        engine: &[],
+    };
+    let tie = Tie {
+        server: ServerId(0),
+        server_port: 80,
+        timeout_ms: 1000,
+    };
+    let hold = templates.make(&key, Instant(0), tie).unwrap();
+    templates.release(hold);
+    assert_eq!(next(&mut control, 0, 0), Some((1, 0)));
+    assert_eq!(next(&mut control, 1, 0), Some((1, 7)));
+    assert_eq!(next(&mut control, 1, 7), None);
+    let services = control.model.services(None).unwrap();
+    assert_eq!(services[0].servers[0].persistent, 1);
+    let Reply::Status(status) = control.handle(Request::Status, &peer()) else {
+        panic!()
+    };
+    assert_eq!((status.templates, status.templates_max), (1, 64));
+    drop(control);
+    player.join().unwrap();
 }

@@ -209,19 +209,22 @@ struct World {
 
 impl World {
     fn new(workers: usize, capacity: u32) -> Self {
+        let templates = Arc::new(Templates::new(1024, [3, 4]).unwrap());
         let worker = |me| {
             let mut bed = Testbed::with_servers(capacity, WAYS.len() * SERVERS_EACH as usize + 1);
             bed.director.steer = Steer::new(me, workers);
+            bed.director.sweep = Sweep::new(me, workers);
+            bed.director.templates = Arc::clone(&templates);
             for (n, way) in (0..).zip(&WAYS) {
                 let id = ServiceId(n);
                 let key = key(way.protocol, way.vip);
                 let persistence = Persistence {
-                    timeout_s: 300,
+                    timeout_s: if way.calls { 300 } else { 40 },
                     netmask: Netmask::whole(key.is_ipv6()),
                 };
                 let policy = Policy {
                     one_packet: way.one_packet,
-                    persistence: way.calls.then_some(persistence),
+                    persistence: (way.calls || n.is_multiple_of(3)).then_some(persistence),
                     engine: way.calls.then_some(Engine::Sip),
                     ..Policy::of(Kind::Rr)
                 };
@@ -330,9 +333,9 @@ impl World {
                 }
             }
             Step::Wait(ms) => {
-                for bed in &mut self.workers {
-                    for at in (0..ms).step_by(100).chain([ms]) {
-                        let now = Instant(self.now + at);
+                for at in (0..ms).step_by(100).chain([ms]) {
+                    let now = Instant(self.now + at);
+                    for bed in &mut self.workers {
                         bed.director.tick(now, &mut bed.out);
                     }
                 }
@@ -465,6 +468,7 @@ impl World {
     /// Gauges are a recount; every packet has an end, every lease a connection.
     fn holds(&self) -> Result<(), TestCaseError> {
         prop_assert!(balanced(self.workers.iter().map(|bed| &*bed.page)));
+        let (mut controlled, now) = (0, Instant(self.now));
         for bed in &self.workers {
             let mut recount = vec![(0, 0); bed.page.servers.len()];
             let mut leased = 0;
@@ -477,6 +481,7 @@ impl World {
                     inactive
                 } += 1;
                 leased += usize::from(conn.mode() == FullNat);
+                controlled += u32::from(conn.is_controlled());
             }
             let gauges: Vec<_> = (0..recount.len()).map(|server| bed.load(server)).collect();
             prop_assert_eq!(gauges, recount);
@@ -484,6 +489,11 @@ impl World {
             prop_assert_eq!(bed.director.leases.in_use() as usize, leased);
             prop_assert_eq!(bed.page.held.get() as usize, bed.director.fragments.held());
         }
+        let templates = &self.workers[0].director.templates;
+        let all = (0..templates.lines()).filter_map(|line| templates.at(line, now));
+        let all: Vec<_> = all.collect();
+        prop_assert_eq!(all.len(), templates.used() as usize);
+        prop_assert_eq!(all.iter().map(|t| t.controls).sum::<u32>(), controlled);
         Ok(())
     }
 
@@ -496,6 +506,7 @@ impl World {
             prop_assert_eq!(bed.director.leases.in_use(), 0);
             prop_assert_eq!(bed.page.held.get(), 0);
         }
+        prop_assert_eq!(self.workers[0].director.templates.used(), 0);
         Ok(())
     }
 }

@@ -16,6 +16,9 @@ pub(super) const INVALID: u32 = 2;
 /// Its one connection came.
 pub(super) const TAKEN: u32 = 4;
 
+/// How far one worker's time may be behind another's: each reads the clock once a round.
+const SKEW_MAX_MS: u32 = 60_000;
+
 /// A key as numbers: client, virtual address, and all that is not an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct KeyWords(pub(super) [u64; 5]);
@@ -205,5 +208,8 @@ fn timer(now: Instant, life_ms: u32) -> u64 {
 #[expect(clippy::cast_possible_truncation, reason = "the two halves")]
 fn left_ms(timer: u64, now: Instant) -> u32 {
     let (begun, life_ms) = (Instant((timer >> 32) as u32), timer as u32);
+    if begun.since(now) <= SKEW_MAX_MS {
+        return life_ms;
+    }
     life_ms.saturating_sub(now.since(begun))
 }

@@ -165,6 +165,16 @@ fn a_held_template_is_postponed_and_keeps_its_timeout() {
     assert_eq!((table.used(), table.of_server(ServerId(3))), (0, 0));
 }
 
+/// Workers read the clock each for itself.
+#[test]
+fn a_template_of_a_moment_ahead_has_all_its_time() {
+    let table = Templates::new(100, [1, 2]).unwrap();
+    make(&table, &key(1), 5_000, tie(0, 1000));
+    sweep(&table, 4_990);
+    assert_eq!(find(&table, &key(1), 4_990), Some(tie(0, 1000)));
+    assert_eq!(list(&table, 4_990)[0].expires_ms, 1000);
+}
+
 #[test]
 fn an_invalid_template_is_not_found_but_keeps_its_time() {
     let table = Templates::new(100, [1, 2]).unwrap();
