@@ -2,6 +2,7 @@
 
 mod director; // `[director]` and `[eal]`
 mod file; // the file as it is written
+mod marks; // `[[mark]]`
 mod network; // interface addresses, `[[route]]`, `[[neighbour]]`
 mod ports; // `[[port]]`
 mod reader; // where a value stands, for the message about it
@@ -18,7 +19,7 @@ use self::file::File;
 use self::network::Connected;
 use self::reader::Reader;
 use crate::conn::Timeouts;
-use crate::control::model::Limits;
+use crate::control::model::{Limits, Model};
 use crate::net::{Interface, Prefix, Route, Setup, StaticNeighbour};
 use crate::packet::PortId;
 use crate::templates::Templates;
@@ -205,7 +206,9 @@ impl Config {
         let neighbours = reader.neighbours(&raw.neighbour, &connected)?;
         let (timeouts, set) = reader.timeouts(&raw.timeouts)?;
         let mut changes = vec![set, Change::SetSettings(raw.settings)];
-        changes.extend(reader.services(&raw.service, director.limits())?);
+        let model = Model::new(director.limits())
+            .naming(ports.iter().map(|port| port.name.clone()).collect());
+        changes.extend(reader.services(&raw.mark, &raw.service, model)?);
         Ok(Self {
             director,
             eal,
