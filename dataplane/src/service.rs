@@ -45,6 +45,8 @@ pub struct Server {
     /// Of new connections; existing ones keep theirs.
     pub mode: ForwardMode,
     pub tunnel: Tunnel,
+    /// Not even for the clients that come back to it.
+    pub draining: bool,
     /// In its service; `false` once deleted.
     pub available: bool,
     /// As it was when it was set, or when the server left its service; in between its candidate's
@@ -366,6 +368,7 @@ impl Services {
                     address,
                     mode,
                     tunnel,
+                    draining: false,
                     available: true,
                     limit,
                 });
@@ -410,6 +413,11 @@ impl Services {
                     server.limit = limit;
                 }
                 self.note_answers(id);
+            }
+            Update::DrainServer { id, draining } => {
+                if let Some(server) = slot(&mut self.servers, id.index()) {
+                    server.draining = draining;
+                }
             }
             Update::DeleteServer { id } => {
                 let (service, index) = self.position(id);

@@ -131,6 +131,11 @@ pub enum Update {
         weight: u32,
         thresholds: Thresholds,
     },
+    /// Whether the server is being drained: it takes no new connections of persistent clients either.
+    DrainServer {
+        id: ServerId,
+        draining: bool,
+    },
     /// Leaves its service; known until [`Update::ForgetServer`] because connections refer to it.
     DeleteServer {
         id: ServerId,

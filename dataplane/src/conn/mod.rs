@@ -659,6 +659,15 @@ impl Conns {
         self.timers.schedule(now, entry, now.plus_ms(ms));
     }
 
+    /// Its client or its server asked again: a half-open connection's time begins anew, and others are
+    /// to go before it.
+    pub fn asked_again(&mut self, now: Instant, entry: u32) {
+        let is_half_open = self.entries[entry as usize].state().is_half_open();
+        if is_half_open && !self.timers.is_queued_at(now, entry) {
+            self.timers.queue_half_open(now, entry);
+        }
+    }
+
     /// Notes that a template, held for as long as the connection lives, brought a connection about;
     /// `None` if another connection did.
     pub fn control(&mut self, entry: u32, template: Option<Hold>) {
@@ -692,14 +701,8 @@ impl Conns {
             if conn.expired(now) {
                 return Some(entry);
             }
-            let (last_seen, timeout_ms) = (conn.last_seen(), conn.timeout_ms);
-            if conn.state() == State::SynRecv {
-                // Asked again, still not answered: it stays among the first to go.
-                self.timers.queue_half_open(last_seen, entry);
-            } else {
-                let deadline = last_seen.plus_ms(timeout_ms);
-                self.timers.schedule(now, entry, deadline);
-            }
+            let deadline = conn.last_seen().plus_ms(conn.timeout_ms);
+            self.timers.schedule(now, entry, deadline);
         }
         None
     }

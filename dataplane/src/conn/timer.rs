@@ -92,6 +92,11 @@ impl Timers {
         };
     }
 
+    /// Whether `entry` became half-open at this time, to a slot.
+    pub(super) fn is_queued_at(&self, now: Instant, entry: u32) -> bool {
+        self.links[entry as usize].list == HALF_OPEN | now.0 >> SLOT_SHIFT
+    }
+
     /// Takes `entry` out of whatever list it is in.
     pub(super) fn unlink(&mut self, entry: u32) {
         let Links { prev, next, list } = self.links[entry as usize];

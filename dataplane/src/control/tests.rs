@@ -257,7 +257,7 @@ fn a_drain_is_seen_to_though_nobody_watches() {
         .apply(&[add_service(), add_server(), drain])
         .unwrap();
     control.post(updates);
-    assert_eq!(told(&commands).len(), 3);
+    assert_eq!(told(&commands).len(), 4);
     for (second, expected) in [
         (2, None),
         (

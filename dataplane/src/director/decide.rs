@@ -225,6 +225,9 @@ impl<P: PacketBuf> Director<P> {
                 .observe(now, hit.outbound(), seen.ip_len);
         } else {
             self.track(now, seen, hit);
+            if seen.tcp_flags & tcp_flags::SYN != 0 {
+                self.conns.asked_again(now, hit.entry());
+            }
         }
         if let Fit::CutBefore(mtu) = fit {
             return Ok(Verdict::Cut(hit, hop, mtu));

@@ -113,7 +113,7 @@ impl<P: PacketBuf> Director<P> {
     pub(super) fn still_takes(&self, id: ServerId) -> bool {
         let is_quiesced =
             || self.settings.expire_quiescent_template && self.services.is_quiesced(id);
-        let is_available = |server: &Server| server.available;
+        let is_available = |server: &Server| server.available && !server.draining;
         self.services.server(id).is_some_and(is_available) && !is_quiesced()
     }
 

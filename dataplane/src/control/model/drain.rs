@@ -9,7 +9,7 @@ use control::{Change, Drain, Errno, Refusal, ServiceKey};
 use super::undo::{Transaction, Undo};
 use super::{Model, Place, TIMEOUT_MAX_S, name, refuse};
 use crate::control::stats;
-use crate::update::ServerId;
+use crate::update::{ServerId, Update};
 
 /// A server that is being drained.
 #[derive(Debug, Clone, Copy)]
@@ -70,6 +70,8 @@ impl Model {
         server.spec.weight = 0;
         server.ramp = None;
         done.updates.push(server.edited(id));
+        done.updates
+            .push(Update::DrainServer { id, draining: true });
         Ok(())
     }
 
@@ -90,9 +92,20 @@ impl Model {
             weight,
             ..server.spec
         };
+        self.undrain(id, done);
         self.respecify(id, spec, done);
-        self.servers.get_mut(id.0).draining = None;
         Ok(())
+    }
+
+    /// The server is not being drained any more, if it was.
+    pub(super) fn undrain(&mut self, id: ServerId, done: &mut Transaction) {
+        let server = self.servers.get_mut(id.0);
+        if server.draining.is_some() {
+            done.undo.push(Undo::Server(id, Some(*server)));
+            server.draining = None;
+            let draining = false;
+            done.updates.push(Update::DrainServer { id, draining });
+        }
     }
 
     /// Whether `change` gives a server that is being drained a weight.

@@ -243,12 +243,14 @@ impl Model {
         let Place::Listed { service, .. } = self.servers.get(id.0).place else {
             unreachable!("a server in the trash is not edited")
         };
+        if spec.weight > 0 {
+            self.undrain(id, done);
+        }
         let ramp = self.ramp_on(service, id, spec.weight);
         let server = self.servers.get_mut(id.0);
         done.undo.push(Undo::Server(id, Some(*server)));
         server.spec = spec;
         server.ramp = ramp;
-        server.draining = server.draining.filter(|_| spec.weight == 0);
         done.updates.push(server.edited(id));
     }
 

@@ -260,6 +260,28 @@ fn a_quiesced_server_keeps_its_clients_unless_told_otherwise() {
 }
 
 #[test]
+fn a_drained_servers_clients_get_another() {
+    let mut t = persistent(key(Tcp, VIP), EACH, &[RS2, RS]);
+    establish(&mut t, 0, C, RS);
+    let drain = |draining| Update::DrainServer {
+        id: ServerId(1),
+        draining,
+    };
+    t.apply(weigh(1, 0));
+    t.apply(drain(true));
+    t.check(1, tcp(C, VIP, "A"), on(tcp(C, RS, "A")));
+    assert_eq!(taken(&mut t, 2, &tcp("192.0.2.10:1", VIP, "S")), RS2);
+    t.apply(weigh(1, 1));
+    t.apply(drain(false));
+    assert_eq!(
+        taken(&mut t, 3, &tcp("192.0.2.10:2", VIP, "S")),
+        RS2,
+        "from now on"
+    );
+    assert_eq!(taken(&mut t, 4, &tcp("192.0.2.11:1", VIP, "S")), RS);
+}
+
+#[test]
 fn a_deleted_servers_clients_get_another() {
     let mut t = persistent(key(Tcp, VIP), EACH, &[RS2, RS]);
     for client in ["192.0.2.10:1", "192.0.2.11:1", "192.0.2.12:1"] {

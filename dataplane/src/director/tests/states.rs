@@ -154,6 +154,20 @@ pub(super) fn a_full_table_gives_up_the_oldest_half_open_connection() {
 }
 
 #[test]
+fn a_half_open_connection_that_asked_again_ends_in_its_time() {
+    let mut t = Testbed::nat(Tcp, VIP, &[RS]);
+    t.check(0, tcp(C, VIP, "S"), on(tcp(C, RS, "S")));
+    t.check(1_000, tcp(C, VIP, "S"), on(tcp(C, RS, "S")));
+    t.wait(1_000, 50_000);
+    let other = "192.0.2.10:5";
+    t.check(50_000, tcp(other, VIP, "S"), on(tcp(other, RS, "S")));
+    t.check(50_000, tcp(other, VIP, "R"), on(tcp(other, RS, "R"))); // It stays half-open.
+    assert_eq!(t.load(0), (2, 0));
+    t.wait(50_000, 62_000);
+    assert_eq!(t.load(0), (1, 0), "the later one does not hold it up");
+}
+
+#[test]
 fn half_open_connections_can_be_given_up_however_often_the_client_asks() {
     let mut t = Testbed::new(1, setup(true));
     t.add_service(0, Tcp, VIP);

@@ -299,6 +299,9 @@ impl Mirror {
                     thresholds,
                 };
             }
+            Update::DrainServer { id, draining } => {
+                assert!(!draining || self.servers[&id].1.weight == 0);
+            }
             Update::DeleteServer { id } => {
                 assert!(self.binned.insert(id));
                 let holders = (self.services.values_mut())
