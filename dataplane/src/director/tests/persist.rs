@@ -208,7 +208,10 @@ fn a_marked_service_is_one_to_all_protocols() {
         (17, "203.0.113.1:53", "10.1.0.1:53"),
     ] {
         let tuple = tuple(protocol, to);
-        let choice = t.director.choose(Instant(0), ServiceId(0), &tuple).unwrap();
+        let choice = t
+            .director
+            .choose(Instant(0), ServiceId(0), &tuple, &[])
+            .unwrap();
         assert_eq!(choice.server.address.to_string(), goes_to);
         t.director.templates.release(choice.template.unwrap());
     }
