@@ -282,8 +282,7 @@ impl<P: PacketBuf> Director<P> {
 
     /// The worker that owns the connection which a packet of this tuple belongs to.
     fn home(&self, from: PortId, seen: &Seen, tuple: &Tuple) -> usize {
-        let from_client = self.services.was_vip(tuple.to.ip())
-            || self.services.mark(tuple, from, seen.vlan()) != 0;
+        let from_client = self.services.is_asking(tuple, from, seen.vlan());
         self.steer
             .home(if from_client { tuple.from } else { tuple.to })
     }

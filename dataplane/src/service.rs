@@ -143,20 +143,41 @@ impl Services {
     }
 
     /// The mark of a packet with this tuple that came in on port `from`, in this VLAN, if there is a
-    /// service by it; 0 is none. What comes from a server is a reply and has none, unless it is for
-    /// a virtual address; nor has what is for all stations.
+    /// service by it; 0 is none.
     #[inline]
     pub fn mark(&self, tuple: &Tuple, from: PortId, vlan: Option<u16>) -> u32 {
         if self.by_mark.is_empty() {
             return 0;
         }
-        let mark = self.marks.of(tuple, from, vlan);
-        let to = tuple.to.ip();
-        let asks = mark != 0
-            && self.by_mark.contains_key(&(to.is_ipv6(), mark))
-            && is_global(to)
-            && (self.is_vip(to) || !self.stations.contains_key(&tuple.from.ip()));
-        if asks { mark } else { 0 }
+        let mark = self.marked(tuple, from, vlan);
+        let key = (tuple.to.is_ipv6(), mark);
+        if self.by_mark.contains_key(&key) {
+            mark
+        } else {
+            0
+        }
+    }
+
+    /// Whether a packet is a client's. Those of a deleted service still are, for its connections.
+    #[inline]
+    pub fn is_asking(&self, tuple: &Tuple, from: PortId, vlan: Option<u16>) -> bool {
+        self.was_vip(tuple.to.ip()) || self.marked(tuple, from, vlan) != 0
+    }
+
+    /// What the rules say of a packet. What comes from a server is a reply and has no mark, unless it
+    /// is for a virtual address; nor has what is not for one station.
+    #[inline]
+    fn marked(&self, tuple: &Tuple, from: PortId, vlan: Option<u16>) -> u32 {
+        if self.marks.rules().is_empty() {
+            return 0;
+        }
+        let (mark, to) = (self.marks.of(tuple, from, vlan), tuple.to.ip());
+        let is_reply = || self.stations.contains_key(&tuple.from.ip()) && !self.was_vip(to);
+        if mark == 0 || !is_global(to) || is_reply() {
+            0
+        } else {
+            mark
+        }
     }
 
     /// Whether some service has this address.

@@ -1,6 +1,5 @@
 //! Services by mark: what rules mark goes to them, whatever its address, port and protocol.
 
-use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
@@ -185,47 +184,123 @@ fn a_mark_comes_before_an_address() {
     );
 }
 
-/// A hit on FTP's service, and on one of every port, depends on persistence; which service it is
-/// does not.
+fn persistent(id: u32, key: ServiceKey) -> Update {
+    let netmask = control::Netmask::whole(key.is_ipv6());
+    Update::AddService {
+        id: ServiceId(id),
+        key,
+        policy: Policy {
+            persistence: Some(control::Persistence {
+                timeout_s: 600,
+                netmask,
+            }),
+            ..Policy::of(Kind::Rr)
+        },
+    }
+}
+
+/// By mark, by address and port, as data of FTP, by address alone.
 #[test]
 fn services_are_asked_in_lvss_order() {
-    let mut t = Testbed::new(10, setup(true));
-    for (id, vip) in (0..).zip(["203.0.113.1:0", "203.0.113.1:21", "203.0.113.1:8080"]) {
-        t.add_service(id, Tcp, vip);
+    let mut t = Testbed::new(100, setup(true));
+    let whole = "203.0.113.1:0";
+    for (id, vip, server) in [
+        (0, whole, "10.1.0.1:0"),
+        (1, "203.0.113.1:21", "10.1.0.2:21"),
+        (2, "203.0.113.1:8080", "10.1.0.3:8080"),
+    ] {
+        t.apply(persistent(id, key(Tcp, vip)));
+        t.apply(add_server(id, id, server, 1));
     }
     t.apply(set(&[
-        to(7, "203.0.113.1", "8080"),
-        to(7, "203.0.113.1", "1-1023"),
-        to(9, "203.0.113.1", ""),
+        to(7, VIP_IP, "8080"),
+        to(7, VIP_IP, "1-1023"),
+        to(9, VIP_IP, ""),
     ]));
-    let found = |t: &Testbed, protocol: u8, port: u16| {
-        let tuple = Tuple {
-            protocol,
-            from: C.parse().unwrap(),
-            to: SocketAddr::new(VIP_IP.parse().unwrap(), port),
+    let mut n = 0;
+    let mut taken = |t: &mut Testbed, protocol: Protocol, port: u16| {
+        n += 1;
+        let (client, asked) = (
+            format!("192.0.2.10:{}", 30000 + n),
+            format!("{VIP_IP}:{port}"),
+        );
+        let sent = t.pass(
+            n,
+            &match protocol {
+                Tcp => tcp(&client, &asked, "S"),
+                _ => udp(&client, &asked, b"x"),
+            },
+        );
+        let [frame] = &sent[..] else {
+            panic!("{sent:?}")
         };
-        let mark = t.director.services.mark(&tuple, CLIENTS, None);
-        t.director.services.matching(&tuple, mark).map(|id| id.0)
+        (frame[33], u16::from_be_bytes([frame[36], frame[37]]))
     };
-    assert_eq!(found(&t, 6, 8080), Some(2), "exact");
-    assert_eq!(found(&t, 6, 21), Some(1), "FTP");
+    assert_eq!(taken(&mut t, Tcp, 8080), (3, 8080), "exact");
+    assert_eq!(taken(&mut t, Tcp, 21), (2, 21), "FTP");
     for data in [20, 1024, 50000] {
-        assert_eq!(found(&t, 6, data), Some(1), "data of FTP");
+        assert_eq!(taken(&mut t, Tcp, data), (2, data), "data of FTP");
     }
     for other in [22, 80, 1023] {
-        assert_eq!(found(&t, 6, other), Some(0), "every port");
+        assert_eq!(taken(&mut t, Tcp, other), (1, other), "every port");
     }
-    assert_eq!(found(&t, 17, 8080), None, "another protocol");
     t.apply(service(3, 7, false));
-    assert_eq!(found(&t, 6, 8080), Some(3), "the mark");
-    assert_eq!(found(&t, 6, 21), Some(3), "the mark");
-    assert_eq!(found(&t, 6, 1024), Some(1), "a mark that no service has");
-    assert_eq!(found(&t, 17, 8080), Some(3), "whatever the protocol");
+    t.apply(add_server(3, 3, "10.2.0.1:99", 1));
+    // Not persistent: it maps ports.
+    assert_eq!(taken(&mut t, Tcp, 8080), (1, 99), "the mark");
+    assert_eq!(taken(&mut t, Tcp, 21), (1, 99), "the mark");
+    assert_eq!(taken(&mut t, Udp, 80), (1, 99), "whatever the protocol");
+    assert_eq!(
+        taken(&mut t, Tcp, 1024),
+        (2, 1024),
+        "a mark that no service has"
+    );
     t.apply(Update::DeleteService { id: ServiceId(1) });
-    assert_eq!(found(&t, 6, 1024), Some(0), "no FTP any more");
+    assert_eq!(taken(&mut t, Tcp, 1024), (1, 1024), "no FTP any more");
+    // Another protocol than the service's of every port.
+    let datagram = udp(C, "203.0.113.1:2000", b"x");
+    let told = error(VIP_IP, 3, 3, 0, &datagram);
+    t.check(90, datagram, Refuse(DropReason::NotOurs, told));
     t.apply(Update::DeleteService { id: ServiceId(0) });
-    assert_eq!(found(&t, 6, 1024), None);
-    assert_eq!(found(&t, 6, 21), Some(3));
+    let syn = tcp(C, "203.0.113.1:2000", "S");
+    t.apply(set(&[to(9, VIP_IP, "")]));
+    t.check(91, tcp(C, "203.0.113.2:80", "S"), Drop(DropReason::NotOurs));
+    let [refused] = &t.pass(92, &syn)[..] else {
+        panic!("it is refused")
+    };
+    assert_eq!(refused[47], 0x14, "by a reset");
+}
+
+/// HTTP and HTTPS of a client at one server: the usual reason for services by mark.
+#[test]
+fn a_clients_ports_stay_together() {
+    let mut t = Testbed::new(100, setup(true));
+    t.apply(set(&[to(1, VIP_IP, "80"), to(1, VIP_IP, "443")]));
+    let mark = NonZeroU32::MIN;
+    t.apply(persistent(0, ServiceKey::Mark { mark, ipv6: false }));
+    t.apply(add_server(0, 0, "10.1.0.2:0", 1));
+    t.apply(add_server(0, 1, ANY_PORT, 1));
+    kept(
+        &mut t,
+        0,
+        tcp("192.0.2.10:1", WEB, "S"),
+        tcp(WEB, "192.0.2.10:1", "SA"),
+    );
+    t.pass(1, &tcp("198.51.100.1:1", WEB, "S"));
+    let shop = "203.0.113.1:443";
+    kept(
+        &mut t,
+        2,
+        tcp("192.0.2.10:2", shop, "S"),
+        tcp(shop, "192.0.2.10:2", "SA"),
+    );
+    kept(
+        &mut t,
+        3,
+        tcp("192.0.2.10:3", WEB, "S"),
+        tcp(WEB, "192.0.2.10:3", "SA"),
+    );
+    assert_eq!((t.load(0), t.load(1)), ((1, 0), (3, 0)));
 }
 
 #[test]
@@ -586,6 +661,29 @@ fn several_workers() {
         assert_eq!(workers.connections(), 40);
         assert!(homes.iter().all(|n| *n > 3), "{homes:?}");
     }
+}
+
+/// The packets of a deleted service still find their worker, which knows what to do with them.
+#[test]
+fn several_workers_after_the_service() {
+    let mut workers = Workers::new(3, || bed(ForwardMode::Nat, &["10.1.0.1:5004"]));
+    let client = |n: u16| format!("198.51.100.{n}:{}", 30000 + n);
+    for n in 0..12u16 {
+        assert!(workers.send(0, &udp(&client(n), MEDIA, b"x")).is_some());
+    }
+    for t in &mut workers.0 {
+        t.apply(Update::DeleteService { id: ServiceId(0) });
+    }
+    for n in 0..12u16 {
+        assert_eq!(workers.send(0, &udp(&client(n), MEDIA, b"x")), None);
+        assert!(
+            workers
+                .send(0, &udp("10.1.0.1:5004", &client(n), b"y"))
+                .is_some()
+        );
+    }
+    let gone = |t: &Testbed| t.page.ports[0].drops[DropReason::ServerGone as usize].get();
+    assert_eq!(workers.0.iter().map(gone).sum::<u64>(), 12);
 }
 
 #[test]
