@@ -3,9 +3,9 @@
 use std::fmt;
 
 use crate::{
-    ClientAddress, Engine, ForwardMode, HashTarget, Netmask, OnServerGone, Persistence, Protocol,
-    Refuse, SchedulerFlags, ServerSpec, ServiceKey, ServiceOptions, ServiceSpec, ServiceTimeouts,
-    Thresholds, Tunnel, TunnelChecksum, TunnelKind,
+    ClientAddress, Drain, Engine, ForwardMode, HashTarget, Netmask, OnServerGone, Persistence,
+    Protocol, Refuse, SchedulerFlags, ServerSpec, ServiceKey, ServiceOptions, ServiceSpec,
+    ServiceTimeouts, Thresholds, Tunnel, TunnelChecksum, TunnelKind,
 };
 
 /// A choice with a word for each of its values, the same as in JSON.
@@ -340,6 +340,18 @@ impl fmt::Display for ServiceOptions {
             write!(f, ", hash target {}", hash_target.word())?;
         }
         Ok(())
+    }
+}
+
+impl fmt::Display for Drain {
+    /// `cut with resets after 30 s, then deleted`
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.deadline_s, self.reset) {
+            (None, _) => write!(f, "no deadline")?,
+            (Some(seconds), false) => write!(f, "cut after {seconds} s")?,
+            (Some(seconds), true) => write!(f, "cut with resets after {seconds} s")?,
+        }
+        f.write_str(if self.delete { ", then deleted" } else { "" })
     }
 }
 

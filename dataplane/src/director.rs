@@ -3,6 +3,7 @@
 //! A director owns no NIC, no clock and no lock. All it ever does follows from [`Director::apply`],
 //! [`Director::process`] and [`Director::tick`], each with the time.
 
+mod cut; // connections that are ended from here
 mod decide; // everything that is not the fast path
 mod errors; // ICMP errors about connections
 mod fragmented; // fragments find the way of their first one
@@ -15,7 +16,12 @@ mod fragmented; // fragments find the way of their first one
 mod frames; // packets for tests, built by code of their own
 mod hidden; // FULLNAT: the client's address, told to its server
 mod listing; // connections as they are shown
+#[cfg(test)]
+mod naive; // LVS's table, naively
+mod one_packet; // datagrams that are scheduled each by itself, and their answers
 mod open; // connections open and close
+mod persist; // clients that come back to the server they had
+mod reuse; // whether a packet still belongs to the connection of its ports
 mod rewrite; // what changes in a packet on its way
 #[cfg(test)]
 mod rubbish; // a million spoilt frames of every method
@@ -45,12 +51,14 @@ use crate::packet::{BURST, Burst, Egress, Learned, Origin, PORTS_MAX, PacketBuf,
 use crate::sched::Loads;
 use crate::service::Services;
 use crate::steer::Steer;
+use crate::templates::{Sweep, Templates};
 use crate::time::Instant;
 use crate::tunnel::Tunnel;
 use crate::update::{ServerId, Update};
 use crate::wire::flow::{ICMPV6, Kind, SCTP, Seen, Tuple, tcp_flags};
 use crate::wire::partial;
 
+use cut::Cuts;
 pub use rewrite::{translate, translate6};
 
 /// Connections looked at for expiry per call of [`Director::tick`].
@@ -64,10 +72,13 @@ pub struct Director<P> {
     net: Net<P>,
     fragments: Fragments<P>,
     leases: Leases,
+    templates: Arc<Templates>,
+    sweep: Sweep,
     /// By server, where one is needed.
     tunnels: Vec<Option<TunnelTo>>,
     timeouts: Timeouts,
     settings: Settings,
+    cuts: Cuts,
     answers: RateLimit,
     steer: Steer,
     macs: [[u8; 6]; PORTS_MAX],
@@ -109,15 +120,19 @@ impl<P: PacketBuf> Director<P> {
         for port in &setup.partial_checksums {
             partial[port.index()] = true;
         }
+        let templates_max = Templates::default_capacity(connections_max, 1);
         Ok(Self {
             conns: Conns::new(connections_max, secret)?,
             services: Services::staggered(steer.me(), Loads::new([page.clone()].into())),
             net: Net::new(setup),
             fragments: Fragments::default(),
             leases: Leases::new(steer.me()),
+            templates: Arc::new(Templates::new(templates_max, secret)?),
+            sweep: Sweep::new(steer.me(), steer.workers()),
             tunnels: Vec::new(),
             timeouts: Timeouts::default(),
             settings: Settings::default(),
+            cuts: Cuts::default(),
             answers: RateLimit::default(),
             steer,
             macs,
@@ -135,8 +150,16 @@ impl<P: PacketBuf> Director<P> {
         self
     }
 
+    /// Keeps clients' servers where all workers find them; by default there is but this one.
+    #[must_use]
+    pub fn sharing(mut self, templates: Arc<Templates>) -> Self {
+        self.templates = templates;
+        self
+    }
+
     /// Takes in one validated change of configuration.
     pub fn apply<E: Egress<Buf = P>>(&mut self, update: &Update, out: &mut E) {
+        self.note_cuts(update);
         match update {
             Update::SetTimeouts(timeouts) => self.timeouts = *timeouts,
             Update::SetSettings(settings) => self.settings = *settings,
@@ -257,7 +280,7 @@ impl<P: PacketBuf> Director<P> {
 
     /// The worker that owns the connection which a packet of this tuple belongs to.
     fn home(&self, from: PortId, seen: &Seen, tuple: &Tuple) -> usize {
-        let from_client = self.services.is_vip(tuple.to.ip())
+        let from_client = self.services.was_vip(tuple.to.ip())
             || self.services.mark(tuple, from, seen.vlan()) != 0;
         self.steer
             .home(if from_client { tuple.from } else { tuple.to })
@@ -455,6 +478,9 @@ impl<P: PacketBuf> Director<P> {
     fn change_state(&mut self, now: Instant, hit: Hit, next: State) {
         let conn = self.conns.get(hit);
         let (was, server) = (conn.state(), conn.server());
+        if next != was && next.is_established() && conn.is_controlled() {
+            self.assure(hit);
+        }
         let server = &self.page.servers[server.index()];
         match (was.is_active(), next.is_active()) {
             (false, true) => {
@@ -516,13 +542,19 @@ impl<P: PacketBuf> Director<P> {
         }
         let mut budget = EXPIRE_MAX;
         while let Some(entry) = self.conns.due(now, &self.timeouts, &mut budget) {
-            self.close(now, entry, None);
+            if self.resets_on_expiry(entry) {
+                self.doom(now, entry, out);
+            } else {
+                self.close(now, entry, None);
+            }
         }
         if budget > 0 {
             self.ticked = Some(now);
         }
+        self.cut_some(now, out);
         self.forget_fragments(now);
         self.leases.tick(now);
+        self.templates.sweep(&mut self.sweep, now);
         self.net.tick(now, out, &self.page);
     }
 
@@ -538,6 +570,10 @@ impl<P: PacketBuf> Director<P> {
 
     pub fn page(&self) -> &Arc<Page> {
         &self.page
+    }
+
+    pub fn templates(&self) -> &Arc<Templates> {
+        &self.templates
     }
 
     /// Memory of the connection table, all included.

@@ -3,21 +3,26 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use control::{ForwardMode, MH_TABLE_SIZE, ServiceKey, ServiceOptions, Tunnel};
+use control::{
+    ForwardMode, MH_TABLE_SIZE, Persistence, Protocol, ServiceKey, ServiceOptions, Tunnel,
+};
 use hashbrown::HashMap;
 
+use crate::answers::{Answerer, Answers};
 use crate::marks::Marks;
 use crate::net::{is_global, is_station};
 use crate::packet::PortId;
 use crate::sched::{Ask, Candidate, Limit, Loads, Scheduler};
 use crate::time::Instant;
 use crate::update::{LocalAddress, Policy, ServerId, ServiceId, Update};
-use crate::wire::flow::{TCP, Tuple};
+use crate::wire::flow::{TCP, Tuple, UDP};
 
 /// A virtual service with its scheduler's state.
 #[derive(Debug)]
 struct Service {
     key: ServiceKey,
+    /// How many were added before it.
+    born: u64,
     policy: Policy,
     scheduler: Box<dyn Scheduler>,
     /// Picks to pass over before the first, see [`Services::staggered`].
@@ -34,6 +39,8 @@ struct Service {
 #[derive(Debug, Clone, Copy)]
 pub struct Server {
     pub service: ServiceId,
+    /// Its service's address; a service by mark has none of its own.
+    vip: Option<IpAddr>,
     pub address: SocketAddr,
     /// Of new connections; existing ones keep theirs.
     pub mode: ForwardMode,
@@ -49,7 +56,7 @@ pub struct Server {
 type Key = (u8, SocketAddr);
 
 /// FTP's control port: a service of it is also asked for data connections.
-const FTP: u16 = 21;
+pub const FTP: u16 = 21;
 /// FTP's data port.
 const FTP_DATA: u16 = 20;
 /// Ports from here on are anyone's.
@@ -72,8 +79,13 @@ pub struct Services {
     vips: HashMap<IpAddr, u32>,
     /// How many servers that connections may refer to each address has.
     stations: HashMap<IpAddr, u32>,
+    /// How many deleted servers that connections may refer to served each virtual address.
+    former: HashMap<IpAddr, u32>,
     /// How many services each local address serves.
     locals: HashMap<IpAddr, u32>,
+    answers: Answers,
+    /// Services that were ever added.
+    born: u64,
     generation: u16,
     stagger: usize,
     loads: Loads,
@@ -137,6 +149,13 @@ impl Services {
         self.vips.contains_key(&address)
     }
 
+    /// Whether some service has this address, or had it and connections may be left: what is for it
+    /// comes from clients.
+    #[inline]
+    pub fn was_vip(&self, address: IpAddr) -> bool {
+        self.is_vip(address) || self.former.contains_key(&address)
+    }
+
     /// Whether some service has this local address.
     pub fn is_local(&self, address: IpAddr) -> bool {
         self.locals.contains_key(&address)
@@ -183,6 +202,28 @@ impl Services {
         Some((id, server))
     }
 
+    /// Whether a packet of this tuple is scheduled by itself.
+    pub fn is_one_packet(&self, service: ServiceId, tuple: &Tuple) -> bool {
+        let service = self.services.get(service.index()).and_then(Option::as_ref);
+        tuple.protocol == UDP && service.is_some_and(|service| service.policy.one_packet)
+    }
+
+    /// The server at this address that a packet of this tuple may have been sent to by itself.
+    pub fn one_packet_server(&self, tuple: &Tuple, address: IpAddr) -> Option<(ServerId, Server)> {
+        let id = self.matching(tuple, 0)?;
+        if !self.is_one_packet(id, tuple) {
+            return None;
+        }
+        let service = self.services.get(id.index())?.as_ref()?;
+        let mut servers = service.servers.iter();
+        let found = servers.find(|server| server.address.ip() == address)?;
+        Some((found.id, *self.server(found.id)?))
+    }
+
+    pub fn answers(&self) -> &Answers {
+        &self.answers
+    }
+
     /// A connection to this server was opened, and counted.
     pub fn opened(&mut self, id: ServerId) {
         let is_limited = |server: &Server| server.available && server.limit.is_set();
@@ -195,6 +236,32 @@ impl Services {
         }
     }
 
+    /// The servers that leave with this update.
+    pub fn leaving(&self, update: &Update) -> Vec<ServerId> {
+        match update {
+            Update::DeleteServer { id } => vec![*id],
+            Update::DeleteService { id } => {
+                let service = self.services.get(id.index()).and_then(Option::as_ref);
+                let servers = service.map_or(&[][..], |service| &service.servers);
+                servers.iter().map(|server| server.id).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// Whether a server in its service has no weight.
+    pub fn is_quiesced(&self, id: ServerId) -> bool {
+        let Some(server) = self.server(id).filter(|server| server.available) else {
+            return false;
+        };
+        let service = self.services.get(server.service.index());
+        let mut candidates = service
+            .iter()
+            .flat_map(|s| s.iter())
+            .flat_map(|s| &s.servers);
+        candidates.any(|candidate| candidate.id == id && candidate.weight == 0)
+    }
+
     pub fn server(&self, id: ServerId) -> Option<&Server> {
         self.servers.get(id.index())?.as_ref()
     }
@@ -203,6 +270,12 @@ impl Services {
     #[inline]
     pub fn generation(&self) -> u16 {
         self.generation
+    }
+
+    /// What a service is, and whether its clients come back to the server they had.
+    pub fn persistence(&self, service: ServiceId) -> Option<(ServiceKey, Option<Persistence>)> {
+        let service = self.services.get(service.index())?.as_ref()?;
+        Some((service.key, service.policy.persistence))
     }
 
     pub fn options(&self, service: ServiceId) -> ServiceOptions {
@@ -220,8 +293,10 @@ impl Services {
     pub fn apply(&mut self, update: &Update) -> Vec<IpAddr> {
         match *update {
             Update::AddService { id, key, policy } => {
+                self.born += 1;
                 let service = Service {
                     key,
+                    born: self.born,
                     policy,
                     scheduler: policy.scheduler.bind(&[], self.seed(id)),
                     stagger: self.stagger,
@@ -241,6 +316,10 @@ impl Services {
                     service.stagger = stagger;
                 }
                 service.policy = policy;
+                let servers: Vec<_> = service.servers.iter().map(|server| server.id).collect();
+                for server in servers {
+                    self.note_answers(server);
+                }
             }
             Update::DeleteService { id } => self.delete_service(id),
             Update::AddServer {
@@ -253,14 +332,18 @@ impl Services {
                 thresholds,
             } => {
                 let connections = self.loads.of(id).total();
+                let vip = self.service_mut(service).key.address().map(|vip| vip.ip());
                 let place = slot(&mut self.servers, id.index());
                 let mut limit = place.map_or_else(Limit::default, |old| old.limit);
                 if place.is_none() {
                     *self.stations.entry(address.ip()).or_insert(0) += 1;
+                } else {
+                    release(&mut self.former, vip.as_slice());
                 }
                 limit.change(thresholds, connections);
                 *place = Some(Server {
                     service,
+                    vip,
                     address,
                     mode,
                     tunnel,
@@ -276,6 +359,7 @@ impl Services {
                     limit,
                 });
                 service.scheduler.added(&service.servers);
+                self.note_answers(id);
                 self.generation = self.generation.wrapping_add(1);
             }
             Update::EditServer {
@@ -306,6 +390,7 @@ impl Services {
                 if let Some(server) = slot(&mut self.servers, id.index()) {
                     server.limit = limit;
                 }
+                self.note_answers(id);
             }
             Update::DeleteServer { id } => {
                 let (service, index) = self.position(id);
@@ -316,16 +401,46 @@ impl Services {
             Update::ForgetServer { id } => {
                 if let Some(server) = slot(&mut self.servers, id.index()).take() {
                     release(&mut self.stations, &[server.address.ip()]);
+                    release(&mut self.former, server.vip.as_slice());
                 }
+                self.answers.remove(id);
             }
             Update::SetLocalAddresses { id, ref addresses } => {
                 return self.set_locals(id, addresses);
             }
             Update::SetOptions { id, options } => self.service_mut(id).options = options,
             Update::SetMarks(ref marks) => return self.set_marks(marks),
-            Update::SetTimeouts(_) | Update::SetSettings(_) => {}
+            Update::SetTimeouts(_) | Update::SetSettings(_) | Update::CutServer { .. } => {}
         }
         Vec::new()
+    }
+
+    /// Keeps up whether packets of a listed server are told by where they come from.
+    fn note_answers(&mut self, id: ServerId) {
+        match self.answerer(id) {
+            Some((address, answerer)) => self.answers.add(address, answerer),
+            None => drop(self.answers.remove(id)),
+        }
+    }
+
+    fn answerer(&self, id: ServerId) -> Option<(SocketAddr, Answerer)> {
+        let server = self.server(id)?;
+        let service = self.services.get(server.service.index())?.as_ref()?;
+        let ServiceKey::Address { protocol, address } = service.key else {
+            return None;
+        };
+        let wanted = service.policy.one_packet;
+        if !wanted || protocol != Protocol::Udp || server.mode != ForwardMode::Nat {
+            return None;
+        }
+        let port = match (address.port(), server.address.port()) {
+            // A service of every port asks its servers at the port that the client asked.
+            (0, _) => 0,
+            (port, 0) | (_, port) => port,
+        };
+        let from = SocketAddr::new(server.address.ip(), port);
+        let answerer = Answerer::new(id, server.service, address, service.born);
+        Some((from, answerer))
     }
 
     /// From now on packets find the service; returns its address if it is to be announced.
@@ -401,9 +516,13 @@ impl Services {
     }
 
     fn withdraw(&mut self, id: ServerId, limit: Limit) {
+        self.answers.leave(id);
         if let Some(server) = slot(&mut self.servers, id.index()) {
             server.available = false;
             server.limit = limit;
+            if let Some(vip) = server.vip {
+                *self.former.entry(vip).or_insert(0) += 1;
+            }
         }
         self.generation = self.generation.wrapping_add(1);
     }

@@ -139,6 +139,13 @@ pub enum Update {
     ForgetServer {
         id: ServerId,
     },
+    /// Ends every connection of a server, in the background; so may those that it gets meanwhile.
+    /// Nothing is left to do once it is added again.
+    CutServer {
+        id: ServerId,
+        /// Both ends of established TCP connections are told.
+        reset: bool,
+    },
     SetTimeouts(Timeouts),
     /// FULLNAT's local addresses of a service, all of them.
     SetLocalAddresses {

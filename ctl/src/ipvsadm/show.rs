@@ -633,6 +633,8 @@ mod tests {
             persistent: 0,
             totals,
             rates,
+            weight_now: None,
+            draining: None,
         };
         vec![Service {
             key: crate::ServiceKey::at(Protocol::Udp, "10.0.0.4:3006".parse().unwrap()),

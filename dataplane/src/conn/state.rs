@@ -120,6 +120,11 @@ impl State {
         }
     }
 
+    /// Whether both ends agreed on the connection.
+    pub const fn is_established(self) -> bool {
+        matches!(self, Self::Established | Self::SctpEstablished)
+    }
+
     /// Whether LVS counts a connection in this state as active.
     #[inline]
     pub const fn is_active(self) -> bool {
@@ -388,6 +393,14 @@ impl State {
     #[inline(always)]
     pub fn after(self, event: Event, direction: Direction) -> Self {
         NEXT[direction as usize][event as usize][self as usize]
+    }
+
+    /// Whether both ends of a TCP connection know each other's numbers, and it is not over.
+    pub const fn has_numbers(self) -> bool {
+        matches!(
+            self,
+            Self::Established | Self::FinWait | Self::CloseWait | Self::LastAck
+        )
     }
 
     /// The client has not yet answered the server's SYN-ACK: first to go when the table is full.

@@ -1,5 +1,6 @@
 //! The control side, on the main thread: a request becomes updates in every worker's mailbox.
 
+mod drain; // drained servers, seen to
 pub mod model; // the authoritative services and servers
 pub mod server; // the Unix socket
 pub mod stats; // sums, rates, status
@@ -18,8 +19,9 @@ use crossbeam::channel::{Receiver, Sender, bounded};
 
 use crate::conn::state::State;
 use crate::counters::Page;
+use crate::templates::Templates;
 use crate::update::{Batch, ServerId, Update};
-use model::{Limits, Model, SWEEP_S, name, refuse};
+use model::{Limits, Model, STEP_S, SWEEP_S, name, refuse};
 use server::{Backend, Peer};
 use stats::{ESTIMATE_S, Machine};
 
@@ -42,6 +44,12 @@ pub enum Command {
         limit: usize,
         reply: Sender<Slice>,
     },
+    /// As [`Self::Connections`], of the templates that all workers share.
+    Templates {
+        from: u32,
+        limit: usize,
+        reply: Sender<Slice>,
+    },
     Neighbours(Sender<Vec<Neighbour>>),
 }
 
@@ -60,12 +68,14 @@ pub struct Worker {
 pub struct Control {
     model: Model,
     workers: Vec<Worker>,
+    templates: Option<Arc<Templates>>,
     /// Per worker.
     connections_max: u64,
     machine: Box<dyn Fn() -> Machine>,
     now: Duration,
     estimate_due: Duration,
     sweep_due: Duration,
+    step_due: Duration,
 }
 
 impl fmt::Debug for Control {
@@ -92,11 +102,13 @@ impl Control {
         Self {
             model: Model::new(limits).watching(pages),
             workers,
+            templates: None,
             connections_max,
             machine: Box::new(machine),
             now: Duration::ZERO,
             estimate_due: Duration::from_secs(ESTIMATE_S),
             sweep_due: Duration::from_secs(SWEEP_S),
+            step_due: Duration::from_secs(STEP_S),
         }
     }
 
@@ -104,6 +116,14 @@ impl Control {
     #[must_use]
     pub fn naming(mut self, ports: Vec<String>) -> Self {
         self.model = self.model.naming(ports);
+        self
+    }
+
+    /// Shows the templates that the workers share.
+    #[must_use]
+    pub fn sharing(mut self, templates: Arc<Templates>) -> Self {
+        self.model = self.model.sharing(Arc::clone(&templates));
+        self.templates = Some(templates);
         self
     }
 
@@ -156,14 +176,21 @@ impl Control {
     /// [`Control::change`], with a line in the log for each step or for what was refused.
     fn audited(&mut self, changes: &[Change], peer: &Peer) -> Reply {
         let mut settings = self.model.settings();
+        let ends_drain = |change| self.model.ends_drain(change);
+        let ended: Vec<bool> = changes.iter().map(ends_drain).collect();
         if let Err(refusal) = self.change(changes) {
             let change = refusal.step.and_then(|step| changes.get(step));
             let change = change.map(|change| describe(change, settings));
             tracing::warn!(target: "audit", %peer, change, steps = changes.len(), "refused: {refusal}");
             return Reply::Refused(refusal);
         }
-        for change in changes {
-            tracing::info!(target: "audit", %peer, "{}", describe(change, settings));
+        for (change, ended) in changes.iter().zip(ended) {
+            let more = if ended {
+                ", which ends its draining"
+            } else {
+                ""
+            };
+            tracing::info!(target: "audit", %peer, "{}{more}", describe(change, settings));
             if let Change::SetSettings(new) = change {
                 settings = *new;
             }
@@ -171,9 +198,13 @@ impl Control {
         Reply::Done
     }
 
-    /// Walks the workers one after the other: a reply holds connections of one.
+    /// Walks the workers one after the other, and then the templates that they share: a reply holds
+    /// connections of one.
     fn connections(&self, cursor: Cursor) -> Result<Reply, Refusal> {
         let Some(worker) = self.workers.get(usize::from(cursor.worker)) else {
+            if let Some(worker) = self.workers.first().filter(|_| self.has_templates()) {
+                return list_templates(worker, cursor);
+            }
             return Ok(Reply::Connections {
                 list: Vec::new(),
                 next: None,
@@ -187,13 +218,20 @@ impl Control {
         let next_worker = cursor.worker + 1;
         let next = match entry {
             Some(entry) => Some(Cursor { entry, ..cursor }),
-            None if usize::from(next_worker) < self.workers.len() => Some(Cursor {
-                worker: next_worker,
-                entry: 0,
-            }),
+            None if usize::from(next_worker) < self.workers.len() || self.has_templates() => {
+                Some(Cursor {
+                    worker: next_worker,
+                    entry: 0,
+                })
+            }
             None => None,
         };
         Ok(Reply::Connections { list, next })
+    }
+
+    fn has_templates(&self) -> bool {
+        let templates = self.templates.as_ref();
+        templates.is_some_and(|templates| templates.used() > 0)
     }
 
     fn timeouts(&self) -> Reply {
@@ -205,21 +243,36 @@ impl Control {
         }
     }
 
+    /// Whether no update can be posted now.
+    fn is_busy(&self) -> bool {
+        self.workers.iter().any(|worker| worker.mailbox.is_full())
+    }
+
+    fn ramp(&mut self) {
+        if !self.is_busy() {
+            let updates = self.model.ramp();
+            self.post(updates);
+        }
+    }
+
     fn sweep(&mut self) {
+        if self.is_busy() {
+            return; // the next sweep will do
+        }
         let Self {
             model,
             workers,
+            templates,
             now,
             ..
         } = self;
-        if workers.iter().any(|worker| worker.mailbox.is_full()) {
-            return; // the next sweep will do
-        }
         let in_use = |id: ServerId| {
             workers.iter().any(|worker| {
                 let page = &worker.page.servers[id.index()];
                 page.active.get() > 0 || page.inactive.get() > 0
-            })
+            }) || templates
+                .as_ref()
+                .is_some_and(|templates| templates.of_server(id) > 0)
         };
         let updates = model.sweep(now.as_secs(), in_use);
         self.post(updates);
@@ -238,6 +291,7 @@ impl Backend for Control {
                 let uptime_s = self.now.as_secs();
                 Ok(Reply::Status(stats::status(
                     &self.workers,
+                    self.templates.as_deref(),
                     (self.machine)(),
                     self.connections_max,
                     uptime_s,
@@ -255,11 +309,16 @@ impl Backend for Control {
 
     fn tick(&mut self, now: Duration) {
         self.now = now;
+        self.model.set_time(now);
         if due(&mut self.estimate_due, now, ESTIMATE_S) {
             self.model.estimate();
         }
         if due(&mut self.sweep_due, now, SWEEP_S) {
             self.sweep();
+        }
+        if due(&mut self.step_due, now, STEP_S) {
+            self.ramp();
+            self.see_to_drained();
         }
     }
 }
@@ -292,6 +351,17 @@ fn ask<T>(worker: &Worker, command: impl FnOnce(Sender<T>) -> Command) -> Result
                 ),
             )
         })
+}
+
+/// Any worker knows all of them.
+fn list_templates(worker: &Worker, cursor: Cursor) -> Result<Reply, Refusal> {
+    let (list, entry) = ask(worker, |reply| Command::Templates {
+        from: cursor.entry,
+        limit: control::CONNECTIONS_MAX,
+        reply,
+    })?;
+    let next = entry.map(|entry| Cursor { entry, ..cursor });
+    Ok(Reply::Connections { list, next })
 }
 
 fn answer(confirmations: &Receiver<()>) -> Result<(), Refusal> {
@@ -332,6 +402,17 @@ fn describe(change: &Change, before: Settings) -> String {
         }
         Change::DeleteServer { service, server } => {
             format!("delete server {server} of {}", name(service))
+        }
+        Change::DrainServer {
+            service,
+            server,
+            drain,
+        } => format!("drain server {server} of {}: {drain}", name(service)),
+        Change::CancelDrain { service, server } => {
+            format!(
+                "cancel the draining of server {server} of {}",
+                name(service)
+            )
         }
         Change::Zero {
             only: Some(service),

@@ -1,8 +1,10 @@
 //! The authoritative services and servers. It judges every change before a worker hears of it,
 //! hands out ids, and keeps what outlives a server: the trash, zero points, rates.
 
+mod drain; // servers that get no new connections, and their end
 mod extras; // local addresses, options, settings
 mod marks; // rules that mark packets
+mod ramp; // slow start
 mod rules; // what no service, no server and no local address may be
 mod slots; // ids
 mod steps; // each change, carried out
@@ -17,9 +19,12 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use control::{Change, Errno, Refusal, ServerSpec, ServiceKey, ServiceOptions, Settings, Totals};
 
+use self::drain::Draining;
+use self::ramp::Ramp;
 use self::slots::Slots;
 use self::undo::Transaction;
 use self::uses::{Use, Uses};
@@ -27,7 +32,10 @@ use super::stats::{self, Estimator, minus};
 use crate::conn::Timeouts;
 use crate::counters::{LocalPage, Page};
 use crate::marks::Rule;
+use crate::templates::Templates;
 use crate::update::{LocalAddress, Policy, ServerId, ServiceId, Update};
+
+pub use self::drain::Drained;
 
 /// The highest weight, as in LVS.
 pub const WEIGHT_MAX: u32 = i32::MAX as u32;
@@ -44,6 +52,8 @@ pub const MSS_MIN: u16 = 88;
 pub const MSS_MAX: u16 = 65_495;
 /// How often [`Model::sweep`] is due, in seconds.
 pub const SWEEP_S: u64 = 60;
+/// How often [`Model::ramp`] and [`Model::drained`] are due, in seconds.
+pub const STEP_S: u64 = 1;
 /// How long a deleted server without connections stays in the trash, in seconds.
 pub const TRASH_IDLE_S: u64 = 120;
 
@@ -74,13 +84,17 @@ pub struct Model {
     ports: Vec<String>,
     /// Orders servers by age and tells a service from an earlier one of the same key.
     clock: u64,
+    now: Duration,
     pages: Vec<Arc<Page>>,
+    templates: Option<Arc<Templates>>,
 }
 
 #[derive(Debug)]
 struct Service {
     key: ServiceKey,
     born: u64,
+    /// When it was added.
+    since: Duration,
     head: Head,
     /// By age: the newest is last.
     servers: BTreeMap<u64, ServerId>,
@@ -105,6 +119,8 @@ struct Server {
     address: SocketAddr,
     spec: ServerSpec,
     place: Place,
+    ramp: Option<Ramp>,
+    draining: Option<Draining>,
     /// The page's count when the server joined its service.
     joined: Totals,
     /// The page's count at the last zeroing.
@@ -137,7 +153,9 @@ impl Model {
             marks: Vec::new(),
             ports: Vec::new(),
             clock: 0,
+            now: Duration::ZERO,
             pages: Vec::new(),
+            templates: None,
         }
     }
 
@@ -148,10 +166,22 @@ impl Model {
         self
     }
 
+    /// What follows happens at this time, counted from the start.
+    pub fn set_time(&mut self, now: Duration) {
+        self.now = now;
+    }
+
     /// With ports of these names; the index is a port's id.
     #[must_use]
     pub fn naming(mut self, ports: Vec<String>) -> Self {
         self.ports = ports;
+        self
+    }
+
+    /// Counts servers' templates in `templates`, which the workers share.
+    #[must_use]
+    pub fn sharing(mut self, templates: Arc<Templates>) -> Self {
+        self.templates = Some(templates);
         self
     }
 
@@ -208,6 +238,12 @@ impl Model {
                 spec,
             } => self.edit_server(service, *server, *spec, done),
             Change::DeleteServer { service, server } => self.delete_server(service, *server, done),
+            Change::DrainServer {
+                service,
+                server,
+                drain,
+            } => self.drain(service, *server, *drain, done),
+            Change::CancelDrain { service, server } => self.cancel_drain(service, *server, done),
             Change::Zero { only: Some(key) } => {
                 let id = self.find(key)?;
                 self.zero(id, done);
@@ -273,9 +309,14 @@ impl Model {
             spec: server.spec,
             active,
             inactive,
-            persistent: 0,
+            persistent: self
+                .templates
+                .as_ref()
+                .map_or(0, |templates| templates.of_server(id)),
             totals: minus(stats::counted(&self.pages, id), server.zero),
             rates: server.estimator.rates(),
+            weight_now: server.ramp.map(|_| server.weight_now()),
+            draining: server.draining.map(|draining| draining.shown(self.now)),
         }
     }
 
