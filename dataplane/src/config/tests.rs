@@ -859,9 +859,8 @@ fn marks() {
 
 #[test]
 fn persistent_and_marked_services() {
-    let udp = |keys: &str| {
-        format!("[[service]]\nprotocol = \"udp\"\naddress = \"10.0.0.1:0\"\n{keys}")
-    };
+    let udp =
+        |keys: &str| format!("[[service]]\nprotocol = \"udp\"\naddress = \"10.0.0.1:0\"\n{keys}");
     for (text, message) in [
         (
             udp("netmask = 24"),
