@@ -16,8 +16,16 @@ const HELP: &str = "\
 ipvsadm v1.31 2019/12/24 (compiled with popt and IPVS v1.2.1)
 This is directorctl speaking ipvsadm's language to a userspace director.
 
-Services: SERVICE is -t|-u|--sctp-service ADDRESS:PORT; an IPv6 address stands in brackets
-  -A|-E SERVICE [-s SCHEDULER]                add or edit (wlc when no scheduler is named)
+Services: SERVICE is -t|-u|--sctp-service ADDRESS:PORT, an IPv6 address stands in brackets, or
+-f MARK [-6]: packets that `directorctl mark' or the configuration marks so; -6 for IPv6
+  -A|-E SERVICE [-s SCHEDULER] [OPTIONS]      add or edit (wlc when no scheduler is named)
+        -p [SECONDS]                          clients keep their server, 360 s unless said; port 0,
+                                              or none, is then every port
+        -M MASK                               clients of a network together: 255.255.255.0, or the
+                                              length of an IPv6 prefix
+        --pe sip                              by SIP's Call-ID instead of the address (-u, -f)
+        -o                                    each datagram by itself (-u, -f)
+        -b FLAG[,FLAG]                        sh-fallback, sh-port, mh-fallback, mh-port
   -D SERVICE                                  delete
   -C                                          delete all
 Real servers
@@ -34,8 +42,8 @@ Local addresses: what servers reached by --fullnat see as their client
   --del-laddr SERVICE -z|--local-address ADDRESS
   --get-laddr [SERVICE] [-n]                  list
 Listing
-  -L|-l [SERVICE] [-n] [--stats|--rate|--tun-info] [--exact] [--nosort]
-  -L -c [-n]                                  connections
+  -L|-l [SERVICE] [-n] [--stats|--rate|--thresholds|--persistent-conn|--tun-info] [--exact] [--nosort]
+  -L -c [-n] [--persistent-conn]              connections and templates
   -L --timeout                                timeouts
 Other
   -Z [SERVICE]                                zero the counters
@@ -44,8 +52,8 @@ Other
   -R                                          restore from stdin: all lines or none
   -h, -v                                      help, version
 --fullnat and local addresses are extensions. What only directorctl sets (client address, MSS,
-settings) is not saved, and a service that is deleted and restored has its defaults. The rest of
-ipvsadm's grammar is understood, and refused while the director cannot do it.
+settings, marks) is not saved, and a service that is deleted and restored has its defaults. The sync
+daemon's words are understood, and refused while the director cannot do it.
 The director's socket is that of DIRECTOR_SOCKET or the default.
 ";
 

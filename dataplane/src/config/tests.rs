@@ -81,7 +81,7 @@ fn the_example_gives_the_defaults() {
         .collect();
     assert_eq!(
         kinds.join(" "),
-        "timeouts settings mark service options options options local server server server"
+        "timeouts settings mark service options options options options options options options options local server server server"
     );
 }
 
@@ -858,5 +858,60 @@ fn marks() {
     check(
         local,
         "f:8: 10.0.0.9 is a mark rule's destination, a local address needs another one",
+    );
+}
+
+#[test]
+fn persistent_and_marked_services() {
+    let udp =
+        |keys: &str| format!("[[service]]\nprotocol = \"udp\"\naddress = \"10.0.0.1:0\"\n{keys}");
+    for (text, message) in [
+        (
+            udp("netmask = 24"),
+            "f:5: netmask goes with persistent, persistent = 360 is right",
+        ),
+        (
+            udp("persistent = 0"),
+            "f:5: persistent = 0 is out of range, 1 to 2678400 is right",
+        ),
+        (
+            udp("persistent = 60\nnetmask = 33"),
+            "f:6: netmask \"33\" is none, 255.255.255.0 or 24 is right for IPv4",
+        ),
+        (
+            udp("engine = \"sip\""),
+            "f:5: service udp 10.0.0.1:0 has engine sip but no persistence, which it goes with",
+        ),
+        (
+            udp("persistent = 60\ntimeout_tcp = 5"),
+            "f:6: service udp 10.0.0.1:0 has no tcp timeout, none is right",
+        ),
+        (
+            "[[service]]\nmark = 0".to_owned(),
+            "f:3: mark = 0 is out of range, 1 to 4294967295 is right",
+        ),
+        (
+            "[[service]]\nmark = 7\naddress = \"10.0.0.1:80\"".to_owned(),
+            "f:4: a service has either a mark (and a family) or a protocol and an address, \
+             mark = 7 or protocol = \"tcp\", address = \"10.0.0.1:80\" is right",
+        ),
+    ] {
+        check(&text, message);
+    }
+    let text = include_str!("../../../configs/persistence.toml");
+    let config = Config::parse(text, "persistence.toml").unwrap();
+    let services = config.changes.iter().filter_map(|change| match change {
+        Change::AddService { service, spec } => Some(format!("{service}: {spec}")),
+        _ => None,
+    });
+    assert_eq!(
+        services.collect::<Vec<_>>(),
+        [
+            "tcp 10.0.0.100:80: wlc, persistent 600 s by 255.255.255.0",
+            "tcp 10.0.0.101:0: rr, persistent 360 s",
+            "udp 10.0.0.102:5060: rr, persistent 3600 s by 0.0.0.0, engine sip",
+            "udp 10.0.0.103:53: rr, one packet",
+            "mark 7: wlc, persistent 600 s",
+        ]
     );
 }

@@ -455,7 +455,4 @@ fn no_fullnat_for_single_datagrams() {
     ] {
         check(&changes, Errno::Einval, detail);
     }
-    // Other protocols have no datagrams to schedule.
-    let fullnat = server(v6(), "192.168.1.20:53", by(ForwardMode::FullNat));
-    model().apply(&[alone(v6()), fullnat]).unwrap();
 }
