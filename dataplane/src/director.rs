@@ -5,6 +5,7 @@
 
 mod cut; // connections that are ended from here
 mod decide; // everything that is not the fast path
+mod defence; // what is given up in a flood
 mod errors; // ICMP errors about connections
 mod fragmented; // fragments find the way of their first one
 #[cfg(test)]
@@ -17,6 +18,7 @@ mod frames; // packets for tests, built by code of their own
 mod hidden; // FULLNAT: the client's address, told to its server
 mod listing; // connections as they are shown
 mod open; // connections open and close
+mod retime; // services with timeouts of their own
 mod reuse; // whether a packet still belongs to the connection of its ports
 mod rewrite; // what changes in a packet on its way
 #[cfg(test)]
@@ -37,7 +39,7 @@ use std::sync::Arc;
 use arrayvec::ArrayVec;
 use control::{ForwardMode, Settings};
 
-use crate::conn::{Conns, Event, Hash, Hit, NO_HOP, State, Timeouts};
+use crate::conn::{Conns, Event, Hash, Hit, NO_HOP, State, Timeouts, Transitions};
 use crate::counters::{DropReason, Page};
 use crate::fragments::Fragments;
 use crate::fullnat::lease::Leases;
@@ -54,6 +56,7 @@ use crate::wire::flow::{ICMPV6, Kind, SCTP, Seen, Tuple, tcp_flags};
 use crate::wire::partial;
 
 use cut::Cuts;
+use defence::Defence;
 pub use rewrite::{translate, translate6};
 
 /// Connections looked at for expiry per call of [`Director::tick`].
@@ -72,6 +75,9 @@ pub struct Director<P> {
     timeouts: Timeouts,
     settings: Settings,
     cuts: Cuts,
+    defence: Defence,
+    /// As `secure_tcp` says now.
+    transitions: &'static Transitions,
     answers: RateLimit,
     steer: Steer,
     macs: [[u8; 6]; PORTS_MAX],
@@ -123,6 +129,8 @@ impl<P: PacketBuf> Director<P> {
             timeouts: Timeouts::default(),
             settings: Settings::default(),
             cuts: Cuts::default(),
+            defence: Defence::default(),
+            transitions: Transitions::new(false),
             answers: RateLimit::default(),
             steer,
             macs,
@@ -145,7 +153,10 @@ impl<P: PacketBuf> Director<P> {
         self.note_cuts(update);
         match update {
             Update::SetTimeouts(timeouts) => self.timeouts = *timeouts,
-            Update::SetSettings(settings) => self.settings = *settings,
+            Update::SetSettings(settings) => {
+                self.settings = *settings;
+                self.judge();
+            }
             // Connections that have their hop do not ask for the tunnel again.
             Update::EditServer { id, tunnel, .. } if self.has_tunnel(*id, tunnel) => {}
             Update::AddServer { id, .. }
@@ -451,8 +462,9 @@ impl<P: PacketBuf> Director<P> {
         let conn = self.conns.get(hit);
         let direction = conn.observe(now, hit.outbound(), seen.ip_len);
         let state = conn.state();
-        let next = state.after(event(seen), direction);
-        if (next != state) | (conn.timeout_ms() != self.timeouts.ms(next)) {
+        let next = state.after(event(seen), direction, self.transitions);
+        let is_shared = !conn.has_own_timeouts();
+        if (next != state) | (is_shared & (conn.timeout_ms() != self.timeouts.ms(next))) {
             self.change_state(now, hit, next);
         }
     }
@@ -473,7 +485,8 @@ impl<P: PacketBuf> Director<P> {
             }
             _ => {}
         }
-        self.conns.set_state(now, hit.entry(), next, &self.timeouts);
+        let timeout_ms = self.timeout_ms(hit, next);
+        self.conns.set_state_for(now, hit.entry(), next, timeout_ms);
     }
 
     /// What the connections' cached hops and servers depend on.
@@ -532,6 +545,7 @@ impl<P: PacketBuf> Director<P> {
             self.ticked = Some(now);
         }
         self.cut_some(now, out);
+        self.defend(now);
         self.forget_fragments(now);
         self.leases.tick(now);
         self.net.tick(now, out, &self.page);

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use control::{ForwardMode, MH_TABLE_SIZE, ServiceKey, ServiceOptions, Tunnel};
+use control::{ForwardMode, MH_TABLE_SIZE, ServiceKey, ServiceOptions, ServiceTimeouts, Tunnel};
 use hashbrown::HashMap;
 
 use crate::marks::Marks;
@@ -156,6 +156,27 @@ impl Services {
         service: ServiceId,
         tuple: &Tuple,
     ) -> Option<(ServerId, Server)> {
+        self.pick_for(now, service, tuple, tuple.to.ip())
+    }
+
+    /// As [`Self::pick`] for a packet that an ICMP error quotes as the server sent it: what goes by
+    /// destinations takes the client for one, as in LVS.
+    pub fn pick_for_error(
+        &mut self,
+        now: Instant,
+        service: ServiceId,
+        tuple: &Tuple,
+    ) -> Option<(ServerId, Server)> {
+        self.pick_for(now, service, tuple, tuple.from.ip())
+    }
+
+    fn pick_for(
+        &mut self,
+        now: Instant,
+        service: ServiceId,
+        tuple: &Tuple,
+        destination: IpAddr,
+    ) -> Option<(ServerId, Server)> {
         let loads = &self.loads;
         let service = self.services.get_mut(service.index())?.as_mut()?;
         for server in service.servers.iter_mut().filter(|s| s.limit.is_set()) {
@@ -165,6 +186,7 @@ impl Services {
         let ask = Ask {
             now,
             tuple,
+            destination,
             servers: &service.servers,
             loads,
             flags: service.policy.flags,
@@ -225,7 +247,8 @@ impl Services {
         self.servers.get(id.index())?.as_ref()
     }
 
-    /// Bumped when a server of existing connections may have become unavailable or available.
+    /// Bumped when a server of existing connections may have become unavailable or available, or their
+    /// timeouts others.
     #[inline]
     pub fn generation(&self) -> u16 {
         self.generation
@@ -234,6 +257,17 @@ impl Services {
     pub fn options(&self, service: ServiceId) -> ServiceOptions {
         let service = self.services.get(service.index()).and_then(Option::as_ref);
         service.map_or_else(ServiceOptions::default, |service| service.options)
+    }
+
+    /// The timeouts of a service, if it has any of its own.
+    pub fn own_timeouts(&self, service: ServiceId) -> Option<ServiceTimeouts> {
+        let timeouts = self
+            .services
+            .get(service.index())?
+            .as_ref()?
+            .options
+            .timeouts;
+        (timeouts != ServiceTimeouts::default()).then_some(timeouts)
     }
 
     /// FULLNAT's local addresses of a service, and whose turn it is.
@@ -347,7 +381,12 @@ impl Services {
             Update::SetLocalAddresses { id, ref addresses } => {
                 return self.set_locals(id, addresses);
             }
-            Update::SetOptions { id, options } => self.service_mut(id).options = options,
+            Update::SetOptions { id, options } => {
+                let old = std::mem::replace(&mut self.service_mut(id).options, options);
+                if old.timeouts != options.timeouts {
+                    self.generation = self.generation.wrapping_add(1);
+                }
+            }
             Update::SetMarks(ref marks) => return self.set_marks(marks),
             Update::SetTimeouts(_) | Update::SetSettings(_) | Update::CutServer { .. } => {}
         }

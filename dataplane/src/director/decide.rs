@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use control::ForwardMode;
+use control::{ForwardMode, Refuse};
 
 use super::rewrite::{growth, translate_family};
 use super::{Director, TunnelTo};
@@ -268,7 +268,9 @@ impl<P: PacketBuf> Director<P> {
         if conn.generation() != generation {
             // While the server is gone each packet comes this way again.
             conn.renew(if available { generation } else { 0 });
+            self.retime(now, hit, server.map(|server| server.service));
         }
+        let conn = self.conns.get(hit);
         let (known, mode, id) = (conn.hop(outbound), conn.mode(), conn.server());
         if known != NO_HOP {
             return Ok(known);
@@ -486,10 +488,19 @@ impl<P: PacketBuf> Director<P> {
             self.refuse(now, seen, &tuple, packet, out);
             return denied(DropReason::NoConnection);
         }
+        if self.defence.drops_packet() {
+            return denied(DropReason::DropPacket);
+        }
         let Some((id, server)) = self.services.pick(now, service, &tuple) else {
-            let ip = seen.packet(packet.bytes());
-            let unreachable = icmp::unreachable(ip, Unreachable::Port, tuple.to.ip());
-            self.answer(now, unreachable, out);
+            let made = match (self.services.options(service).refuse, tuple.protocol) {
+                (Refuse::Drop, _) => None,
+                (Refuse::Reset, TCP) => icmp::tcp_reset(seen.packet(packet.bytes())),
+                _ => {
+                    let ip = seen.packet(packet.bytes());
+                    icmp::unreachable(ip, Unreachable::Port, tuple.to.ip())
+                }
+            };
+            self.answer(now, made, out);
             return denied(DropReason::NoServer);
         };
         let isn = sequence_number(seen, packet.bytes());

@@ -75,7 +75,10 @@ impl<P: PacketBuf> Director<P> {
             return Err(Denied(DropReason::BadSource, Some(service)));
         }
         let denied = |reason| Denied(reason, Some(service));
-        let picked = self.services.pick(now, service, wanted);
+        if self.defence.drops_packet() {
+            return Err(denied(DropReason::DropPacket));
+        }
+        let picked = self.services.pick_for_error(now, service, wanted);
         let (id, server) = picked.ok_or(denied(DropReason::NoServer))?;
         let opened = self.open(now, wanted, service, id, server, 0);
         opened.map(Some).map_err(denied)

@@ -624,13 +624,14 @@ impl Testbed {
 /// Whether a drop for this reason is counted for a service too.
 fn is_charged(reason: DropReason) -> bool {
     use DropReason::{
-        BadSource, ConnectionCut, NoConnection, NoHeadroom, NoLocalPort, NoRoute, NoServer,
-        NotOnLink, ServerGone, TableFull, TooBig, TtlExpired,
+        BadSource, ConnectionCut, DropPacket, NoConnection, NoHeadroom, NoLocalPort, NoRoute,
+        NoServer, NotOnLink, ServerGone, TableFull, TooBig, TtlExpired,
     };
     matches!(
         reason,
         BadSource
             | ConnectionCut
+            | DropPacket
             | NoConnection
             | NoHeadroom
             | NoLocalPort

@@ -24,7 +24,7 @@ mod twos;
 mod wlc;
 mod wrr;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use control::SchedulerFlags;
 
@@ -60,6 +60,8 @@ pub struct Ask<'a> {
     pub now: Instant,
     /// What the client sent.
     pub tuple: &'a Tuple,
+    /// Where it went: to the virtual address, but see [`crate::service::Services::pick_for_error`].
+    pub destination: IpAddr,
     /// Oldest first.
     pub servers: &'a [Candidate],
     pub loads: &'a Loads,

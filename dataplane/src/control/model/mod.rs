@@ -227,10 +227,7 @@ impl Model {
                 self.delete_local_address(service, *address, done)
             }
             Change::SetOptions { service, options } => self.set_options(service, *options, done),
-            Change::SetSettings(settings) => {
-                self.set_settings(*settings, done);
-                Ok(())
-            }
+            Change::SetSettings(settings) => self.set_settings(*settings, done),
             Change::AddMark { rule, at } => self.add_mark(rule, *at, done),
             Change::DeleteMark(which) => self.delete_mark(which, done),
         }

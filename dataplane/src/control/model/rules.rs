@@ -4,13 +4,17 @@ use std::net::{IpAddr, SocketAddr};
 
 use control::{
     ClientAddress, Errno, ForwardMode, MH_TABLE_SIZES, Protocol, Refusal, ServerSpec, ServiceKey,
-    ServiceOptions, ServiceSpec, Thresholds, Tunnel, TunnelChecksum, TunnelKind, Word,
+    ServiceOptions, ServiceSpec, ServiceTimeouts, Settings, Thresholds, Tunnel, TunnelChecksum,
+    TunnelKind, Word,
 };
 
-use super::{MSS_MAX, MSS_MIN, THRESHOLD_MAX, WEIGHT_MAX, name, refuse};
+use super::{MSS_MAX, MSS_MIN, THRESHOLD_MAX, TIMEOUT_MAX_S, WEIGHT_MAX, name, refuse};
 use crate::net::is_global;
 use crate::sched::Kind;
 use crate::update::Policy;
+
+/// Of a defence strategy, and of `conn_reuse_mode`.
+const LEVEL_MAX: u8 = 3;
 
 pub(super) fn policy(key: &ServiceKey, spec: &ServiceSpec) -> Result<Policy, Refusal> {
     let scheduler = Kind::by_name(&spec.scheduler).ok_or_else(|| {
@@ -178,8 +182,11 @@ pub(super) fn options(key: &ServiceKey, options: ServiceOptions) -> Result<(), R
         client_address,
         mss,
         mh_table_size,
+        timeouts,
+        reset_on_expiry,
         ..
     } = options;
+    timeouts_of(key, timeouts)?;
     let tcp = key
         .protocol()
         .is_none_or(|protocol| protocol == Protocol::Tcp);
@@ -192,6 +199,12 @@ pub(super) fn options(key: &ServiceKey, options: ServiceOptions) -> Result<(), R
             "service {} is not TCP, client address {} needs TCP; toa, uoa or none is right",
             name(key),
             client_address.word()
+        ));
+    }
+    if reset_on_expiry && !tcp {
+        return wrong(format!(
+            "service {} is not TCP, only TCP connections are reset on expiry",
+            name(key)
         ));
     }
     if let Some(size) = mh_table_size.filter(|size| !MH_TABLE_SIZES.contains(size)) {
@@ -212,4 +225,48 @@ pub(super) fn options(key: &ServiceKey, options: ServiceOptions) -> Result<(), R
         )),
         _ => Ok(()),
     }
+}
+
+/// Timeouts of a service's own are those of its protocol, and no longer than those of all services.
+fn timeouts_of(key: &ServiceKey, timeouts: ServiceTimeouts) -> Result<(), Refusal> {
+    let ServiceTimeouts { tcp, tcp_fin, udp } = timeouts;
+    for (what, seconds, protocol) in [
+        ("tcp", tcp, Protocol::Tcp),
+        ("tcp_fin", tcp_fin, Protocol::Tcp),
+        ("udp", udp, Protocol::Udp),
+    ] {
+        let Some(seconds) = seconds else { continue };
+        let reason = if key.protocol().is_some_and(|other| other != protocol) {
+            format!("goes with {} only", protocol.name())
+        } else if !(1..=TIMEOUT_MAX_S).contains(&seconds) {
+            format!("is out of range, 1 to {TIMEOUT_MAX_S} (31 days) is right")
+        } else {
+            continue;
+        };
+        let detail = format!(
+            "{what} timeout {seconds} s of service {} {reason}",
+            name(key)
+        );
+        return Err(refuse(Errno::Einval, detail));
+    }
+    Ok(())
+}
+
+pub(super) fn settings(settings: &Settings) -> Result<(), Refusal> {
+    for (what, level) in [
+        ("conn_reuse_mode", settings.conn_reuse_mode),
+        ("drop_entry", settings.drop_entry),
+        ("drop_packet", settings.drop_packet),
+        ("secure_tcp", settings.secure_tcp),
+    ] {
+        if level > LEVEL_MAX {
+            let detail = format!("{what} {level} is out of range, 0 to {LEVEL_MAX} is right");
+            return Err(refuse(Errno::Einval, detail));
+        }
+    }
+    if settings.am_droprate == 0 {
+        let detail = "am_droprate 0 is out of range, 1 or more is right".to_owned();
+        return Err(refuse(Errno::Einval, detail));
+    }
+    Ok(())
 }

@@ -11,6 +11,7 @@ mod ipv6;
 mod nat; // what is rewritten, and what is not
 mod network; // frames, tags, neighbours, routes
 mod refusals; // what is not carried on
+mod rules; // what settings and options change
 mod sctp;
 mod states; // connections: how they open, live, close and give way
 mod tunnel;
@@ -91,6 +92,7 @@ fn every_drop_reason_is_reached() {
         refusals::no_server,
         changes::a_deleted_server_leaves_its_connections_without_a_word,
         cut::what_cannot_be_turned_into_a_reset,
+        rules::some_packets_that_would_open_are_dropped,
         refusals::the_last_hop,
         refusals::too_long_for_the_next_network,
         refusals::fragments_of_other_protocols,
