@@ -52,7 +52,7 @@ use crate::steer::Steer;
 use crate::time::Instant;
 use crate::tunnel::Tunnel;
 use crate::update::{ServerId, Update};
-use crate::wire::flow::{ICMPV6, Kind, SCTP, Seen, Tuple, tcp_flags};
+use crate::wire::flow::{ICMPV6, Kind, SCTP, Seen, Tuple};
 use crate::wire::partial;
 
 use cut::Cuts;
@@ -326,9 +326,7 @@ impl<P: PacketBuf> Director<P> {
     fn sure(&self, seen: &Seen, likely: Option<Hit>, frame: &[u8]) -> Option<Hit> {
         match likely {
             Some(hit) if self.conns.verify(hit, seen, frame) => Some(hit),
-            _ if seen.kind == Kind::Transport && seen.tcp_flags & tcp_flags::SYN == 0 => {
-                self.conns.lookup(seen, frame)
-            }
+            _ if seen.kind == Kind::Transport && !seen.begins() => self.conns.lookup(seen, frame),
             _ => None,
         }
     }
@@ -349,7 +347,7 @@ impl<P: PacketBuf> Director<P> {
         if (conn.generation() != generation)
             | (hop_id == NO_HOP)
             | (seen.ttl <= 1)
-            | (seen.tcp_flags & tcp_flags::SYN != 0)
+            | seen.begins()
             | conn.expired(now)
         {
             return None;
