@@ -152,7 +152,7 @@ impl Director {
                 list: Vec::new(),
                 next: None,
             },
-            Request::Status | Request::Neighbours | Request::Settings => {
+            Request::Status | Request::Neighbours | Request::Settings | Request::Marks => {
                 panic!("ipvsadm asks no {request:?}")
             }
         }

@@ -101,6 +101,18 @@ pub enum Change {
         service: ServiceKey,
         server: SocketAddr,
     },
+    /// The server gets no new connections any more; see [`Drain`]. Of a server that drains already,
+    /// only what is to be done at the end changes.
+    DrainServer {
+        service: ServiceKey,
+        server: SocketAddr,
+        drain: Drain,
+    },
+    /// The server has the weight again that it had before it was drained.
+    CancelDrain {
+        service: ServiceKey,
+        server: SocketAddr,
+    },
     /// A local address for FULLNAT: what the servers of this service see as their client.
     AddLocalAddress {
         service: ServiceKey,
@@ -509,6 +521,19 @@ pub struct Thresholds {
     pub lower: u32,
 }
 
+/// What becomes of a server that gets no new connections, those of persistent clients included. An
+/// edit of its weight ends it, whoever makes it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Drain {
+    /// Seconds from now on until the connections that are left are cut; `None`: never.
+    pub deadline_s: Option<u32>,
+    /// Both ends of a TCP connection that is cut get a reset.
+    pub reset: bool,
+    /// The server is deleted once it has no connections.
+    pub delete: bool,
+}
+
 /// The daemon's answer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -629,6 +654,20 @@ pub struct Server {
     pub persistent: u32,
     pub totals: Totals,
     pub rates: Rates,
+    /// The weight it has now, while it grows to what it is set to.
+    #[serde(default)]
+    pub weight_now: Option<u32>,
+    #[serde(default)]
+    pub draining: Option<Draining>,
+}
+
+/// A server that is being drained; its weight is 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Draining {
+    /// What is to be done at the end; its deadline is what is left of it.
+    pub drain: Drain,
+    /// Before, and again when it is cancelled.
+    pub weight: u32,
 }
 
 /// Where a listing of connections goes on: a worker and an entry of its table.

@@ -1,5 +1,6 @@
 //! directorctl's own verbs.
 
+mod drain; // a server is drained, and watched
 mod mark; // rules that mark packets
 mod request; // from verbs to requests
 mod show; // answers as tables
@@ -19,6 +20,7 @@ use control::{
 };
 use serde::Serialize;
 
+use drain::DrainArgs;
 use mark::MarkVerb;
 use request::request;
 
@@ -177,6 +179,8 @@ enum ServerVerb {
     },
     /// Delete a server; its connections stay, but their packets are dropped
     Delete(ServerKey),
+    /// Give a server no new connections, and watch until those it has ended.
+    Drain(DrainArgs),
 }
 
 #[derive(Debug, Subcommand)]
@@ -323,6 +327,9 @@ pub(crate) fn main() -> ExitCode {
 fn run(cli: &Cli) -> Result<String> {
     let hint = "--socket names another path";
     let mut client = Client::connect(&cli.socket, "directorctl", hint)?;
+    if let Verb::Server(ServerVerb::Drain(args)) = &cli.verb {
+        return drain::run(args, &mut client, cli.json);
+    }
     let request = request(&cli.verb, &mut client)?;
     if let Request::Connections { .. } = request {
         return connections(cli, &mut client);

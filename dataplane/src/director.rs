@@ -17,6 +17,7 @@ mod fragmented; // fragments find the way of their first one
 mod frames; // packets for tests, built by code of their own
 mod hidden; // FULLNAT: the client's address, told to its server
 mod listing; // connections as they are shown
+mod one_packet; // datagrams that are scheduled each by itself, and their answers
 mod open; // connections open and close
 mod retime; // services with timeouts of their own
 mod reuse; // whether a packet still belongs to the connection of its ports

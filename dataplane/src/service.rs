@@ -3,21 +3,26 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use control::{ForwardMode, MH_TABLE_SIZE, ServiceKey, ServiceOptions, ServiceTimeouts, Tunnel};
+use control::{
+    ForwardMode, MH_TABLE_SIZE, Protocol, ServiceKey, ServiceOptions, ServiceTimeouts, Tunnel,
+};
 use hashbrown::HashMap;
 
+use crate::answers::{Answerer, Answers};
 use crate::marks::Marks;
 use crate::net::{is_global, is_station};
 use crate::packet::PortId;
 use crate::sched::{Ask, Candidate, Limit, Loads, Scheduler};
 use crate::time::Instant;
 use crate::update::{LocalAddress, Policy, ServerId, ServiceId, Update};
-use crate::wire::flow::{TCP, Tuple};
+use crate::wire::flow::{TCP, Tuple, UDP};
 
 /// A virtual service with its scheduler's state.
 #[derive(Debug)]
 struct Service {
     key: ServiceKey,
+    /// How many were added before it.
+    born: u64,
     policy: Policy,
     scheduler: Box<dyn Scheduler>,
     /// Picks to pass over before the first, see [`Services::staggered`].
@@ -74,6 +79,9 @@ pub struct Services {
     stations: HashMap<IpAddr, u32>,
     /// How many services each local address serves.
     locals: HashMap<IpAddr, u32>,
+    answers: Answers,
+    /// Services that were ever added.
+    born: u64,
     generation: u16,
     stagger: usize,
     loads: Loads,
@@ -205,6 +213,28 @@ impl Services {
         Some((id, server))
     }
 
+    /// Whether a packet of this tuple is scheduled by itself.
+    pub fn is_one_packet(&self, service: ServiceId, tuple: &Tuple) -> bool {
+        let service = self.services.get(service.index()).and_then(Option::as_ref);
+        tuple.protocol == UDP && service.is_some_and(|service| service.policy.one_packet)
+    }
+
+    /// The server at this address that a packet of this tuple may have been sent to by itself.
+    pub fn one_packet_server(&self, tuple: &Tuple, address: IpAddr) -> Option<(ServerId, Server)> {
+        let id = self.matching(tuple, 0)?;
+        if !self.is_one_packet(id, tuple) {
+            return None;
+        }
+        let service = self.services.get(id.index())?.as_ref()?;
+        let mut servers = service.servers.iter();
+        let found = servers.find(|server| server.address.ip() == address)?;
+        Some((found.id, *self.server(found.id)?))
+    }
+
+    pub fn answers(&self) -> &Answers {
+        &self.answers
+    }
+
     /// A connection to this server was opened, and counted.
     pub fn opened(&mut self, id: ServerId) {
         let is_limited = |server: &Server| server.available && server.limit.is_set();
@@ -280,8 +310,10 @@ impl Services {
     pub fn apply(&mut self, update: &Update) -> Vec<IpAddr> {
         match *update {
             Update::AddService { id, key, policy } => {
+                self.born += 1;
                 let service = Service {
                     key,
+                    born: self.born,
                     policy,
                     scheduler: policy.scheduler.bind(&[], self.seed(id)),
                     stagger: self.stagger,
@@ -301,6 +333,10 @@ impl Services {
                     service.stagger = stagger;
                 }
                 service.policy = policy;
+                let servers: Vec<_> = service.servers.iter().map(|server| server.id).collect();
+                for server in servers {
+                    self.note_answers(server);
+                }
             }
             Update::DeleteService { id } => self.delete_service(id),
             Update::AddServer {
@@ -336,6 +372,7 @@ impl Services {
                     limit,
                 });
                 service.scheduler.added(&service.servers);
+                self.note_answers(id);
                 self.generation = self.generation.wrapping_add(1);
             }
             Update::EditServer {
@@ -366,6 +403,7 @@ impl Services {
                 if let Some(server) = slot(&mut self.servers, id.index()) {
                     server.limit = limit;
                 }
+                self.note_answers(id);
             }
             Update::DeleteServer { id } => {
                 let (service, index) = self.position(id);
@@ -377,6 +415,7 @@ impl Services {
                 if let Some(server) = slot(&mut self.servers, id.index()).take() {
                     release(&mut self.stations, &[server.address.ip()]);
                 }
+                self.answers.remove(id);
             }
             Update::SetLocalAddresses { id, ref addresses } => {
                 return self.set_locals(id, addresses);
@@ -391,6 +430,34 @@ impl Services {
             Update::SetTimeouts(_) | Update::SetSettings(_) | Update::CutServer { .. } => {}
         }
         Vec::new()
+    }
+
+    /// Keeps up whether packets of a listed server are told by where they come from.
+    fn note_answers(&mut self, id: ServerId) {
+        match self.answerer(id) {
+            Some((address, answerer)) => self.answers.add(address, answerer),
+            None => drop(self.answers.remove(id)),
+        }
+    }
+
+    fn answerer(&self, id: ServerId) -> Option<(SocketAddr, Answerer)> {
+        let server = self.server(id)?;
+        let service = self.services.get(server.service.index())?.as_ref()?;
+        let ServiceKey::Address { protocol, address } = service.key else {
+            return None;
+        };
+        let wanted = service.policy.one_packet;
+        if !wanted || protocol != Protocol::Udp || server.mode != ForwardMode::Nat {
+            return None;
+        }
+        let port = match (address.port(), server.address.port()) {
+            // A service of every port asks its servers at the port that the client asked.
+            (0, _) => 0,
+            (port, 0) | (_, port) => port,
+        };
+        let from = SocketAddr::new(server.address.ip(), port);
+        let answerer = Answerer::new(id, server.service, address, service.born);
+        Some((from, answerer))
     }
 
     /// From now on packets find the service; returns its address if it is to be announced.
@@ -466,6 +533,7 @@ impl Services {
     }
 
     fn withdraw(&mut self, id: ServerId, limit: Limit) {
+        self.answers.leave(id);
         if let Some(server) = slot(&mut self.servers, id.index()) {
             server.available = false;
             server.limit = limit;

@@ -244,7 +244,8 @@ pub fn connections(list: &[Connection], style: &Style<'_>) -> String {
             server = format!("{server:<18} {}", name(local));
         }
         if let (Format::PersistentConn, Some((engine, data))) = (style.format, &conn.engine) {
-            server = format!("{server:<18} {:<16} {data}", engine.word());
+            // Narrow where the title is wide and the other way round, as upstream's.
+            server = format!("{server:<16} {:<18} {data}", engine.word());
         }
         line(
             &mut out,
@@ -632,6 +633,8 @@ mod tests {
             persistent: 0,
             totals,
             rates,
+            weight_now: None,
+            draining: None,
         };
         vec![Service {
             key: crate::ServiceKey::at(Protocol::Udp, "10.0.0.4:3006".parse().unwrap()),

@@ -327,6 +327,7 @@ pub struct Extra {
 /// The connection table. Its capacity is fixed at start.
 #[derive(Debug)]
 pub struct Conns {
+    /// The last one is of [`Conns::alone`].
     entries: Array<Conn>,
     /// Addresses of both sides of connections that have IPv6 on one.
     wide: Array<[Addresses6; 2]>,
@@ -351,8 +352,8 @@ impl Conns {
     pub fn new(capacity: u32, secret: [u64; 2]) -> io::Result<Self> {
         let entries = capacity as usize;
         Ok(Self {
-            entries: Array::zeroed(entries)?,
-            wide: Array::sparse(entries)?,
+            entries: Array::zeroed(entries + 1)?,
+            wide: Array::sparse(entries + 1)?,
             wide_fresh: 0,
             extras: Array::sparse(entries)?,
             extras_fresh: 0,
@@ -366,7 +367,7 @@ impl Conns {
     }
 
     pub fn capacity(&self) -> u32 {
-        u32::try_from(self.entries.len()).unwrap_or(u32::MAX)
+        u32::try_from(self.entries.len() - 1).unwrap_or(u32::MAX)
     }
 
     /// Entries from this one on were never used.
@@ -503,6 +504,58 @@ impl Conns {
         timeouts: &Timeouts,
     ) -> Option<Hit> {
         let entry = self.take_entry()?;
+        let flows = self.fill(now, entry, [inbound, outbound], id, mode, timeouts);
+        let conn = self.entries[entry as usize];
+        if let Some(older) = self.find(outbound) {
+            self.index.remove(self.hash(&flows[1]), older);
+        }
+        if flows[0].v6 || flows[1].v6 {
+            self.wide_fresh = self.wide_fresh.max(entry + 1);
+        }
+        if mode == ForwardMode::FullNat {
+            self.extras_fresh = self.extras_fresh.max(entry + 1);
+        }
+        for (flow, outbound) in flows.iter().zip([false, true]) {
+            self.index
+                .insert(self.hash(flow), Hit::new(entry, outbound), conn.is_wide());
+        }
+        self.used += 1;
+        self.timers
+            .schedule(now, entry, now.plus_ms(conn.timeout_ms));
+        Some(Hit::new(entry, false))
+    }
+
+    /// A connection for one packet, not of FULLNAT: it is not in the table, takes no room there, is
+    /// found by nobody and lasts until the next one.
+    pub fn alone(
+        &mut self,
+        now: Instant,
+        sides: [&Tuple; 2],
+        id: ServerId,
+        mode: ForwardMode,
+        timeouts: &Timeouts,
+    ) -> Hit {
+        debug_assert!(mode != ForwardMode::FullNat, "its extra is in the table");
+        let entry = self.capacity();
+        self.fill(now, entry, sides, id, mode, timeouts);
+        Hit::new(entry, false)
+    }
+
+    /// Whether this is [`Self::alone`]'s connection.
+    pub fn is_alone(&self, hit: Hit) -> bool {
+        hit.entry() == self.capacity()
+    }
+
+    /// Writes the lines of a new connection; returns its two flows.
+    fn fill(
+        &mut self,
+        now: Instant,
+        entry: u32,
+        [inbound, outbound]: [&Tuple; 2],
+        id: ServerId,
+        mode: ForwardMode,
+        timeouts: &Timeouts,
+    ) -> [Flow; 2] {
         let flows = [inbound.flow(self.digest), outbound.flow(self.digest)];
         let mut conn = Conn::new(now, flows[0], flows[1], id, mode);
         conn.timeout_ms = timeouts.ms(conn.state());
@@ -514,28 +567,14 @@ impl Conns {
             }
             (true, None) => [0; 2],
         };
-        if let Some(older) = self.find(outbound) {
-            self.index.remove(self.hash(&flows[1]), older);
-        }
         for (side, tuple) in [inbound, outbound].into_iter().enumerate() {
             if let Some(addresses) = tuple.addresses6() {
                 self.wide[entry as usize][side] = addresses;
-                self.wide_fresh = self.wide_fresh.max(entry + 1);
             }
-        }
-        if mode == ForwardMode::FullNat {
-            self.extras_fresh = self.extras_fresh.max(entry + 1);
         }
         debug_assert!(!conn.is_mirrored() || *outbound == inbound.reversed());
         self.entries[entry as usize] = conn;
-        for (flow, outbound) in flows.iter().zip([false, true]) {
-            self.index
-                .insert(self.hash(flow), Hit::new(entry, outbound), conn.is_wide());
-        }
-        self.used += 1;
-        self.timers
-            .schedule(now, entry, now.plus_ms(conn.timeout_ms));
-        Some(Hit::new(entry, false))
+        flows
     }
 
     fn take_entry(&mut self) -> Option<u32> {

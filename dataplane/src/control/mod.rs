@@ -1,5 +1,6 @@
 //! The control side, on the main thread: a request becomes updates in every worker's mailbox.
 
+mod drain; // drained servers, seen to
 pub mod model; // the authoritative services and servers
 pub mod server; // the Unix socket
 pub mod stats; // sums, rates, status
@@ -18,7 +19,7 @@ use crossbeam::channel::{Receiver, Sender, bounded};
 use crate::conn::state::State;
 use crate::counters::Page;
 use crate::update::{Batch, ServerId, Update};
-use model::{Limits, Model, SWEEP_S, name, refuse};
+use model::{Limits, Model, STEP_S, SWEEP_S, name, refuse};
 use server::{Backend, Peer};
 use stats::{ESTIMATE_S, Machine};
 
@@ -65,6 +66,7 @@ pub struct Control {
     now: Duration,
     estimate_due: Duration,
     sweep_due: Duration,
+    step_due: Duration,
 }
 
 impl fmt::Debug for Control {
@@ -96,6 +98,7 @@ impl Control {
             now: Duration::ZERO,
             estimate_due: Duration::from_secs(ESTIMATE_S),
             sweep_due: Duration::from_secs(SWEEP_S),
+            step_due: Duration::from_secs(STEP_S),
         }
     }
 
@@ -154,6 +157,8 @@ impl Control {
 
     /// [`Control::change`], with a line in the log for each step or for what was refused.
     fn audited(&mut self, changes: &[Change], peer: &Peer) -> Reply {
+        let ends_drain = |change| self.model.ends_drain(change);
+        let ended: Vec<bool> = changes.iter().map(ends_drain).collect();
         if let Err(refusal) = self.change(changes) {
             let change = refusal
                 .step
@@ -162,8 +167,13 @@ impl Control {
             tracing::warn!(target: "audit", %peer, change, steps = changes.len(), "refused: {refusal}");
             return Reply::Refused(refusal);
         }
-        for change in changes {
-            tracing::info!(target: "audit", %peer, "{}", describe(change));
+        for (change, ended) in changes.iter().zip(ended) {
+            let more = if ended {
+                ", which ends its draining"
+            } else {
+                ""
+            };
+            tracing::info!(target: "audit", %peer, "{}{more}", describe(change));
         }
         Reply::Done
     }
@@ -202,16 +212,28 @@ impl Control {
         }
     }
 
+    /// Whether no update can be posted now.
+    fn is_busy(&self) -> bool {
+        self.workers.iter().any(|worker| worker.mailbox.is_full())
+    }
+
+    fn ramp(&mut self) {
+        if !self.is_busy() {
+            let updates = self.model.ramp();
+            self.post(updates);
+        }
+    }
+
     fn sweep(&mut self) {
+        if self.is_busy() {
+            return; // the next sweep will do
+        }
         let Self {
             model,
             workers,
             now,
             ..
         } = self;
-        if workers.iter().any(|worker| worker.mailbox.is_full()) {
-            return; // the next sweep will do
-        }
         let in_use = |id: ServerId| {
             workers.iter().any(|worker| {
                 let page = &worker.page.servers[id.index()];
@@ -252,11 +274,16 @@ impl Backend for Control {
 
     fn tick(&mut self, now: Duration) {
         self.now = now;
+        self.model.set_time(now);
         if due(&mut self.estimate_due, now, ESTIMATE_S) {
             self.model.estimate();
         }
         if due(&mut self.sweep_due, now, SWEEP_S) {
             self.sweep();
+        }
+        if due(&mut self.step_due, now, STEP_S) {
+            self.ramp();
+            self.see_to_drained();
         }
     }
 }
@@ -329,6 +356,17 @@ fn describe(change: &Change) -> String {
         }
         Change::DeleteServer { service, server } => {
             format!("delete server {server} of {}", name(service))
+        }
+        Change::DrainServer {
+            service,
+            server,
+            drain,
+        } => format!("drain server {server} of {}: {drain}", name(service)),
+        Change::CancelDrain { service, server } => {
+            format!(
+                "cancel the draining of server {server} of {}",
+                name(service)
+            )
         }
         Change::Zero {
             only: Some(service),

@@ -214,8 +214,8 @@ impl<P: PacketBuf> Director<P> {
         if available {
             self.count(seen, hit);
         }
-        if seen.kind == Kind::Fragment {
-            // Its first one moved the connection's state.
+        if seen.kind == Kind::Fragment || self.conns.is_alone(hit) {
+            // Its first one moved the connection's state, or there is none to move.
             self.conns
                 .get(hit)
                 .observe(now, hit.outbound(), seen.ip_len);
@@ -477,6 +477,8 @@ impl<P: PacketBuf> Director<P> {
         let Some(service) = self.services.matching(&tuple, mark) else {
             if self.owns(tuple.to.ip()) {
                 self.refuse(now, seen, &tuple, packet, out);
+            } else if let Some(hit) = self.answer_alone(now, &tuple) {
+                return self.connected(now, seen, hit, packet, out);
             }
             return Err(DropReason::NotOurs.into());
         };
@@ -503,6 +505,9 @@ impl<P: PacketBuf> Director<P> {
             self.answer(now, made, out);
             return denied(DropReason::NoServer);
         };
+        if self.services.is_one_packet(service, &tuple) {
+            return self.send_alone(now, seen, &tuple, (id, server), packet, out);
+        }
         let isn = sequence_number(seen, packet.bytes());
         match self.open(now, &tuple, service, id, server, isn) {
             Ok(hit) => self.connected(now, seen, hit, packet, out),

@@ -114,7 +114,7 @@ impl Defence {
         self.random ^= self.random << 13;
         self.random ^= self.random >> 7;
         self.random ^= self.random << 17;
-        let scaled = (self.random >> 32) * u64::from(entries) >> 32;
+        let scaled = ((self.random >> 32) * u64::from(entries)) >> 32;
         u32::try_from(scaled).unwrap_or(0)
     }
 }

@@ -38,7 +38,10 @@ impl<P: PacketBuf> Director<P> {
         let (l3, l4) = (usize::from(seen.l3), usize::from(seen.l4));
         if let Some(related) = related(packet.bytes(), l3, l4, seen.ip_len)? {
             let wanted = related.quoted.reversed();
-            if let Some(hit) = self.live(now, &wanted) {
+            if let Some(hit) = self
+                .live(now, &wanted)
+                .or_else(|| self.answer_alone(now, &wanted))
+            {
                 return self.relay(now, seen, hit, &related, packet).map(Some);
             }
             let mark = self.services.mark(&wanted, from, seen.vlan());
@@ -80,7 +83,10 @@ impl<P: PacketBuf> Director<P> {
         }
         let picked = self.services.pick_for_error(now, service, wanted);
         let (id, server) = picked.ok_or(denied(DropReason::NoServer))?;
-        let opened = self.open(now, wanted, service, id, server, 0);
+        let opened = match self.services.is_one_packet(service, wanted) {
+            true => self.open_alone(now, wanted, id, server),
+            false => self.open(now, wanted, service, id, server, 0),
+        };
         opened.map(Some).map_err(denied)
     }
 
@@ -179,7 +185,8 @@ impl<P: PacketBuf> Director<P> {
         if !self.net.is_mine(about.to) {
             return Ok(None);
         }
-        let Some(hit) = self.live(now, &about.tuple) else {
+        let sent_alone = |this: &mut Self| this.wrapped_alone(now, &about.tuple, about.server);
+        let Some(hit) = self.live(now, &about.tuple).or_else(|| sent_alone(self)) else {
             return Ok(None);
         };
         let conn = self.conns.get(hit);

@@ -25,7 +25,8 @@ impl<P: PacketBuf> Director<P> {
         let own = service.and_then(|service| self.services.own_timeouts(service));
         let is_own = own.is_some();
         let conn = self.conns.get(hit);
-        if is_own || conn.has_own_timeouts() {
+        if (is_own || conn.has_own_timeouts()) && !self.conns.is_alone(hit) {
+            let conn = self.conns.get(hit);
             conn.set_own_timeouts(is_own);
             let state = conn.state();
             let timeout_ms = self.timeout_ms(hit, state);

@@ -1,8 +1,10 @@
 //! The authoritative services and servers. It judges every change before a worker hears of it,
 //! hands out ids, and keeps what outlives a server: the trash, zero points, rates.
 
+mod drain; // servers that get no new connections, and their end
 mod extras; // local addresses, options, settings
 mod marks; // rules that mark packets
+mod ramp; // slow start
 mod rules; // what no service, no server and no local address may be
 mod slots; // ids
 mod steps; // each change, carried out
@@ -17,9 +19,12 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use control::{Change, Errno, Refusal, ServerSpec, ServiceKey, ServiceOptions, Settings, Totals};
 
+use self::drain::Draining;
+use self::ramp::Ramp;
 use self::slots::Slots;
 use self::undo::Transaction;
 use self::uses::{Use, Uses};
@@ -28,6 +33,8 @@ use crate::conn::Timeouts;
 use crate::counters::{LocalPage, Page};
 use crate::marks::Rule;
 use crate::update::{LocalAddress, Policy, ServerId, ServiceId, Update};
+
+pub use self::drain::Drained;
 
 /// The highest weight, as in LVS.
 pub const WEIGHT_MAX: u32 = i32::MAX as u32;
@@ -42,6 +49,8 @@ pub const MSS_MIN: u16 = 88;
 pub const MSS_MAX: u16 = 65_495;
 /// How often [`Model::sweep`] is due, in seconds.
 pub const SWEEP_S: u64 = 60;
+/// How often [`Model::ramp`] and [`Model::drained`] are due, in seconds.
+pub const STEP_S: u64 = 1;
 /// How long a deleted server without connections stays in the trash, in seconds.
 pub const TRASH_IDLE_S: u64 = 120;
 
@@ -72,6 +81,7 @@ pub struct Model {
     ports: Vec<String>,
     /// Orders servers by age and tells a service from an earlier one of the same key.
     clock: u64,
+    now: Duration,
     pages: Vec<Arc<Page>>,
 }
 
@@ -79,6 +89,8 @@ pub struct Model {
 struct Service {
     key: ServiceKey,
     born: u64,
+    /// When it was added.
+    since: Duration,
     head: Head,
     /// By age: the newest is last.
     servers: BTreeMap<u64, ServerId>,
@@ -103,6 +115,8 @@ struct Server {
     address: SocketAddr,
     spec: ServerSpec,
     place: Place,
+    ramp: Option<Ramp>,
+    draining: Option<Draining>,
     /// The page's count when the server joined its service.
     joined: Totals,
     /// The page's count at the last zeroing.
@@ -135,6 +149,7 @@ impl Model {
             marks: Vec::new(),
             ports: Vec::new(),
             clock: 0,
+            now: Duration::ZERO,
             pages: Vec::new(),
         }
     }
@@ -144,6 +159,11 @@ impl Model {
     pub fn watching(mut self, pages: Vec<Arc<Page>>) -> Self {
         self.pages = pages;
         self
+    }
+
+    /// What follows happens at this time, counted from the start.
+    pub fn set_time(&mut self, now: Duration) {
+        self.now = now;
     }
 
     /// With ports of these names; the index is a port's id.
@@ -206,6 +226,12 @@ impl Model {
                 spec,
             } => self.edit_server(service, *server, *spec, done),
             Change::DeleteServer { service, server } => self.delete_server(service, *server, done),
+            Change::DrainServer {
+                service,
+                server,
+                drain,
+            } => self.drain(service, *server, *drain, done),
+            Change::CancelDrain { service, server } => self.cancel_drain(service, *server, done),
             Change::Zero { only: Some(key) } => {
                 let id = self.find(key)?;
                 self.zero(id, done);
@@ -274,6 +300,8 @@ impl Model {
             persistent: 0,
             totals: minus(stats::counted(&self.pages, id), server.zero),
             rates: server.estimator.rates(),
+            weight_now: server.ramp.map(|_| server.weight_now()),
+            draining: server.draining.map(|draining| draining.shown(self.now)),
         }
     }
 

@@ -10,6 +10,7 @@ mod fullnat; // local addresses, and what servers are told of their clients
 mod ipv6;
 mod nat; // what is rewritten, and what is not
 mod network; // frames, tags, neighbours, routes
+mod one_packet; // each datagram for itself
 mod refusals; // what is not carried on
 mod rules; // what settings and options change
 mod sctp;

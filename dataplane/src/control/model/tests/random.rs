@@ -5,8 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use control::{
-    Change, ClientAddress, ForwardMode, MarkRule, Prefix, ServerSpec, ServiceKey, ServiceOptions,
-    ServiceSpec, Settings, Thresholds, Tunnel, TunnelKind, WhichMark,
+    Change, ClientAddress, Drain, ForwardMode, MarkRule, Prefix, ServerSpec, ServiceKey,
+    ServiceOptions, ServiceSpec, Settings, Thresholds, Tunnel, TunnelKind, WhichMark,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -33,6 +33,8 @@ struct NaiveService {
     locals: Vec<IpAddr>,
     /// Newest first.
     servers: Vec<(SocketAddr, ServerSpec)>,
+    /// The weights of those that are being drained. No worker knows them.
+    drained: HashMap<SocketAddr, u32>,
 }
 
 impl NaiveService {
@@ -88,6 +90,7 @@ impl Naive {
                     options: ServiceOptions::default(),
                     locals: Vec::new(),
                     servers: Vec::new(),
+                    drained: HashMap::new(),
                 });
             }
             Change::EditService { service, spec } => {
@@ -118,10 +121,30 @@ impl Naive {
                 let at = service.server(*server)?;
                 fits(service.key, *server, *spec).then_some(())?;
                 service.servers[at].1 = *spec;
+                if spec.weight > 0 {
+                    service.drained.remove(server);
+                }
             }
             Change::DeleteServer { service, server } => {
                 let service = self.service(service)?;
                 service.servers.remove(service.server(*server)?);
+                service.drained.remove(server);
+            }
+            Change::DrainServer {
+                service,
+                server,
+                drain,
+            } => {
+                let service = self.service(service)?;
+                let at = service.server(*server)?;
+                (drain.deadline_s.is_some() || !drain.reset).then_some(())?;
+                let weight = std::mem::take(&mut service.servers[at].1.weight);
+                service.drained.entry(*server).or_insert(weight);
+            }
+            Change::CancelDrain { service, server } => {
+                let service = self.service(service)?;
+                let at = service.server(*server)?;
+                service.servers[at].1.weight = service.drained.remove(server)?;
             }
             Change::AddLocalAddress { service, address } => {
                 let free = !self.is_taken(*address);
@@ -158,6 +181,14 @@ impl Naive {
         Some(())
     }
 
+    /// What workers know of it.
+    fn told(mut self) -> Self {
+        for service in &mut self.services {
+            service.drained.clear();
+        }
+        self.sorted()
+    }
+
     fn sorted(mut self) -> Self {
         self.services.sort_by_key(|service| service.key);
         self
@@ -185,9 +216,12 @@ fn shown(model: &Model) -> Naive {
         servers: (service.servers.iter())
             .map(|server| (server.address, server.spec))
             .collect(),
+        drained: (service.servers.iter())
+            .filter_map(|server| Some((server.address, server.draining?.weight)))
+            .collect(),
     };
     Naive {
-        services: (model.services(None).unwrap().into_iter())
+        services: (model.services(None).unwrap().into_iter().rev())
             .map(service)
             .collect(),
         settings: model.settings(),
@@ -302,6 +336,7 @@ impl Mirror {
             servers: (service.servers.iter())
                 .map(|id| self.servers[id])
                 .collect(),
+            drained: HashMap::new(),
         };
         Naive {
             services: self.services.values().map(service).collect(),
@@ -369,6 +404,15 @@ fn options() -> impl Strategy<Value = ServiceOptions> {
     })
 }
 
+fn drain() -> impl Strategy<Value = Drain> {
+    let deadline = proptest::option::of(0u32..9);
+    (deadline, any::<bool>(), any::<bool>()).prop_map(|(deadline_s, reset, delete)| Drain {
+        deadline_s,
+        reset,
+        delete,
+    })
+}
+
 fn change() -> impl Strategy<Value = Change> {
     let service = || (1u8..4).prop_map(key);
     let name = prop_oneof![6 => Just("rr"), 6 => Just("wlc"), 1 => Just("none")];
@@ -393,6 +437,9 @@ fn change() -> impl Strategy<Value = Change> {
         3 => (service(), server(), server_spec())
             .prop_map(|(service, server, spec)| Change::EditServer { service, server, spec }),
         4 => (service(), server()).prop_map(|(service, server)| Change::DeleteServer { service, server }),
+        3 => (service(), server(), drain())
+            .prop_map(|(service, server, drain)| Change::DrainServer { service, server, drain }),
+        2 => (service(), server()).prop_map(|(service, server)| Change::CancelDrain { service, server }),
         4 => (service(), local())
             .prop_map(|(service, address)| Change::AddLocalAddress { service, address }),
         2 => (service(), local())
@@ -434,8 +481,8 @@ proptest! {
                 let updates = model.sweep(now_s, |id| id.0 % 4 == 0);
                 updates.iter().for_each(|update| mirror.apply(update));
             }
-            prop_assert_eq!(shown(&model), reference.clone().sorted());
-            prop_assert_eq!(mirror.shown(), reference.clone().sorted());
+            prop_assert_eq!(shown(&model), reference.clone());
+            prop_assert_eq!(mirror.shown(), reference.clone().told());
             prop_assert!(model.uses_are_counted());
         }
     }
