@@ -4,7 +4,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use control::{
-    ForwardMode, MH_TABLE_SIZE, Protocol, ServiceKey, ServiceOptions, ServiceTimeouts, Tunnel,
+    ForwardMode, MH_TABLE_SIZE, Persistence, Protocol, ServiceKey, ServiceOptions, ServiceTimeouts,
+    Tunnel,
 };
 use hashbrown::HashMap;
 
@@ -39,6 +40,8 @@ struct Service {
 #[derive(Debug, Clone, Copy)]
 pub struct Server {
     pub service: ServiceId,
+    /// Its service's address; a service by mark has none of its own.
+    vip: Option<IpAddr>,
     pub address: SocketAddr,
     /// Of new connections; existing ones keep theirs.
     pub mode: ForwardMode,
@@ -54,7 +57,7 @@ pub struct Server {
 type Key = (u8, SocketAddr);
 
 /// FTP's control port: a service of it is also asked for data connections.
-const FTP: u16 = 21;
+pub const FTP: u16 = 21;
 /// FTP's data port.
 const FTP_DATA: u16 = 20;
 /// Ports from here on are anyone's.
@@ -77,6 +80,8 @@ pub struct Services {
     vips: HashMap<IpAddr, u32>,
     /// How many servers that connections may refer to each address has.
     stations: HashMap<IpAddr, u32>,
+    /// How many deleted servers that connections may refer to served each virtual address.
+    former: HashMap<IpAddr, u32>,
     /// How many services each local address serves.
     locals: HashMap<IpAddr, u32>,
     answers: Answers,
@@ -145,6 +150,13 @@ impl Services {
         self.vips.contains_key(&address)
     }
 
+    /// Whether some service has this address, or had it and connections may be left: what is for it
+    /// comes from clients.
+    #[inline]
+    pub fn was_vip(&self, address: IpAddr) -> bool {
+        self.is_vip(address) || self.former.contains_key(&address)
+    }
+
     /// Whether some service has this local address.
     pub fn is_local(&self, address: IpAddr) -> bool {
         self.locals.contains_key(&address)
@@ -159,26 +171,6 @@ impl Services {
     /// The scheduler's choice for a new connection. A server without a port is asked at the one
     /// that the client asked.
     pub fn pick(
-        &mut self,
-        now: Instant,
-        service: ServiceId,
-        tuple: &Tuple,
-    ) -> Option<(ServerId, Server)> {
-        self.pick_for(now, service, tuple, tuple.to.ip())
-    }
-
-    /// As [`Self::pick`] for a packet that an ICMP error quotes as the server sent it: what goes by
-    /// destinations takes the client for one, as in LVS.
-    pub fn pick_for_error(
-        &mut self,
-        now: Instant,
-        service: ServiceId,
-        tuple: &Tuple,
-    ) -> Option<(ServerId, Server)> {
-        self.pick_for(now, service, tuple, tuple.from.ip())
-    }
-
-    fn pick_for(
         &mut self,
         now: Instant,
         service: ServiceId,
@@ -284,6 +276,12 @@ impl Services {
         self.generation
     }
 
+    /// What a service is, and whether its clients come back to the server they had.
+    pub fn persistence(&self, service: ServiceId) -> Option<(ServiceKey, Option<Persistence>)> {
+        let service = self.services.get(service.index())?.as_ref()?;
+        Some((service.key, service.policy.persistence))
+    }
+
     pub fn options(&self, service: ServiceId) -> ServiceOptions {
         let service = self.services.get(service.index()).and_then(Option::as_ref);
         service.map_or_else(ServiceOptions::default, |service| service.options)
@@ -349,14 +347,18 @@ impl Services {
                 thresholds,
             } => {
                 let connections = self.loads.of(id).total();
+                let vip = self.service_mut(service).key.address().map(|vip| vip.ip());
                 let place = slot(&mut self.servers, id.index());
                 let mut limit = place.map_or_else(Limit::default, |old| old.limit);
                 if place.is_none() {
                     *self.stations.entry(address.ip()).or_insert(0) += 1;
+                } else {
+                    release(&mut self.former, vip.as_slice());
                 }
                 limit.change(thresholds, connections);
                 *place = Some(Server {
                     service,
+                    vip,
                     address,
                     mode,
                     tunnel,
@@ -414,6 +416,7 @@ impl Services {
             Update::ForgetServer { id } => {
                 if let Some(server) = slot(&mut self.servers, id.index()).take() {
                     release(&mut self.stations, &[server.address.ip()]);
+                    release(&mut self.former, server.vip.as_slice());
                 }
                 self.answers.remove(id);
             }
@@ -537,6 +540,9 @@ impl Services {
         if let Some(server) = slot(&mut self.servers, id.index()) {
             server.available = false;
             server.limit = limit;
+            if let Some(vip) = server.vip {
+                *self.former.entry(vip).or_insert(0) += 1;
+            }
         }
         self.generation = self.generation.wrapping_add(1);
     }
@@ -666,7 +672,8 @@ mod tests {
                 to: "10.0.0.1:53".parse().unwrap(),
             };
             let services = &mut self.services[worker];
-            let (id, _) = services.pick(Instant::default(), SERVICE, &tuple)?;
+            let to = tuple.to.ip();
+            let (id, _) = services.pick(Instant::default(), SERVICE, &tuple, to)?;
             self.pages[worker].servers[id.index()].inactive.up();
             services.opened(id);
             Some(id.0)

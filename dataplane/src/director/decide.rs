@@ -16,7 +16,7 @@ use crate::service::Server;
 use crate::time::Instant;
 use crate::tunnel::Tunnel;
 use crate::update::{ServerId, ServiceId};
-use crate::wire::flow::{ETHERNET, ICMP, ICMPV6, Kind, SCTP, Seen, TCP, Tuple, tcp_flags};
+use crate::wire::flow::{ETHERNET, ICMP, ICMPV6, Kind, SCTP, Seen, TCP, Tuple, UDP, tcp_flags};
 use crate::wire::ip::Ip;
 use crate::wire::tcp::clamp_mss;
 
@@ -192,6 +192,9 @@ impl<P: PacketBuf> Director<P> {
         let serving = self.serving(hit);
         if !serving.2 && !hit.outbound() {
             return Err(Denied(DropReason::ServerGone, serving.1));
+        }
+        if hit.outbound() && seen.flow.protocol == UDP && self.conns.get(hit).is_controlled() {
+            self.assure(hit);
         }
         self.carry_on(now, seen, hit, serving, packet, out)
     }
@@ -493,23 +496,23 @@ impl<P: PacketBuf> Director<P> {
         if self.defence.drops_packet() {
             return denied(DropReason::DropPacket);
         }
-        let Some((id, server)) = self.services.pick(now, service, &tuple) else {
-            let made = match (self.services.options(service).refuse, tuple.protocol) {
-                (Refuse::Drop, _) => None,
-                (Refuse::Reset, TCP) => icmp::tcp_reset(seen.packet(packet.bytes())),
-                _ => {
-                    let ip = seen.packet(packet.bytes());
-                    icmp::unreachable(ip, Unreachable::Port, tuple.to.ip())
-                }
-            };
-            self.answer(now, made, out);
-            return denied(DropReason::NoServer);
+        let choice = match self.choose(now, service, &tuple, tuple.to.ip()) {
+            Ok(choice) => choice,
+            Err(DropReason::NotOurs) => {
+                self.refuse(now, seen, &tuple, packet, out);
+                return Err(DropReason::NotOurs.into());
+            }
+            Err(DropReason::NoServer) => {
+                self.turn_away(now, seen, &tuple, service, packet, out);
+                return denied(DropReason::NoServer);
+            }
+            Err(reason) => return denied(reason),
         };
         if self.services.is_one_packet(service, &tuple) {
-            return self.send_alone(now, seen, &tuple, (id, server), packet, out);
+            return self.send_alone(now, seen, &tuple, self.spend(choice), packet, out);
         }
         let isn = sequence_number(seen, packet.bytes());
-        match self.open(now, &tuple, service, id, server, isn) {
+        match self.open(now, &tuple, service, choice, isn) {
             Ok(hit) => self.connected(now, seen, hit, packet, out),
             Err(reason) => denied(reason),
         }
@@ -560,6 +563,25 @@ impl<P: PacketBuf> Director<P> {
     /// Whether a client may have this address.
     pub(super) fn is_source(&self, address: IpAddr) -> bool {
         is_global(address) && !self.net.is_broadcast(address) && !self.owns(address)
+    }
+
+    /// What the sender of a packet is told for which its service has no server.
+    fn turn_away<E: Egress<Buf = P>>(
+        &mut self,
+        now: Instant,
+        seen: &Seen,
+        tuple: &Tuple,
+        service: ServiceId,
+        packet: &P,
+        out: &mut E,
+    ) {
+        let ip = seen.packet(packet.bytes());
+        let made = match (self.services.options(service).refuse, tuple.protocol) {
+            (Refuse::Drop, _) => return,
+            (Refuse::Reset, TCP) => icmp::tcp_reset(ip),
+            _ => icmp::unreachable(ip, Unreachable::Port, tuple.to.ip()),
+        };
+        self.answer(now, made, out);
     }
 
     /// What a host says to a packet for a port where nobody listens.

@@ -33,6 +33,8 @@ pub(super) struct Defence {
     packets_left: u32,
     /// Entries still to look at in this period.
     looks: u32,
+    /// Templates still to look at.
+    template_looks: u32,
     /// By packets from its client: connections until the next one that is ended.
     spared: [u8; PACKETS_MAX + 1],
     random: u64,
@@ -46,6 +48,7 @@ impl Default for Defence {
             packet_rate: 0,
             packets_left: 0,
             looks: 0,
+            template_looks: 0,
             spared: [0; PACKETS_MAX + 1],
             random: 0x9e37_79b9_7f4a_7c15,
         }
@@ -139,12 +142,17 @@ impl<P: PacketBuf> Director<P> {
         if now.since(last) >= PERIOD_MS {
             self.defence.judged = Some(now);
             self.judge();
-            let entries = self.conns.fresh();
-            self.defence.looks = match self.defence.drops_entries {
-                true => entries.div_ceil(SHARE),
-                false => 0,
-            };
+            let drops = self.defence.drops_entries;
+            let share = |of: u32| if drops { of.div_ceil(SHARE) } else { 0 };
+            self.defence.looks = share(self.conns.fresh());
+            let workers = u32::try_from(self.steer.workers()).unwrap_or(1).max(1);
+            self.defence.template_looks = share(self.templates.lines() / workers);
         }
+        self.drop_entries(now);
+        self.drop_templates();
+    }
+
+    fn drop_entries(&mut self, now: Instant) {
         let looks = self.defence.looks.min(LOOKS_MAX);
         self.defence.looks -= looks;
         for _ in 0..looks {
@@ -153,6 +161,16 @@ impl<P: PacketBuf> Director<P> {
             if conn.is_some_and(|conn| self.defence.gives_up(now, conn)) {
                 self.close(now, entry, None);
             }
+        }
+    }
+
+    /// Ends templates that control no connection and whose clients never got an answer.
+    fn drop_templates(&mut self) {
+        let looks = self.defence.template_looks.min(LOOKS_MAX);
+        self.defence.template_looks -= looks;
+        for _ in 0..looks {
+            let line = self.defence.any(self.templates.lines());
+            self.templates.dismiss_unassured(line);
         }
     }
 }

@@ -81,11 +81,18 @@ impl<P: PacketBuf> Director<P> {
         if self.defence.drops_packet() {
             return Err(denied(DropReason::DropPacket));
         }
-        let picked = self.services.pick_for_error(now, service, wanted);
-        let (id, server) = picked.ok_or(denied(DropReason::NoServer))?;
+        // The packet is quoted as the server sent it: what goes by destinations takes the client for
+        // one, as in LVS.
+        let choice = match self.choose(now, service, wanted, wanted.from.ip()) {
+            Err(DropReason::NotOurs) => return Ok(None),
+            choice => choice.map_err(denied)?,
+        };
         let opened = match self.services.is_one_packet(service, wanted) {
-            true => self.open_alone(now, wanted, id, server),
-            false => self.open(now, wanted, service, id, server, 0),
+            true => {
+                let (id, server) = self.spend(choice);
+                self.open_alone(now, wanted, id, server)
+            }
+            false => self.open(now, wanted, service, choice, 0),
         };
         opened.map(Some).map_err(denied)
     }

@@ -625,7 +625,7 @@ impl Testbed {
 fn is_charged(reason: DropReason) -> bool {
     use DropReason::{
         BadSource, ConnectionCut, DropPacket, NoConnection, NoHeadroom, NoLocalPort, NoRoute,
-        NoServer, NotOnLink, ServerGone, TableFull, TooBig, TtlExpired,
+        NoServer, NotOnLink, ServerGone, TableFull, TemplatesFull, TooBig, TtlExpired,
     };
     matches!(
         reason,
@@ -640,6 +640,7 @@ fn is_charged(reason: DropReason) -> bool {
             | NotOnLink
             | ServerGone
             | TableFull
+            | TemplatesFull
             | TooBig
             | TtlExpired
     )

@@ -60,7 +60,8 @@ pub struct Ask<'a> {
     pub now: Instant,
     /// What the client sent.
     pub tuple: &'a Tuple,
-    /// Where it went: to the virtual address, but see [`crate::service::Services::pick_for_error`].
+    /// For what goes by destinations: the virtual address, but of what an ICMP error quotes the
+    /// client's.
     pub destination: IpAddr,
     /// Oldest first.
     pub servers: &'a [Candidate],

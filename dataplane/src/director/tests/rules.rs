@@ -505,6 +505,42 @@ fn entries_that_are_the_least_loss_are_dropped() {
 }
 
 #[test]
+fn templates_of_clients_that_never_got_an_answer_are_dropped() {
+    for (answered, all_stay) in [(true, true), (false, false)] {
+        let mut t = Testbed::nat(Tcp, VIP, &[RS]);
+        let policy = crate::update::Policy {
+            persistence: Some(control::Persistence {
+                timeout_s: 3000,
+                netmask: control::Netmask::whole(false),
+            }),
+            ..crate::update::Policy::of(crate::sched::Kind::Rr)
+        };
+        t.apply(Update::EditService {
+            id: ServiceId(0),
+            policy,
+        });
+        for n in 1..33 {
+            let client = format!("198.51.100.{n}:2000");
+            t.check(0, tcp(&client, VIP, "S"), on(tcp(&client, RS, "S")));
+            if answered {
+                t.check(1, tcp(&client, VIP, "A"), on(tcp(&client, RS, "A")));
+                t.check(2, tcp(&client, VIP, "R"), on(tcp(&client, RS, "R")));
+            }
+        }
+        set(
+            &mut t,
+            Settings {
+                drop_entry: 3,
+                ..Settings::default()
+            },
+        );
+        t.wait(3, 100_000);
+        assert_eq!(t.page.connections.get(), 0);
+        assert_eq!(t.director.templates().used() == 32, all_stay);
+    }
+}
+
+#[test]
 fn secure_tcp_believes_the_server_alone() {
     let secure = Settings {
         secure_tcp: 3,
