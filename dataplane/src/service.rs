@@ -4,8 +4,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use control::{
-    ForwardMode, MH_TABLE_SIZE, Persistence, Protocol, ServiceKey, ServiceOptions, ServiceTimeouts,
-    Tunnel,
+    Engine, ForwardMode, MH_TABLE_SIZE, Persistence, Protocol, ServiceKey, ServiceOptions,
+    ServiceTimeouts, Tunnel,
 };
 use hashbrown::HashMap;
 
@@ -282,6 +282,11 @@ impl Services {
         Some((service.key, service.policy.persistence))
     }
 
+    /// What else than its address a service knows a client by.
+    pub fn engine(&self, service: ServiceId) -> Option<Engine> {
+        self.services.get(service.index())?.as_ref()?.policy.engine
+    }
+
     pub fn options(&self, service: ServiceId) -> ServiceOptions {
         let service = self.services.get(service.index()).and_then(Option::as_ref);
         service.map_or_else(ServiceOptions::default, |service| service.options)
@@ -449,8 +454,12 @@ impl Services {
         let ServiceKey::Address { protocol, address } = service.key else {
             return None;
         };
-        let wanted = service.policy.one_packet;
-        if !wanted || protocol != Protocol::Udp || server.mode != ForwardMode::Nat {
+        let Policy {
+            one_packet, engine, ..
+        } = service.policy;
+        // Servers ask from a port that is known.
+        let asks = engine.is_some() && address.port() != 0;
+        if !(one_packet || asks) || protocol != Protocol::Udp || server.mode != ForwardMode::Nat {
             return None;
         }
         let port = match (address.port(), server.address.port()) {
@@ -458,9 +467,16 @@ impl Services {
             (0, _) => 0,
             (port, 0) | (_, port) => port,
         };
-        let from = SocketAddr::new(server.address.ip(), port);
-        let answerer = Answerer::new(id, server.service, address, service.born);
-        Some((from, answerer))
+        let answerer = Answerer {
+            server: id,
+            service: server.service,
+            virtual_address: address,
+            one_packet,
+            asks,
+            left: false,
+            born: service.born,
+        };
+        Some((SocketAddr::new(server.address.ip(), port), answerer))
     }
 
     /// From now on packets find the service; returns its address if it is to be announced.

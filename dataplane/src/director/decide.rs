@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use control::{ForwardMode, Refuse};
 
+use super::engine::said;
 use super::rewrite::{growth, translate_family};
 use super::{Director, TunnelTo};
 use crate::conn::{Hit, NO_HOP};
@@ -480,7 +481,7 @@ impl<P: PacketBuf> Director<P> {
         let Some(service) = self.services.matching(&tuple, mark) else {
             if self.owns(tuple.to.ip()) {
                 self.refuse(now, seen, &tuple, packet, out);
-            } else if let Some(hit) = self.answer_alone(now, &tuple) {
+            } else if let Some(hit) = self.unasked(now, seen, &tuple, packet.bytes())? {
                 return self.connected(now, seen, hit, packet, out);
             }
             return Err(DropReason::NotOurs.into());
@@ -496,7 +497,13 @@ impl<P: PacketBuf> Director<P> {
         if self.defence.drops_packet() {
             return denied(DropReason::DropPacket);
         }
-        let choice = match self.choose(now, service, &tuple, tuple.to.ip()) {
+        let choice = match self.choose(
+            now,
+            service,
+            &tuple,
+            tuple.to.ip(),
+            said(seen, packet.bytes()),
+        ) {
             Ok(choice) => choice,
             Err(DropReason::NotOurs) => {
                 self.refuse(now, seen, &tuple, packet, out);
@@ -508,12 +515,12 @@ impl<P: PacketBuf> Director<P> {
             }
             Err(reason) => return denied(reason),
         };
-        if self.services.is_one_packet(service, &tuple) {
-            return self.send_alone(now, seen, &tuple, self.spend(choice), packet, out);
-        }
         let isn = sequence_number(seen, packet.bytes());
         match self.open(now, &tuple, service, choice, isn) {
-            Ok(hit) => self.connected(now, seen, hit, packet, out),
+            Ok(hit) => {
+                self.note_choice(seen, hit, packet.bytes());
+                self.connected(now, seen, hit, packet, out)
+            }
             Err(reason) => denied(reason),
         }
     }

@@ -83,17 +83,11 @@ impl<P: PacketBuf> Director<P> {
         }
         // The packet is quoted as the server sent it: what goes by destinations takes the client for
         // one, as in LVS.
-        let choice = match self.choose(now, service, wanted, wanted.from.ip()) {
+        let choice = match self.choose(now, service, wanted, wanted.from.ip(), &[]) {
             Err(DropReason::NotOurs) => return Ok(None),
             choice => choice.map_err(denied)?,
         };
-        let opened = match self.services.is_one_packet(service, wanted) {
-            true => {
-                let (id, server) = self.spend(choice);
-                self.open_alone(now, wanted, id, server)
-            }
-            false => self.open(now, wanted, service, choice, 0),
-        };
+        let opened = self.open(now, wanted, service, choice, 0);
         opened.map(Some).map_err(denied)
     }
 

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use control::{Netmask, Persistence, ServiceKey};
 
 use super::Director;
+use super::engine::with_engine;
 use crate::conn::Hit;
 use crate::counters::DropReason;
 use crate::packet::PacketBuf;
@@ -26,20 +27,29 @@ pub(super) struct Choice {
 
 impl<P: PacketBuf> Director<P> {
     /// The server for a new connection: the one that its client has, if the service is persistent, or
-    /// the scheduler's choice, to which `destination` may matter. [`DropReason::NotOurs`] for what no service of ours is to answer.
+    /// the scheduler's choice, to which `destination` may matter. `said` is what is in a datagram.
+    /// [`DropReason::NotOurs`] for what no service of ours is to answer.
     pub(super) fn choose(
         &mut self,
         now: Instant,
         service: ServiceId,
         tuple: &Tuple,
         destination: IpAddr,
+        said: &[u8],
     ) -> Result<Choice, DropReason> {
         let Some((key, persistence)) = self.services.persistence(service) else {
             return Err(DropReason::NoServer);
         };
         let is_its_own = key.address().is_none() || key.port() == tuple.to.port();
         let choice = match persistence {
-            Some(persistence) => self.come_back(now, service, key, persistence, tuple, destination),
+            Some(persistence) => {
+                let sought = template_key(key, persistence.netmask, tuple);
+                match self.services.engine(service) {
+                    None => Ok(sought),
+                    Some(engine) => with_engine(sought, engine, tuple, said),
+                }
+                .and_then(|sought| self.come_back(now, service, key, persistence, tuple, &sought))
+            }
             // A service of every port, and FTP's data, go by templates alone.
             None if !is_its_own => Err(DropReason::NoServer),
             None => self.pick(now, service, tuple, destination),
@@ -74,10 +84,9 @@ impl<P: PacketBuf> Director<P> {
         key: ServiceKey,
         persistence: Persistence,
         tuple: &Tuple,
-        destination: IpAddr,
+        sought: &Key<'_>,
     ) -> Result<Choice, DropReason> {
-        let sought = template_key(key, persistence.netmask, tuple);
-        if let Some(template) = self.templates.find(&sought, now) {
+        if let Some(template) = self.templates.find(sought, now) {
             let id = self.templates.tie(&template).server;
             if self.still_takes(id) {
                 self.templates.touch(&template, now);
@@ -86,7 +95,7 @@ impl<P: PacketBuf> Director<P> {
             self.templates.invalidate(&template);
             self.templates.release(template);
         }
-        let id = self.pick(now, service, tuple, destination)?.id;
+        let id = self.pick(now, service, tuple, tuple.to.ip())?.id;
         let port = self.services.server(id).map_or(0, |s| s.address.port());
         let tie = Tie {
             server: id,
@@ -97,7 +106,7 @@ impl<P: PacketBuf> Director<P> {
             },
             timeout_ms: persistence.timeout_s.saturating_mul(1000),
         };
-        let template = self.templates.make(&sought, now, tie);
+        let template = self.templates.make(sought, now, tie);
         let template = template.ok_or(DropReason::TemplatesFull)?;
         // Another worker may have met the client at the same time, and been faster.
         let id = self.templates.tie(&template).server;
@@ -105,7 +114,7 @@ impl<P: PacketBuf> Director<P> {
     }
 
     /// Whether the server of a template takes new connections of its client, overloaded or not.
-    fn still_takes(&self, id: ServerId) -> bool {
+    pub(super) fn still_takes(&self, id: ServerId) -> bool {
         let is_quiesced =
             || self.settings.expire_quiescent_template && self.services.is_quiesced(id);
         let is_available = |server: &Server| server.available;

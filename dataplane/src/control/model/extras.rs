@@ -99,7 +99,9 @@ impl Model {
         settings: Settings,
         done: &mut Transaction,
     ) -> Result<(), Refusal> {
-        rules::settings(&settings)?;
+        settings
+            .check()
+            .map_err(|detail| refuse(Errno::Einval, detail))?;
         if self.settings != settings {
             done.undo.push(Undo::Settings(self.settings));
             self.settings = settings;

@@ -430,69 +430,6 @@ fn settings_are_told_once() {
 }
 
 #[test]
-fn settings_and_options_that_cannot_be() {
-    let setting = |change: fn(&mut Settings)| {
-        let mut settings = Settings::default();
-        change(&mut settings);
-        Change::SetSettings(settings)
-    };
-    for (change, detail) in [
-        (
-            setting(|s| s.conn_reuse_mode = 4),
-            "conn_reuse_mode 4 is out of range, 0 to 3 is right",
-        ),
-        (
-            setting(|s| s.drop_entry = 4),
-            "drop_entry 4 is out of range, 0 to 3 is right",
-        ),
-        (
-            setting(|s| s.drop_packet = 255),
-            "drop_packet 255 is out of range, 0 to 3 is right",
-        ),
-        (
-            setting(|s| s.secure_tcp = 4),
-            "secure_tcp 4 is out of range, 0 to 3 is right",
-        ),
-        (
-            setting(|s| s.am_droprate = 0),
-            "am_droprate 0 is out of range, 1 or more is right",
-        ),
-    ] {
-        check(&[change], Errno::Einval, detail);
-    }
-    let udp = service(Protocol::Udp, "10.0.0.1:53");
-    let option = |service, change: fn(&mut ServiceOptions)| {
-        let mut options = ServiceOptions::default();
-        change(&mut options);
-        Change::SetOptions { service, options }
-    };
-    for (change, detail) in [
-        (
-            option(key(1), |o| o.timeouts.tcp = Some(0)),
-            "tcp timeout 0 s of service tcp 10.0.0.1:80 is out of range, 1 to 2678400 (31 days) is right",
-        ),
-        (
-            option(key(1), |o| o.timeouts.tcp_fin = Some(2_678_401)),
-            "tcp_fin timeout 2678401 s of service tcp 10.0.0.1:80 is out of range, 1 to 2678400 (31 days) is right",
-        ),
-        (
-            option(key(1), |o| o.timeouts.udp = Some(5)),
-            "udp timeout 5 s of service tcp 10.0.0.1:80 goes with udp only",
-        ),
-        (
-            option(udp, |o| o.timeouts.tcp = Some(5)),
-            "tcp timeout 5 s of service udp 10.0.0.1:53 goes with tcp only",
-        ),
-        (
-            option(udp, |o| o.reset_on_expiry = true),
-            "service udp 10.0.0.1:53 is not TCP, only TCP connections are reset on expiry",
-        ),
-    ] {
-        check(&[change], Errno::Einval, detail);
-    }
-}
-
-#[test]
 fn no_fullnat_for_single_datagrams() {
     let udp = service(Protocol::Udp, "10.0.0.1:53");
     let alone = |service| {
