@@ -5,6 +5,7 @@
 
 mod cut; // connections that are ended from here
 mod decide; // everything that is not the fast path
+mod defence; // what is given up in a flood
 mod engine; // persistence engines: what else a client is known by
 mod errors; // ICMP errors about connections
 mod fragmented; // fragments find the way of their first one
@@ -23,6 +24,7 @@ mod naive; // LVS's table, naively
 mod one_packet; // datagrams that are scheduled each by itself, and their answers
 mod open; // connections open and close
 mod persist; // clients that come back to the server they had
+mod retime; // services with timeouts of their own
 mod reuse; // whether a packet still belongs to the connection of its ports
 mod rewrite; // what changes in a packet on its way
 #[cfg(test)]
@@ -43,7 +45,7 @@ use std::sync::Arc;
 use arrayvec::ArrayVec;
 use control::{ForwardMode, Settings};
 
-use crate::conn::{Conns, Event, Hash, Hit, NO_HOP, State, Timeouts};
+use crate::conn::{Conns, Event, Hash, Hit, NO_HOP, State, Timeouts, Transitions};
 use crate::counters::{DropReason, Page};
 use crate::fragments::Fragments;
 use crate::fullnat::lease::Leases;
@@ -57,10 +59,11 @@ use crate::templates::{Sweep, Templates};
 use crate::time::Instant;
 use crate::tunnel::Tunnel;
 use crate::update::{ServerId, Update};
-use crate::wire::flow::{ICMPV6, Kind, SCTP, Seen, Tuple, tcp_flags};
+use crate::wire::flow::{ICMPV6, Kind, SCTP, Seen, Tuple};
 use crate::wire::partial;
 
 use cut::Cuts;
+use defence::Defence;
 pub use rewrite::{translate, translate6};
 
 /// Connections looked at for expiry per call of [`Director::tick`].
@@ -81,6 +84,9 @@ pub struct Director<P> {
     timeouts: Timeouts,
     settings: Settings,
     cuts: Cuts,
+    defence: Defence,
+    /// As `secure_tcp` says now.
+    transitions: &'static Transitions,
     answers: RateLimit,
     steer: Steer,
     macs: [[u8; 6]; PORTS_MAX],
@@ -135,6 +141,8 @@ impl<P: PacketBuf> Director<P> {
             timeouts: Timeouts::default(),
             settings: Settings::default(),
             cuts: Cuts::default(),
+            defence: Defence::default(),
+            transitions: Transitions::new(false),
             answers: RateLimit::default(),
             steer,
             macs,
@@ -164,7 +172,10 @@ impl<P: PacketBuf> Director<P> {
         self.note_cuts(update);
         match update {
             Update::SetTimeouts(timeouts) => self.timeouts = *timeouts,
-            Update::SetSettings(settings) => self.settings = *settings,
+            Update::SetSettings(settings) => {
+                self.settings = *settings;
+                self.judge();
+            }
             // Connections that have their hop do not ask for the tunnel again.
             Update::EditServer { id, tunnel, .. } if self.has_tunnel(*id, tunnel) => {}
             Update::AddServer { id, .. }
@@ -333,9 +344,7 @@ impl<P: PacketBuf> Director<P> {
     fn sure(&self, seen: &Seen, likely: Option<Hit>, frame: &[u8]) -> Option<Hit> {
         match likely {
             Some(hit) if self.conns.verify(hit, seen, frame) => Some(hit),
-            _ if seen.kind == Kind::Transport && seen.tcp_flags & tcp_flags::SYN == 0 => {
-                self.conns.lookup(seen, frame)
-            }
+            _ if seen.kind == Kind::Transport && !seen.begins() => self.conns.lookup(seen, frame),
             _ => None,
         }
     }
@@ -356,7 +365,7 @@ impl<P: PacketBuf> Director<P> {
         if (conn.generation() != generation)
             | (hop_id == NO_HOP)
             | (seen.ttl <= 1)
-            | (seen.tcp_flags & tcp_flags::SYN != 0)
+            | seen.begins()
             | conn.expired(now)
         {
             return None;
@@ -473,8 +482,9 @@ impl<P: PacketBuf> Director<P> {
         let conn = self.conns.get(hit);
         let direction = conn.observe(now, hit.outbound(), seen.ip_len);
         let state = conn.state();
-        let next = state.after(event(seen), direction);
-        if (next != state) | (conn.timeout_ms() != self.timeouts.ms(next)) {
+        let next = state.after(event(seen), direction, self.transitions);
+        let is_shared = !conn.has_own_timeouts();
+        if (next != state) | (is_shared & (conn.timeout_ms() != self.timeouts.ms(next))) {
             self.change_state(now, hit, next);
         }
     }
@@ -498,7 +508,8 @@ impl<P: PacketBuf> Director<P> {
             }
             _ => {}
         }
-        self.conns.set_state(now, hit.entry(), next, &self.timeouts);
+        let timeout_ms = self.timeout_ms(hit, next);
+        self.conns.set_state_for(now, hit.entry(), next, timeout_ms);
     }
 
     /// What the connections' cached hops and servers depend on.
@@ -560,6 +571,7 @@ impl<P: PacketBuf> Director<P> {
             self.ticked = Some(now);
         }
         self.cut_some(now, out);
+        self.defend(now);
         self.forget_fragments(now);
         self.leases.tick(now);
         self.templates.sweep(&mut self.sweep, now);

@@ -4,7 +4,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use control::{
-    Engine, ForwardMode, MH_TABLE_SIZE, Persistence, Protocol, ServiceKey, ServiceOptions, Tunnel,
+    Engine, ForwardMode, MH_TABLE_SIZE, Persistence, Protocol, ServiceKey, ServiceOptions,
+    ServiceTimeouts, Tunnel,
 };
 use hashbrown::HashMap;
 
@@ -211,6 +212,7 @@ impl Services {
         now: Instant,
         service: ServiceId,
         tuple: &Tuple,
+        destination: IpAddr,
     ) -> Option<(ServerId, Server)> {
         let loads = &self.loads;
         let service = self.services.get_mut(service.index())?.as_mut()?;
@@ -221,6 +223,7 @@ impl Services {
         let ask = Ask {
             now,
             tuple,
+            destination,
             servers: &service.servers,
             loads,
             flags: service.policy.flags,
@@ -303,7 +306,8 @@ impl Services {
         self.servers.get(id.index())?.as_ref()
     }
 
-    /// Bumped when a server of existing connections may have become unavailable or available.
+    /// Bumped when a server of existing connections may have become unavailable or available, or their
+    /// timeouts others.
     #[inline]
     pub fn generation(&self) -> u16 {
         self.generation
@@ -323,6 +327,17 @@ impl Services {
     pub fn options(&self, service: ServiceId) -> ServiceOptions {
         let service = self.services.get(service.index()).and_then(Option::as_ref);
         service.map_or_else(ServiceOptions::default, |service| service.options)
+    }
+
+    /// The timeouts of a service, if it has any of its own.
+    pub fn own_timeouts(&self, service: ServiceId) -> Option<ServiceTimeouts> {
+        let timeouts = self
+            .services
+            .get(service.index())?
+            .as_ref()?
+            .options
+            .timeouts;
+        (timeouts != ServiceTimeouts::default()).then_some(timeouts)
     }
 
     /// FULLNAT's local addresses of a service, and whose turn it is.
@@ -456,7 +471,12 @@ impl Services {
             Update::SetLocalAddresses { id, ref addresses } => {
                 return self.set_locals(id, addresses);
             }
-            Update::SetOptions { id, options } => self.service_mut(id).options = options,
+            Update::SetOptions { id, options } => {
+                let old = std::mem::replace(&mut self.service_mut(id).options, options);
+                if old.timeouts != options.timeouts {
+                    self.generation = self.generation.wrapping_add(1);
+                }
+            }
             Update::SetMarks(ref marks) => return self.set_marks(marks),
             Update::SetTimeouts(_) | Update::SetSettings(_) | Update::CutServer { .. } => {}
         }
@@ -711,7 +731,8 @@ mod tests {
                 to: "10.0.0.1:53".parse().unwrap(),
             };
             let services = &mut self.services[worker];
-            let (id, _) = services.pick(Instant::default(), SERVICE, &tuple)?;
+            let to = tuple.to.ip();
+            let (id, _) = services.pick(Instant::default(), SERVICE, &tuple, to)?;
             self.pages[worker].servers[id.index()].inactive.up();
             services.opened(id);
             Some(id.0)

@@ -12,7 +12,8 @@ use control::ForwardMode;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 pub use index::{Hash, Hit};
-pub use state::{Direction, Event, State, Timeouts};
+use state::HALF_OPEN;
+pub use state::{Direction, Event, State, Timeouts, Transitions};
 
 use crate::cpu;
 use crate::ftp::Talk;
@@ -53,6 +54,8 @@ const HELPED: u8 = 0x80;
 const _: () = assert!(State::ALL.len() <= STATE as usize + 1);
 /// In `Conn::state`: something controls the connection, see [`Conns::control`].
 const CONTROLLED: u8 = 0x20;
+/// In `Conn::state`: its service has timeouts of its own.
+const OWN_TIMEOUTS: u8 = 0x40;
 
 /// No next hop known.
 pub const NO_HOP: HopId = HopId(u16::MAX);
@@ -217,6 +220,16 @@ impl Conn {
     #[inline(always)]
     pub fn timeout_ms(&self) -> u32 {
         self.timeout_ms
+    }
+
+    /// Whether its timeout is for [`Conns::set_state_for`] to change, not for each packet.
+    #[inline(always)]
+    pub fn has_own_timeouts(&self) -> bool {
+        self.state & OWN_TIMEOUTS != 0
+    }
+
+    pub fn set_own_timeouts(&mut self, own: bool) {
+        self.state = self.state & !OWN_TIMEOUTS | if own { OWN_TIMEOUTS } else { 0 };
     }
 
     /// Whether no packet came for as long as the connection's state allowed. An expired connection
@@ -640,12 +653,17 @@ impl Conns {
 
     /// Gives a connection a state and that state's timeout, and moves its timer with them.
     pub fn set_state(&mut self, now: Instant, entry: u32, state: State, timeouts: &Timeouts) {
+        self.set_state_for(now, entry, state, timeouts.ms(state));
+    }
+
+    /// As [`Self::set_state`], with a timeout of its service's own.
+    pub fn set_state_for(&mut self, now: Instant, entry: u32, state: State, timeout_ms: u32) {
         let conn = &mut self.entries[entry as usize];
         conn.state = conn.state & !STATE | state as u8;
-        conn.timeout_ms = timeouts.ms(state);
+        conn.timeout_ms = timeout_ms;
         let deadline = now.plus_ms(conn.timeout_ms);
-        if state.is_half_open() {
-            self.timers.queue_half_open(now, entry);
+        if let Some(queue) = state.half_open() {
+            self.timers.queue_half_open(now, entry, queue);
         } else if !self.timers.looks_by(now, entry, deadline) {
             self.timers.schedule(now, entry, deadline);
         }
@@ -662,9 +680,10 @@ impl Conns {
     /// Its client or its server asked again: a half-open connection's time begins anew, and others are
     /// to go before it.
     pub fn asked_again(&mut self, now: Instant, entry: u32) {
-        let is_half_open = self.entries[entry as usize].state().is_half_open();
-        if is_half_open && !self.timers.is_queued_at(now, entry) {
-            self.timers.queue_half_open(now, entry);
+        if let Some(queue) = self.entries[entry as usize].state().half_open()
+            && !self.timers.is_queued_at(now, entry, queue)
+        {
+            self.timers.queue_half_open(now, entry, queue);
         }
     }
 
@@ -696,7 +715,8 @@ impl Conns {
     pub fn due(&mut self, now: Instant, timeouts: &Timeouts, budget: &mut u32) -> Option<u32> {
         while *budget > 0 {
             *budget -= 1;
-            let entry = self.timers.passed(now, timeouts.ms(State::SynRecv))?;
+            let half_open_ms = HALF_OPEN.map(|state| timeouts.ms(state));
+            let entry = self.timers.passed(now, half_open_ms)?;
             let conn = &self.entries[entry as usize];
             if conn.expired(now) {
                 return Some(entry);
@@ -708,8 +728,8 @@ impl Conns {
     }
 
     /// The half-open connection that has waited longest: the first to go when the table is full.
-    pub fn oldest_half_open(&self) -> Option<u32> {
-        self.timers.oldest_half_open()
+    pub fn oldest_half_open(&self, now: Instant) -> Option<u32> {
+        self.timers.oldest_half_open(now)
     }
 
     /// Protocol as the control side names it.

@@ -258,9 +258,12 @@ mod tcp {
     const CW: State = State::CloseWait;
     const LA: State = State::LastAck;
     const LI: State = State::Listen;
+    const SA: State = State::Synack;
 
     /// By state and direction: the next state by event (SYN, FIN, ACK, RST).
-    pub(super) const NEXT: [[[State; 4]; 3]; 11] = [
+    pub(super) type Rows = [[[State; 4]; 3]; 11];
+
+    pub(super) const NORMAL: Rows = [
         /* NO */ [[SR, CL, ES, CL], [SS, TW, ES, CL], [SR, CL, ES, CL]],
         /* ES */ [[ES, CW, ES, CL], [ES, FW, ES, CL], [ES, FW, ES, CL]],
         /* SS */ [[ES, SS, SS, CL], [SS, SS, SS, SS], [ES, SS, SS, CL]],
@@ -272,6 +275,21 @@ mod tcp {
         /* LA */ [[SR, LA, CL, LA], [SS, LA, LA, CL], [SR, LA, CL, LA]],
         /* LI */ [[SR, LI, LI, LI], [LI, LI, ES, CL], [SR, LI, LI, LI]],
         /* SA */ [[SR, TW, ES, SR], [SR, TW, ES, CL], [SR, TW, ES, CL]],
+    ];
+
+    /// With `secure_tcp`: a client's segments alone do not make a half-open connection established.
+    pub(super) const SECURE: Rows = [
+        /* NO */ [[SR, CL, ES, CL], [SS, TW, ES, CL], [SA, CL, ES, CL]],
+        /* ES */ [[ES, CW, ES, CL], [ES, FW, ES, CL], [ES, FW, ES, CL]],
+        /* SS */ [[ES, SS, SS, CL], [SS, SS, SS, SS], [ES, SS, SS, CL]],
+        /* SR */ [[SR, TW, SR, SR], [SA, TW, ES, CL], [SR, TW, ES, SR]],
+        /* FW */ [[SR, TW, FW, CL], [SS, FW, FW, CL], [SA, FW, FW, CL]],
+        /* TW */ [[SR, TW, TW, CL], [SS, TW, TW, TW], [SA, TW, TW, CL]],
+        /* CL */ [[SR, CL, CL, CL], [SS, CL, CL, CL], [SA, CL, CL, CL]],
+        /* CW */ [[SR, CW, CW, CL], [SS, TW, CW, CL], [SA, CW, CW, CL]],
+        /* LA */ [[SR, LA, CL, LA], [SS, LA, LA, CL], [SA, LA, CL, LA]],
+        /* LI */ [[SR, LI, LI, LI], [LI, LI, ES, CL], [SA, LI, LI, LI]],
+        /* SA */ [[SA, SA, SA, CL], [SA, TW, ES, CL], [SA, TW, ES, CL]],
     ];
 }
 
@@ -361,18 +379,32 @@ const SCTP_STATE: usize = State::SctpNone as usize;
 /// By event and state, padded to powers of two.
 type Table = [[State; 32]; 16];
 
-/// The tables by direction, event and state, for one load per packet.
-static NEXT: [Table; 3] = [transposed(0), transposed(1), transposed(2)];
+/// What follows on what: by direction, event and state, for one load per packet.
+#[derive(Debug)]
+pub struct Transitions([Table; 3]);
 
-const fn transposed(direction: usize) -> Table {
+impl Transitions {
+    /// As `secure_tcp` says.
+    pub const fn new(secure: bool) -> &'static Self {
+        static NORMAL: Transitions = Transitions::of(&tcp::NORMAL);
+        static SECURE: Transitions = Transitions::of(&tcp::SECURE);
+        if secure { &SECURE } else { &NORMAL }
+    }
+
+    const fn of(tcp: &tcp::Rows) -> Self {
+        Self([transposed(tcp, 0), transposed(tcp, 1), transposed(tcp, 2)])
+    }
+}
+
+const fn transposed(tcp: &tcp::Rows, direction: usize) -> Table {
     let mut next = [[State::None; 32]; 16];
     let mut event = 0;
     while event < EVENTS {
         let mut state = 0;
         while state < State::ALL.len() {
-            next[event][state] = if state < tcp::NEXT.len() && event < 4 {
-                tcp::NEXT[state][direction][event]
-            } else if state < tcp::NEXT.len() && event < SCTP_EVENT {
+            next[event][state] = if state < tcp.len() && event < 4 {
+                tcp[state][direction][event]
+            } else if state < tcp.len() && event < SCTP_EVENT {
                 // A segment without any of the four flags closes.
                 State::Close
             } else if state >= SCTP_STATE && event >= SCTP_EVENT {
@@ -388,11 +420,19 @@ const fn transposed(direction: usize) -> Table {
     next
 }
 
+/// One for each timeout that half-open connections have.
+pub const HALF_OPEN: [State; 4] = [
+    State::SynRecv,
+    State::Synack,
+    State::SctpInit1,
+    State::SctpInit,
+];
+
 impl State {
     /// A connection's state after `event`.
     #[inline(always)]
-    pub fn after(self, event: Event, direction: Direction) -> Self {
-        NEXT[direction as usize][event as usize][self as usize]
+    pub fn after(self, event: Event, direction: Direction, transitions: &Transitions) -> Self {
+        transitions.0[direction as usize][event as usize][self as usize]
     }
 
     /// Whether both ends of a TCP connection know each other's numbers, and it is not over.
@@ -403,10 +443,22 @@ impl State {
         )
     }
 
-    /// The client has not yet answered the server's SYN-ACK: first to go when the table is full.
+    /// Whether the client has not yet shown that it is there, by answering the server: first to go when
+    /// the table is full. Which of [`HALF_OPEN`] its timeout is.
     #[inline]
-    pub const fn is_half_open(self) -> bool {
-        matches!(self, Self::SynRecv | Self::Synack)
+    pub const fn half_open(self) -> Option<usize> {
+        match self {
+            Self::SynRecv => Some(0),
+            Self::Synack => Some(1),
+            Self::SctpInit1 => Some(2),
+            Self::SctpInit
+            | Self::SctpCookieSent
+            | Self::SctpCookieReplied
+            | Self::SctpCookieWait
+            | Self::SctpCookie
+            | Self::SctpCookieEchoed => Some(3),
+            _ => None,
+        }
     }
 }
 
@@ -423,7 +475,7 @@ mod tests {
                 } else {
                     Direction::Input
                 };
-                state.after(*event, direction)
+                state.after(*event, direction, Transitions::new(false))
             })
         };
         use Event::{Ack, Fin, Other, Rst, Syn};
@@ -445,7 +497,10 @@ mod tests {
         );
         assert_eq!(walk(&[&open[..], &[(Rst, true)]].concat()), State::Close);
         assert_eq!(walk(&[&open[..], &[(Other, true)]].concat()), State::Close);
-        assert_eq!(State::Udp.after(Rst, Direction::Output), State::Udp);
+        assert_eq!(
+            State::Udp.after(Rst, Direction::Output, Transitions::new(false)),
+            State::Udp
+        );
     }
 
     #[test]
@@ -522,7 +577,7 @@ mod tests {
         for walk in [&nat[..], &direct] {
             let mut state = State::SctpNone;
             for (event, direction, next) in walk {
-                state = state.after(*event, *direction);
+                state = state.after(*event, *direction, Transitions::new(false));
                 assert_eq!(state, *next, "{event:?}");
                 assert_eq!(state.is_active(), state == State::SctpEstablished);
             }
@@ -537,11 +592,11 @@ mod tests {
             assert_eq!(State::by_number(state as u8), state);
             let sctp = state as usize >= SCTP_STATE;
             for direction in [Direction::Input, Direction::Output, Direction::InputOnly] {
-                let next = state.after(Event::SctpAbort, direction);
+                let next = state.after(Event::SctpAbort, direction, Transitions::new(false));
                 assert_eq!(next as usize >= SCTP_STATE, sctp);
                 assert!(sctp || next == state);
-                let next = state.after(Event::Syn, direction);
-                assert!(next == state || (state as usize) < tcp::NEXT.len());
+                let next = state.after(Event::Syn, direction, Transitions::new(false));
+                assert!(next == state || (state as usize) < tcp::NORMAL.len());
             }
         }
     }

@@ -90,22 +90,26 @@ fn states_are_the_recorded_ones() {
         ("rst", Event::Rst),
     ];
     let mut compared = 0;
-    for (column, direction) in [
-        ("INPUT", Direction::Input),
-        ("OUTPUT", Direction::Output),
-        ("INPUT_ONLY", Direction::InputOnly),
-    ] {
-        for (name, event) in events {
-            let table = &recorded["tcp"]["normal"][column][name];
-            for state in &State::ALL[..11] {
-                let expected = table[state.name()].as_str().unwrap();
-                let next = state.after(event, direction);
-                assert_eq!(next.name(), expected, "{column} {name} in {}", state.name());
-                compared += 1;
+    for (variant, secure) in [("normal", false), ("secure", true)] {
+        let transitions = Transitions::new(secure);
+        for (column, direction) in [
+            ("INPUT", Direction::Input),
+            ("OUTPUT", Direction::Output),
+            ("INPUT_ONLY", Direction::InputOnly),
+        ] {
+            for (name, event) in events {
+                let table = &recorded["tcp"][variant][column][name];
+                for state in &State::ALL[..11] {
+                    let expected = table[state.name()].as_str().unwrap();
+                    let next = state.after(event, direction, transitions).name();
+                    let context = format!("{variant} {column} {name} in {}", state.name());
+                    assert_eq!(next, expected, "{context}");
+                    compared += 1;
+                }
             }
         }
     }
-    assert_eq!(compared, 3 * 4 * 11);
+    assert_eq!(compared, 2 * 3 * 4 * 11);
 }
 
 #[test]
@@ -140,7 +144,7 @@ fn sctp_states_are_the_recorded_ones() {
             let table = recorded["sctp"][column][name].as_object().unwrap();
             for state in &State::ALL[State::SctpNone as usize..] {
                 let expected = table[&full(*state)].as_str().unwrap();
-                let next = state.after(event, direction);
+                let next = state.after(event, direction, Transitions::new(false));
                 assert_eq!(full(next), expected, "{column} {name} in {state:?}");
                 compared += 1;
             }
@@ -367,7 +371,7 @@ proptest! {
     ) {
         let mut timers = Timers::new(lives.len()).unwrap();
         let mut now = Instant(start);
-        while timers.passed(now, 60_000).is_some() {}
+        while timers.passed(now, [60_000; 4]).is_some() {}
         let mut due: HashMap<u32, u32> = HashMap::new();
         for (entry, life) in (0..).zip(&lives) {
             timers.schedule(now, entry, now.plus_ms(*life));
@@ -377,7 +381,7 @@ proptest! {
         for pause in pauses {
             elapsed += pause;
             now = now.plus_ms(pause);
-            while let Some(entry) = timers.passed(now, 60_000) {
+            while let Some(entry) = timers.passed(now, [60_000; 4]) {
                 timers.unlink(entry);
                 let life = due.remove(&entry);
                 prop_assert!(life.is_some_and(|life| life < elapsed + 256), "early or twice");
@@ -391,12 +395,12 @@ proptest! {
         let mut timers = Timers::new(20).unwrap();
         let mut queue: Vec<u32> = (0..20).collect();
         for entry in &queue {
-            timers.queue_half_open(Instant(*entry * 1000), *entry);
+            timers.queue_half_open(Instant(*entry * 1000), *entry, *entry as usize % 4);
         }
         for index in gone {
             timers.unlink(queue.remove(index.index(queue.len())));
         }
-        while let Some(entry) = timers.oldest_half_open() {
+        while let Some(entry) = timers.oldest_half_open(Instant(20_000)) {
             prop_assert_eq!(entry, queue.remove(0));
             timers.unlink(entry);
         }

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use control::ForwardMode;
+use control::{ForwardMode, Refuse};
 
 use super::engine::said;
 use super::rewrite::{growth, translate_family};
@@ -279,7 +279,9 @@ impl<P: PacketBuf> Director<P> {
         if conn.generation() != generation {
             // While the server is gone each packet comes this way again.
             conn.renew(if available { generation } else { 0 });
+            self.retime(now, hit, server.map(|server| server.service));
         }
+        let conn = self.conns.get(hit);
         let (known, mode, id) = (conn.hop(outbound), conn.mode(), conn.server());
         if known != NO_HOP {
             return Ok(known);
@@ -502,16 +504,23 @@ impl<P: PacketBuf> Director<P> {
             self.refuse(now, seen, &tuple, packet, out);
             return denied(DropReason::NoConnection);
         }
-        let choice = match self.choose(now, service, &tuple, said(seen, packet.bytes())) {
+        if self.defence.drops_packet() {
+            return denied(DropReason::DropPacket);
+        }
+        let choice = match self.choose(
+            now,
+            service,
+            &tuple,
+            tuple.to.ip(),
+            said(seen, packet.bytes()),
+        ) {
             Ok(choice) => choice,
             Err(DropReason::NotOurs) => {
                 self.refuse(now, seen, &tuple, packet, out);
                 return Err(DropReason::NotOurs.into());
             }
             Err(DropReason::NoServer) => {
-                let ip = seen.packet(packet.bytes());
-                let unreachable = icmp::unreachable(ip, Unreachable::Port, tuple.to.ip());
-                self.answer(now, unreachable, out);
+                self.turn_away(now, seen, &tuple, service, packet, out);
                 return denied(DropReason::NoServer);
             }
             Err(reason) => return denied(reason),
@@ -571,6 +580,25 @@ impl<P: PacketBuf> Director<P> {
     /// Whether a client may have this address.
     pub(super) fn is_source(&self, address: IpAddr) -> bool {
         is_global(address) && !self.net.is_broadcast(address) && !self.owns(address)
+    }
+
+    /// What the sender of a packet is told for which its service has no server.
+    fn turn_away<E: Egress<Buf = P>>(
+        &mut self,
+        now: Instant,
+        seen: &Seen,
+        tuple: &Tuple,
+        service: ServiceId,
+        packet: &P,
+        out: &mut E,
+    ) {
+        let ip = seen.packet(packet.bytes());
+        let made = match (self.services.options(service).refuse, tuple.protocol) {
+            (Refuse::Drop, _) => return,
+            (Refuse::Reset, TCP) => icmp::tcp_reset(ip),
+            _ => icmp::unreachable(ip, Unreachable::Port, tuple.to.ip()),
+        };
+        self.answer(now, made, out);
     }
 
     /// What a host says to a packet for a port where nobody listens.

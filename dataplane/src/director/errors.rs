@@ -78,7 +78,12 @@ impl<P: PacketBuf> Director<P> {
             return Err(Denied(DropReason::BadSource, Some(service)));
         }
         let denied = |reason| Denied(reason, Some(service));
-        let choice = match self.choose(now, service, wanted, &[]) {
+        if self.defence.drops_packet() {
+            return Err(denied(DropReason::DropPacket));
+        }
+        // The packet is quoted as the server sent it: what goes by destinations takes the client for
+        // one, as in LVS.
+        let choice = match self.choose(now, service, wanted, wanted.from.ip(), &[]) {
             Err(DropReason::NotOurs) => return Ok(None),
             choice => choice.map_err(denied)?,
         };

@@ -50,7 +50,8 @@ impl<P: PacketBuf> Director<P> {
         isn: u32,
     ) -> Result<Hit, DropReason> {
         if self.conns.used() == self.conns.capacity() {
-            let oldest = self.conns.oldest_half_open().ok_or(DropReason::TableFull)?;
+            let oldest = self.conns.oldest_half_open(now);
+            let oldest = oldest.ok_or(DropReason::TableFull)?;
             self.close(now, oldest, None);
         }
         let (outbound, lease) = self.way_back(now, inbound, service, server)?;

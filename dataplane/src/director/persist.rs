@@ -27,12 +27,14 @@ pub(super) struct Choice {
 
 impl<P: PacketBuf> Director<P> {
     /// The server for a new connection: the one that its client has, if the service is persistent, or
-    /// the scheduler's choice. `said` is what is in a datagram. [`DropReason::NotOurs`] for what no service of ours is to answer.
+    /// the scheduler's choice, to which `destination` may matter. `said` is what is in a datagram.
+    /// [`DropReason::NotOurs`] for what no service of ours is to answer.
     pub(super) fn choose(
         &mut self,
         now: Instant,
         service: ServiceId,
         tuple: &Tuple,
+        destination: IpAddr,
         said: &[u8],
     ) -> Result<Choice, DropReason> {
         let Some((key, persistence)) = self.services.persistence(service) else {
@@ -50,7 +52,7 @@ impl<P: PacketBuf> Director<P> {
             }
             // A service of every port, and FTP's data, go by templates alone.
             None if !is_its_own => Err(DropReason::NoServer),
-            None => self.pick(now, service, tuple),
+            None => self.pick(now, service, tuple, destination),
         };
         choice.map_err(|reason| match reason {
             DropReason::NoServer if key.port() == FTP && !is_its_own => DropReason::NotOurs,
@@ -63,8 +65,10 @@ impl<P: PacketBuf> Director<P> {
         now: Instant,
         service: ServiceId,
         tuple: &Tuple,
+        destination: IpAddr,
     ) -> Result<Choice, DropReason> {
-        let (id, server) = (self.services.pick(now, service, tuple)).ok_or(DropReason::NoServer)?;
+        let (id, server) =
+            (self.services.pick(now, service, tuple, destination)).ok_or(DropReason::NoServer)?;
         Ok(Choice {
             id,
             server,
@@ -91,7 +95,7 @@ impl<P: PacketBuf> Director<P> {
             self.templates.invalidate(&template);
             self.templates.release(template);
         }
-        let id = self.pick(now, service, tuple)?.id;
+        let id = self.pick(now, service, tuple, tuple.to.ip())?.id;
         let port = self.services.server(id).map_or(0, |s| s.address.port());
         let tie = Tie {
             server: id,

@@ -44,7 +44,7 @@ impl<P: PacketBuf> Director<P> {
 
     fn course(&mut self, now: Instant, seen: &Seen, hit: Hit, frame: &[u8]) -> Course {
         let conn = *self.conns.get(hit);
-        let begins = !hit.outbound() && begins(seen);
+        let begins = !hit.outbound() && seen.begins();
         let is_reused = begins && self.may_be_reused(&conn);
         // The server of a client that begins anew may remember what went before, which ended below
         // the client's new numbers.
@@ -119,15 +119,5 @@ impl<P: PacketBuf> Director<P> {
             }
             _ => true,
         }
-    }
-}
-
-/// Whether a packet is the first of a connection whose end shows: a SYN, with ACK or without, or an
-/// INIT.
-fn begins(seen: &Seen) -> bool {
-    match seen.flow.protocol {
-        TCP => seen.tcp_flags & tcp_flags::SYN != 0,
-        SCTP => seen.chunk == sctp::chunk::INIT,
-        _ => false,
     }
 }

@@ -3,7 +3,10 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 
-use control::{ClientAddress, Engine, ForwardMode, Netmask, Persistence, Protocol, ServiceOptions};
+use control::{
+    ClientAddress, Engine, ForwardMode, Netmask, OnServerGone, Persistence, Protocol, Refuse,
+    ServiceOptions, ServiceTimeouts, Settings,
+};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -117,6 +120,10 @@ enum Step {
     AddServer(usize, u32),
     DeleteServer(usize, u32),
     Weigh(usize, u32, u32),
+    /// Ends the connections of a server, in silence or not.
+    Cut(usize, u32, bool),
+    Set(Settings),
+    Options(usize, ServiceOptions),
     Wait(u32),
 }
 
@@ -157,9 +164,63 @@ fn steps_among(services: Vec<usize>) -> impl Strategy<Value = Vec<Step>> {
         1 => (service(), server()).prop_map(|(s, r)| Step::AddServer(s, r)),
         1 => (service(), server()).prop_map(|(s, r)| Step::DeleteServer(s, r)),
         1 => (service(), server(), 0..4u32).prop_map(|(s, r, w)| Step::Weigh(s, r, w)),
+        1 => (service(), server(), any::<bool>()).prop_map(|(s, r, b)| Step::Cut(s, r, b)),
+        1 => settings().prop_map(Step::Set),
+        1 => (service(), options()).prop_map(|(s, o)| Step::Options(s, o)),
         2 => prop_oneof![0..500u32, 0..70_000u32, 0..1_000_000u32].prop_map(Step::Wait),
     ];
     vec(step, 1..250)
+}
+
+fn settings() -> impl Strategy<Value = Settings> {
+    let defences = (
+        0..4u8,
+        0..4u8,
+        0..4u8,
+        1..4u32,
+        prop_oneof![Just(0), Just(3), Just(1024)],
+    );
+    (any::<[bool; 5]>(), 0..4u8, defences).prop_map(|(is, conn_reuse_mode, defences)| {
+        let (drop_entry, drop_packet, secure_tcp, am_droprate, amemthresh) = defences;
+        Settings {
+            // The servers of connections that errors open are not noted here.
+            schedule_icmp: false,
+            pmtu_disc: is[0],
+            conn_reuse_mode,
+            expire_nodest_conn: is[1],
+            expire_quiescent_template: is[2],
+            sloppy_tcp: is[3],
+            sloppy_sctp: is[4],
+            drop_entry,
+            drop_packet,
+            secure_tcp,
+            am_droprate,
+            amemthresh,
+            // Whose answers they are shows only by the virtual address.
+            one_packet_replies_untranslated: false,
+        }
+    })
+}
+
+/// The client's address is told as the service was made.
+fn options() -> impl Strategy<Value = ServiceOptions> {
+    let seconds = || proptest::option::of(1..500u32);
+    let refuse = prop::sample::select(vec![Refuse::Icmp, Refuse::Reset, Refuse::Drop]);
+    let gone = vec![
+        OnServerGone::Drop,
+        OnServerGone::Reset,
+        OnServerGone::Reschedule,
+    ];
+    let gone = prop::sample::select(gone);
+    (seconds(), seconds(), seconds(), refuse, gone, any::<bool>()).prop_map(
+        |(tcp, tcp_fin, udp, refuse, on_server_gone, reset_on_expiry)| ServiceOptions {
+            timeouts: ServiceTimeouts { tcp, tcp_fin, udp },
+            refuse,
+            on_server_gone,
+            reset_on_expiry,
+            ..ServiceOptions::default()
+        },
+    )
 }
 
 fn client(service: usize, n: u16) -> String {
@@ -331,6 +392,20 @@ impl World {
                 if self.present[id(service, n) as usize] {
                     self.apply(&weigh_by(WAYS[service].mode, id(service, n), weight));
                 }
+            }
+            Step::Cut(service, n, reset) => {
+                let id = ServerId(id(service, n));
+                self.apply(&Update::CutServer { id, reset });
+            }
+            Step::Set(settings) => self.apply(&Update::SetSettings(settings)),
+            Step::Options(service, options) => {
+                let id = ServiceId(u32::try_from(service).unwrap());
+                let client_address = WAYS[service].told;
+                let options = ServiceOptions {
+                    client_address,
+                    ..options
+                };
+                self.apply(&Update::SetOptions { id, options });
             }
             Step::Wait(ms) => {
                 for at in (0..ms).step_by(100).chain([ms]) {

@@ -10,7 +10,7 @@ pub(super) struct Dh;
 impl Scheduler for Dh {
     fn pick(&mut self, ask: &Ask<'_>) -> Option<usize> {
         let n = ask.servers.len();
-        let nth = slot(fold(ask.tuple.to.ip())).checked_rem(n)?;
+        let nth = slot(fold(ask.destination)).checked_rem(n)?;
         Some(n - 1 - nth).filter(|at| ask.servers[*at].is_usable())
     }
 }

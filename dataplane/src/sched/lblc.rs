@@ -13,7 +13,7 @@ pub(super) struct Lblc(Memory<SocketAddr>);
 
 impl Scheduler for Lblc {
     fn pick(&mut self, ask: &Ask<'_>) -> Option<usize> {
-        let destination = ask.tuple.to.ip();
+        let destination = ask.destination;
         if let Some(server) = self.0.recall(ask.now, destination) {
             let at = position(ask, *server);
             // An overloaded server keeps its destinations, as in LVS.

@@ -53,7 +53,7 @@ impl Set {
 
 impl Scheduler for Lblcr {
     fn pick(&mut self, ask: &Ask<'_>) -> Option<usize> {
-        let destination = ask.tuple.to.ip();
+        let destination = ask.destination;
         let Some(set) = self.memory.recall(ask.now, destination) else {
             let picked = wlc::pick(ask)?;
             let set = Set {

@@ -24,7 +24,7 @@ mod twos;
 mod wlc;
 mod wrr;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use control::SchedulerFlags;
 
@@ -60,6 +60,9 @@ pub struct Ask<'a> {
     pub now: Instant,
     /// What the client sent.
     pub tuple: &'a Tuple,
+    /// For what goes by destinations: the virtual address, but of what an ICMP error quotes the
+    /// client's.
+    pub destination: IpAddr,
     /// Oldest first.
     pub servers: &'a [Candidate],
     pub loads: &'a Loads,

@@ -90,6 +90,7 @@ impl World {
                 from,
                 to,
             },
+            destination: to.ip(),
             servers: &self.servers,
             loads: &self.loads,
             flags: self.flags,

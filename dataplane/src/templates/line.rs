@@ -144,6 +144,11 @@ impl Line {
         self.words() == KeyWords::of(key) && (key.kind != Kind::Engine || engine.is(key.engine))
     }
 
+    /// Whether its clients' connections were never established, nor answered.
+    pub(super) fn is_unassured(&self) -> bool {
+        self.flags.load(Relaxed) & ASSURED == 0 && self.words().kind() != Kind::Expected
+    }
+
     fn words(&self) -> KeyWords {
         KeyWords(std::array::from_fn(|i| self.key[i].load(Relaxed)))
     }

@@ -320,6 +320,13 @@ impl Templates {
         true
     }
 
+    /// Ends the template on this line, if there is one that nobody holds, and of which nobody was ever
+    /// answered; whether it did.
+    pub fn dismiss_unassured(&self, index: u32) -> bool {
+        let line = self.lines.get(index as usize);
+        line.is_some_and(Line::is_unassured) && self.dismiss(index)
+    }
+
     fn hash(&self, key: &Key) -> u64 {
         let [a, b] = self.secret;
         let mut hasher = SipHasher13::new_with_keys(a, b);

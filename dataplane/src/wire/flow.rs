@@ -242,6 +242,13 @@ impl Seen {
         (self.vlan != 0).then_some(self.vlan)
     }
 
+    /// Whether it is the first packet of a connection whose first one shows: a SYN, with ACK or without,
+    /// or an INIT.
+    #[inline(always)]
+    pub fn begins(&self) -> bool {
+        (self.tcp_flags & tcp_flags::SYN != 0) | (self.chunk == sctp::chunk::INIT)
+    }
+
     /// Lengths that the packet claims are checked against those it has, here and only here.
     #[inline(always)]
     pub fn parse(frame: &[u8]) -> Result<Self, DropReason> {

@@ -15,6 +15,7 @@ mod network; // frames, tags, neighbours, routes
 mod one_packet; // each datagram for itself
 mod persist; // clients come back to the server they had
 mod refusals; // what is not carried on
+mod rules; // what settings and options change
 mod sctp;
 mod sip; // calls stay with their server
 mod states; // connections: how they open, live, close and give way
@@ -97,6 +98,7 @@ fn every_drop_reason_is_reached() {
         refusals::no_server,
         changes::a_deleted_server_leaves_its_connections_without_a_word,
         cut::what_cannot_be_turned_into_a_reset,
+        rules::some_packets_that_would_open_are_dropped,
         refusals::the_last_hop,
         refusals::too_long_for_the_next_network,
         refusals::fragments_of_other_protocols,
