@@ -219,11 +219,9 @@ fn services_are_asked_in_lvss_order() {
     ]));
     let mut n = 0;
     let mut taken = |t: &mut Testbed, protocol: Protocol, port: u16| {
+        // Each from a client of its own: FTP's service and that of every port share templates, as in LVS.
         n += 1;
-        let (client, asked) = (
-            format!("192.0.2.10:{}", 30000 + n),
-            format!("{VIP_IP}:{port}"),
-        );
+        let (client, asked) = (format!("198.51.100.{n}:30000"), format!("{VIP_IP}:{port}"));
         let sent = t.pass(
             n,
             &match protocol {
@@ -672,7 +670,8 @@ fn several_workers_after_the_service() {
         assert!(workers.send(0, &udp(&client(n), MEDIA, b"x")).is_some());
     }
     for t in &mut workers.0 {
-        t.apply(Update::DeleteService { id: ServiceId(0) });
+        let gone = Update::DeleteService { id: ServiceId(0) };
+        t.director.apply(&gone, &mut t.out);
     }
     for n in 0..12u16 {
         assert_eq!(workers.send(0, &udp(&client(n), MEDIA, b"x")), None);
