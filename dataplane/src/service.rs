@@ -2,11 +2,11 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use control::{ForwardMode, MH_TABLE_SIZE, ServiceKey, ServiceOptions, Tunnel};
+use control::{ForwardMode, HashTarget, ServiceKey, ServiceOptions, Tunnel};
 use hashbrown::HashMap;
 
 use crate::net::is_station;
-use crate::sched::{Ask, Candidate, Limit, Loads, Scheduler};
+use crate::sched::{Ask, Candidate, Kind, Limit, Loads, Scheduler};
 use crate::time::Instant;
 use crate::update::{LocalAddress, Policy, ServerId, ServiceId, Update};
 use crate::wire::flow::{TCP, Tuple};
@@ -135,6 +135,15 @@ impl Services {
         is_station(address) && (self.is_vip(address) || self.is_local(address))
     }
 
+    /// Whether [`Services::pick`] wants to know a QUIC packet's connection id.
+    pub fn goes_by_connection_id(&self, service: ServiceId) -> bool {
+        let service = self.services.get(service.index()).and_then(Option::as_ref);
+        service.is_some_and(|service| {
+            service.policy.scheduler == Kind::Conhash
+                && service.options.hash_target == HashTarget::Qid
+        })
+    }
+
     /// The scheduler's choice for a new connection. A server without a port is asked at the one
     /// that the client asked.
     pub fn pick(
@@ -142,6 +151,7 @@ impl Services {
         now: Instant,
         service: ServiceId,
         tuple: &Tuple,
+        connection_id: Option<u64>,
     ) -> Option<(ServerId, Server)> {
         let loads = &self.loads;
         let service = self.services.get_mut(service.index())?.as_mut()?;
@@ -155,7 +165,7 @@ impl Services {
             servers: &service.servers,
             loads,
             flags: service.policy.flags,
-            mh_table_size: service.options.mh_table_size.unwrap_or(MH_TABLE_SIZE),
+            connection_id,
         };
         let passed_over = std::mem::take(&mut service.stagger).checked_rem(ask.servers.len());
         for _ in 0..passed_over.unwrap_or(0) {
@@ -201,6 +211,31 @@ impl Services {
     pub fn locals(&mut self, service: ServiceId) -> (&[IpAddr], &mut usize) {
         let service = self.service_mut(service);
         (&service.locals, &mut service.local_cursor)
+    }
+
+    /// The service that an update is of, and how many of its servers are looked through for it.
+    pub fn concerned(&self, update: &Update) -> (Option<ServiceId>, usize) {
+        let servers = |id: ServiceId| {
+            let service = self.services.get(id.index()).and_then(Option::as_ref);
+            service.map_or(0, |service| service.servers.len())
+        };
+        match *update {
+            Update::AddService { id, .. }
+            | Update::SetOptions { id, .. }
+            | Update::SetTable { id, .. }
+            | Update::SetLocalAddresses { id, .. } => (Some(id), 0),
+            Update::EditService { id, .. } | Update::DeleteService { id } => {
+                (Some(id), servers(id))
+            }
+            Update::AddServer { service, .. } => (Some(service), 0),
+            Update::EditServer { id, .. } | Update::DeleteServer { id } => {
+                let service = self.server(id).map(|server| server.service);
+                (service, service.map_or(0, servers))
+            }
+            Update::ForgetServer { .. } | Update::SetTimeouts(_) | Update::SetSettings(_) => {
+                (None, 0)
+            }
+        }
     }
 
     /// Applies one validated update; returns the addresses to announce that appeared with it.
@@ -302,6 +337,7 @@ impl Services {
                 return self.set_locals(id, addresses);
             }
             Update::SetOptions { id, options } => self.service_mut(id).options = options,
+            Update::SetTable { id, ref table } => self.service_mut(id).scheduler.tabled(table),
             Update::SetTimeouts(_) | Update::SetSettings(_) => {}
         }
         Vec::new()
@@ -486,7 +522,7 @@ mod tests {
                 to: "10.0.0.1:53".parse().unwrap(),
             };
             let services = &mut self.services[worker];
-            let (id, _) = services.pick(Instant::default(), SERVICE, &tuple)?;
+            let (id, _) = services.pick(Instant::default(), SERVICE, &tuple, None)?;
             self.pages[worker].servers[id.index()].inactive.up();
             services.opened(id);
             Some(id.0)

@@ -54,8 +54,8 @@ impl Reader<'_> {
         for raw in raw {
             self.service(raw, &mut changes)?;
         }
-        match Model::new(limits).apply(&changes.list) {
-            Ok(_) => Ok(changes.list),
+        match Model::new(limits).check(&changes.list) {
+            Ok(()) => Ok(changes.list),
             Err(refusal) => {
                 let place = refusal
                     .step

@@ -1,5 +1,7 @@
 //! The control side, on the main thread: a request becomes updates in every worker's mailbox.
 
+#[cfg(test)]
+mod load; // ten thousand services with a hundred thousand servers
 pub mod model; // the authoritative services and servers
 pub mod server; // the Unix socket
 pub mod stats; // sums, rates, status
@@ -59,6 +61,9 @@ pub struct Control {
     workers: Vec<Worker>,
     /// Per worker.
     connections_max: u64,
+    /// What some worker has not carried out yet: the last one that lets go of a batch frees it, and
+    /// that is to be nobody but us.
+    posted: Vec<Batch>,
     machine: Box<dyn Fn() -> Machine>,
     now: Duration,
     estimate_due: Duration,
@@ -90,6 +95,7 @@ impl Control {
             model: Model::new(limits).watching(pages),
             workers,
             connections_max,
+            posted: Vec::new(),
             machine: Box::new(machine),
             now: Duration::ZERO,
             estimate_due: Duration::from_secs(ESTIMATE_S),
@@ -118,11 +124,12 @@ impl Control {
                 None => break,
             }
         }
+        self.release();
         Ok(())
     }
 
     /// Puts `updates` into every mailbox. Who applies them says so to the receiver.
-    fn post(&self, updates: Vec<Update>) -> Option<Receiver<()>> {
+    fn post(&mut self, updates: Vec<Update>) -> Option<Receiver<()>> {
         if updates.is_empty() {
             return None;
         }
@@ -140,7 +147,14 @@ impl Control {
                 );
             }
         }
+        self.posted.push(batch);
         Some(confirmations)
+    }
+
+    /// Frees what no worker has any more.
+    fn release(&mut self) {
+        self.posted.retain(|batch| Arc::strong_count(batch) > 1);
+        self.model.release();
     }
 
     /// [`Control::change`], with a line in the log for each step or for what was refused.
@@ -242,6 +256,7 @@ impl Backend for Control {
 
     fn tick(&mut self, now: Duration) {
         self.now = now;
+        self.release();
         if due(&mut self.estimate_due, now, ESTIMATE_S) {
             self.model.estimate();
         }

@@ -16,8 +16,9 @@ use crate::service::Server;
 use crate::time::Instant;
 use crate::tunnel::Tunnel;
 use crate::update::{ServerId, ServiceId};
-use crate::wire::flow::{ETHERNET, ICMP, ICMPV6, Kind, SCTP, Seen, TCP, Tuple, tcp_flags};
+use crate::wire::flow::{ETHERNET, ICMP, ICMPV6, Kind, SCTP, Seen, TCP, Tuple, UDP, tcp_flags};
 use crate::wire::ip::Ip;
+use crate::wire::quic;
 use crate::wire::sctp;
 use crate::wire::tcp::clamp_mss;
 
@@ -492,7 +493,11 @@ impl<P: PacketBuf> Director<P> {
             self.refuse(now, seen, &tuple, packet, out);
             return denied(DropReason::NoConnection);
         }
-        let Some((id, server)) = self.services.pick(now, service, &tuple) else {
+        let connection_id = (self.services.goes_by_connection_id(service))
+            .then(|| quic_connection_id(seen, packet.bytes()))
+            .flatten();
+        let picked = self.services.pick(now, service, &tuple, connection_id);
+        let Some((id, server)) = picked else {
             let ip = seen.packet(packet.bytes());
             let unreachable = icmp::unreachable(ip, Unreachable::Port, tuple.to.ip());
             self.answer(now, unreachable, out);
@@ -614,6 +619,17 @@ fn sequence_number(seen: &Seen, frame: &[u8]) -> u32 {
         Some(seq) if seen.flow.protocol == TCP => u32::from_be_bytes(*seq),
         _ => 0,
     }
+}
+
+/// Of a UDP datagram, if it is QUIC and tells one.
+fn quic_connection_id(seen: &Seen, frame: &[u8]) -> Option<u64> {
+    const HEADER: usize = 8;
+    let l4 = usize::from(seen.l4) - usize::from(seen.l3);
+    let datagram = seen.packet(frame).get(l4..)?;
+    let payload = datagram
+        .get(HEADER..)
+        .filter(|_| seen.flow.protocol == UDP)?;
+    quic::connection_id(payload)
 }
 
 /// Whether a packet may open a connection (`spec/connections.md` §3).

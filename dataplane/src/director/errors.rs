@@ -74,7 +74,7 @@ impl<P: PacketBuf> Director<P> {
             return Err(Denied(DropReason::BadSource, Some(service)));
         }
         let denied = |reason| Denied(reason, Some(service));
-        let picked = self.services.pick(now, service, wanted);
+        let picked = self.services.pick(now, service, wanted, None);
         let (id, server) = picked.ok_or(denied(DropReason::NoServer))?;
         let opened = self.open(now, wanted, service, id, server, 0);
         opened.map(Some).map_err(denied)

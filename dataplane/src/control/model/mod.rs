@@ -5,6 +5,7 @@ mod extras; // local addresses, options, settings
 mod rules; // what no service, no server and no local address may be
 mod slots; // ids
 mod steps; // each change, carried out
+mod tables; // what hashing schedulers look servers up in
 #[cfg(test)]
 mod tests;
 mod totals; // zero points, rates
@@ -24,6 +25,7 @@ use self::uses::{Use, Uses};
 use super::stats::{self, Estimator, minus};
 use crate::conn::Timeouts;
 use crate::counters::{LocalPage, Page};
+use crate::sched::Table;
 use crate::update::{LocalAddress, Policy, ServerId, ServiceId, Update};
 
 /// The highest weight, as in LVS.
@@ -63,6 +65,8 @@ pub struct Model {
     locals: HashMap<IpAddr, Weak<[LocalPage]>>,
     timeouts: Timeouts,
     settings: Settings,
+    /// Replaced, but a worker may have them yet.
+    retired: Vec<Arc<Table>>,
     /// Orders servers by age and tells a service from an earlier one of the same key.
     clock: u64,
     pages: Vec<Arc<Page>>,
@@ -77,6 +81,8 @@ struct Service {
     servers: BTreeMap<u64, ServerId>,
     /// In the order in which they were added.
     local_addresses: Vec<LocalAddress>,
+    /// What the workers look its servers up in.
+    table: Option<Arc<Table>>,
 }
 
 /// The part of a service that changes in place.
@@ -95,6 +101,8 @@ struct Server {
     service: ServiceKey,
     address: SocketAddr,
     spec: ServerSpec,
+    /// Its last one that was not 0; 0 if it never had one.
+    last_weight: u32,
     place: Place,
     /// The page's count when the server joined its service.
     joined: Totals,
@@ -125,6 +133,7 @@ impl Model {
             locals: HashMap::new(),
             timeouts: Timeouts::default(),
             settings: Settings::default(),
+            retired: Vec::new(),
             clock: 0,
             pages: Vec::new(),
         }
@@ -148,6 +157,16 @@ impl Model {
     /// Carries out every change in order and returns what the workers must apply, or refuses and
     /// leaves everything as it was.
     pub fn apply(&mut self, changes: &[Change]) -> Result<Vec<Update>, Refusal> {
+        let done = self.carry_out(changes)?;
+        Ok(self.tabulated(done))
+    }
+
+    /// As [`Model::apply`], for whoever wants to know only whether it would be refused.
+    pub fn check(&mut self, changes: &[Change]) -> Result<(), Refusal> {
+        self.carry_out(changes).map(|_| ())
+    }
+
+    fn carry_out(&mut self, changes: &[Change]) -> Result<Transaction, Refusal> {
         let mut done = Transaction::default();
         for (step, change) in changes.iter().enumerate() {
             if let Err(mut refusal) = self.step(change, &mut done) {
@@ -158,7 +177,7 @@ impl Model {
                 return Err(refusal);
             }
         }
-        Ok(done.updates)
+        Ok(done)
     }
 
     fn step(&mut self, change: &Change, done: &mut Transaction) -> Result<(), Refusal> {

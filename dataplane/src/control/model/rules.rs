@@ -3,8 +3,9 @@
 use std::net::{IpAddr, SocketAddr};
 
 use control::{
-    ClientAddress, Errno, ForwardMode, MH_TABLE_SIZES, Protocol, Refusal, ServerSpec, ServiceKey,
-    ServiceOptions, ServiceSpec, Thresholds, Tunnel, TunnelChecksum, TunnelKind, Word,
+    ClientAddress, Errno, ForwardMode, HashTarget, MH_TABLE_SIZE_MAX, MH_TABLE_SIZE_MIN, Protocol,
+    Refusal, ServerSpec, ServiceKey, ServiceOptions, ServiceSpec, Thresholds, Tunnel,
+    TunnelChecksum, TunnelKind, Word,
 };
 
 use super::{MSS_MAX, MSS_MIN, THRESHOLD_MAX, WEIGHT_MAX, name, refuse};
@@ -178,6 +179,7 @@ pub(super) fn options(key: &ServiceKey, options: ServiceOptions) -> Result<(), R
         client_address,
         mss,
         mh_table_size,
+        hash_target,
         ..
     } = options;
     let tcp = key
@@ -194,10 +196,19 @@ pub(super) fn options(key: &ServiceKey, options: ServiceOptions) -> Result<(), R
             client_address.word()
         ));
     }
-    if let Some(size) = mh_table_size.filter(|size| !MH_TABLE_SIZES.contains(size)) {
-        let right = MH_TABLE_SIZES.map(|size| size.to_string()).join(", ");
+    if let Some(size) = mh_table_size.filter(|size| *size != prime_near(*size)) {
         return wrong(format!(
-            "mh table size {size} of service {} is none of LVS's, one of {right} is right",
+            "mh table size {size} of service {} is not a prime from {MH_TABLE_SIZE_MIN} to {MH_TABLE_SIZE_MAX}, {} is right",
+            name(key),
+            prime_near(size)
+        ));
+    }
+    let udp = key
+        .protocol()
+        .is_none_or(|protocol| protocol == Protocol::Udp);
+    if hash_target == HashTarget::Qid && !udp {
+        return wrong(format!(
+            "service {} is not UDP, hash target qid needs QUIC; sip is right",
             name(key)
         ));
     }
@@ -212,4 +223,14 @@ pub(super) fn options(key: &ServiceKey, options: ServiceOptions) -> Result<(), R
         )),
         _ => Ok(()),
     }
+}
+
+/// The first prime from `size` on that a table of `mh` can have.
+fn prime_near(size: u32) -> u32 {
+    let is_prime = |n: &u32| (2..).take_while(|d| d * d <= *n).all(|d| n % d != 0);
+    let sizes = size.clamp(MH_TABLE_SIZE_MIN, MH_TABLE_SIZE_MAX)..=MH_TABLE_SIZE_MAX;
+    sizes
+        .into_iter()
+        .find(is_prime)
+        .unwrap_or(MH_TABLE_SIZE_MAX)
 }

@@ -49,6 +49,7 @@ impl Model {
             head,
             servers: BTreeMap::new(),
             local_addresses: Vec::new(),
+            table: None,
         };
         let Some(id) = self.services.insert(service) else {
             let max = self.services.max;
@@ -63,7 +64,7 @@ impl Model {
             self.uses.add(address.ip(), Use::Service);
         }
         done.undo.push(Undo::Service(id, None));
-        done.updates.push(Update::AddService { id, key, policy });
+        done.update(id, Update::AddService { id, key, policy });
         Ok(())
     }
 
@@ -80,7 +81,7 @@ impl Model {
         if head.policy != policy {
             done.undo.push(Undo::Head(id, *head));
             head.policy = policy;
-            done.updates.push(Update::EditService { id, policy });
+            done.update(id, Update::EditService { id, policy });
         }
         Ok(())
     }
@@ -93,7 +94,7 @@ impl Model {
         self.by_key.remove(&service.key);
         self.count_uses(&service, Uses::remove);
         done.undo.push(Undo::Service(id, Some(service)));
-        done.updates.push(Update::DeleteService { id });
+        done.update(id, Update::DeleteService { id });
     }
 
     pub(super) fn add_server(
@@ -144,6 +145,7 @@ impl Model {
                 done.undo.push(Undo::Server(id, Some(old)));
                 *self.servers.get_mut(id.0) = Server {
                     spec,
+                    last_weight: spec.weight,
                     place,
                     joined: now,
                     ..back
@@ -157,15 +159,18 @@ impl Model {
             service,
             age: self.clock,
         });
-        done.updates.push(Update::AddServer {
+        done.update(
             service,
-            id,
-            address,
-            mode: spec.mode,
-            tunnel: spec.tunnel,
-            weight: spec.weight,
-            thresholds: spec.thresholds,
-        });
+            Update::AddServer {
+                service,
+                id,
+                address,
+                mode: spec.mode,
+                tunnel: spec.tunnel,
+                weight: spec.weight,
+                thresholds: spec.thresholds,
+            },
+        );
         Ok(())
     }
 
@@ -182,6 +187,7 @@ impl Model {
             service,
             address,
             spec,
+            last_weight: spec.weight,
             place,
             joined: zero,
             zero,
@@ -219,18 +225,24 @@ impl Model {
         same_family(key, address, spec)?;
         weighed(spec, address)?;
         tunnel(address, spec)?;
-        let (id, ..) = self.find_server(key, address)?;
+        let (id, service, _) = self.find_server(key, address)?;
         same_port(key, address, spec)?;
         let server = self.servers.get_mut(id.0);
         done.undo.push(Undo::Server(id, Some(*server)));
         server.spec = spec;
-        done.updates.push(Update::EditServer {
-            id,
-            mode: spec.mode,
-            tunnel: spec.tunnel,
-            weight: spec.weight,
-            thresholds: spec.thresholds,
-        });
+        if spec.weight > 0 {
+            server.last_weight = spec.weight;
+        }
+        done.update(
+            service,
+            Update::EditServer {
+                id,
+                mode: spec.mode,
+                tunnel: spec.tunnel,
+                weight: spec.weight,
+                thresholds: spec.thresholds,
+            },
+        );
         Ok(())
     }
 
@@ -255,7 +267,7 @@ impl Model {
             server: id,
         });
         self.bin(id, service_born, done);
-        done.updates.push(Update::DeleteServer { id });
+        done.update(service, Update::DeleteServer { id });
         Ok(())
     }
 

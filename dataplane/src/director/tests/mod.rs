@@ -9,6 +9,7 @@ mod fullnat; // local addresses, and what servers are told of their clients
 mod ipv6;
 mod nat; // what is rewritten, and what is not
 mod network; // frames, tags, neighbours, routes
+mod quic; // connections that are known by their id
 mod refusals; // what is not carried on
 mod sctp;
 mod states; // connections: how they open, live, close and give way
