@@ -10,11 +10,12 @@ choose_topology() {
     case $1 in
     two-arm) VIP=10.0.0.1 CLIENT=10.0.0.2 OUTER=10.0.0.254 INNER=192.168.1.1 ;;
     a) VIP=13.133.222.13 CLIENT=198.51.100.2 OUTER=13.133.222.3 ROUTER=13.133.222.1 ;;
+    d) VIP=192.168.1.100 CLIENT=192.168.1.2 OUTER=192.168.1.1 INNER=10.0.1.254 ;;
     b) VIP=10.0.0.1 CLIENT=10.0.0.2 OUTER=10.0.0.254 INNER=192.168.255.101 ;;
     c) VIP=192.168.116.200 CLIENT=198.51.100.2 OUTER=192.168.116.2 ROUTER=192.168.116.1 ;;
     e | f) VIP=192.168.10.100 CLIENT=198.51.100.2 OUTER=192.168.10.2 ROUTER=192.168.10.1 FAR=192.168.10.254 FAR_GATEWAY=172.16.0.1 ;;
     all) VIP=10.1.0.100 CLIENT=10.9.0.2 OUTER=10.1.0.254 ROUTER=10.1.0.1 INNER=10.2.0.254 FAR=10.1.0.2 FAR_GATEWAY=10.3.0.1 V6=yes ;;
-    *) die "no topology $1: two-arm, a, b, c, e, f or all" ;;
+    *) die "no topology $1: two-arm, a, b, c, d, e, f or all" ;;
     esac
     [ "$1" != all ] || SERVERS=6
     choose_servers "$1"
@@ -23,7 +24,7 @@ choose_topology() {
 # Where server $1 of topology $2 is: on the director's inner network, on its link, or far behind a router.
 home_of() {
     case $2 in
-    two-arm | b) echo inner ;;
+    two-arm | b | d) echo inner ;;
     a | c) echo link ;;
     e | f) echo far ;;
     all) if [ "$1" -le 2 ]; then echo inner; elif [ "$1" -le 4 ]; then echo link; else echo far; fi ;;
@@ -37,6 +38,7 @@ choose_servers() {
     a) first=13.133.222.4 ;;
     b) first=192.168.255.102 ;;
     c) first=192.168.116.3 ;;
+    d) first=10.0.1.1 ;;
     e | f) first=172.16.0.3 ;;
     all)
         SERVER_ADDRESSES='10.2.0.11 10.2.0.12 10.1.0.13 10.1.0.14 10.3.0.15 10.3.0.16'
@@ -203,7 +205,14 @@ make_client() {
         director_end lan
     fi
     address client eth0 "$CLIENT"
+    [ "$TOPOLOGY" != d ] || more_clients
     [ -z "$ROUTER" ] || route client default "${CLIENT%.*}.1"
+}
+
+# The client is three.
+more_clients() {
+    address client eth0 192.168.1.3
+    address client eth0 192.168.1.4
 }
 
 # Between the client's network and the director's.

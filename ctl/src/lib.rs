@@ -6,6 +6,7 @@
 
 pub mod client;
 pub mod ipvsadm;
+mod marks; // rules that mark packets
 pub mod usage;
 mod words; // the words for what can be chosen
 
@@ -17,6 +18,7 @@ use std::num::NonZeroU32;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+pub use marks::{MarkRule, Ports, Prefix, WhichMark};
 pub use words::{NoFlag, Word};
 
 /// Bumped by every incompatible change; both ends must agree.
@@ -54,7 +56,7 @@ pub struct Hello {
 pub enum Request {
     /// Applies every change in order, or none of them.
     Change(Vec<Change>),
-    /// Services with their servers and counters: all, or the one named.
+    /// Services with their servers and counters: all, newest first, or the one named.
     Services {
         only: Option<ServiceKey>,
     },
@@ -69,6 +71,8 @@ pub enum Request {
     Status,
     /// Neighbours as the first worker knows them.
     Neighbours,
+    /// The rules that mark packets, in order.
+    Marks,
 }
 
 /// One step of a [`Request::Change`].
@@ -102,6 +106,18 @@ pub enum Change {
         service: ServiceKey,
         server: SocketAddr,
     },
+    /// The server gets no new connections any more; see [`Drain`]. Of a server that drains already,
+    /// only what is to be done at the end changes.
+    DrainServer {
+        service: ServiceKey,
+        server: SocketAddr,
+        drain: Drain,
+    },
+    /// The server has the weight again that it had before it was drained.
+    CancelDrain {
+        service: ServiceKey,
+        server: SocketAddr,
+    },
     /// A local address for FULLNAT: what the servers of this service see as their client.
     AddLocalAddress {
         service: ServiceKey,
@@ -126,6 +142,12 @@ pub enum Change {
         tcp_fin: Option<u32>,
         udp: Option<u32>,
     },
+    /// The rule gets number `at`, from 1 on, and those from there on one more; `None` is the end.
+    AddMark {
+        rule: MarkRule,
+        at: Option<usize>,
+    },
+    DeleteMark(WhichMark),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -263,6 +285,10 @@ impl Netmask {
         } else {
             Self::V4(Ipv4Addr::BROADCAST)
         }
+    }
+
+    pub fn is_whole(self) -> bool {
+        self == Self::whole(matches!(self, Self::V6(_)))
     }
 }
 
@@ -500,6 +526,19 @@ pub struct Thresholds {
     pub lower: u32,
 }
 
+/// What becomes of a server that gets no new connections, those of persistent clients included. An
+/// edit of its weight ends it, whoever makes it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Drain {
+    /// Seconds from now on until the connections that are left are cut; `None`: never.
+    pub deadline_s: Option<u32>,
+    /// Both ends of a TCP connection that is cut get a reset.
+    pub reset: bool,
+    /// The server is deleted once it has no connections.
+    pub delete: bool,
+}
+
 /// The daemon's answer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -519,6 +558,7 @@ pub enum Reply {
     Settings(Settings),
     Status(Status),
     Neighbours(Vec<Neighbour>),
+    Marks(Vec<MarkRule>),
 }
 
 /// Why a request was not carried out. Nothing of it was applied.
@@ -619,6 +659,20 @@ pub struct Server {
     pub persistent: u32,
     pub totals: Totals,
     pub rates: Rates,
+    /// The weight it has now, while it grows to what it is set to.
+    #[serde(default)]
+    pub weight_now: Option<u32>,
+    #[serde(default)]
+    pub draining: Option<Draining>,
+}
+
+/// A server that is being drained; its weight is 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Draining {
+    /// What is to be done at the end; its deadline is what is left of it.
+    pub drain: Drain,
+    /// Before, and again when it is cancelled.
+    pub weight: u32,
 }
 
 /// Where a listing of connections goes on: a worker and an entry of its table.

@@ -1,5 +1,7 @@
 //! directorctl's own verbs.
 
+mod drain; // a server is drained, and watched
+mod mark; // rules that mark packets
 mod request; // from verbs to requests
 mod show; // answers as tables
 
@@ -18,6 +20,8 @@ use control::{
 };
 use serde::Serialize;
 
+use drain::DrainArgs;
+use mark::MarkVerb;
 use request::request;
 
 /// Configures and watches a running director.
@@ -55,6 +59,9 @@ enum Verb {
     /// Neighbours.
     #[command(subcommand)]
     Neighbour(NeighbourVerb),
+    /// Rules that mark packets, for services by mark.
+    #[command(subcommand)]
+    Mark(MarkVerb),
     /// Zero the counters: of all services, or of the one named.
     Zero(Perhaps),
     /// Show the timeouts, or set those named, in seconds.
@@ -171,6 +178,8 @@ enum ServerVerb {
     },
     /// Delete a server; its connections stay, but their packets are dropped
     Delete(ServerKey),
+    /// Give a server no new connections, and watch until those it has ended.
+    Drain(DrainArgs),
 }
 
 #[derive(Debug, Subcommand)]
@@ -317,6 +326,9 @@ pub(crate) fn main() -> ExitCode {
 fn run(cli: &Cli) -> Result<String> {
     let hint = "--socket names another path";
     let mut client = Client::connect(&cli.socket, "directorctl", hint)?;
+    if let Verb::Server(ServerVerb::Drain(args)) = &cli.verb {
+        return drain::run(args, &mut client, cli.json);
+    }
     let request = request(&cli.verb, &mut client)?;
     if let Request::Connections { .. } = request {
         return connections(cli, &mut client);
@@ -357,6 +369,8 @@ fn run(cli: &Cli) -> Result<String> {
         Reply::Settings(settings) => Ok(format!("{settings}\n")),
         Reply::Neighbours(list) if cli.json => json(&list),
         Reply::Neighbours(list) => Ok(show::neighbours(&list)),
+        Reply::Marks(rules) if cli.json => json(&mark::Numbered::all(&rules)),
+        Reply::Marks(rules) => Ok(mark::table(&rules)),
         Reply::Connections { .. } => bail!(control::client::ClientError::Unexpected),
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::{
-    ClientAddress, Engine, ForwardMode, HashTarget, Netmask, OnServerGone, Protocol, Refuse,
+    ClientAddress, Drain, Engine, ForwardMode, HashTarget, Netmask, OnServerGone, Protocol, Refuse,
     SchedulerFlags, ServerSpec, ServiceKey, ServiceOptions, ServiceSpec, Settings, Thresholds,
     Tunnel, TunnelChecksum, TunnelKind,
 };
@@ -269,6 +269,18 @@ impl fmt::Display for ServiceOptions {
 }
 
 /// `schedule-icmp false, pmtu-disc true, …`
+impl fmt::Display for Drain {
+    /// `cut with resets after 30 s, then deleted`
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.deadline_s, self.reset) {
+            (None, _) => write!(f, "no deadline")?,
+            (Some(seconds), false) => write!(f, "cut after {seconds} s")?,
+            (Some(seconds), true) => write!(f, "cut with resets after {seconds} s")?,
+        }
+        f.write_str(if self.delete { ", then deleted" } else { "" })
+    }
+}
+
 impl fmt::Display for Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {

@@ -3,19 +3,24 @@
 
 use std::hint::black_box;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
-use control::{ForwardMode, TunnelKind};
+use control::{ForwardMode, Protocol, ServiceKey, Thresholds, TunnelKind};
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use dataplane::conn::{Conns, Hit, Timeouts};
-use dataplane::director::{translate, translate6};
-use dataplane::packet::{HeapBuf, PacketBuf};
+use dataplane::counters::Page;
+use dataplane::director::{Director, translate, translate6};
+use dataplane::net::{Interface, Prefix, Setup, StaticNeighbour};
+use dataplane::packet::{Burst, HeapBuf, PacketBuf, PortId};
+use dataplane::replay::Wire;
 use dataplane::sched::{Kind, Member, Recipe, Table};
+use dataplane::steer::Steer;
 use dataplane::time::Instant;
 use dataplane::tunnel::Tunnel;
-use dataplane::update::ServerId;
+use dataplane::update::{Policy, ServerId, ServiceId, Update};
 use dataplane::wire::delta::Delta;
-use dataplane::wire::flow::{Digest, Seen, TCP, Tuple, tcp_flags};
+use dataplane::wire::flow::{Digest, Seen, TCP, Tuple, UDP, tcp_flags};
 
 const BURST: usize = 32;
 
@@ -255,11 +260,87 @@ fn tables(c: &mut Criterion) {
     }
 }
 
+/// Datagrams through a whole director with one NAT service: each scheduled by itself, and each of a
+/// connection that it has.
+fn one_packet(c: &mut Criterion) {
+    let mut group = c.benchmark_group("datagrams");
+    group.throughput(Throughput::Elements(BURST as u64));
+    for (name, one_packet) in [("by themselves", true), ("of connections", false)] {
+        let (mut director, mut wire) = with_one_service(one_packet);
+        let frames: Vec<_> = (0..32).map(datagram).collect();
+        group.bench_function(format!("burst, {name}"), |b| {
+            b.iter_batched(
+                || frames.iter().map(|frame| HeapBuf::new(frame)).collect(),
+                |mut burst: Burst<_>| {
+                    director.process(Instant::default(), PortId(0), &mut burst, &mut wire);
+                    std::mem::take(&mut wire.sent)
+                },
+                BatchSize::SmallInput,
+            );
+        });
+    }
+}
+
+/// As [`frame_of`], over UDP.
+fn datagram(number: u32) -> [u8; 60] {
+    let mut frame = frame_of(number);
+    frame[23] = UDP;
+    frame[38..40].copy_from_slice(&[0, 26]);
+    frame
+}
+
+fn with_one_service(one_packet: bool) -> (Director<HeapBuf>, Wire) {
+    let [vip, server] = ends();
+    let (ip, mac) = (Ipv4Addr::new(10, 0, 0, 1).into(), [0; 6]);
+    let setup = Setup {
+        interfaces: vec![Interface {
+            port: PortId(0),
+            vlan: None,
+            mac,
+            mtu: 1500,
+            addresses: vec![Prefix {
+                address: ip,
+                length: 24,
+            }],
+        }],
+        routes: Vec::new(),
+        neighbours: vec![StaticNeighbour {
+            address: server.ip(),
+            mac,
+        }],
+        partial_checksums: Vec::new(),
+    };
+    let page = Arc::new(Page::new(1, 1));
+    let steer = Steer::new(0, 1);
+    let mut director = Director::new(1 << 16, [3, 5], setup, steer, page.clone()).unwrap();
+    let mut wire = Wire::new(page);
+    let policy = Policy {
+        one_packet,
+        ..Policy::of(Kind::Rr)
+    };
+    let (id, key) = (ServiceId(0), ServiceKey::at(Protocol::Udp, vip));
+    for update in [
+        Update::AddService { id, key, policy },
+        Update::AddServer {
+            service: id,
+            id: ServerId(0),
+            address: server,
+            mode: ForwardMode::Nat,
+            tunnel: control::Tunnel::default(),
+            weight: 1,
+            thresholds: Thresholds::default(),
+        },
+    ] {
+        director.apply(&update, &mut wire);
+    }
+    (director, wire)
+}
+
 criterion_group! {
     name = stages;
     config = Criterion::default()
         .warm_up_time(Duration::from_millis(500))
         .measurement_time(Duration::from_secs(2));
-    targets = parse, look_up, rewrite, ipv6, encapsulate, tables
+    targets = parse, look_up, rewrite, ipv6, encapsulate, one_packet, tables
 }
 criterion_main!(stages);

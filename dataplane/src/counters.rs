@@ -3,6 +3,7 @@
 //! Every packet has exactly one end: over any quiet moment `rx + made = forwarded + answered +
 //! consumed + dropped + held` ([`Page::balanced`]).
 
+use std::ops::Deref;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use crate::packet::{Origin, PORTS_MAX, PortId};
@@ -90,6 +91,7 @@ drop_reasons! {
     NoServer "no_server" "the service has no server to take a new connection",
     NoConnection "no_connection" "no connection, and the packet may not open one",
     ServerGone "server_gone" "the connection's server was deleted",
+    ConnectionCut "connection_cut" "the connection was ended from here",
     NoLocalPort "no_local_port" "every port of the service's local addresses is in use toward the server, or it has no local address",
     TableFull "table_full" "the connection table is full",
     NoRoute "no_route" "no route to the next hop",
@@ -104,6 +106,25 @@ drop_reasons! {
     Stopped "stopped" "still waiting for a neighbour or a first fragment when the director stopped",
 }
 
+/// Drops by reason.
+#[derive(Debug)]
+pub struct Drops([Counter; DropReason::ALL.len()]);
+
+impl Default for Drops {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| Counter::default()))
+    }
+}
+
+impl Deref for Drops {
+    type Target = [Counter; DropReason::ALL.len()];
+
+    #[inline(always)]
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}
+
 /// The final ends of packets that a port received or that were made for it.
 #[derive(Debug, Default)]
 pub struct PortPage {
@@ -113,7 +134,7 @@ pub struct PortPage {
     pub forwarded: Counter,
     pub answered: Counter,
     pub consumed: Counter,
-    pub drops: [Counter; DropReason::ALL.len()],
+    pub drops: Drops,
     /// What left from this port, whatever its origin.
     pub tx: Counter,
     pub tx_bytes: Counter,
@@ -142,7 +163,7 @@ pub struct ServerPage {
 /// One virtual service as one worker counts it; packets and bytes are its servers' sums.
 #[derive(Debug, Default)]
 pub struct ServicePage {
-    pub drops: [Counter; DropReason::ALL.len()],
+    pub drops: Drops,
 }
 
 /// One FULLNAT local address as one worker counts it. One cache line.

@@ -69,7 +69,8 @@ fn serve(
             let machine = move || machine(&ports, &mbufs);
             let connections_max = u64::from(config.director.max_connections);
             let mut control =
-                Control::new(config.director.limits(), workers, connections_max, machine);
+                Control::new(config.director.limits(), workers, connections_max, machine)
+                    .naming(config.port_names());
             control
                 .change(&config.changes)
                 .context("applying the services of the configuration")?;
@@ -285,7 +286,7 @@ fn work(
         });
     match built {
         Ok((thread, director)) => {
-            let names = config.ports.iter().map(|port| port.name.clone()).collect();
+            let names = config.port_names();
             let (pool, idle) = (pool.clone(), config.director.idle);
             let mut worker = Worker::new(
                 director,

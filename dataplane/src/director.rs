@@ -3,6 +3,7 @@
 //! A director owns no NIC, no clock and no lock. All it ever does follows from [`Director::apply`],
 //! [`Director::process`] and [`Director::tick`], each with the time.
 
+mod cut; // connections that are ended from here
 mod decide; // everything that is not the fast path
 mod errors; // ICMP errors about connections
 mod fragmented; // fragments find the way of their first one
@@ -15,7 +16,9 @@ mod fragmented; // fragments find the way of their first one
 mod frames; // packets for tests, built by code of their own
 mod hidden; // FULLNAT: the client's address, told to its server
 mod listing; // connections as they are shown
+mod one_packet; // datagrams that are scheduled each by itself, and their answers
 mod open; // connections open and close
+mod reuse; // whether a packet still belongs to the connection of its ports
 mod rewrite; // what changes in a packet on its way
 #[cfg(test)]
 mod rubbish; // a million spoilt frames of every method
@@ -40,7 +43,6 @@ use crate::counters::{DropReason, Page};
 use crate::fragments::Fragments;
 use crate::fullnat::lease::Leases;
 use crate::icmp::RateLimit;
-use crate::marks::Marks;
 use crate::net::{HopId, Net, Setup};
 use crate::packet::{BURST, Burst, Egress, Learned, Origin, PORTS_MAX, PacketBuf, PortId};
 use crate::sched::Loads;
@@ -52,6 +54,7 @@ use crate::update::{ServerId, Update};
 use crate::wire::flow::{ICMPV6, Kind, SCTP, Seen, Tuple, tcp_flags};
 use crate::wire::partial;
 
+use cut::Cuts;
 pub use rewrite::{translate, translate6};
 
 /// Connections looked at for expiry per call of [`Director::tick`].
@@ -75,7 +78,7 @@ pub struct Director<P> {
     tunnels: Vec<Option<TunnelTo>>,
     timeouts: Timeouts,
     settings: Settings,
-    marks: Marks,
+    cuts: Cuts,
     answers: RateLimit,
     steer: Steer,
     macs: [[u8; 6]; PORTS_MAX],
@@ -126,7 +129,7 @@ impl<P: PacketBuf> Director<P> {
             tunnels: Vec::new(),
             timeouts: Timeouts::default(),
             settings: Settings::default(),
-            marks: Marks,
+            cuts: Cuts::default(),
             answers: RateLimit::default(),
             steer,
             macs,
@@ -163,6 +166,7 @@ impl<P: PacketBuf> Director<P> {
 
     /// Takes in one validated change of configuration.
     pub fn apply<E: Egress<Buf = P>>(&mut self, update: &Update, out: &mut E) {
+        self.note_cuts(update);
         match update {
             Update::SetTimeouts(timeouts) => self.timeouts = *timeouts,
             Update::SetSettings(settings) => self.settings = *settings,
@@ -283,19 +287,10 @@ impl<P: PacketBuf> Director<P> {
 
     /// The worker that owns the connection which a packet of this tuple belongs to.
     fn home(&self, from: PortId, seen: &Seen, tuple: &Tuple) -> usize {
-        let from_client = self.services.is_vip(tuple.to.ip()) || self.mark(from, seen, tuple) != 0;
+        let from_client = self.services.is_vip(tuple.to.ip())
+            || self.services.mark(tuple, from, seen.vlan()) != 0;
         self.steer
             .home(if from_client { tuple.from } else { tuple.to })
-    }
-
-    /// The mark of a packet of this tuple, if there is a service by it; 0 is none.
-    fn mark(&self, from: PortId, seen: &Seen, tuple: &Tuple) -> u32 {
-        if !self.services.go_by_marks() {
-            return 0;
-        }
-        let mark = self.marks.of(tuple, from, seen.vlan());
-        let known = self.services.has_mark(tuple.to.is_ipv6(), mark);
-        if known { mark } else { 0 }
     }
 
     /// First stage: what is it, and is it addressed to us? Starts loading its bucket.
@@ -551,11 +546,16 @@ impl<P: PacketBuf> Director<P> {
         }
         let mut budget = EXPIRE_MAX;
         while let Some(entry) = self.conns.due(now, &self.timeouts, &mut budget) {
-            self.close(now, entry, None);
+            if self.resets_on_expiry(entry) {
+                self.doom(now, entry, out);
+            } else {
+                self.close(now, entry, None);
+            }
         }
         if budget > 0 {
             self.ticked = Some(now);
         }
+        self.cut_some(now, out);
         self.forget_fragments(now);
         self.leases.tick(now);
         self.net.tick(now, out, &self.page);

@@ -1,5 +1,6 @@
 //! The director: a packet comes in, a verdict goes out. `ARCHITECTURE.md` draws the walk.
 
+pub mod answers; // servers whose packets are for clients though no connection says so
 pub mod config; // the TOML file, validated
 pub mod conn; // connections: key, table, states, timers
 pub mod control; // the Unix-socket server: a request becomes updates in every worker's mailbox
@@ -17,8 +18,10 @@ pub mod related; // ICMP errors about connections and tunnels, readdressed or to
 pub mod replay; // capture in, capture and counters out: the director without DPDK
 pub mod sched; // schedulers, one a file
 pub mod service; // virtual services and real servers as one worker sees them
+pub mod sip; // the Call-ID of SIP messages
 pub mod split; // IPv4 packets made into fragments
 pub mod steer; // which worker owns a packet
+pub mod templates; // which server a client is tied to, shared by all workers
 pub mod time; // milliseconds, handed in by the worker
 pub mod tunnel; // the outer headers of packets to real servers behind a tunnel
 pub mod update; // what the control side tells every worker

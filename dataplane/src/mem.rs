@@ -106,6 +106,11 @@ impl<T> DerefMut for Array<T> {
 // SAFETY: an `Array` owns its mapping alone, like a `Vec` its buffer.
 unsafe impl<T: Send> Send for Array<T> {}
 
+#[expect(unsafe_code, reason = "as with `Send`")]
+// SAFETY: `&Array<T>` gives `&T` and nothing else, like a shared `Vec`; nothing here has interior
+// mutability but what `T` has.
+unsafe impl<T: Sync> Sync for Array<T> {}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,20 +1,26 @@
 //! Virtual services and real servers as one worker sees them.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
-use control::{ForwardMode, HashTarget, ServiceKey, ServiceOptions, Tunnel};
+use control::{ForwardMode, HashTarget, Protocol, ServiceKey, ServiceOptions, Tunnel};
 use hashbrown::HashMap;
 
-use crate::net::is_station;
+use crate::answers::{Answerer, Answers};
+use crate::marks::Marks;
+use crate::net::{is_global, is_station};
+use crate::packet::PortId;
 use crate::sched::{Ask, Candidate, Kind, Limit, Loads, Scheduler};
 use crate::time::Instant;
 use crate::update::{LocalAddress, Policy, ServerId, ServiceId, Update};
-use crate::wire::flow::{TCP, Tuple};
+use crate::wire::flow::{TCP, Tuple, UDP};
 
 /// A virtual service with its scheduler's state.
 #[derive(Debug)]
 struct Service {
     key: ServiceKey,
+    /// How many were added before it.
+    born: u64,
     policy: Policy,
     scheduler: Box<dyn Scheduler>,
     /// Picks to pass over before the first, see [`Services::staggered`].
@@ -58,15 +64,22 @@ pub struct Services {
     by_key: HashMap<Key, ServiceId>,
     /// By family (whether IPv6) and mark.
     by_mark: HashMap<(bool, u32), ServiceId>,
+    marks: Arc<Marks>,
     /// How many services have port 21, and port 0.
     ftp: u32,
     portless: u32,
     services: Vec<Option<Service>>,
     servers: Vec<Option<Server>>,
-    /// How many services each virtual address has.
+    /// How many services each virtual address has. A service by mark has the whole addresses that
+    /// rules of its mark name.
     vips: HashMap<IpAddr, u32>,
+    /// How many servers that connections may refer to each address has.
+    stations: HashMap<IpAddr, u32>,
     /// How many services each local address serves.
     locals: HashMap<IpAddr, u32>,
+    answers: Answers,
+    /// Services that were ever added.
+    born: u64,
     generation: u16,
     stagger: usize,
     loads: Loads,
@@ -107,15 +120,21 @@ impl Services {
             .or_else(|| at(0).filter(|_| self.portless > 0))
     }
 
-    /// Whether any service goes by marks.
+    /// The mark of a packet with this tuple that came in on port `from`, in this VLAN, if there is a
+    /// service by it; 0 is none. What comes from a server is a reply and has none, unless it is for
+    /// a virtual address; nor has what is for all stations.
     #[inline]
-    pub fn go_by_marks(&self) -> bool {
-        !self.by_mark.is_empty()
-    }
-
-    /// Whether there is a service of this mark.
-    pub fn has_mark(&self, ipv6: bool, mark: u32) -> bool {
-        self.by_mark.contains_key(&(ipv6, mark))
+    pub fn mark(&self, tuple: &Tuple, from: PortId, vlan: Option<u16>) -> u32 {
+        if self.by_mark.is_empty() {
+            return 0;
+        }
+        let mark = self.marks.of(tuple, from, vlan);
+        let to = tuple.to.ip();
+        let asks = mark != 0
+            && self.by_mark.contains_key(&(to.is_ipv6(), mark))
+            && is_global(to)
+            && (self.is_vip(to) || !self.stations.contains_key(&tuple.from.ip()));
+        if asks { mark } else { 0 }
     }
 
     /// Whether some service has this address.
@@ -180,6 +199,28 @@ impl Services {
         Some((id, server))
     }
 
+    /// Whether a packet of this tuple is scheduled by itself.
+    pub fn is_one_packet(&self, service: ServiceId, tuple: &Tuple) -> bool {
+        let service = self.services.get(service.index()).and_then(Option::as_ref);
+        tuple.protocol == UDP && service.is_some_and(|service| service.policy.one_packet)
+    }
+
+    /// The server at this address that a packet of this tuple may have been sent to by itself.
+    pub fn one_packet_server(&self, tuple: &Tuple, address: IpAddr) -> Option<(ServerId, Server)> {
+        let id = self.matching(tuple, 0)?;
+        if !self.is_one_packet(id, tuple) {
+            return None;
+        }
+        let service = self.services.get(id.index())?.as_ref()?;
+        let mut servers = service.servers.iter();
+        let found = servers.find(|server| server.address.ip() == address)?;
+        Some((found.id, *self.server(found.id)?))
+    }
+
+    pub fn answers(&self) -> &Answers {
+        &self.answers
+    }
+
     /// A connection to this server was opened, and counted.
     pub fn opened(&mut self, id: ServerId) {
         let is_limited = |server: &Server| server.available && server.limit.is_set();
@@ -190,6 +231,32 @@ impl Services {
             limit.observe(total.saturating_sub(1));
             limit.observe(total);
         }
+    }
+
+    /// The servers that leave with this update.
+    pub fn leaving(&self, update: &Update) -> Vec<ServerId> {
+        match update {
+            Update::DeleteServer { id } => vec![*id],
+            Update::DeleteService { id } => {
+                let service = self.services.get(id.index()).and_then(Option::as_ref);
+                let servers = service.map_or(&[][..], |service| &service.servers);
+                servers.iter().map(|server| server.id).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// Whether a server in its service has no weight.
+    pub fn is_quiesced(&self, id: ServerId) -> bool {
+        let Some(server) = self.server(id).filter(|server| server.available) else {
+            return false;
+        };
+        let service = self.services.get(server.service.index());
+        let mut candidates = service
+            .iter()
+            .flat_map(|s| s.iter())
+            .flat_map(|s| &s.servers);
+        candidates.any(|candidate| candidate.id == id && candidate.weight == 0)
     }
 
     pub fn server(&self, id: ServerId) -> Option<&Server> {
@@ -232,9 +299,11 @@ impl Services {
                 let service = self.server(id).map(|server| server.service);
                 (service, service.map_or(0, servers))
             }
-            Update::ForgetServer { .. } | Update::SetTimeouts(_) | Update::SetSettings(_) => {
-                (None, 0)
-            }
+            Update::ForgetServer { .. }
+            | Update::CutServer { .. }
+            | Update::SetTimeouts(_)
+            | Update::SetSettings(_)
+            | Update::SetMarks(_) => (None, 0),
         }
     }
 
@@ -242,8 +311,10 @@ impl Services {
     pub fn apply(&mut self, update: &Update) -> Vec<IpAddr> {
         match *update {
             Update::AddService { id, key, policy } => {
+                self.born += 1;
                 let service = Service {
                     key,
+                    born: self.born,
                     policy,
                     scheduler: policy.scheduler.bind(&[], self.seed(id)),
                     stagger: self.stagger,
@@ -263,6 +334,10 @@ impl Services {
                     service.stagger = stagger;
                 }
                 service.policy = policy;
+                let servers: Vec<_> = service.servers.iter().map(|server| server.id).collect();
+                for server in servers {
+                    self.note_answers(server);
+                }
             }
             Update::DeleteService { id } => self.delete_service(id),
             Update::AddServer {
@@ -277,6 +352,9 @@ impl Services {
                 let connections = self.loads.of(id).total();
                 let place = slot(&mut self.servers, id.index());
                 let mut limit = place.map_or_else(Limit::default, |old| old.limit);
+                if place.is_none() {
+                    *self.stations.entry(address.ip()).or_insert(0) += 1;
+                }
                 limit.change(thresholds, connections);
                 *place = Some(Server {
                     service,
@@ -295,6 +373,7 @@ impl Services {
                     limit,
                 });
                 service.scheduler.added(&service.servers);
+                self.note_answers(id);
                 self.generation = self.generation.wrapping_add(1);
             }
             Update::EditServer {
@@ -325,6 +404,7 @@ impl Services {
                 if let Some(server) = slot(&mut self.servers, id.index()) {
                     server.limit = limit;
                 }
+                self.note_answers(id);
             }
             Update::DeleteServer { id } => {
                 let (service, index) = self.position(id);
@@ -332,15 +412,49 @@ impl Services {
                 service.scheduler.removed(&service.servers, index, &gone);
                 self.withdraw(id, gone.limit);
             }
-            Update::ForgetServer { id } => *slot(&mut self.servers, id.index()) = None,
+            Update::ForgetServer { id } => {
+                if let Some(server) = slot(&mut self.servers, id.index()).take() {
+                    release(&mut self.stations, &[server.address.ip()]);
+                }
+                self.answers.remove(id);
+            }
             Update::SetLocalAddresses { id, ref addresses } => {
                 return self.set_locals(id, addresses);
             }
             Update::SetOptions { id, options } => self.service_mut(id).options = options,
             Update::SetTable { id, ref table } => self.service_mut(id).scheduler.tabled(table),
-            Update::SetTimeouts(_) | Update::SetSettings(_) => {}
+            Update::SetMarks(ref marks) => return self.set_marks(marks),
+            Update::SetTimeouts(_) | Update::SetSettings(_) | Update::CutServer { .. } => {}
         }
         Vec::new()
+    }
+
+    /// Keeps up whether packets of a listed server are told by where they come from.
+    fn note_answers(&mut self, id: ServerId) {
+        match self.answerer(id) {
+            Some((address, answerer)) => self.answers.add(address, answerer),
+            None => drop(self.answers.remove(id)),
+        }
+    }
+
+    fn answerer(&self, id: ServerId) -> Option<(SocketAddr, Answerer)> {
+        let server = self.server(id)?;
+        let service = self.services.get(server.service.index())?.as_ref()?;
+        let ServiceKey::Address { protocol, address } = service.key else {
+            return None;
+        };
+        let wanted = service.policy.one_packet;
+        if !wanted || protocol != Protocol::Udp || server.mode != ForwardMode::Nat {
+            return None;
+        }
+        let port = match (address.port(), server.address.port()) {
+            // A service of every port asks its servers at the port that the client asked.
+            (0, _) => 0,
+            (port, 0) | (_, port) => port,
+        };
+        let from = SocketAddr::new(server.address.ip(), port);
+        let answerer = Answerer::new(id, server.service, address, service.born);
+        Some((from, answerer))
     }
 
     /// From now on packets find the service; returns its address if it is to be announced.
@@ -349,16 +463,14 @@ impl Services {
             ServiceKey::Address { protocol, address } => (protocol, address),
             ServiceKey::Mark { mark, ipv6 } => {
                 self.by_mark.insert((ipv6, mark.get()), id);
-                return Vec::new();
+                let marks = Arc::clone(&self.marks);
+                return occupy(&mut self.vips, marks.addresses(ipv6, mark.get()));
             }
         };
         self.by_key.insert((protocol.number(), address), id);
         self.ftp += u32::from(address.port() == FTP);
         self.portless += u32::from(address.port() == 0);
-        let services = self.vips.entry(address.ip()).or_insert(0);
-        *services += 1;
-        let is_new = *services == 1 && is_station(address.ip());
-        Vec::from_iter(is_new.then_some(address.ip()))
+        occupy(&mut self.vips, &[address.ip()])
     }
 
     /// Packets do not find the service any more.
@@ -372,8 +484,23 @@ impl Services {
             }
             ServiceKey::Mark { mark, ipv6 } => {
                 self.by_mark.remove(&(ipv6, mark.get()));
+                release(&mut self.vips, self.marks.addresses(ipv6, mark.get()));
             }
         }
+    }
+
+    /// Other rules; returns the addresses to announce that appeared with them.
+    fn set_marks(&mut self, marks: &Arc<Marks>) -> Vec<IpAddr> {
+        let old = std::mem::replace(&mut self.marks, Arc::clone(marks));
+        let mut new = Vec::new();
+        // First those that come, so that what stays is not announced.
+        for &(ipv6, mark) in self.by_mark.keys() {
+            new.extend(occupy(&mut self.vips, marks.addresses(ipv6, mark)));
+        }
+        for &(ipv6, mark) in self.by_mark.keys() {
+            release(&mut self.vips, old.addresses(ipv6, mark));
+        }
+        new
     }
 
     fn set_locals(&mut self, id: ServiceId, addresses: &[LocalAddress]) -> Vec<IpAddr> {
@@ -403,6 +530,7 @@ impl Services {
     }
 
     fn withdraw(&mut self, id: ServerId, limit: Limit) {
+        self.answers.leave(id);
         if let Some(server) = slot(&mut self.servers, id.index()) {
             server.available = false;
             server.limit = limit;
@@ -440,6 +568,19 @@ fn slot<T>(table: &mut Vec<Option<T>>, index: usize) -> &mut Option<T> {
         table.resize_with(index + 1, || None);
     }
     &mut table[index]
+}
+
+/// One user more of each virtual address; returns those to announce, which had none.
+fn occupy(users: &mut HashMap<IpAddr, u32>, addresses: &[IpAddr]) -> Vec<IpAddr> {
+    let mut new = Vec::new();
+    for address in addresses {
+        let count = users.entry(*address).or_insert(0);
+        *count += 1;
+        if *count == 1 && is_station(*address) {
+            new.push(*address);
+        }
+    }
+    new
 }
 
 /// One user less of each address.

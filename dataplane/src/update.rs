@@ -12,6 +12,7 @@ use control::{
 
 use crate::conn::Timeouts;
 use crate::counters::LocalPage;
+use crate::marks::Marks;
 use crate::sched::{Kind, Table};
 
 /// Index of a virtual service in every worker's tables and counters.
@@ -138,6 +139,13 @@ pub enum Update {
     ForgetServer {
         id: ServerId,
     },
+    /// Ends every connection of a server, in the background; so may those that it gets meanwhile.
+    /// Nothing is left to do once it is added again.
+    CutServer {
+        id: ServerId,
+        /// Both ends of established TCP connections are told.
+        reset: bool,
+    },
     SetTimeouts(Timeouts),
     /// FULLNAT's local addresses of a service, all of them.
     SetLocalAddresses {
@@ -155,6 +163,8 @@ pub enum Update {
         table: Arc<Table>,
     },
     SetSettings(Settings),
+    /// The rules that mark packets, all of them; shared by the workers.
+    SetMarks(Arc<Marks>),
 }
 
 /// Updates that every worker applies whole, in order.

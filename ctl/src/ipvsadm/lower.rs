@@ -3,9 +3,9 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::Failure;
-use super::args::{Command, Forward, Netmask, Opt, Parsed, Service};
+use super::args::{Command, Forward, Opt, Parsed, Service};
 use super::names::Transport;
-use crate::{Change, Cursor, Errno, ForwardMode, Protocol, Request};
+use crate::{Change, Cursor, Errno, ForwardMode, Netmask, Persistence, Protocol, Request};
 use crate::{ServerSpec, ServiceKey, ServiceSpec, Thresholds, Tunnel, TunnelChecksum};
 
 /// Something that LVS can do and this director cannot.
@@ -21,49 +21,45 @@ pub fn supported(parsed: &Parsed) -> Result<Option<Request>, Unsupported> {
     let changed = |change| Ok(Some(Request::Change(vec![change])));
     match parsed.command {
         Command::AddService => changed(Change::AddService {
-            service: service(parsed)?,
-            spec: service_spec(parsed)?,
+            service: service(parsed),
+            spec: service_spec(parsed),
         }),
         Command::EditService => changed(Change::EditService {
-            service: service(parsed)?,
-            spec: service_spec(parsed)?,
+            service: service(parsed),
+            spec: service_spec(parsed),
         }),
         Command::DeleteService => changed(Change::DeleteService {
-            service: service(parsed)?,
+            service: service(parsed),
         }),
         Command::Flush => changed(Change::Flush),
         Command::AddServer => changed(Change::AddServer {
-            service: service(parsed)?,
+            service: service(parsed),
             server: server(parsed),
             spec: server_spec(parsed),
         }),
         Command::EditServer => changed(Change::EditServer {
-            service: service(parsed)?,
+            service: service(parsed),
             server: server(parsed),
             spec: server_spec(parsed),
         }),
         Command::DeleteServer => changed(Change::DeleteServer {
-            service: service(parsed)?,
+            service: service(parsed),
             server: server(parsed),
         }),
-        Command::Zero => changed(Change::Zero {
-            only: only(parsed)?,
-        }),
+        Command::Zero => changed(Change::Zero { only: only(parsed) }),
         Command::Set => {
             let [tcp, tcp_fin, udp] = parsed.timeouts.map(|value| (value != 0).then_some(value));
             changed(Change::SetTimeouts { tcp, tcp_fin, udp })
         }
         Command::AddLocal => changed(Change::AddLocalAddress {
-            service: service(parsed)?,
+            service: service(parsed),
             address: local(parsed),
         }),
         Command::DeleteLocal => changed(Change::DeleteLocalAddress {
-            service: service(parsed)?,
+            service: service(parsed),
             address: local(parsed),
         }),
-        Command::GetLocal => Ok(Some(Request::Services {
-            only: only(parsed)?,
-        })),
+        Command::GetLocal => Ok(Some(Request::Services { only: only(parsed) })),
         Command::List => list(parsed).map(Some),
         Command::Save => Ok(Some(Request::Services { only: None })),
         Command::StartDaemon | Command::StopDaemon => Err(Unsupported(
@@ -85,57 +81,44 @@ fn list(parsed: &Parsed) -> Result<Request, Unsupported> {
     if parsed.has(Opt::Daemon) {
         return Err(Unsupported("connection synchronisation (--daemon) is"));
     }
-    Ok(Request::Services {
-        only: only(parsed)?,
-    })
+    Ok(Request::Services { only: only(parsed) })
 }
 
-fn only(parsed: &Parsed) -> Result<Option<ServiceKey>, Unsupported> {
-    parsed
-        .service
-        .is_some()
-        .then(|| service(parsed))
-        .transpose()
+fn only(parsed: &Parsed) -> Option<ServiceKey> {
+    parsed.service.is_some().then(|| service(parsed))
 }
 
-fn service(parsed: &Parsed) -> Result<ServiceKey, Unsupported> {
+/// The grammar's rules want one of every command that comes here, and a mark that is not 0.
+fn service(parsed: &Parsed) -> ServiceKey {
     let (transport, address) = match parsed.service {
         Some(Service::Address { transport, address }) => (transport, address),
-        Some(Service::Mark { .. }) | None => {
-            return Err(Unsupported("firewall-mark services (-f) are"));
-        }
+        Some(Service::Mark { mark, ipv6 }) => return ServiceKey::Mark { mark, ipv6 },
+        None => unreachable!("{:?} needs a service", parsed.command),
     };
     let protocol = match transport {
         Transport::Tcp => Protocol::Tcp,
         Transport::Udp => Protocol::Udp,
         Transport::Sctp => Protocol::Sctp,
     };
-    Ok(ServiceKey::at(protocol, address))
+    ServiceKey::at(protocol, address)
 }
 
-fn service_spec(parsed: &Parsed) -> Result<ServiceSpec, Unsupported> {
-    if parsed.persistent.is_some() {
-        return Err(Unsupported("persistence (-p) is"));
-    }
-    if !matches!(
-        parsed.netmask,
-        None | Some(Netmask::V4(std::net::Ipv4Addr::BROADCAST) | Netmask::V6(128))
-    ) {
-        return Err(Unsupported("persistence by network (-M) is"));
-    }
-    if parsed.engine.is_some() {
-        return Err(Unsupported("persistence by an engine (--pe) is"));
-    }
-    if parsed.has(Opt::OnePacket) {
-        return Err(Unsupported("one-packet scheduling (-o) is"));
-    }
-    Ok(ServiceSpec {
+/// A mask goes with persistence; without, it is forgotten, as LVS does.
+fn service_spec(parsed: &Parsed) -> ServiceSpec {
+    let ipv6 = parsed.service.is_some_and(Service::is_ipv6);
+    ServiceSpec {
         flags: parsed.scheduler_flags,
+        persistence: parsed.persistent.map(|timeout_s| Persistence {
+            timeout_s,
+            netmask: parsed.netmask.unwrap_or(Netmask::whole(ipv6)),
+        }),
+        engine: parsed.engine,
+        one_packet: parsed.has(Opt::OnePacket),
         ..ServiceSpec::new(parsed.scheduler.clone())
-    })
+    }
 }
 
-/// The grammar's rules want one of every command that comes here.
+/// As with services, there is one.
 fn server(parsed: &Parsed) -> SocketAddr {
     parsed
         .server

@@ -263,11 +263,20 @@ impl Ipvsadm<'_> {
 
 /// The words of one line of a restore: comments and a leading `ipvsadm` do not count.
 fn restore_words(line: &str) -> Vec<String> {
-    line.split_ascii_whitespace()
+    let words = line.split_ascii_whitespace();
+    let mut words: Vec<String> = words
         .take_while(|word| !word.starts_with('#'))
         .skip_while(|word| *word == "ipvsadm")
         .map(str::to_owned)
-        .collect()
+        .collect();
+    // A save has the upper half of the marks as negative numbers, which upstream cannot restore.
+    if let Some(flag) = words.iter().position(|word| word == "-f")
+        && let Some(mark) = words.get_mut(flag + 1)
+        && let Ok(negative @ ..0) = mark.parse::<i32>()
+    {
+        *mark = negative.cast_unsigned().to_string();
+    }
+    words
 }
 
 /// Every line is read before any is judged unsupported, and that before any is sent.

@@ -6,8 +6,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::args::{Opt, Parsed};
 use super::names::{Names, Transport};
-use crate::{Connection, ForwardMode, Protocol, SchedulerFlags, Server, Service, ServiceKey};
-use crate::{Thresholds, Tunnel, TunnelChecksum, TunnelKind, Word};
+use crate::{Connection, ForwardMode, Persistence, Protocol, SchedulerFlags, Server, Service};
+use crate::{ServiceKey, ServiceSpec, Thresholds, Tunnel, TunnelChecksum, TunnelKind, Word};
 
 /// Names longer than these are cut in the table.
 const SERVICE_NAME_MAX: usize = 33;
@@ -30,7 +30,7 @@ pub struct Style<'a> {
     pub format: Format,
     /// Whole numbers instead of K, M, G and T.
     pub exact: bool,
-    /// As LVS would have them sorted; else in the director's order.
+    /// By LVS's comparison; else as LVS walks them.
     pub sorted: bool,
     /// `None` prints numbers.
     pub names: Option<&'a dyn Names>,
@@ -116,14 +116,13 @@ pub fn save(services: Vec<Service>, style: &Style<'_>) -> String {
                 };
                 format!("{flag} {}", style.address(address, protocol))
             }
-            ServiceKey::Mark { mark, ipv6: false } => format!("-f {mark}"),
-            ServiceKey::Mark { mark, ipv6: true } => format!("-f {mark} -6"),
+            ServiceKey::Mark { mark, ipv6 } => {
+                let family = if ipv6 { " -6" } else { "" };
+                format!("-f {}{family}", mark.get().cast_signed())
+            }
         };
         let spec = &service.spec;
-        let flags = match spec.flags == SchedulerFlags::default() {
-            true => String::new(),
-            false => format!(" -b {}", spec.flags.names(&spec.scheduler).join(",")),
-        };
+        let flags = flag_options(spec);
         line(
             &mut out,
             format_args!("-A {name} -s {}{flags}", spec.scheduler),
@@ -240,10 +239,14 @@ pub fn connections(list: &[Connection], style: &Style<'_>) -> String {
         let seconds = conn.expires_ms / 1000;
         let expire = format!("{:02}:{:02}", seconds / 60, seconds % 60);
         let name = |address| style.address(address, conn.protocol.unwrap_or(Protocol::Tcp));
-        let server = match conn.local {
-            Some(local) => format!("{:<18} {}", name(conn.server), name(local)),
-            None => name(conn.server),
-        };
+        let mut server = name(conn.server);
+        if let Some(local) = conn.local {
+            server = format!("{server:<18} {}", name(local));
+        }
+        if let (Format::PersistentConn, Some((engine, data))) = (style.format, &conn.engine) {
+            // Narrow where the title is wide and the other way round, as upstream's.
+            server = format!("{server:<16} {:<18} {data}", engine.word());
+        }
         line(
             &mut out,
             format_args!(
@@ -337,8 +340,53 @@ fn service_line(out: &mut String, service: &Service, style: &Style<'_>) {
             let numbers = [r.cps, r.in_pps, r.out_pps, r.in_bps, r.out_bps];
             line(out, format_args!("{padded:<33}{}", large(numbers, style)));
         }
-        _ => line(out, format_args!("{padded} {}", service.spec)),
+        _ => line(out, format_args!("{padded} {}", flags(&service.spec))),
     }
+}
+
+/// `wlc`, `sh (sh-fallback) persistent 360 mask 255.255.255.0 pe sip ops`
+fn flags(spec: &ServiceSpec) -> String {
+    let names = spec.flags.names(&spec.scheduler).join(",");
+    let flagged = spec.flags != SchedulerFlags::default();
+    let mut out = spec.scheduler.clone();
+    if flagged {
+        out += &format!(" ({names})");
+    }
+    if let Some(Persistence { timeout_s, netmask }) = spec.persistence {
+        out += &format!(" persistent {timeout_s}");
+        if !netmask.is_whole() {
+            out += &format!(" mask {netmask}");
+        }
+        // One without persistence does nothing, and is only saved.
+        if let Some(engine) = spec.engine {
+            out += &format!(" pe {}", engine.word());
+        }
+    }
+    if spec.one_packet {
+        out += " ops";
+    }
+    out
+}
+
+/// ` -p 360 -M 255.255.255.0 --pe sip -o -b sh-fallback`
+fn flag_options(spec: &ServiceSpec) -> String {
+    let mut out = String::new();
+    if let Some(Persistence { timeout_s, netmask }) = spec.persistence {
+        out += &format!(" -p {timeout_s}");
+        if !netmask.is_whole() {
+            out += &format!(" -M {netmask}");
+        }
+    }
+    if let Some(engine) = spec.engine {
+        out += &format!(" --pe {}", engine.word());
+    }
+    if spec.one_packet {
+        out += " -o";
+    }
+    if spec.flags != SchedulerFlags::default() {
+        out += &format!(" -b {}", spec.flags.names(&spec.scheduler).join(","));
+    }
+    out
 }
 
 fn server_line(out: &mut String, server: &Server, protocol: Protocol, style: &Style<'_>) {
@@ -390,11 +438,11 @@ fn server_line(out: &mut String, server: &Server, protocol: Protocol, style: &St
                 format_args!("{name} {upper:<10} {lower:<10} {active:<10} {inactive:<10}"),
             );
         }
-        // This director has no persistence: none is what there is.
         Format::PersistentConn => {
+            let persistent = server.persistent;
             line(
                 out,
-                format_args!("{name} {weight:<9} {:<11} {active:<10} {inactive:<10}", 0),
+                format_args!("{name} {weight:<9} {persistent:<11} {active:<10} {inactive:<10}"),
             );
         }
     }
@@ -430,7 +478,9 @@ fn large<const N: usize>(numbers: [u64; N], style: &Style<'_>) -> String {
     out
 }
 
+/// `services` come newest first. LVS walks the buckets of its two tables, and sorts what it found.
 fn in_order(mut services: Vec<Service>, sorted: bool) -> Vec<Service> {
+    services.sort_by_key(|service| bucket(&service.key));
     if !sorted {
         return services;
     }
@@ -455,6 +505,23 @@ fn in_order(mut services: Vec<Service>, sorted: bool) -> Vec<Service> {
                 _ => Ordering::Equal,
             })
     })
+}
+
+/// Which of LVS's tables a service is in, and where. (Its hash has a byte of its own besides, another
+/// one on each machine; this is that of the recordings.)
+fn bucket(key: &ServiceKey) -> (bool, u8) {
+    const OWN: u8 = 0x80;
+    match key {
+        ServiceKey::Address { protocol, address } => {
+            let ip = match address.ip() {
+                IpAddr::V4(v4) => v4.octets()[3],
+                IpAddr::V6(v6) => v6.octets().chunks(4).fold(0, |fold, word| fold ^ word[3]),
+            };
+            let [high, low] = address.port().to_be_bytes();
+            (false, protocol.number() ^ ip ^ high ^ low ^ OWN)
+        }
+        ServiceKey::Mark { mark, .. } => (true, mark.get().to_le_bytes()[0]),
+    }
 }
 
 /// LVS's comparison: the sign of a 32-bit difference, so 192.168.0.0 comes before 10.0.0.0.
@@ -566,6 +633,8 @@ mod tests {
             persistent: 0,
             totals,
             rates,
+            weight_now: None,
+            draining: None,
         };
         vec![Service {
             key: crate::ServiceKey::at(Protocol::Udp, "10.0.0.4:3006".parse().unwrap()),

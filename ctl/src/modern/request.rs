@@ -62,6 +62,7 @@ pub(super) fn request(verb: &Verb, present: &mut impl Present) -> Result<Request
         Verb::Stats => return Ok(Request::Services { only: None }),
         Verb::Status | Verb::Version => return Ok(Request::Status),
         Verb::Neighbour(NeighbourVerb::List) => return Ok(Request::Neighbours),
+        Verb::Mark(verb) => return Ok(super::mark::request(verb)),
         Verb::Timeouts {
             tcp: None,
             tcp_fin: None,
@@ -218,6 +219,7 @@ fn server(verb: &ServerVerb, present: &mut impl Present) -> Result<Request> {
             service: server.service.key(),
             server: server.server,
         },
+        ServerVerb::Drain(drain) => drain.change(),
     };
     Ok(Request::Change(vec![change]))
 }
@@ -307,6 +309,8 @@ mod tests {
                 persistent: 0,
                 totals: Totals::default(),
                 rates: Rates::default(),
+                weight_now: None,
+                draining: None,
             };
             Ok(Service {
                 key,
@@ -630,5 +634,31 @@ mod tests {
             let said = complaint(line);
             assert!(said.contains(words), "{line}: {said}");
         }
+    }
+
+    #[test]
+    fn draining_is_asked_for() {
+        let (service, server) = (key(), "10.1.0.1:80".parse().unwrap());
+        let drain = |deadline_s, reset, delete| Change::DrainServer {
+            service,
+            server,
+            drain: control::Drain {
+                deadline_s,
+                reset,
+                delete,
+            },
+        };
+        let at = "server drain tcp 10.0.0.1:80 10.1.0.1:80";
+        check(at, vec![drain(None, false, false)]);
+        check(
+            &format!("{at} --deadline 30 --reset --delete --no-wait"),
+            vec![drain(Some(30), true, true)],
+        );
+        check(
+            &format!("{at} --cancel"),
+            vec![Change::CancelDrain { service, server }],
+        );
+        assert!(complaint(&format!("{at} --reset")).contains("--deadline"));
+        assert!(complaint(&format!("{at} --cancel --delete")).contains("cannot be used"));
     }
 }

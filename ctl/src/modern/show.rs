@@ -1,20 +1,20 @@
 //! Answers as tables for people.
 
 use control::{
-    Connection, LocalAddress, Neighbour, Rates, Service, ServiceKey, ServiceOptions, Status,
-    Totals, WorkerStatus,
+    Connection, Drain, LocalAddress, Neighbour, Rates, Server, Service, ServiceKey, ServiceOptions,
+    Status, Totals, WorkerStatus,
 };
 use serde::Serialize;
 
 /// Rows of cells; a column is as wide as its widest cell, and numbers stand to the right.
-struct Table {
+pub(super) struct Table {
     rows: Vec<Vec<String>>,
     /// Columns before this one hold words.
     words: usize,
 }
 
 impl Table {
-    fn new(words: usize, title: impl IntoIterator<Item = impl Into<String>>) -> Self {
+    pub(super) fn new(words: usize, title: impl IntoIterator<Item = impl Into<String>>) -> Self {
         let title = title.into_iter().map(Into::into).collect();
         Self {
             rows: vec![title],
@@ -22,11 +22,11 @@ impl Table {
         }
     }
 
-    fn row(&mut self, cells: impl IntoIterator<Item = String>) {
+    pub(super) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
         self.rows.push(cells.into_iter().collect());
     }
 
-    fn text(&self) -> String {
+    pub(super) fn text(&self) -> String {
         let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
         let width = |column: usize| {
             let cells = self.rows.iter().filter_map(|row| row.get(column));
@@ -50,7 +50,7 @@ impl Table {
     }
 }
 
-fn sorted(mut list: Vec<Service>) -> Vec<Service> {
+pub(super) fn sorted(mut list: Vec<Service>) -> Vec<Service> {
     list.sort_by_key(|service| service.key);
     for service in &mut list {
         service.servers.sort_by_key(|server| server.address);
@@ -78,12 +78,39 @@ pub(super) fn services(list: Vec<Service>) -> String {
             table.row([format!("  {}", local.address), "local address".to_owned()]);
         }
         for server in &service.servers {
-            let numbers = [server.spec.weight, server.active, server.inactive];
-            let words = [format!("  {}", server.address), server.spec.how()];
-            table.row(words.into_iter().chain(numbers.map(|n| n.to_string())));
+            let numbers = [server.active, server.inactive].map(|n| n.to_string());
+            let words = [
+                format!("  {}", server.address),
+                reached(server),
+                weight(server),
+            ];
+            table.row(words.into_iter().chain(numbers));
         }
     }
     table.text()
+}
+
+/// How a server is reached, and whether it is being drained.
+fn reached(server: &Server) -> String {
+    let how = server.spec.how();
+    match server.draining.map(|draining| draining.drain) {
+        Some(
+            drain @ Drain {
+                deadline_s: None, ..
+            },
+        ) if !drain.delete => format!("{how}, DRAINING"),
+        Some(drain) => format!("{how}, DRAINING ({drain})"),
+        None => how,
+    }
+}
+
+/// A server's weight, and how much of it the server has while it grows.
+fn weight(server: &Server) -> String {
+    let weight = server.spec.weight;
+    match server.weight_now {
+        Some(now) => format!("{weight} ({now} now)"),
+        None => weight.to_string(),
+    }
 }
 
 /// A service's local addresses, for programs.
@@ -317,6 +344,8 @@ mod tests {
                 ..Totals::default()
             },
             rates: Rates::default(),
+            weight_now: None,
+            draining: None,
         };
         vec![Service {
             key: ServiceKey::at(control::Protocol::Tcp, "10.0.0.1:80".parse().unwrap()),
@@ -327,6 +356,35 @@ mod tests {
             options: control::ServiceOptions::default(),
             local_addresses: Vec::new(),
         }]
+    }
+
+    #[test]
+    fn what_grows_and_what_drains_is_told() {
+        let mut list = list();
+        list[0].servers[0].weight_now = Some(12);
+        let drain = Drain {
+            deadline_s: Some(20),
+            reset: true,
+            delete: true,
+        };
+        list[0].servers[1].draining = Some(control::Draining { drain, weight: 1 });
+        list[0].servers[1].spec.weight = 0;
+        let text = services(list);
+        let cells = |line: &str| {
+            line.split("  ")
+                .filter(|cell| !cell.is_empty())
+                .map(str::trim)
+                .collect::<Vec<_>>()
+                .join("|")
+        };
+        let lines: Vec<String> = text.lines().skip(2).map(cells).collect();
+        assert_eq!(
+            lines,
+            [
+                "192.168.1.2:80|nat, DRAINING (cut with resets after 20 s, then deleted)|0|5|0",
+                "192.168.1.3:80|nat|1000 (12 now)|5|0",
+            ]
+        );
     }
 
     #[test]

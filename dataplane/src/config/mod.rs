@@ -170,6 +170,11 @@ impl Config {
         }
     }
 
+    /// The index is the port's id.
+    pub fn port_names(&self) -> Vec<String> {
+        self.ports.iter().map(|port| port.name.clone()).collect()
+    }
+
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let file = path.display().to_string();
         match std::fs::read_to_string(path) {

@@ -47,9 +47,13 @@ const _: () = assert!(SERVERS_MAX - 1 <= SERVER_ID);
 /// `Conn::state` below what is ours.
 const STATE: u8 = 31;
 const _: () = assert!(State::ALL.len() <= STATE as usize + 1);
+/// In `Conn::state`: another connection controls this one.
+const CONTROLLED: u8 = 0x20;
 
 /// No next hop known.
 pub const NO_HOP: HopId = HopId(u16::MAX);
+/// In the place of hops: no packet goes on as it is, see [`Conn::doom`].
+const DOOMED: HopId = HopId(u16::MAX - 1);
 
 /// One connection: all that a packet of it needs, in one cache line.
 ///
@@ -233,6 +237,31 @@ impl Conn {
         self.hops = [NO_HOP.0; 2];
     }
 
+    /// From now on its packets only carry the news that it has ended.
+    pub fn doom(&mut self) {
+        self.generation = 0;
+        self.hops = [DOOMED.0; 2];
+    }
+
+    pub fn is_doomed(&self) -> bool {
+        self.hops[0] == DOOMED.0
+    }
+
+    /// Whether another connection controls this one: a template, or that of FTP's commands.
+    pub fn is_controlled(&self) -> bool {
+        self.state & CONTROLLED != 0
+    }
+
+    /// Whether no packet came from the server, which then answers the client without us.
+    pub fn is_one_way(&self) -> bool {
+        self.server & NO_OUTPUT != 0
+    }
+
+    /// It lives as long as if a packet came now.
+    pub fn touch(&mut self, now: Instant) {
+        self.last_seen = now.0;
+    }
+
     /// Changes of the IP and the transport checksum for a packet in this direction, where there are
     /// any: not of a mirrored connection.
     #[inline(always)]
@@ -285,6 +314,7 @@ pub struct Extra {
 /// The connection table. Its capacity is fixed at start.
 #[derive(Debug)]
 pub struct Conns {
+    /// The last one is of [`Conns::alone`].
     entries: Array<Conn>,
     /// Addresses of both sides of connections that have IPv6 on one.
     wide: Array<[Addresses6; 2]>,
@@ -309,8 +339,8 @@ impl Conns {
     pub fn new(capacity: u32, secret: [u64; 2]) -> io::Result<Self> {
         let entries = capacity as usize;
         Ok(Self {
-            entries: Array::zeroed(entries)?,
-            wide: Array::sparse(entries)?,
+            entries: Array::zeroed(entries + 1)?,
+            wide: Array::sparse(entries + 1)?,
             wide_fresh: 0,
             extras: Array::sparse(entries)?,
             extras_fresh: 0,
@@ -324,7 +354,12 @@ impl Conns {
     }
 
     pub fn capacity(&self) -> u32 {
-        u32::try_from(self.entries.len()).unwrap_or(u32::MAX)
+        u32::try_from(self.entries.len() - 1).unwrap_or(u32::MAX)
+    }
+
+    /// Entries from this one on were never used.
+    pub fn fresh(&self) -> u32 {
+        self.fresh
     }
 
     /// Connections there are now.
@@ -456,6 +491,58 @@ impl Conns {
         timeouts: &Timeouts,
     ) -> Option<Hit> {
         let entry = self.take_entry()?;
+        let flows = self.fill(now, entry, [inbound, outbound], id, mode, timeouts);
+        let conn = self.entries[entry as usize];
+        if let Some(older) = self.find(outbound) {
+            self.index.remove(self.hash(&flows[1]), older);
+        }
+        if flows[0].v6 || flows[1].v6 {
+            self.wide_fresh = self.wide_fresh.max(entry + 1);
+        }
+        if mode == ForwardMode::FullNat {
+            self.extras_fresh = self.extras_fresh.max(entry + 1);
+        }
+        for (flow, outbound) in flows.iter().zip([false, true]) {
+            self.index
+                .insert(self.hash(flow), Hit::new(entry, outbound), conn.is_wide());
+        }
+        self.used += 1;
+        self.timers
+            .schedule(now, entry, now.plus_ms(conn.timeout_ms));
+        Some(Hit::new(entry, false))
+    }
+
+    /// A connection for one packet, not of FULLNAT: it is not in the table, takes no room there, is
+    /// found by nobody and lasts until the next one.
+    pub fn alone(
+        &mut self,
+        now: Instant,
+        sides: [&Tuple; 2],
+        id: ServerId,
+        mode: ForwardMode,
+        timeouts: &Timeouts,
+    ) -> Hit {
+        debug_assert!(mode != ForwardMode::FullNat, "its extra is in the table");
+        let entry = self.capacity();
+        self.fill(now, entry, sides, id, mode, timeouts);
+        Hit::new(entry, false)
+    }
+
+    /// Whether this is [`Self::alone`]'s connection.
+    pub fn is_alone(&self, hit: Hit) -> bool {
+        hit.entry() == self.capacity()
+    }
+
+    /// Writes the lines of a new connection; returns its two flows.
+    fn fill(
+        &mut self,
+        now: Instant,
+        entry: u32,
+        [inbound, outbound]: [&Tuple; 2],
+        id: ServerId,
+        mode: ForwardMode,
+        timeouts: &Timeouts,
+    ) -> [Flow; 2] {
         let flows = [inbound.flow(self.digest), outbound.flow(self.digest)];
         let mut conn = Conn::new(now, flows[0], flows[1], id, mode);
         conn.timeout_ms = timeouts.ms(conn.state());
@@ -467,28 +554,14 @@ impl Conns {
             }
             (true, None) => [0; 2],
         };
-        if let Some(older) = self.find(outbound) {
-            self.index.remove(self.hash(&flows[1]), older);
-        }
         for (side, tuple) in [inbound, outbound].into_iter().enumerate() {
             if let Some(addresses) = tuple.addresses6() {
                 self.wide[entry as usize][side] = addresses;
-                self.wide_fresh = self.wide_fresh.max(entry + 1);
             }
-        }
-        if mode == ForwardMode::FullNat {
-            self.extras_fresh = self.extras_fresh.max(entry + 1);
         }
         debug_assert!(!conn.is_mirrored() || *outbound == inbound.reversed());
         self.entries[entry as usize] = conn;
-        for (flow, outbound) in flows.iter().zip([false, true]) {
-            self.index
-                .insert(self.hash(flow), Hit::new(entry, outbound), conn.is_wide());
-        }
-        self.used += 1;
-        self.timers
-            .schedule(now, entry, now.plus_ms(conn.timeout_ms));
-        Some(Hit::new(entry, false))
+        flows
     }
 
     fn take_entry(&mut self) -> Option<u32> {

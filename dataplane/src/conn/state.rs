@@ -390,6 +390,14 @@ impl State {
         NEXT[direction as usize][event as usize][self as usize]
     }
 
+    /// Whether both ends of a TCP connection know each other's numbers, and it is not over.
+    pub const fn has_numbers(self) -> bool {
+        matches!(
+            self,
+            Self::Established | Self::FinWait | Self::CloseWait | Self::LastAck
+        )
+    }
+
     /// The client has not yet answered the server's SYN-ACK: first to go when the table is full.
     #[inline]
     pub const fn is_half_open(self) -> bool {

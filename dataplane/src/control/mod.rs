@@ -1,5 +1,6 @@
 //! The control side, on the main thread: a request becomes updates in every worker's mailbox.
 
+mod drain; // drained servers, seen to
 #[cfg(test)]
 mod load; // ten thousand services with a hundred thousand servers
 pub mod model; // the authoritative services and servers
@@ -12,13 +13,15 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use control::{Change, Connection, Cursor, Errno, Neighbour, Refusal, Reply, Request, ServerSpec};
+use control::{
+    Change, Connection, Cursor, Errno, Neighbour, Refusal, Reply, Request, ServerSpec, WhichMark,
+};
 use crossbeam::channel::{Receiver, Sender, bounded};
 
 use crate::conn::state::State;
 use crate::counters::Page;
 use crate::update::{Batch, ServerId, Update};
-use model::{Limits, Model, SWEEP_S, name, refuse};
+use model::{Limits, Model, STEP_S, SWEEP_S, name, refuse};
 use server::{Backend, Peer};
 use stats::{ESTIMATE_S, Machine};
 
@@ -68,6 +71,7 @@ pub struct Control {
     now: Duration,
     estimate_due: Duration,
     sweep_due: Duration,
+    step_due: Duration,
 }
 
 impl fmt::Debug for Control {
@@ -100,7 +104,15 @@ impl Control {
             now: Duration::ZERO,
             estimate_due: Duration::from_secs(ESTIMATE_S),
             sweep_due: Duration::from_secs(SWEEP_S),
+            step_due: Duration::from_secs(STEP_S),
         }
+    }
+
+    /// Of ports with these names; the index is a port's id.
+    #[must_use]
+    pub fn naming(mut self, ports: Vec<String>) -> Self {
+        self.model = self.model.naming(ports);
+        self
     }
 
     /// Carries out every change in order and returns when every worker has, or refuses.
@@ -159,6 +171,8 @@ impl Control {
 
     /// [`Control::change`], with a line in the log for each step or for what was refused.
     fn audited(&mut self, changes: &[Change], peer: &Peer) -> Reply {
+        let ends_drain = |change| self.model.ends_drain(change);
+        let ended: Vec<bool> = changes.iter().map(ends_drain).collect();
         if let Err(refusal) = self.change(changes) {
             let change = refusal
                 .step
@@ -167,8 +181,13 @@ impl Control {
             tracing::warn!(target: "audit", %peer, change, steps = changes.len(), "refused: {refusal}");
             return Reply::Refused(refusal);
         }
-        for change in changes {
-            tracing::info!(target: "audit", %peer, "{}", describe(change));
+        for (change, ended) in changes.iter().zip(ended) {
+            let more = if ended {
+                ", which ends its draining"
+            } else {
+                ""
+            };
+            tracing::info!(target: "audit", %peer, "{}{more}", describe(change));
         }
         Reply::Done
     }
@@ -207,16 +226,28 @@ impl Control {
         }
     }
 
+    /// Whether no update can be posted now.
+    fn is_busy(&self) -> bool {
+        self.workers.iter().any(|worker| worker.mailbox.is_full())
+    }
+
+    fn ramp(&mut self) {
+        if !self.is_busy() {
+            let updates = self.model.ramp();
+            self.post(updates);
+        }
+    }
+
     fn sweep(&mut self) {
+        if self.is_busy() {
+            return; // the next sweep will do
+        }
         let Self {
             model,
             workers,
             now,
             ..
         } = self;
-        if workers.iter().any(|worker| worker.mailbox.is_full()) {
-            return; // the next sweep will do
-        }
         let in_use = |id: ServerId| {
             workers.iter().any(|worker| {
                 let page = &worker.page.servers[id.index()];
@@ -250,6 +281,7 @@ impl Backend for Control {
                 .first()
                 .map_or(Ok(Vec::new()), |worker| ask(worker, Command::Neighbours))
                 .map(Reply::Neighbours),
+            Request::Marks => Ok(Reply::Marks(self.model.marks())),
         };
         answer.unwrap_or_else(Reply::Refused)
     }
@@ -257,11 +289,16 @@ impl Backend for Control {
     fn tick(&mut self, now: Duration) {
         self.now = now;
         self.release();
+        self.model.set_time(now);
         if due(&mut self.estimate_due, now, ESTIMATE_S) {
             self.model.estimate();
         }
         if due(&mut self.sweep_due, now, SWEEP_S) {
             self.sweep();
+        }
+        if due(&mut self.step_due, now, STEP_S) {
+            self.ramp();
+            self.see_to_drained();
         }
     }
 }
@@ -335,6 +372,17 @@ fn describe(change: &Change) -> String {
         Change::DeleteServer { service, server } => {
             format!("delete server {server} of {}", name(service))
         }
+        Change::DrainServer {
+            service,
+            server,
+            drain,
+        } => format!("drain server {server} of {}: {drain}", name(service)),
+        Change::CancelDrain { service, server } => {
+            format!(
+                "cancel the draining of server {server} of {}",
+                name(service)
+            )
+        }
         Change::Zero {
             only: Some(service),
         } => format!("zero the counters of {}", name(service)),
@@ -349,6 +397,10 @@ fn describe(change: &Change) -> String {
             format!("set options of {}: {options}", name(service))
         }
         Change::SetSettings(settings) => format!("set {settings}"),
+        Change::AddMark { rule, at: None } => format!("add {rule}"),
+        Change::AddMark { rule, at: Some(at) } => format!("add at {at}: {rule}"),
+        Change::DeleteMark(WhichMark::Number(number)) => format!("delete mark rule {number}"),
+        Change::DeleteMark(WhichMark::Rule(rule)) => format!("delete {rule}"),
         Change::SetTimeouts { tcp, tcp_fin, udp } => {
             let shown = |seconds: &Option<u32>| {
                 seconds.map_or("as it is".to_owned(), |seconds| format!("{seconds} s"))

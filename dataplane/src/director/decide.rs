@@ -6,7 +6,7 @@ use control::ForwardMode;
 
 use super::rewrite::{growth, translate_family};
 use super::{Director, TunnelTo};
-use crate::conn::{Hit, NO_HOP, State};
+use crate::conn::{Hit, NO_HOP};
 use crate::counters::DropReason;
 use crate::fullnat::proxy;
 use crate::icmp::{self, Made, Unreachable};
@@ -19,7 +19,6 @@ use crate::update::{ServerId, ServiceId};
 use crate::wire::flow::{ETHERNET, ICMP, ICMPV6, Kind, SCTP, Seen, TCP, Tuple, UDP, tcp_flags};
 use crate::wire::ip::Ip;
 use crate::wire::quic;
-use crate::wire::sctp;
 use crate::wire::tcp::clamp_mss;
 
 /// Active FTP's data port: LVS never opens a connection for what comes from it.
@@ -50,6 +49,9 @@ impl From<DropReason> for Denied {
         Self(reason, None)
     }
 }
+
+/// The server of a connection, its service, and whether packets may still go there.
+pub(super) type Serving = (Option<Server>, Option<ServiceId>, bool);
 
 /// What a packet may be for its way.
 enum Fit {
@@ -171,32 +173,12 @@ impl<P: PacketBuf> Director<P> {
         out: &mut E,
     ) -> Result<Verdict, Denied> {
         match self.known(now, seen, packet.bytes()) {
+            Some(hit) if self.conns.get(hit).is_doomed() => {
+                self.reset_both(now, seen, hit, packet, out)
+            }
             Some(hit) => self.connected(now, seen, hit, packet, out),
             None => self.unconnected(now, from, seen, packet, out),
         }
-    }
-
-    /// The connection a packet belongs to, unless it ended or the packet begins another
-    /// (`conn_reuse_mode` 1, `spec/connections.md` §2.5).
-    pub(super) fn known(&mut self, now: Instant, seen: &Seen, frame: &[u8]) -> Option<Hit> {
-        let hit = self.conns.lookup(seen, frame)?;
-        let conn = self.conns.get(hit);
-        let reused = !hit.outbound()
-            && seen.flow.protocol == TCP
-            && seen.tcp_flags & (tcp_flags::SYN | tcp_flags::RST) == tcp_flags::SYN
-            && matches!(conn.state(), State::TimeWait | State::Close);
-        let expired = conn.expired(now);
-        if reused && !expired && self.asks_again(hit, sequence_number(seen, frame)) {
-            return Some(hit);
-        }
-        if reused || expired {
-            // The server of a client that begins anew may remember what went before, which ended
-            // below the client's new numbers.
-            let remembered = reused.then(|| sequence_number(seen, frame));
-            self.close(now, hit.entry(), remembered);
-            return None;
-        }
-        Some(hit)
     }
 
     /// A packet of a connection whose hop is not ready, whose server is gone, or that is special.
@@ -208,10 +190,23 @@ impl<P: PacketBuf> Director<P> {
         packet: &mut P,
         out: &mut E,
     ) -> Result<Verdict, Denied> {
-        let (server, service, available) = self.serving(hit);
-        if !available && !hit.outbound() {
-            return Err(Denied(DropReason::ServerGone, service));
+        let serving = self.serving(hit);
+        if !serving.2 && !hit.outbound() {
+            return Err(Denied(DropReason::ServerGone, serving.1));
         }
+        self.carry_on(now, seen, hit, serving, packet, out)
+    }
+
+    /// Sends a packet to its connection's other side.
+    pub(super) fn carry_on<E: Egress<Buf = P>>(
+        &mut self,
+        now: Instant,
+        seen: &Seen,
+        hit: Hit,
+        (server, service, available): Serving,
+        packet: &mut P,
+        out: &mut E,
+    ) -> Result<Verdict, Denied> {
         let denied = |reason| Denied(reason, service);
         let hop = self.hop(now, hit, server, available).map_err(denied)?;
         let fit = self
@@ -220,8 +215,8 @@ impl<P: PacketBuf> Director<P> {
         if available {
             self.count(seen, hit);
         }
-        if seen.kind == Kind::Fragment {
-            // Its first one moved the connection's state.
+        if seen.kind == Kind::Fragment || self.conns.is_alone(hit) {
+            // Its first one moved the connection's state, or there is none to move.
             self.conns
                 .get(hit)
                 .observe(now, hit.outbound(), seen.ip_len);
@@ -251,8 +246,7 @@ impl<P: PacketBuf> Director<P> {
         }
     }
 
-    /// The server of a connection, its service, and whether packets may still go there.
-    pub(super) fn serving(&mut self, hit: Hit) -> (Option<Server>, Option<ServiceId>, bool) {
+    pub(super) fn serving(&mut self, hit: Hit) -> Serving {
         let server = self.services.server(self.conns.get(hit).server()).copied();
         let service = server.map(|server| server.service);
         (
@@ -478,10 +472,12 @@ impl<P: PacketBuf> Director<P> {
         out: &mut E,
     ) -> Result<Verdict, Denied> {
         let tuple = seen.tuple(packet.bytes());
-        let mark = self.mark(from, seen, &tuple);
+        let mark = self.services.mark(&tuple, from, seen.vlan());
         let Some(service) = self.services.matching(&tuple, mark) else {
             if self.owns(tuple.to.ip()) {
                 self.refuse(now, seen, &tuple, packet, out);
+            } else if let Some(hit) = self.answer_alone(now, &tuple) {
+                return self.connected(now, seen, hit, packet, out);
             }
             return Err(DropReason::NotOurs.into());
         };
@@ -489,7 +485,7 @@ impl<P: PacketBuf> Director<P> {
         if !self.is_source(tuple.from.ip()) {
             return denied(DropReason::BadSource);
         }
-        if !opens(seen, &tuple) {
+        if !self.may_open(seen) || tuple.from.port() == FTP_DATA {
             self.refuse(now, seen, &tuple, packet, out);
             return denied(DropReason::NoConnection);
         }
@@ -503,6 +499,9 @@ impl<P: PacketBuf> Director<P> {
             self.answer(now, unreachable, out);
             return denied(DropReason::NoServer);
         };
+        if self.services.is_one_packet(service, &tuple) {
+            return self.send_alone(now, seen, &tuple, (id, server), packet, out);
+        }
         let isn = sequence_number(seen, packet.bytes());
         match self.open(now, &tuple, service, id, server, isn) {
             Ok(hit) => self.connected(now, seen, hit, packet, out),
@@ -581,17 +580,26 @@ impl<P: PacketBuf> Director<P> {
         made: Option<Made>,
         out: &mut E,
     ) {
-        let Some(made) = made.filter(|_| self.answers.allow(now)) else {
-            return;
-        };
-        let Ok(header) = Ip::parse(&made) else {
+        if let Some(made) = made.filter(|_| self.answers.allow(now)) {
+            self.send_answer(now, &made, out);
+        }
+    }
+
+    /// As [`Self::answer`], however many there are.
+    pub(super) fn send_answer<E: Egress<Buf = P>>(
+        &mut self,
+        now: Instant,
+        made: &Made,
+        out: &mut E,
+    ) {
+        let Ok(header) = Ip::parse(made) else {
             return;
         };
         let Ok(hop) = self.net.hop_to(now, header.dst) else {
             return;
         };
         let port = self.net.hop(hop).port;
-        self.send_made(now, hop, &made, Origin::answer(port), out);
+        self.send_made(now, hop, made, Origin::answer(port), out);
     }
 
     /// Sends an IP packet of our own, if there is a buffer for it.
@@ -613,7 +621,7 @@ impl<P: PacketBuf> Director<P> {
 }
 
 /// Of a TCP segment; 0 for all else.
-fn sequence_number(seen: &Seen, frame: &[u8]) -> u32 {
+pub(super) fn sequence_number(seen: &Seen, frame: &[u8]) -> u32 {
     let segment = &frame[usize::from(seen.l4)..];
     match segment.get(4..8).and_then(|bytes| bytes.first_chunk()) {
         Some(seq) if seen.flow.protocol == TCP => u32::from_be_bytes(*seq),
@@ -630,15 +638,4 @@ fn quic_connection_id(seen: &Seen, frame: &[u8]) -> Option<u64> {
         .get(HEADER..)
         .filter(|_| seen.flow.protocol == UDP)?;
     quic::connection_id(payload)
-}
-
-/// Whether a packet may open a connection (`spec/connections.md` §3).
-fn opens(seen: &Seen, tuple: &Tuple) -> bool {
-    let syn = seen.tcp_flags & (tcp_flags::SYN | tcp_flags::RST) == tcp_flags::SYN;
-    let first = match seen.flow.protocol {
-        TCP => syn,
-        SCTP => seen.chunk == sctp::chunk::INIT,
-        _ => true,
-    };
-    first && tuple.from.port() != FTP_DATA
 }

@@ -38,12 +38,15 @@ impl<P: PacketBuf> Director<P> {
         let (l3, l4) = (usize::from(seen.l3), usize::from(seen.l4));
         if let Some(related) = related(packet.bytes(), l3, l4, seen.ip_len)? {
             let wanted = related.quoted.reversed();
-            if let Some(hit) = self.live(now, &wanted) {
+            if let Some(hit) = self
+                .live(now, &wanted)
+                .or_else(|| self.answer_alone(now, &wanted))
+            {
                 return self.relay(now, seen, hit, &related, packet).map(Some);
             }
+            let mark = self.services.mark(&wanted, from, seen.vlan());
             if self.settings.schedule_icmp
-                && let Some(hit) =
-                    self.open_for_error(now, &wanted, self.mark(from, seen, &wanted))?
+                && let Some(hit) = self.open_for_error(now, &wanted, mark)?
             {
                 return self.relay(now, seen, hit, &related, packet).map(Some);
             }
@@ -54,10 +57,11 @@ impl<P: PacketBuf> Director<P> {
         }
     }
 
-    /// The connection of a tuple, if it has not expired.
+    /// The connection of a tuple, if it has not ended.
     fn live(&mut self, now: Instant, tuple: &Tuple) -> Option<Hit> {
         let hit = self.conns.find(tuple)?;
-        (!self.conns.get(hit).expired(now)).then_some(hit)
+        let conn = self.conns.get(hit);
+        (!conn.expired(now) && !conn.is_doomed()).then_some(hit)
     }
 
     /// A connection for an error about a packet that had none (`schedule_icmp`).
@@ -76,7 +80,10 @@ impl<P: PacketBuf> Director<P> {
         let denied = |reason| Denied(reason, Some(service));
         let picked = self.services.pick(now, service, wanted, None);
         let (id, server) = picked.ok_or(denied(DropReason::NoServer))?;
-        let opened = self.open(now, wanted, service, id, server, 0);
+        let opened = match self.services.is_one_packet(service, wanted) {
+            true => self.open_alone(now, wanted, id, server),
+            false => self.open(now, wanted, service, id, server, 0),
+        };
         opened.map(Some).map_err(denied)
     }
 
@@ -175,7 +182,8 @@ impl<P: PacketBuf> Director<P> {
         if !self.net.is_mine(about.to) {
             return Ok(None);
         }
-        let Some(hit) = self.live(now, &about.tuple) else {
+        let sent_alone = |this: &mut Self| this.wrapped_alone(now, &about.tuple, about.server);
+        let Some(hit) = self.live(now, &about.tuple).or_else(|| sent_alone(self)) else {
             return Ok(None);
         };
         let conn = self.conns.get(hit);

@@ -15,6 +15,7 @@ use crate::net::HopId;
 use crate::packet::{Egress, Origin, PacketBuf, PortId};
 use crate::split;
 use crate::time::Instant;
+use crate::update::ServerId;
 use crate::wire::flow::{Kind, SCTP, Seen, TCP, Tuple, UDP};
 
 impl<P: PacketBuf> Director<P> {
@@ -49,9 +50,10 @@ impl<P: PacketBuf> Director<P> {
         };
         let give_up = |port, _, reason| give_up(&page, port, reason);
         if seen.kind == Kind::Fragment {
+            let chosen = self.fragments.chosen(&piece.key);
             return match self.fragments.later(now, &piece, packet, from, give_up) {
                 Fate::Known(packet, tuple, home) => {
-                    self.follow(now, from, &tuple, usize::from(home), packet, out);
+                    self.follow(now, from, &tuple, usize::from(home), chosen, packet, out);
                 }
                 Fate::Held => page.held.up(),
                 Fate::Dropped(_, reason) => page.count_drop(from, reason),
@@ -63,22 +65,29 @@ impl<P: PacketBuf> Director<P> {
         if let Err(reason) = self.fragments.first(now, &piece, tuple, number, give_up) {
             return page.count_drop(from, reason);
         }
-        if let Some(reason) = self.follow(now, from, &tuple, home, packet, out) {
+        if let Some(reason) = self.follow(now, from, &tuple, home, None, packet, out) {
             self.fragments.refuse(now, &piece, reason, give_up);
         }
+        let chosen = self.fragments.chosen(&piece.key);
         while let Some((from, packet)) = self.fragments.release(&piece.key) {
             page.held.down();
-            self.follow(now, from, &tuple, home, packet, out);
+            self.follow(now, from, &tuple, home, chosen, packet, out);
         }
     }
 
     /// Sends a fragment of a known datagram to its worker, or on its way here; why not, if not.
+    /// `chosen` is where its first one went, if that had no connection.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "a packet and all that is known of it"
+    )]
     fn follow<E: Egress<Buf = P>>(
         &mut self,
         now: Instant,
         from: PortId,
         tuple: &Tuple,
         home: usize,
+        chosen: Option<ServerId>,
         mut packet: P,
         out: &mut E,
     ) -> Option<DropReason> {
@@ -97,7 +106,7 @@ impl<P: PacketBuf> Director<P> {
         let verdict = if seen.kind == Kind::FirstFragment {
             self.with_ports(now, from, &seen, &mut packet, out)
         } else {
-            self.later_fragment(now, &seen, tuple, &mut packet, out)
+            self.later_fragment(now, &seen, tuple, chosen, &mut packet, out)
         };
         let dropped = verdict.as_ref().err().map(|Denied(reason, _)| *reason);
         self.conclude(now, from, &seen, packet, verdict, out);
@@ -109,13 +118,21 @@ impl<P: PacketBuf> Director<P> {
         now: Instant,
         seen: &Seen,
         tuple: &Tuple,
+        chosen: Option<ServerId>,
         packet: &mut P,
         out: &mut E,
     ) -> Result<Verdict, Denied> {
-        match self.conns.find(tuple) {
-            Some(hit) => self.connected(now, seen, hit, packet, out),
-            None => Err(DropReason::NotOurs.into()),
-        }
+        let hit = match chosen {
+            Some(server) => Some(self.alone_again(now, tuple, server)?),
+            None => {
+                let known = self.conns.find(tuple);
+                known
+                    .filter(|hit| !self.conns.get(*hit).is_doomed())
+                    .or_else(|| self.answer_alone(now, tuple))
+            }
+        };
+        let hit = hit.ok_or(DropReason::NotOurs)?;
+        self.connected(now, seen, hit, packet, out)
     }
 
     /// Drops fragments whose first one did not come in time.

@@ -52,7 +52,7 @@ impl<P: PacketBuf> Director<P> {
     }
 
     /// What the server of a new connection sends to us, or to the client past us.
-    fn way_back(
+    pub(super) fn way_back(
         &mut self,
         now: Instant,
         inbound: &Tuple,

@@ -1,7 +1,7 @@
 //! A million frames that nobody should send, through every method: whatever the director makes of
 //! them, each has one end, and nothing is left when their time has passed.
 
-use control::{Change, Settings};
+use control::{Change, ServiceSpec, Settings};
 
 use super::spoil::{CASES, Dice, Seeds, golden};
 use super::testbed::{MTU, Testbed};
@@ -79,9 +79,17 @@ fn a_million_frames_of_rubbish_each_have_one_end() {
 }
 
 impl Testbed {
-    /// Takes away the server that `change` adds, or puts it back; or sets what it sets.
+    /// Takes away the server that `change` adds, or puts it back; or sets what it sets; or schedules
+    /// each datagram of its service by itself.
     fn reconfigure(&mut self, model: &mut Model, change: &Change, pmtu_disc: bool) {
         let change = match change.clone() {
+            Change::AddService { service, spec } => Change::EditService {
+                service,
+                spec: ServiceSpec {
+                    one_packet: !pmtu_disc,
+                    ..spec
+                },
+            },
             Change::SetSettings(settings) => Change::SetSettings(Settings {
                 pmtu_disc,
                 ..settings

@@ -88,6 +88,8 @@ pub(super) enum End {
     Back(&'static str, Vec<Frame>),
     /// Forwarded behind a frame of our own.
     Behind(Frame, Frame),
+    /// Its sender is told, and it is forwarded.
+    Both(Frame, Frame),
     /// A fragment that waits for its first one.
     Wait,
     /// A first fragment, and those that waited for it: all are forwarded.
@@ -424,17 +426,21 @@ impl Testbed {
             count(format!("server {server} {way}_bytes"), bytes);
         };
         let at = |server: &str| self.server_at(server.parse().unwrap()).expect("a server");
-        let len = ip_len(packet);
+        let len = match expected {
+            End::Both(_, reset) => ip_len(&reset.bytes()),
+            _ => ip_len(packet),
+        };
         match expected {
-            End::Forward(frame) | End::Behind(_, frame) | End::Hold(_, frame) => {
-                match (self.server_at(frame.to), source) {
-                    (Some(server), _) => charge(server, "in", 1, len),
-                    (None, Some(source)) => {
-                        charge(self.server_at(source).expect("a server"), "out", 1, len);
-                    }
-                    (None, None) => panic!("whose is it?"),
+            End::Forward(frame)
+            | End::Behind(_, frame)
+            | End::Both(_, frame)
+            | End::Hold(_, frame) => match (self.server_at(frame.to), source) {
+                (Some(server), _) => charge(server, "in", 1, len),
+                (None, Some(source)) => {
+                    charge(self.server_at(source).expect("a server"), "out", 1, len);
                 }
-            }
+                (None, None) => panic!("whose is it?"),
+            },
             End::To(server, _) => charge(at(server), "in", 1, len),
             End::Back(server, _) => charge(at(server), "out", 1, len),
             End::Direct(server, frame) => {
@@ -460,13 +466,16 @@ impl Testbed {
             count(format!("{} answered", to.0), 1);
         };
         match expected {
-            End::Refuse(_, answer) | End::RefuseWith(_, _, answer) | End::Tell(answer) => {
+            End::Refuse(_, answer)
+            | End::RefuseWith(_, _, answer)
+            | End::Both(answer, _)
+            | End::Tell(answer) => {
                 tell(answer, &mut frames);
             }
             _ => {}
         }
         match expected {
-            End::Forward(frame) | End::ForwardUncounted(frame) => {
+            End::Forward(frame) | End::ForwardUncounted(frame) | End::Both(_, frame) => {
                 let (to, frame) = leaving(frame);
                 frames.push((to, frame.bytes()));
                 count(format!("{} forwarded", port.0), 1);
@@ -615,12 +624,13 @@ impl Testbed {
 /// Whether a drop for this reason is counted for a service too.
 fn is_charged(reason: DropReason) -> bool {
     use DropReason::{
-        BadSource, NoConnection, NoHeadroom, NoLocalPort, NoRoute, NoServer, NotOnLink, ServerGone,
-        TableFull, TooBig, TtlExpired,
+        BadSource, ConnectionCut, NoConnection, NoHeadroom, NoLocalPort, NoRoute, NoServer,
+        NotOnLink, ServerGone, TableFull, TooBig, TtlExpired,
     };
     matches!(
         reason,
         BadSource
+            | ConnectionCut
             | NoConnection
             | NoHeadroom
             | NoLocalPort

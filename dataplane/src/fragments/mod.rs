@@ -18,6 +18,7 @@ pub use piece::{Key, Piece, piece};
 use crate::counters::DropReason;
 use crate::packet::{PacketBuf, PortId};
 use crate::time::Instant;
+use crate::update::ServerId;
 use crate::wire::flow::Tuple;
 use runs::{Clash, Runs};
 
@@ -51,6 +52,8 @@ enum Stand {
 struct Datagram {
     key: Key,
     stand: Stand,
+    /// See [`Fragments::choose`].
+    server: Option<ServerId>,
     deadline: Instant,
     seen: Runs,
     /// Slots of those that wait, in the order they came.
@@ -194,6 +197,18 @@ impl<P: PacketBuf> Fragments<P> {
         }
     }
 
+    /// Notes that the first fragment of a datagram went to this server without a connection.
+    pub fn choose(&mut self, key: &Key, server: ServerId) {
+        if let Some(n) = self.index.get(key).copied() {
+            self.at_mut(n).server = Some(server);
+        }
+    }
+
+    /// The server that [`Self::choose`] was told of.
+    pub fn chosen(&self, key: &Key) -> Option<ServerId> {
+        self.index.get(key).and_then(|n| self.at(*n).server)
+    }
+
     /// The next fragment that waited for the first one of its datagram, with the port it came from.
     pub fn release(&mut self, key: &Key) -> Option<(PortId, P)> {
         let n = *self.index.get(key)?;
@@ -269,6 +284,7 @@ impl<P: PacketBuf> Fragments<P> {
         self.datagrams[n] = Some(Datagram {
             key: *key,
             stand: Stand::Waiting,
+            server: None,
             deadline: now.plus_ms(WAIT_MS),
             seen: Runs::default(),
             held: ArrayVec::new(),

@@ -6,7 +6,7 @@ mod limit; // how many answers may leave
 #[cfg(test)]
 mod tests;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use arrayvec::ArrayVec;
 use zerocopy::byteorder::network_endian::{U16, U32};
@@ -208,6 +208,73 @@ pub fn tcp_reset(packet: &[u8]) -> Option<Made> {
     let mut made = Made::new();
     put(&mut made, &head.before(TCP_LEN)?)?;
     put(&mut made, reset.as_bytes())?;
+    Some(made)
+}
+
+/// Turns a whole, valid TCP segment into a reset from its sender, in place; returns how long the IP
+/// packet then is. `None` leaves it as it was.
+#[must_use]
+pub fn become_reset(packet: &mut [u8]) -> Option<usize> {
+    let original = Original::parse(packet)?;
+    let Ip { src, dst, .. } = original.ip;
+    if original.ip.protocol != TCP || !original.is_complete() {
+        return None;
+    }
+    let (start, segment) = (original.ip.payload, original.payload());
+    let (mut tcp, _) = Tcp::read_from_prefix(segment).ok()?;
+    if checksum::transport(src, dst, TCP, segment) != 0 {
+        return None;
+    }
+    let seq = tcp.seq.get();
+    // What follows a SYN has the next number.
+    tcp.seq = seq.wrapping_add(u32::from(tcp.flags & SYN != 0)).into();
+    (tcp.ack, tcp.window, tcp.urgent) = (0.into(), 0.into(), 0.into());
+    (tcp.data_offset, tcp.flags) = (5 << 4, RST);
+    let end = start + TCP_LEN;
+    put_length(&mut packet[..start], end)?;
+    readdress(&mut packet[..start], src, dst);
+    tcp.checksum = 0.into();
+    tcp.checksum = checksum::transport(src, dst, TCP, tcp.as_bytes()).into();
+    packet[start..end].copy_from_slice(tcp.as_bytes());
+    Some(end)
+}
+
+/// Writes an IP packet's length into its header; an IPv4 header's checksum stays as it was.
+fn put_length(header: &mut [u8], total_len: usize) -> Option<()> {
+    let (at, len) = match header[0] >> 4 {
+        4 => (2, total_len),
+        _ => (4, total_len.checked_sub(V6_LEN)?),
+    };
+    let len = u16::try_from(len).ok()?;
+    header[at..at + 2].copy_from_slice(&len.to_be_bytes());
+    Some(())
+}
+
+/// A bare ACK with numbers that no connection is likely to have: whoever has a connection of these
+/// ends answers with the right ones (RFC 9293 §3.10.7.4).
+pub fn tcp_probe(from: SocketAddr, to: SocketAddr) -> Option<Made> {
+    let mut probe = Tcp {
+        src_port: from.port().into(),
+        dst_port: to.port().into(),
+        seq: 0.into(),
+        ack: 0.into(),
+        data_offset: 5 << 4,
+        flags: ACK,
+        window: 0.into(),
+        checksum: 0.into(),
+        urgent: 0.into(),
+    };
+    probe.checksum = checksum::transport(from.ip(), to.ip(), TCP, probe.as_bytes()).into();
+    let head = Head {
+        src: from.ip(),
+        dst: to.ip(),
+        tos: 0,
+        ttl: TTL,
+        protocol: TCP,
+    };
+    let mut made = Made::new();
+    put(&mut made, &head.before(TCP_LEN)?)?;
+    put(&mut made, probe.as_bytes())?;
     Some(made)
 }
 

@@ -4,7 +4,7 @@ use super::words::{Command, OPTS, Opt};
 use super::{Forward, Parsed, SCHEDULER_DEFAULT, Service};
 use crate::ipvsadm::Failure;
 use crate::ipvsadm::names::Transport;
-use crate::{NoFlag, SchedulerFlags, TunnelKind, Word};
+use crate::{Engine, NoFlag, SchedulerFlags, TunnelKind, Word};
 
 /// Which options the command needs, allows and excludes.
 pub(super) fn check_rules(parsed: &Parsed) -> Result<(), Failure> {
@@ -34,7 +34,7 @@ pub(super) fn check_rules(parsed: &Parsed) -> Result<(), Failure> {
 }
 
 /// What only the whole line tells.
-pub(super) fn check_command(parsed: &mut Parsed, flags: &str) -> Result<(), Failure> {
+pub(super) fn check_command(parsed: &mut Parsed, flags: &str, engine: &str) -> Result<(), Failure> {
     match parsed.command {
         Command::AddService | Command::EditService => {
             check_service(parsed)?;
@@ -42,6 +42,9 @@ pub(super) fn check_command(parsed: &mut Parsed, flags: &str) -> Result<(), Fail
                 parsed.scheduler = SCHEDULER_DEFAULT.into();
             }
             parsed.scheduler_flags = scheduler_flags(&parsed.scheduler, flags)?;
+            if parsed.has(Opt::Engine) {
+                parsed.engine = Some(persistence_engine(engine)?);
+            }
         }
         Command::AddServer | Command::EditServer => check_server(parsed)?,
         Command::List => check_list(parsed)?,
@@ -156,4 +159,20 @@ fn scheduler_flags(scheduler: &str, text: &str) -> Result<SchedulerFlags, Failur
         })?;
     }
     Ok(flags)
+}
+
+/// Upstream leaves this to the kernel; its words and its exit status are the kernel's.
+fn persistence_engine(name: &str) -> Result<Engine, Failure> {
+    let known = Engine::ALL.iter().copied();
+    let found = known.clone().find(|engine| engine.word() == name);
+    found.ok_or_else(|| {
+        let known: Vec<&str> = known.map(Engine::word).collect();
+        Failure {
+            detail: Some(format!(
+                "no persistence engine {name:?}, known is {}",
+                known.join(", ")
+            )),
+            ..Failure::refused("Scheduler or persistence engine not found")
+        }
+    })
 }

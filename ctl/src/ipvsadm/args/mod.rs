@@ -5,13 +5,14 @@
 mod check; // what the options of a line must be together
 mod words; // commands, options, and which go together
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU32;
 
 use super::Failure;
 use super::address::{host_port, number, v4_host};
 use super::names::{Names, Transport};
 use super::popt::Words;
-use crate::{SchedulerFlags, TunnelKind, Word};
+use crate::{Engine, Netmask, SchedulerFlags, TunnelKind, Word};
 use check::{check_command, check_rules};
 pub use words::{Command, Opt};
 use words::{Meaning, SWITCHES};
@@ -32,13 +33,13 @@ pub enum Service {
         address: SocketAddr,
     },
     Mark {
-        mark: u32,
+        mark: NonZeroU32,
         ipv6: bool,
     },
 }
 
 impl Service {
-    fn is_ipv6(self) -> bool {
+    pub(super) fn is_ipv6(self) -> bool {
         match self {
             Self::Address { address, .. } => address.is_ipv6(),
             Self::Mark { ipv6, .. } => ipv6,
@@ -58,14 +59,6 @@ impl Service {
             Self::Mark { .. } => 0,
         }
     }
-}
-
-/// Clients that share this much of their address stay together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Netmask {
-    V4(Ipv4Addr),
-    /// Prefix length.
-    V6(u32),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,7 +86,7 @@ pub struct Parsed {
     /// Seconds.
     pub persistent: Option<u32>,
     pub netmask: Option<Netmask>,
-    pub engine: Option<String>,
+    pub engine: Option<Engine>,
     pub scheduler_flags: SchedulerFlags,
     pub server: Option<SocketAddr>,
     pub forward: Forward,
@@ -176,7 +169,7 @@ pub fn parse(words: &[String], names: &dyn Names) -> Result<Parsed, Failure> {
         return Ok(parsed);
     }
     parsed.role = role(command, value)?;
-    let mut flags = "";
+    let (mut flags, mut engine) = ("", "");
     loop {
         match line.option() {
             Ok(None) => break,
@@ -187,6 +180,10 @@ pub fn parse(words: &[String], names: &dyn Names) -> Result<Parsed, Failure> {
                 parsed.set(Opt::SchedFlags)?;
                 flags = value.unwrap_or_default();
             }
+            Ok(Some((Meaning::Other(Opt::Engine), value))) => {
+                parsed.set(Opt::Engine)?;
+                engine = value.unwrap_or_default();
+            }
             Ok(Some((meaning, value))) => {
                 option(&mut parsed, meaning, value, names)?;
             }
@@ -195,7 +192,7 @@ pub fn parse(words: &[String], names: &dyn Names) -> Result<Parsed, Failure> {
     }
     left_over(&mut parsed, &line.left_over)?;
     check_rules(&parsed)?;
-    check_command(&mut parsed, flags)?;
+    check_command(&mut parsed, flags, engine)?;
     Ok(parsed)
 }
 
@@ -234,7 +231,8 @@ fn option(
         Meaning::Mark => {
             parsed.set(Opt::Service)?;
             let text = value.unwrap_or_default();
-            let mark = number(text, 1..=u32::MAX).ok_or_else(|| {
+            let mark = number(text, 0..=u32::MAX).and_then(NonZeroU32::new);
+            let mark = mark.ok_or_else(|| {
                 Failure::invalid(format!("invalid fwmark value `{text}' specified"))
             })?;
             parsed.service = Some(Service::Mark { mark, ipv6: false });
@@ -280,7 +278,6 @@ fn with_value(
             });
         }
         Opt::Netmask => parsed.netmask = Some(netmask(parsed, text, names)?),
-        Opt::Engine => parsed.engine = Some(text.to_owned()),
         Opt::Server => parsed.server = Some(server(parsed, text, names)?),
         Opt::Weight => parsed.weight = int(0..=INT_MAX, "weight")?,
         Opt::Upper => parsed.upper = int(0..=INT_MAX, "u_threshold")?,
@@ -322,6 +319,7 @@ fn timeout(text: &str, least: u32) -> Result<u32, Failure> {
 fn netmask(parsed: &Parsed, text: &str, names: &dyn Names) -> Result<Netmask, Failure> {
     if parsed.service.is_some_and(Service::is_ipv6) {
         return number(text, 1..=128)
+            .and_then(|prefix| u8::try_from(prefix).ok())
             .map(Netmask::V6)
             .ok_or_else(|| Failure::invalid("illegal ipv6 netmask specified"));
     }

@@ -1,7 +1,10 @@
 //! The authoritative services and servers. It judges every change before a worker hears of it,
 //! hands out ids, and keeps what outlives a server: the trash, zero points, rates.
 
+mod drain; // servers that get no new connections, and their end
 mod extras; // local addresses, options, settings
+mod marks; // rules that mark packets
+mod ramp; // slow start
 mod rules; // what no service, no server and no local address may be
 mod slots; // ids
 mod steps; // each change, carried out
@@ -13,20 +16,27 @@ mod trash; // deleted servers
 mod undo; // how each step is taken back
 mod uses; // what each address is used as
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use control::{Change, Errno, Refusal, ServerSpec, ServiceKey, ServiceOptions, Settings, Totals};
 
+use self::drain::Draining;
+use self::ramp::Ramp;
 use self::slots::Slots;
 use self::undo::Transaction;
 use self::uses::{Use, Uses};
 use super::stats::{self, Estimator, minus};
 use crate::conn::Timeouts;
 use crate::counters::{LocalPage, Page};
+use crate::marks::Rule;
 use crate::sched::Table;
 use crate::update::{LocalAddress, Policy, ServerId, ServiceId, Update};
+
+pub use self::drain::Drained;
 
 /// The highest weight, as in LVS.
 pub const WEIGHT_MAX: u32 = i32::MAX as u32;
@@ -41,6 +51,8 @@ pub const MSS_MIN: u16 = 88;
 pub const MSS_MAX: u16 = 65_495;
 /// How often [`Model::sweep`] is due, in seconds.
 pub const SWEEP_S: u64 = 60;
+/// How often [`Model::ramp`] and [`Model::drained`] are due, in seconds.
+pub const STEP_S: u64 = 1;
 /// How long a deleted server without connections stays in the trash, in seconds.
 pub const TRASH_IDLE_S: u64 = 120;
 
@@ -67,8 +79,13 @@ pub struct Model {
     settings: Settings,
     /// Replaced, but a worker may have them yet.
     retired: Vec<Arc<Table>>,
+    /// In order.
+    marks: Vec<Rule>,
+    /// Names, the index is the port's id.
+    ports: Vec<String>,
     /// Orders servers by age and tells a service from an earlier one of the same key.
     clock: u64,
+    now: Duration,
     pages: Vec<Arc<Page>>,
 }
 
@@ -76,6 +93,8 @@ pub struct Model {
 struct Service {
     key: ServiceKey,
     born: u64,
+    /// When it was added.
+    since: Duration,
     head: Head,
     /// By age: the newest is last.
     servers: BTreeMap<u64, ServerId>,
@@ -104,6 +123,8 @@ struct Server {
     /// Its last one that was not 0; 0 if it never had one.
     last_weight: u32,
     place: Place,
+    ramp: Option<Ramp>,
+    draining: Option<Draining>,
     /// The page's count when the server joined its service.
     joined: Totals,
     /// The page's count at the last zeroing.
@@ -134,7 +155,10 @@ impl Model {
             timeouts: Timeouts::default(),
             settings: Settings::default(),
             retired: Vec::new(),
+            marks: Vec::new(),
+            ports: Vec::new(),
             clock: 0,
+            now: Duration::ZERO,
             pages: Vec::new(),
         }
     }
@@ -143,6 +167,18 @@ impl Model {
     #[must_use]
     pub fn watching(mut self, pages: Vec<Arc<Page>>) -> Self {
         self.pages = pages;
+        self
+    }
+
+    /// What follows happens at this time, counted from the start.
+    pub fn set_time(&mut self, now: Duration) {
+        self.now = now;
+    }
+
+    /// With ports of these names; the index is a port's id.
+    #[must_use]
+    pub fn naming(mut self, ports: Vec<String>) -> Self {
+        self.ports = ports;
         self
     }
 
@@ -177,6 +213,9 @@ impl Model {
                 return Err(refusal);
             }
         }
+        if done.updates_marks {
+            done.updates.push(self.compiled_marks());
+        }
         Ok(done)
     }
 
@@ -206,6 +245,12 @@ impl Model {
                 spec,
             } => self.edit_server(service, *server, *spec, done),
             Change::DeleteServer { service, server } => self.delete_server(service, *server, done),
+            Change::DrainServer {
+                service,
+                server,
+                drain,
+            } => self.drain(service, *server, *drain, done),
+            Change::CancelDrain { service, server } => self.cancel_drain(service, *server, done),
             Change::Zero { only: Some(key) } => {
                 let id = self.find(key)?;
                 self.zero(id, done);
@@ -231,16 +276,18 @@ impl Model {
                 self.set_settings(*settings, done);
                 Ok(())
             }
+            Change::AddMark { rule, at } => self.add_mark(rule, *at, done),
+            Change::DeleteMark(which) => self.delete_mark(which, done),
         }
     }
 
-    /// All services sorted by key, or the one named.
+    /// All services, newest first, or the one named.
     pub fn services(&self, only: Option<&ServiceKey>) -> Result<Vec<control::Service>, Refusal> {
         let mut chosen: Vec<&Service> = match only {
             Some(key) => vec![self.services.get(self.find(key)?.0)],
             None => self.services.iter().collect(),
         };
-        chosen.sort_unstable_by_key(|service| service.key);
+        chosen.sort_unstable_by_key(|service| Reverse(service.born));
         Ok(chosen
             .into_iter()
             .map(|service| self.show(service))
@@ -275,6 +322,8 @@ impl Model {
             persistent: 0,
             totals: minus(stats::counted(&self.pages, id), server.zero),
             rates: server.estimator.rates(),
+            weight_now: server.ramp.map(|_| server.weight_now()),
+            draining: server.draining.map(|draining| draining.shown(self.now)),
         }
     }
 

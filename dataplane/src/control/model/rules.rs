@@ -99,6 +99,26 @@ pub(super) fn same_family(
     Ok(())
 }
 
+/// Who answers through a local address answers all clients alike: without a connection nobody knows
+/// which one is meant.
+pub(super) fn answerable(
+    key: &ServiceKey,
+    policy: &Policy,
+    address: SocketAddr,
+    mode: ForwardMode,
+) -> Result<(), Refusal> {
+    let has_datagrams = key.protocol().is_none_or(|p| p == Protocol::Udp);
+    if policy.one_packet && has_datagrams && mode == ForwardMode::FullNat {
+        let detail = format!(
+            "server {address} has method fullnat, but service {} schedules each packet by itself, \
+             for which nat, direct routing or tunnel is right",
+            name(key)
+        );
+        return Err(refuse(Errno::Einval, detail));
+    }
+    Ok(())
+}
+
 /// Direct routing and tunnels leave a packet's port alone.
 pub(super) fn same_port(
     key: &ServiceKey,
@@ -227,7 +247,11 @@ pub(super) fn options(key: &ServiceKey, options: ServiceOptions) -> Result<(), R
 
 /// The first prime from `size` on that a table of `mh` can have.
 fn prime_near(size: u32) -> u32 {
-    let is_prime = |n: &u32| (2..).take_while(|d| d * d <= *n).all(|d| n % d != 0);
+    let is_prime = |n: &u32| {
+        (2..)
+            .take_while(|d| d * d <= *n)
+            .all(|d| !n.is_multiple_of(d))
+    };
     let sizes = size.clamp(MH_TABLE_SIZE_MIN, MH_TABLE_SIZE_MAX)..=MH_TABLE_SIZE_MAX;
     sizes
         .into_iter()

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use control::{Errno, Refusal, ServerSpec, ServiceKey, ServiceOptions, ServiceSpec, Totals};
 
 use super::rules::{
-    policy, same_family, same_port, server_address, tunnel, virtual_address, weighed,
+    answerable, policy, same_family, same_port, server_address, tunnel, virtual_address, weighed,
 };
 use super::undo::{Transaction, Undo};
 use super::uses::{Use, Uses};
@@ -46,6 +46,7 @@ impl Model {
         let service = Service {
             key,
             born: self.clock,
+            since: self.now,
             head,
             servers: BTreeMap::new(),
             local_addresses: Vec::new(),
@@ -76,6 +77,10 @@ impl Model {
     ) -> Result<(), Refusal> {
         let id = self.find(&key)?;
         let policy = policy(&key, spec)?;
+        for server in self.services.get(id.0).servers.values() {
+            let server = self.servers.get(server.0);
+            answerable(&key, &policy, server.address, server.spec.mode)?;
+        }
         let head = self.head(id);
         // The same scheduler keeps its cursor.
         if head.policy != policy {
@@ -125,12 +130,14 @@ impl Model {
         }
         server_address(address)?;
         same_port(key, address, spec)?;
+        answerable(key, &self.head(service).policy, address, spec.mode)?;
         self.uses.allow(address.ip(), Use::Server)?;
         self.clock += 1;
         let place = Place::Listed {
             service,
             age: self.clock,
         };
+        let ramp = self.ramp_for(service, None, spec.weight);
         let id = match (known, old) {
             (Some(id), Some(old)) => {
                 let now = stats::counted(&self.pages, id);
@@ -154,6 +161,9 @@ impl Model {
             }
             _ => self.new_server(*key, address, spec, place, done)?,
         };
+        let server = self.servers.get_mut(id.0);
+        server.ramp = ramp;
+        let weight = server.weight_now();
         self.enlist(service, self.clock, id);
         done.undo.push(Undo::Listed {
             service,
@@ -167,7 +177,7 @@ impl Model {
                 address,
                 mode: spec.mode,
                 tunnel: spec.tunnel,
-                weight: spec.weight,
+                weight,
                 thresholds: spec.thresholds,
             },
         );
@@ -189,6 +199,8 @@ impl Model {
             spec,
             last_weight: spec.weight,
             place,
+            ramp: None,
+            draining: None,
             joined: zero,
             zero,
             estimator: Estimator::default(),
@@ -221,29 +233,32 @@ impl Model {
         spec: ServerSpec,
         done: &mut Transaction,
     ) -> Result<(), Refusal> {
-        self.find(key)?;
+        let service = self.find(key)?;
         same_family(key, address, spec)?;
         weighed(spec, address)?;
         tunnel(address, spec)?;
-        let (id, service, _) = self.find_server(key, address)?;
+        let (id, ..) = self.find_server(key, address)?;
         same_port(key, address, spec)?;
+        answerable(key, &self.head(service).policy, address, spec.mode)?;
+        self.respecify(id, spec, done);
+        Ok(())
+    }
+
+    /// What a server in its service is from now on. One that has a weight is not being drained.
+    pub(super) fn respecify(&mut self, id: ServerId, spec: ServerSpec, done: &mut Transaction) {
+        let Place::Listed { service, .. } = self.servers.get(id.0).place else {
+            unreachable!("a server in the trash is not edited")
+        };
+        let ramp = self.ramp_on(service, id, spec.weight);
         let server = self.servers.get_mut(id.0);
         done.undo.push(Undo::Server(id, Some(*server)));
         server.spec = spec;
         if spec.weight > 0 {
             server.last_weight = spec.weight;
         }
-        done.update(
-            service,
-            Update::EditServer {
-                id,
-                mode: spec.mode,
-                tunnel: spec.tunnel,
-                weight: spec.weight,
-                thresholds: spec.thresholds,
-            },
-        );
-        Ok(())
+        server.ramp = ramp;
+        server.draining = server.draining.filter(|_| spec.weight == 0);
+        done.update(service, server.edited(id));
     }
 
     pub(super) fn delete_server(
@@ -298,5 +313,18 @@ impl Model {
         done.undo.push(Undo::Timeouts(old));
         done.updates.push(Update::SetTimeouts(new));
         Ok(())
+    }
+}
+
+impl Server {
+    /// What the workers are told when it changed.
+    pub(super) fn edited(&self, id: ServerId) -> Update {
+        Update::EditServer {
+            id,
+            mode: self.spec.mode,
+            tunnel: self.spec.tunnel,
+            weight: self.weight_now(),
+            thresholds: self.spec.thresholds,
+        }
     }
 }

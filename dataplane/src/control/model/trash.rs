@@ -9,6 +9,7 @@ impl Model {
     pub(super) fn bin(&mut self, id: ServerId, service_born: u64, done: &mut Transaction) {
         let server = self.servers.get_mut(id.0);
         done.undo.push(Undo::Server(id, Some(*server)));
+        (server.ramp, server.draining) = (None, None);
         server.place = Place::Trash {
             service_born,
             idle_since_s: None,

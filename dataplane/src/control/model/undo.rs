@@ -7,6 +7,7 @@ use control::Settings;
 use super::uses::{Use, Uses};
 use super::{Head, Model, Server, Service};
 use crate::conn::Timeouts;
+use crate::marks::Rule;
 use crate::update::{LocalAddress, ServerId, ServiceId, Update};
 
 /// Steps carried out so far, and how to take each back.
@@ -16,6 +17,8 @@ pub(super) struct Transaction {
     /// The last update of each service that any is about.
     pub(super) last: HashMap<ServiceId, usize>,
     pub(super) undo: Vec<Undo>,
+    /// The rules that mark packets changed: told once, at the end.
+    pub(super) updates_marks: bool,
 }
 
 #[derive(Debug)]
@@ -38,6 +41,9 @@ pub(super) enum Undo {
     LocalDeleted(ServiceId, usize, LocalAddress),
     Timeouts(Timeouts),
     Settings(Settings),
+    /// At these places of the list.
+    MarkAdded(usize),
+    MarkDeleted(usize, Rule),
 }
 
 impl Transaction {
@@ -84,6 +90,10 @@ impl Model {
             }
             Undo::Timeouts(old) => self.timeouts = old,
             Undo::Settings(old) => self.settings = old,
+            Undo::MarkAdded(place) => {
+                self.take_mark(place);
+            }
+            Undo::MarkDeleted(place, rule) => self.put_mark(place, rule),
         }
     }
 }

@@ -12,11 +12,13 @@ pub(super) enum Use {
     Service,
     Server,
     Local,
+    /// The one destination of a rule that marks packets.
+    Rule,
 }
 
 /// How often each address is used as what.
 #[derive(Debug, Default)]
-pub(super) struct Uses(HashMap<IpAddr, [u32; 3]>);
+pub(super) struct Uses(HashMap<IpAddr, [u32; 4]>);
 
 impl Uses {
     pub(super) fn add(&mut self, address: IpAddr, what: Use) {
@@ -28,26 +30,28 @@ impl Uses {
             unreachable!("{address} is not used as {what:?}")
         };
         counts[what as usize] -= 1;
-        if *counts == [0; 3] {
+        if *counts == [0; 4] {
             self.0.remove(&address);
         }
     }
 
     /// Replies to a local address are told apart from all else by it alone.
     pub(super) fn allow(&self, address: IpAddr, what: Use) -> Result<(), Refusal> {
-        let Some([services, servers, locals]) = self.0.get(&address) else {
+        let Some([services, servers, locals, rules]) = self.0.get(&address) else {
             return Ok(());
         };
         let other = match what {
             Use::Local if *services > 0 => "a service's address",
             Use::Local if *servers > 0 => "a server's address",
-            Use::Service | Use::Server if *locals > 0 => "a local address",
+            Use::Local if *rules > 0 => "a mark rule's destination",
+            Use::Service | Use::Server | Use::Rule if *locals > 0 => "a local address",
             _ => return Ok(()),
         };
         let own = match what {
             Use::Local => "a local address",
             Use::Service => "a service",
             Use::Server => "a server",
+            Use::Rule => "a mark rule",
         };
         let detail = format!("{address} is {other}, {own} needs another one");
         Err(refuse(Errno::Einval, detail))
@@ -69,6 +73,13 @@ impl super::Model {
             for id in service.servers.values() {
                 recount.add(self.servers.get(id.0).address.ip(), Use::Server);
             }
+        }
+        for address in self
+            .marks
+            .iter()
+            .filter_map(|rule| super::marks::asked(&rule.said))
+        {
+            recount.add(address, Use::Rule);
         }
         recount.0 == self.uses.0
     }

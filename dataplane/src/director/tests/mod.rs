@@ -1,6 +1,7 @@
 //! The table: packet in, packet out, and what was counted.
 
 mod changes; // services and servers that change under their connections
+mod cut; // connections that are ended from here
 mod direct; // what direct routing leaves alone
 mod errors; // ICMP errors about connections
 mod family; // IPv6 clients of IPv4 servers and the reverse
@@ -9,6 +10,7 @@ mod fullnat; // local addresses, and what servers are told of their clients
 mod ipv6;
 mod nat; // what is rewritten, and what is not
 mod network; // frames, tags, neighbours, routes
+mod one_packet; // each datagram for itself
 mod quic; // connections that are known by their id
 mod refusals; // what is not carried on
 mod sctp;
@@ -27,7 +29,7 @@ use super::testbed::{
 use super::*;
 use crate::packet::HeapBuf;
 use crate::update::Update;
-use End::{Answer, Consume, Direct, Drop, Forward, ForwardUncounted, Hold, Refuse, Tell, To};
+use End::{Answer, Both, Consume, Direct, Drop, Forward, ForwardUncounted, Hold, Refuse, Tell, To};
 use Protocol::{Tcp, Udp};
 
 const VIP_IP: &str = "203.0.113.1";
@@ -90,6 +92,7 @@ fn every_drop_reason_is_reached() {
         refusals::no_service_on_a_virtual_address,
         refusals::no_server,
         changes::a_deleted_server_leaves_its_connections_without_a_word,
+        cut::what_cannot_be_turned_into_a_reset,
         refusals::the_last_hop,
         refusals::too_long_for_the_next_network,
         refusals::fragments_of_other_protocols,

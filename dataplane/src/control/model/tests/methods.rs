@@ -428,3 +428,34 @@ fn settings_are_told_once() {
     model.apply(&refused).unwrap_err();
     assert_eq!(model.settings(), settings);
 }
+
+#[test]
+fn no_fullnat_for_single_datagrams() {
+    let udp = service(Protocol::Udp, "10.0.0.1:53");
+    let alone = |service| {
+        let spec = ServiceSpec {
+            one_packet: true,
+            ..spec("rr")
+        };
+        Change::EditService { service, spec }
+    };
+    let edit = |mode| Change::EditServer {
+        service: udp,
+        server: at("192.168.1.20:53"),
+        spec: by(mode),
+    };
+    let detail = "server 192.168.1.20:53 has method fullnat, but service udp 10.0.0.1:53 schedules \
+                  each packet by itself, for which nat, direct routing or tunnel is right";
+    let of = |mode| server(udp, "192.168.1.20:53", by(mode));
+    let (fullnat, nat) = (of(ForwardMode::FullNat), of(ForwardMode::Nat));
+    for changes in [
+        vec![alone(udp), fullnat.clone()],
+        vec![fullnat, alone(udp)],
+        vec![alone(udp), nat, edit(ForwardMode::FullNat)],
+    ] {
+        check(&changes, Errno::Einval, detail);
+    }
+    // Other protocols have no datagrams to schedule.
+    let fullnat = server(v6(), "192.168.1.20:53", by(ForwardMode::FullNat));
+    model().apply(&[alone(v6()), fullnat]).unwrap();
+}

@@ -1,5 +1,7 @@
 //! Refusals, the trash, counters across deletions.
 
+mod drain; // servers without new connections, and slow start
+mod marks; // rules that mark packets
 mod methods; // forwarding methods, families, local addresses, options
 mod random; // batches and sweeps against a naive model
 

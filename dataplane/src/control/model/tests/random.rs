@@ -5,8 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use control::{
-    Change, ClientAddress, ForwardMode, MH_TABLE_SIZE, ServerSpec, ServiceKey, ServiceOptions,
-    ServiceSpec, Settings, Thresholds, Tunnel, TunnelKind,
+    Change, ClientAddress, Drain, ForwardMode, MH_TABLE_SIZE, MarkRule, Prefix, ServerSpec,
+    ServiceKey, ServiceOptions, ServiceSpec, Settings, Thresholds, Tunnel, TunnelKind, WhichMark,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -23,6 +23,7 @@ struct Naive {
     /// In order of birth.
     services: Vec<NaiveService>,
     settings: Settings,
+    marks: Vec<MarkRule>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -33,6 +34,8 @@ struct NaiveService {
     locals: Vec<IpAddr>,
     /// Newest first.
     servers: Vec<(SocketAddr, ServerSpec)>,
+    /// The weights of those that are being drained. No worker knows them.
+    drained: HashMap<SocketAddr, u32>,
 }
 
 impl NaiveService {
@@ -58,13 +61,16 @@ impl Naive {
         (self.services.iter()).any(|service| service.local(address).is_some())
     }
 
-    /// A service's or a server's.
+    /// A service's, a server's or a rule's.
     fn is_taken(&self, address: IpAddr) -> bool {
-        self.services.iter().any(|service| {
-            let mut servers = service.servers.iter();
-            service.key.address().unwrap().ip() == address
-                || servers.any(|server| server.0.ip() == address)
-        })
+        let ruled =
+            (self.marks.iter()).any(|rule| rule.destination == Some(Prefix::whole(address)));
+        ruled
+            || self.services.iter().any(|service| {
+                let mut servers = service.servers.iter();
+                service.key.address().unwrap().ip() == address
+                    || servers.any(|server| server.0.ip() == address)
+            })
     }
 
     /// The same rules without ids, undo or limits; `None` when refused.
@@ -85,6 +91,7 @@ impl Naive {
                     options: ServiceOptions::default(),
                     locals: Vec::new(),
                     servers: Vec::new(),
+                    drained: HashMap::new(),
                 });
             }
             Change::EditService { service, spec } => {
@@ -115,10 +122,30 @@ impl Naive {
                 let at = service.server(*server)?;
                 fits(service.key, *server, *spec).then_some(())?;
                 service.servers[at].1 = *spec;
+                if spec.weight > 0 {
+                    service.drained.remove(server);
+                }
             }
             Change::DeleteServer { service, server } => {
                 let service = self.service(service)?;
                 service.servers.remove(service.server(*server)?);
+                service.drained.remove(server);
+            }
+            Change::DrainServer {
+                service,
+                server,
+                drain,
+            } => {
+                let service = self.service(service)?;
+                let at = service.server(*server)?;
+                (drain.deadline_s.is_some() || !drain.reset).then_some(())?;
+                let weight = std::mem::take(&mut service.servers[at].1.weight);
+                service.drained.entry(*server).or_insert(weight);
+            }
+            Change::CancelDrain { service, server } => {
+                let service = self.service(service)?;
+                let at = service.server(*server)?;
+                service.servers[at].1.weight = service.drained.remove(server)?;
             }
             Change::AddLocalAddress { service, address } => {
                 let free = !self.is_taken(*address);
@@ -137,8 +164,30 @@ impl Naive {
                     .then_some(())?;
             }
             Change::SetTimeouts { .. } => {}
+            Change::AddMark { rule, at } => {
+                let at = at.unwrap_or(self.marks.len() + 1);
+                let to = rule.destination.and_then(Prefix::only);
+                let free = !self.marks.contains(rule) && !to.is_some_and(|to| self.is_local(to));
+                (free && at > 0 && at <= self.marks.len() + 1).then_some(())?;
+                self.marks.insert(at - 1, rule.clone());
+            }
+            Change::DeleteMark(which) => {
+                let at = match which {
+                    WhichMark::Number(number) => number.checked_sub(1)?,
+                    WhichMark::Rule(rule) => self.marks.iter().position(|other| other == rule)?,
+                };
+                (at < self.marks.len()).then(|| self.marks.remove(at))?;
+            }
         }
         Some(())
+    }
+
+    /// What workers know of it.
+    fn told(mut self) -> Self {
+        for service in &mut self.services {
+            service.drained.clear();
+        }
+        self.sorted()
     }
 
     fn sorted(mut self) -> Self {
@@ -168,12 +217,16 @@ fn shown(model: &Model) -> Naive {
         servers: (service.servers.iter())
             .map(|server| (server.address, server.spec))
             .collect(),
+        drained: (service.servers.iter())
+            .filter_map(|server| Some((server.address, server.draining?.weight)))
+            .collect(),
     };
     Naive {
-        services: (model.services(None).unwrap().into_iter())
+        services: (model.services(None).unwrap().into_iter().rev())
             .map(service)
             .collect(),
         settings: model.settings(),
+        marks: model.marks(),
     }
 }
 
@@ -186,6 +239,7 @@ struct Mirror {
     weights: HashMap<ServerId, u32>,
     binned: HashSet<ServerId>,
     settings: Settings,
+    marks: Vec<MarkRule>,
 }
 
 struct MirrorService {
@@ -280,7 +334,11 @@ impl Mirror {
                 self.service(id).table = Some(Arc::clone(table));
             }
             Update::SetSettings(settings) => self.settings = settings,
-            Update::SetTimeouts(_) => {}
+            Update::SetMarks(ref marks) => {
+                let rules = marks.rules().iter();
+                self.marks = rules.map(|rule| rule.said.clone()).collect();
+            }
+            Update::SetTimeouts(_) | Update::CutServer { .. } => {}
         }
     }
 
@@ -317,10 +375,12 @@ impl Mirror {
             servers: (service.servers.iter())
                 .map(|id| self.servers[id])
                 .collect(),
+            drained: HashMap::new(),
         };
         Naive {
             services: self.services.values().map(service).collect(),
             settings: self.settings,
+            marks: self.marks.clone(),
         }
         .sorted()
     }
@@ -363,6 +423,13 @@ fn local() -> impl Strategy<Value = IpAddr> {
     ]
 }
 
+fn rule() -> impl Strategy<Value = MarkRule> {
+    (0u32..3, local(), any::<bool>()).prop_map(|(mark, to, any)| MarkRule {
+        destination: (!any).then_some(Prefix::whole(to)),
+        ..MarkRule::new(mark)
+    })
+}
+
 fn options() -> impl Strategy<Value = ServiceOptions> {
     (any::<bool>(), proptest::option::of(1000u16..1003)).prop_map(|(proxy, mss)| ServiceOptions {
         client_address: if proxy {
@@ -373,6 +440,15 @@ fn options() -> impl Strategy<Value = ServiceOptions> {
         mss,
         mh_table_size: mss.map(|_| 251),
         ..ServiceOptions::default()
+    })
+}
+
+fn drain() -> impl Strategy<Value = Drain> {
+    let deadline = proptest::option::of(0u32..9);
+    (deadline, any::<bool>(), any::<bool>()).prop_map(|(deadline_s, reset, delete)| Drain {
+        deadline_s,
+        reset,
+        delete,
     })
 }
 
@@ -402,6 +478,9 @@ fn change() -> impl Strategy<Value = Change> {
         3 => (service(), server(), server_spec())
             .prop_map(|(service, server, spec)| Change::EditServer { service, server, spec }),
         4 => (service(), server()).prop_map(|(service, server)| Change::DeleteServer { service, server }),
+        3 => (service(), server(), drain())
+            .prop_map(|(service, server, drain)| Change::DrainServer { service, server, drain }),
+        2 => (service(), server()).prop_map(|(service, server)| Change::CancelDrain { service, server }),
         4 => (service(), local())
             .prop_map(|(service, address)| Change::AddLocalAddress { service, address }),
         2 => (service(), local())
@@ -409,6 +488,10 @@ fn change() -> impl Strategy<Value = Change> {
         2 => (service(), options())
             .prop_map(|(service, options)| Change::SetOptions { service, options }),
         1 => settings.prop_map(Change::SetSettings),
+        4 => (rule(), proptest::option::of(0usize..4))
+            .prop_map(|(rule, at)| Change::AddMark { rule, at }),
+        1 => (0usize..4).prop_map(|at| Change::DeleteMark(WhichMark::Number(at))),
+        1 => rule().prop_map(|rule| Change::DeleteMark(WhichMark::Rule(rule))),
         1 => proptest::option::of(service()).prop_map(|only| Change::Zero { only }),
     ]
 }
@@ -439,8 +522,8 @@ proptest! {
                 let updates = model.sweep(now_s, |id| id.0 % 4 == 0);
                 updates.iter().for_each(|update| mirror.apply(update));
             }
-            prop_assert_eq!(shown(&model), reference.clone().sorted());
-            prop_assert_eq!(mirror.shown(), reference.clone().sorted());
+            prop_assert_eq!(shown(&model), reference.clone());
+            prop_assert_eq!(mirror.shown(), reference.clone().told());
             prop_assert!(mirror.tables_are_right());
             prop_assert!(model.uses_are_counted());
         }
