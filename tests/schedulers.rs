@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use control::{
-    Change, ForwardMode, Protocol, SchedulerFlags, ServerSpec, ServiceKey, ServiceSpec, Thresholds,
+    Change, ForwardMode, MarkRule, Protocol, SchedulerFlags, ServerSpec, ServiceKey, ServiceSpec,
+    Thresholds,
 };
 use dataplane::sched::Kind;
 use serde_json::Value;
@@ -12,8 +13,8 @@ use system_tests::frames;
 use system_tests::lab::{Lab, service};
 
 /// Recordings that use nothing but what there is; fewer means that something got lost.
-const REPLAYED_MIN: usize = 354;
-const CHOICES_MIN: usize = 7835;
+const REPLAYED_MIN: usize = 375;
+const CHOICES_MIN: usize = 8755;
 
 fn oracle(name: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -45,7 +46,10 @@ fn change(command: &str) -> Result<Change, String> {
                 }
                 key = Some(service(protocol, address));
             }
-            "-f" => return Err("fwmark".to_owned()),
+            "-f" => {
+                let mark = value().parse().expect("a mark");
+                key = Some(ServiceKey::Mark { mark, ipv6: false });
+            }
             "-p" => return Err("persistence".to_owned()),
             "-o" => one_packet = true,
             "-x" => thresholds.upper = value().parse().expect("a threshold"),
@@ -109,6 +113,18 @@ fn scheduled(scheduler: String, names: &str) -> ServiceSpec {
     }
 }
 
+/// The rule by which the recordings' clients got their mark.
+fn marked(mark: u32) -> Change {
+    let destination = format!("20.0.{mark}.0/24").parse();
+    Change::AddMark {
+        rule: MarkRule {
+            destination: Some(destination.expect("a network")),
+            ..MarkRule::new(mark)
+        },
+        at: None,
+    }
+}
+
 /// All changes of a recording by command; `Err` says why it cannot be replayed.
 fn changes(recording: &Value) -> Result<HashMap<String, Change>, String> {
     let list = |name: &str| recording[name].as_array().cloned().unwrap_or_default();
@@ -131,6 +147,7 @@ struct Replay<'r> {
     lab: Lab,
     name: &'r str,
     key: ServiceKey,
+    protocol: Protocol,
     /// Client, virtual address and server of each connection, by its number.
     open: HashMap<u64, (String, String, String)>,
     choices: usize,
@@ -162,7 +179,7 @@ impl Replay<'_> {
             )
         };
         let (client, virtual_address) = (end("src", "sport"), end("dst", "dport"));
-        let chosen = match self.key.protocol().expect("a service by address") {
+        let chosen = match self.protocol {
             Protocol::Tcp => self.lab.connect(&client, &virtual_address),
             Protocol::Udp | Protocol::Sctp => {
                 self.lab
@@ -252,10 +269,18 @@ fn kernels_choices_are_ours() {
                 lab: Lab::default(),
                 name,
                 key: service,
+                protocol: match recording["proto"].as_str() {
+                    Some("tcp") => Protocol::Tcp,
+                    Some("udp") => Protocol::Udp,
+                    other => panic!("{name}: protocol {other:?}"),
+                },
                 open: HashMap::new(),
                 choices: 0,
                 random: kind == Kind::Twos,
             };
+            if let ServiceKey::Mark { mark, .. } = service {
+                replay.lab.change(&[marked(mark.get())]);
+            }
             for step in setup
                 .iter()
                 .chain(recording["steps"].as_array().expect("steps"))

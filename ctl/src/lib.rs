@@ -733,6 +733,11 @@ pub struct Status {
     pub balanced: bool,
     /// Mbufs out of their pools, for leak hunting.
     pub mbufs_in_use: u64,
+    /// Persistence templates, which all workers share.
+    #[serde(default)]
+    pub templates: u64,
+    #[serde(default)]
+    pub templates_max: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -92,6 +92,7 @@ drop_reasons! {
     NoConnection "no_connection" "no connection, and the packet may not open one",
     ServerGone "server_gone" "the connection's server was deleted",
     ConnectionCut "connection_cut" "the connection was ended from here",
+    TemplatesFull "templates_full" "no room to note which server the client of a persistent service has",
     NoLocalPort "no_local_port" "every port of the service's local addresses is in use toward the server, or it has no local address",
     TableFull "table_full" "the connection table is full",
     NoRoute "no_route" "no route to the next hop",

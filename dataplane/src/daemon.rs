@@ -20,6 +20,7 @@ use crate::dpdk::{
 };
 use crate::net::Setup;
 use crate::steer::Steer;
+use crate::templates::Templates;
 use crate::worker::{Clock, Links, Worker, links, mac_text};
 
 /// The least bytes of an mbuf, headroom included.
@@ -62,7 +63,10 @@ fn serve(
     let setup = config.setup(|port| ports[port.index()].mac());
     let ended = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        let workers = start_workers(scope, config, eal, pools, queues, &setup, &ended);
+        let templates = templates(config)?;
+        let workers = start_workers(
+            scope, config, eal, pools, queues, &setup, &templates, &ended,
+        );
         // Whatever happens from here on, the workers must be told to end or the scope waits for ever.
         let result = workers.and_then(|workers| {
             let mbufs = pools.to_vec();
@@ -70,7 +74,8 @@ fn serve(
             let connections_max = u64::from(config.director.max_connections);
             let mut control =
                 Control::new(config.director.limits(), workers, connections_max, machine)
-                    .naming(config.port_names());
+                    .naming(config.port_names())
+                    .sharing(Arc::clone(&templates));
             control
                 .change(&config.changes)
                 .context("applying the services of the configuration")?;
@@ -83,6 +88,14 @@ fn serve(
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
         result
     })
+}
+
+/// The one table of templates that all workers share.
+fn templates(config: &Config) -> Result<Arc<Templates>> {
+    let templates = config.director.max_templates;
+    let table = Templates::new(templates, [random(), random()]);
+    let table = table.with_context(|| format!("memory for {templates} templates"))?;
+    Ok(Arc::new(table))
 }
 
 fn announce_ready(config: &Config) {
@@ -198,10 +211,15 @@ struct Start {
     mailbox: Receiver<Command>,
     /// Of all workers.
     pages: Arc<[Arc<Page>]>,
+    templates: Arc<Templates>,
     /// Says whether the worker could be set up.
     ready: Sender<Result<()>>,
 }
 
+#[expect(
+    clippy::too_many_arguments,
+    reason = "everything that workers are started with, given once"
+)]
 fn start_workers<'s>(
     scope: &'s Scope<'s, '_>,
     config: &'s Config,
@@ -209,6 +227,7 @@ fn start_workers<'s>(
     pools: &'s [Mempool],
     queues: Vec<Queues>,
     setup: &'s Setup,
+    templates: &Arc<Templates>,
     ended: &'s AtomicBool,
 ) -> Result<Vec<WorkerHandle>> {
     let cores = &config.director.workers;
@@ -234,6 +253,7 @@ fn start_workers<'s>(
             links,
             mailbox,
             pages: Arc::clone(&pages),
+            templates: Arc::clone(templates),
             ready,
         };
         std::thread::Builder::new()
@@ -282,7 +302,8 @@ fn work(
             let page = Arc::clone(&start.pages[start.me]);
             let director = Director::new(connections, secret, setup, steer, page)
                 .with_context(|| format!("memory for {connections} connections"))?;
-            Ok((thread, director.among(start.pages)))
+            let director = director.among(start.pages).sharing(start.templates);
+            Ok((thread, director))
         });
     match built {
         Ok((thread, director)) => {

@@ -16,8 +16,11 @@ mod fragmented; // fragments find the way of their first one
 mod frames; // packets for tests, built by code of their own
 mod hidden; // FULLNAT: the client's address, told to its server
 mod listing; // connections as they are shown
+#[cfg(test)]
+mod naive; // LVS's table, naively
 mod one_packet; // datagrams that are scheduled each by itself, and their answers
 mod open; // connections open and close
+mod persist; // clients that come back to the server they had
 mod reuse; // whether a packet still belongs to the connection of its ports
 mod rewrite; // what changes in a packet on its way
 #[cfg(test)]
@@ -48,6 +51,7 @@ use crate::packet::{BURST, Burst, Egress, Learned, Origin, PORTS_MAX, PacketBuf,
 use crate::sched::Loads;
 use crate::service::Services;
 use crate::steer::Steer;
+use crate::templates::{Sweep, Templates};
 use crate::time::Instant;
 use crate::tunnel::Tunnel;
 use crate::update::{ServerId, Update};
@@ -74,6 +78,8 @@ pub struct Director<P> {
     net: Net<P>,
     fragments: Fragments<P>,
     leases: Leases,
+    templates: Arc<Templates>,
+    sweep: Sweep,
     /// By server, where one is needed.
     tunnels: Vec<Option<TunnelTo>>,
     timeouts: Timeouts,
@@ -120,12 +126,15 @@ impl<P: PacketBuf> Director<P> {
         for port in &setup.partial_checksums {
             partial[port.index()] = true;
         }
+        let templates_max = Templates::default_capacity(connections_max, 1);
         Ok(Self {
             conns: Conns::new(connections_max, secret)?,
             services: Services::staggered(steer.me(), Loads::new([page.clone()].into())),
             net: Net::new(setup),
             fragments: Fragments::default(),
             leases: Leases::new(steer.me()),
+            templates: Arc::new(Templates::new(templates_max, secret)?),
+            sweep: Sweep::new(steer.me(), steer.workers()),
             tunnels: Vec::new(),
             timeouts: Timeouts::default(),
             settings: Settings::default(),
@@ -144,6 +153,13 @@ impl<P: PacketBuf> Director<P> {
     #[must_use]
     pub fn among(mut self, pages: Arc<[Arc<Page>]>) -> Self {
         self.services.count_by(Loads::new(pages));
+        self
+    }
+
+    /// Keeps clients' servers where all workers find them; by default there is but this one.
+    #[must_use]
+    pub fn sharing(mut self, templates: Arc<Templates>) -> Self {
+        self.templates = templates;
         self
     }
 
@@ -287,7 +303,7 @@ impl<P: PacketBuf> Director<P> {
 
     /// The worker that owns the connection which a packet of this tuple belongs to.
     fn home(&self, from: PortId, seen: &Seen, tuple: &Tuple) -> usize {
-        let from_client = self.services.is_vip(tuple.to.ip())
+        let from_client = self.services.was_vip(tuple.to.ip())
             || self.services.mark(tuple, from, seen.vlan()) != 0;
         self.steer
             .home(if from_client { tuple.from } else { tuple.to })
@@ -485,6 +501,9 @@ impl<P: PacketBuf> Director<P> {
     fn change_state(&mut self, now: Instant, hit: Hit, next: State) {
         let conn = self.conns.get(hit);
         let (was, server) = (conn.state(), conn.server());
+        if next != was && next.is_established() && conn.is_controlled() {
+            self.assure(hit);
+        }
         let server = &self.page.servers[server.index()];
         match (was.is_active(), next.is_active()) {
             (false, true) => {
@@ -558,6 +577,7 @@ impl<P: PacketBuf> Director<P> {
         self.cut_some(now, out);
         self.forget_fragments(now);
         self.leases.tick(now);
+        self.templates.sweep(&mut self.sweep, now);
         self.net.tick(now, out, &self.page);
     }
 
@@ -573,6 +593,10 @@ impl<P: PacketBuf> Director<P> {
 
     pub fn page(&self) -> &Arc<Page> {
         &self.page
+    }
+
+    pub fn templates(&self) -> &Arc<Templates> {
+        &self.templates
     }
 
     /// Memory of the connection table, all included.

@@ -97,7 +97,9 @@ pub fn run(config: &Config, frames: &[Frame]) -> io::Result<Outcome> {
         Steer::new(0, 1),
         page.clone(),
     )?;
-    let mut model = Model::new(limits).watching(vec![page.clone()]);
+    let mut model = Model::new(limits)
+        .watching(vec![page.clone()])
+        .naming(config.port_names());
     let updates = model
         .apply(&config.changes)
         .map_err(|refusal| io::Error::new(io::ErrorKind::InvalidInput, refusal.detail))?;

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use control::{ForwardMode, HashTarget, Protocol, ServiceKey, ServiceOptions, Tunnel};
+use control::{ForwardMode, HashTarget, Persistence, Protocol, ServiceKey, ServiceOptions, Tunnel};
 use hashbrown::HashMap;
 
 use crate::answers::{Answerer, Answers};
@@ -37,6 +37,8 @@ struct Service {
 #[derive(Debug, Clone, Copy)]
 pub struct Server {
     pub service: ServiceId,
+    /// Its service's address; a service by mark has none of its own.
+    vip: Option<IpAddr>,
     pub address: SocketAddr,
     /// Of new connections; existing ones keep theirs.
     pub mode: ForwardMode,
@@ -52,7 +54,7 @@ pub struct Server {
 type Key = (u8, SocketAddr);
 
 /// FTP's control port: a service of it is also asked for data connections.
-const FTP: u16 = 21;
+pub const FTP: u16 = 21;
 /// FTP's data port.
 const FTP_DATA: u16 = 20;
 /// Ports from here on are anyone's.
@@ -75,6 +77,8 @@ pub struct Services {
     vips: HashMap<IpAddr, u32>,
     /// How many servers that connections may refer to each address has.
     stations: HashMap<IpAddr, u32>,
+    /// How many deleted servers that connections may refer to served each virtual address.
+    former: HashMap<IpAddr, u32>,
     /// How many services each local address serves.
     locals: HashMap<IpAddr, u32>,
     answers: Answers,
@@ -141,6 +145,13 @@ impl Services {
     #[inline]
     pub fn is_vip(&self, address: IpAddr) -> bool {
         self.vips.contains_key(&address)
+    }
+
+    /// Whether some service has this address, or had it and connections may be left: what is for it
+    /// comes from clients.
+    #[inline]
+    pub fn was_vip(&self, address: IpAddr) -> bool {
+        self.is_vip(address) || self.former.contains_key(&address)
     }
 
     /// Whether some service has this local address.
@@ -269,6 +280,12 @@ impl Services {
         self.generation
     }
 
+    /// What a service is, and whether its clients come back to the server they had.
+    pub fn persistence(&self, service: ServiceId) -> Option<(ServiceKey, Option<Persistence>)> {
+        let service = self.services.get(service.index())?.as_ref()?;
+        Some((service.key, service.policy.persistence))
+    }
+
     pub fn options(&self, service: ServiceId) -> ServiceOptions {
         let service = self.services.get(service.index()).and_then(Option::as_ref);
         service.map_or_else(ServiceOptions::default, |service| service.options)
@@ -350,14 +367,18 @@ impl Services {
                 thresholds,
             } => {
                 let connections = self.loads.of(id).total();
+                let vip = self.service_mut(service).key.address().map(|vip| vip.ip());
                 let place = slot(&mut self.servers, id.index());
                 let mut limit = place.map_or_else(Limit::default, |old| old.limit);
                 if place.is_none() {
                     *self.stations.entry(address.ip()).or_insert(0) += 1;
+                } else {
+                    release(&mut self.former, vip.as_slice());
                 }
                 limit.change(thresholds, connections);
                 *place = Some(Server {
                     service,
+                    vip,
                     address,
                     mode,
                     tunnel,
@@ -415,6 +436,7 @@ impl Services {
             Update::ForgetServer { id } => {
                 if let Some(server) = slot(&mut self.servers, id.index()).take() {
                     release(&mut self.stations, &[server.address.ip()]);
+                    release(&mut self.former, server.vip.as_slice());
                 }
                 self.answers.remove(id);
             }
@@ -534,6 +556,9 @@ impl Services {
         if let Some(server) = slot(&mut self.servers, id.index()) {
             server.available = false;
             server.limit = limit;
+            if let Some(vip) = server.vip {
+                *self.former.entry(vip).or_insert(0) += 1;
+            }
         }
         self.generation = self.generation.wrapping_add(1);
     }

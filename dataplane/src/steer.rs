@@ -44,6 +44,11 @@ impl Steer {
         self.me
     }
 
+    /// How many there are to own packets.
+    pub fn workers(&self) -> usize {
+        self.workers
+    }
+
     /// Whether there is anyone else to own a packet.
     pub fn is_alone(&self) -> bool {
         self.workers == 1

@@ -241,6 +241,9 @@ impl Worker {
             Command::Connections { from, limit, reply } => {
                 let _ = reply.try_send(self.director.connections(now, from, limit));
             }
+            Command::Templates { from, limit, reply } => {
+                let _ = reply.try_send(self.director.listed_templates(now, from, limit));
+            }
             Command::Neighbours(reply) => {
                 let _ = reply.try_send(self.neighbours());
             }

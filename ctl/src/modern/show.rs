@@ -231,8 +231,8 @@ pub(super) fn status(status: &Status) -> String {
     };
     let (up, mbufs) = (duration(status.uptime_s), status.mbufs_in_use);
     let head = format!(
-        "{}, up {up}; packet counts {balance}; {mbufs} packet buffers in use\n",
-        status.program
+        "{}, up {up}; packet counts {balance}; {mbufs} packet buffers in use; {} of {} templates\n",
+        status.program, status.templates, status.templates_max
     );
     let tables = [ports(status), workers(&status.workers), drops(status)];
     tables.into_iter().fold(head, |out, table| {
@@ -473,10 +473,12 @@ mod tests {
             }],
             balanced: true,
             mbufs_in_use: 4,
+            templates: 7,
+            templates_max: 64,
         });
         assert_eq!(
             shown,
-            "directord 1, up 1 h 1 min; packet counts balance; 4 packet buffers in use\n\
+            "directord 1, up 1 h 1 min; packet counts balance; 4 packet buffers in use; 7 of 64 templates\n\
              \n\
              PORT  DEVICE     MAC                LINK   MTU  RX PACKETS  RX BYTES  TX PACKETS  TX BYTES\n\
              lan   net_null0  02:00:00:00:00:01  up    1500          10      1000           7       700\n\

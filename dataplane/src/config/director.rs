@@ -7,6 +7,7 @@ use toml::Spanned;
 use super::file::{RawDirector, RawEal};
 use super::reader::{Checked, Reader, is_word};
 use super::{Director, Eal, PortConf};
+use crate::templates::Templates;
 use crate::update::SERVERS_MAX;
 
 /// RTE_MAX_LCORE of widespread builds is lower, but none has more cores than this.
@@ -18,9 +19,17 @@ const LOG_LEVELS: &str = "\"error\", \"warn\", \"info\", \"debug\" or \"trace\""
 impl Reader<'_> {
     pub(super) fn director(&self, raw: &RawDirector) -> Checked<Director> {
         let default = Director::default();
+        let workers = self.workers(raw.workers.as_ref(), default.workers)?;
+        let max_connections = self.number(
+            "max_connections",
+            raw.max_connections.as_ref(),
+            default.max_connections,
+            64..=1 << 30,
+        )?;
+        let max_templates = Templates::default_capacity(max_connections, workers.len());
         Ok(Director {
             socket: self.socket(raw.socket.as_ref(), default.socket)?,
-            workers: self.workers(raw.workers.as_ref(), default.workers)?,
+            workers,
             control_core: self.number(
                 "control_core",
                 raw.control_core.as_ref(),
@@ -28,11 +37,12 @@ impl Reader<'_> {
                 0..=CORE_MAX,
             )?,
             idle: raw.idle.unwrap_or(default.idle),
-            max_connections: self.number(
-                "max_connections",
-                raw.max_connections.as_ref(),
-                default.max_connections,
-                64..=1 << 30,
+            max_connections,
+            max_templates: self.number(
+                "max_templates",
+                raw.max_templates.as_ref(),
+                max_templates,
+                64..=1 << 24,
             )?,
             max_services: self.number(
                 "max_services",

@@ -24,6 +24,8 @@ pub(super) struct File {
     #[serde(default)]
     pub(super) settings: Settings,
     #[serde(default)]
+    pub(super) mark: Vec<RawMark>,
+    #[serde(default)]
     pub(super) service: Vec<RawService>,
 }
 
@@ -35,6 +37,7 @@ pub(super) struct RawDirector {
     pub(super) control_core: Option<Spanned<i64>>,
     pub(super) idle: Option<Idle>,
     pub(super) max_connections: Option<Spanned<i64>>,
+    pub(super) max_templates: Option<Spanned<i64>>,
     pub(super) max_services: Option<Spanned<i64>>,
     pub(super) max_servers: Option<Spanned<i64>>,
     pub(super) log: Option<Spanned<String>>,
@@ -96,6 +99,27 @@ pub(super) struct RawTimeouts {
     pub(super) tcp: Option<Spanned<i64>>,
     pub(super) tcp_fin: Option<Spanned<i64>>,
     pub(super) udp: Option<Spanned<i64>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawMark {
+    pub(super) mark: Spanned<i64>,
+    pub(super) source: Option<Spanned<String>>,
+    pub(super) destination: Option<Spanned<String>>,
+    pub(super) protocol: Option<Protocol>,
+    pub(super) source_ports: Option<Spanned<RawPorts>>,
+    pub(super) ports: Option<Spanned<RawPorts>>,
+    pub(super) in_port: Option<String>,
+    pub(super) vlan: Option<Spanned<i64>>,
+}
+
+/// `80` or `"8000-8010"`
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+pub(super) enum RawPorts {
+    One(i64),
+    Text(String),
 }
 
 #[derive(Debug, Deserialize)]

@@ -2,6 +2,7 @@
 
 mod director; // `[director]` and `[eal]`
 mod file; // the file as it is written
+mod marks; // `[[mark]]`
 mod network; // interface addresses, `[[route]]`, `[[neighbour]]`
 mod ports; // `[[port]]`
 mod reader; // where a value stands, for the message about it
@@ -18,9 +19,10 @@ use self::file::File;
 use self::network::Connected;
 use self::reader::Reader;
 use crate::conn::Timeouts;
-use crate::control::model::Limits;
+use crate::control::model::{Limits, Model};
 use crate::net::{Interface, Prefix, Route, Setup, StaticNeighbour};
 use crate::packet::PortId;
+use crate::templates::Templates;
 
 /// What the file says, with its defaults filled in.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -45,6 +47,8 @@ pub struct Director {
     pub idle: Idle,
     /// Per worker.
     pub max_connections: u32,
+    /// Of all workers together.
+    pub max_templates: u32,
     pub max_services: u32,
     pub max_servers: u32,
     pub log: tracing::Level,
@@ -67,6 +71,7 @@ impl Default for Director {
             control_core: 0,
             idle: Idle::Backoff,
             max_connections: 262_144,
+            max_templates: Templates::default_capacity(262_144, 1),
             max_services: 4096,
             max_servers: 16_384,
             log: tracing::Level::INFO,
@@ -201,7 +206,9 @@ impl Config {
         let neighbours = reader.neighbours(&raw.neighbour, &connected)?;
         let (timeouts, set) = reader.timeouts(&raw.timeouts)?;
         let mut changes = vec![set, Change::SetSettings(raw.settings)];
-        changes.extend(reader.services(&raw.service, director.limits())?);
+        let model = Model::new(director.limits())
+            .naming(ports.iter().map(|port| port.name.clone()).collect());
+        changes.extend(reader.services(&raw.mark, &raw.service, model)?);
         Ok(Self {
             director,
             eal,

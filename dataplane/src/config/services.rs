@@ -1,4 +1,4 @@
-//! `[timeouts]` and `[[service]]`: a model accepts them before the director starts.
+//! `[timeouts]` and `[[service]]`: a model accepts them, and the marks, before the director starts.
 
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
@@ -9,21 +9,21 @@ use control::{
 };
 use toml::Spanned;
 
-use super::file::{RawServer, RawService, RawTimeouts};
+use super::file::{RawMark, RawServer, RawService, RawTimeouts};
 use super::reader::{Checked, Reader};
 use crate::conn::Timeouts;
 use crate::conn::state::State;
-use crate::control::model::{Limits, MSS_MAX, MSS_MIN, Model, THRESHOLD_MAX, TIMEOUT_MAX_S};
+use crate::control::model::{MSS_MAX, MSS_MIN, Model, THRESHOLD_MAX, TIMEOUT_MAX_S};
 
 /// Changes, and where in the file each comes from.
 #[derive(Default)]
-struct Changes {
+pub(super) struct Changes {
     list: Vec<Change>,
     places: Vec<Range<usize>>,
 }
 
 impl Changes {
-    fn push(&mut self, place: Range<usize>, change: Change) {
+    pub(super) fn push(&mut self, place: Range<usize>, change: Change) {
         self.list.push(change);
         self.places.push(place);
     }
@@ -49,12 +49,21 @@ impl Reader<'_> {
         Ok((timeouts, Change::SetTimeouts { tcp, tcp_fin, udp }))
     }
 
-    pub(super) fn services(&self, raw: &[RawService], limits: Limits) -> Checked<Vec<Change>> {
+    /// What `model`, an empty one, accepts.
+    pub(super) fn services(
+        &self,
+        marks: &[RawMark],
+        raw: &[RawService],
+        mut model: Model,
+    ) -> Checked<Vec<Change>> {
         let mut changes = Changes::default();
+        for raw in marks {
+            self.mark(raw, &mut changes)?;
+        }
         for raw in raw {
             self.service(raw, &mut changes)?;
         }
-        match Model::new(limits).check(&changes.list) {
+        match model.check(&changes.list) {
             Ok(()) => Ok(changes.list),
             Err(refusal) => {
                 let place = refusal

@@ -71,6 +71,7 @@ fn the_example_gives_the_defaults() {
         .map(|change| match change {
             Change::SetTimeouts { .. } => "timeouts",
             Change::SetSettings(settings) if *settings == Settings::default() => "settings",
+            Change::AddMark { .. } => "mark",
             Change::AddService { .. } => "service",
             Change::SetOptions { .. } => "options",
             Change::AddLocalAddress { .. } => "local",
@@ -80,7 +81,7 @@ fn the_example_gives_the_defaults() {
         .collect();
     assert_eq!(
         kinds.join(" "),
-        "timeouts settings service options options options local server server server"
+        "timeouts settings mark service options options options local server server server"
     );
 }
 
@@ -178,7 +179,7 @@ fn syntax_and_unknown_keys() {
     );
     check(
         "x = 1",
-        "f:2: unknown field `x`, expected one of `director`, `eal`, `port`, `route`, `neighbour`, `timeouts`, `settings`, `service`",
+        "f:2: unknown field `x`, expected one of `director`, `eal`, `port`, `route`, `neighbour`, `timeouts`, `settings`, `mark`, `service`",
     );
     check(
         "[timeouts]\nicmp = 3",
@@ -776,4 +777,66 @@ fn full_nat_and_options() {
         ..ServiceOptions::default()
     };
     assert_eq!(*options, expected);
+}
+
+#[test]
+fn marks() {
+    let rules = |text: &str| {
+        let config = Config::parse(&format!("{PORT}{text}"), "f").unwrap();
+        let changes = config.changes.into_iter();
+        let rules = changes.filter_map(|change| match change {
+            Change::AddMark { rule, at: None } => Some(rule.to_string()),
+            _ => None,
+        });
+        rules.collect::<Vec<_>>()
+    };
+    let text = "[[mark]]\nmark = 7\ndestination = \"192.0.2.10\"\nprotocol = \"tcp\"\nports = 80\n\
+                [[mark]]\nmark = 0\nsource = \"2001:db8::/32\"\nsource_ports = \"1-1023\"\n\
+                in_port = \"lan\"\nvlan = 5\n";
+    assert_eq!(
+        rules(text),
+        [
+            "mark 7: to 192.0.2.10, tcp, port 80",
+            "mark 0: from 2001:db8::/32, source port 1-1023, in at lan, vlan 5"
+        ]
+    );
+    check("[[mark]]\n", "f:2: missing field `mark`");
+    for (keys, message) in [
+        (
+            "mark = -1",
+            "f:3: mark = -1 is out of range, 0 to 4294967295 is right",
+        ),
+        (
+            "mark = 1\nsource = \"10.0.0.1/8\"",
+            "f:4: 10.0.0.1/8 has bits set after its first 8, 10.0.0.0/8 is right",
+        ),
+        (
+            "mark = 1\nports = 65536",
+            "f:4: \"65536\" is not a port, 80 or 8000-8010 is right",
+        ),
+        (
+            "mark = 1\nports = \"9-1\"",
+            "f:4: 9-1 is empty, 1-9 is right",
+        ),
+        (
+            "mark = 1\nvlan = 0",
+            "f:4: vlan = 0 is out of range, 1 to 4094 is right",
+        ),
+        (
+            "mark = 1\nin_port = \"wan\"",
+            "f:3: no port \"wan\" for a mark rule, there is lan",
+        ),
+        (
+            "mark = 1\n[[mark]]\nmark = 1",
+            "f:5: mark rule 1 says the same: mark 1: every packet",
+        ),
+    ] {
+        check(&format!("[[mark]]\n{keys}\n"), message);
+    }
+    let local = "[[mark]]\nmark = 1\ndestination = \"10.0.0.9\"\n[[service]]\nprotocol = \"tcp\"\n\
+                 address = \"10.0.0.1:80\"\nlocal_addresses = [\"10.0.0.9\"]\n";
+    check(
+        local,
+        "f:8: 10.0.0.9 is a mark rule's destination, a local address needs another one",
+    );
 }

@@ -18,6 +18,7 @@ use crate::cpu;
 use crate::fullnat::client::ClientSide;
 use crate::mem::Array;
 use crate::net::HopId;
+use crate::templates::Hold;
 use crate::time::Instant;
 use crate::update::{SERVERS_MAX, ServerId};
 use crate::wire::delta::Delta;
@@ -47,7 +48,7 @@ const _: () = assert!(SERVERS_MAX - 1 <= SERVER_ID);
 /// `Conn::state` below what is ours.
 const STATE: u8 = 31;
 const _: () = assert!(State::ALL.len() <= STATE as usize + 1);
-/// In `Conn::state`: another connection controls this one.
+/// In `Conn::state`: something controls the connection, see [`Conns::control`].
 const CONTROLLED: u8 = 0x20;
 
 /// No next hop known.
@@ -324,6 +325,8 @@ pub struct Conns {
     extras: Array<Extra>,
     /// Entries of `extras` from here on were never written.
     extras_fresh: u32,
+    /// Of controlled connections: one more than the number of the template, 0 for none.
+    parents: Array<u32>,
     digest: Digest,
     timers: Timers,
     index: Index,
@@ -344,6 +347,7 @@ impl Conns {
             wide_fresh: 0,
             extras: Array::sparse(entries)?,
             extras_fresh: 0,
+            parents: Array::sparse(entries)?,
             digest: Digest::new(secret),
             timers: Timers::new(entries)?,
             index: Index::new(entries * 2, secret)?,
@@ -605,6 +609,28 @@ impl Conns {
         } else if !self.timers.looks_by(now, entry, deadline) {
             self.timers.schedule(now, entry, deadline);
         }
+    }
+
+    /// Notes that a template, held for as long as the connection lives, brought a connection about;
+    /// `None` if another connection did.
+    pub fn control(&mut self, entry: u32, template: Option<Hold>) {
+        self.entries[entry as usize].state |= CONTROLLED;
+        self.parents[entry as usize] = template.map_or(0, |hold| hold.into_number() + 1);
+    }
+
+    /// The number of the template that brought a connection about.
+    pub fn template(&self, entry: u32) -> Option<u32> {
+        let is_controlled = self.entries[entry as usize].is_controlled();
+        is_controlled
+            .then(|| self.parents[entry as usize])?
+            .checked_sub(1)
+    }
+
+    /// The connection is nobody's any more; returns its hold on the template that it had.
+    pub fn uncontrol(&mut self, entry: u32) -> Option<Hold> {
+        let template = self.template(entry);
+        self.entries[entry as usize].state &= !CONTROLLED;
+        template.map(Hold::from_number)
     }
 
     /// The next connection whose time ran out, to be closed by the caller. Looks at no more than

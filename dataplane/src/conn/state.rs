@@ -120,6 +120,11 @@ impl State {
         }
     }
 
+    /// Whether both ends agreed on the connection.
+    pub const fn is_established(self) -> bool {
+        matches!(self, Self::Established | Self::SctpEstablished)
+    }
+
     /// Whether LVS counts a connection in this state as active.
     #[inline]
     pub const fn is_active(self) -> bool {

@@ -20,6 +20,7 @@ use crossbeam::channel::{Receiver, Sender, bounded};
 
 use crate::conn::state::State;
 use crate::counters::Page;
+use crate::templates::Templates;
 use crate::update::{Batch, ServerId, Update};
 use model::{Limits, Model, STEP_S, SWEEP_S, name, refuse};
 use server::{Backend, Peer};
@@ -44,6 +45,12 @@ pub enum Command {
         limit: usize,
         reply: Sender<Slice>,
     },
+    /// As [`Self::Connections`], of the templates that all workers share.
+    Templates {
+        from: u32,
+        limit: usize,
+        reply: Sender<Slice>,
+    },
     Neighbours(Sender<Vec<Neighbour>>),
 }
 
@@ -62,6 +69,7 @@ pub struct Worker {
 pub struct Control {
     model: Model,
     workers: Vec<Worker>,
+    templates: Option<Arc<Templates>>,
     /// Per worker.
     connections_max: u64,
     /// What some worker has not carried out yet: the last one that lets go of a batch frees it, and
@@ -98,6 +106,7 @@ impl Control {
         Self {
             model: Model::new(limits).watching(pages),
             workers,
+            templates: None,
             connections_max,
             posted: Vec::new(),
             machine: Box::new(machine),
@@ -112,6 +121,14 @@ impl Control {
     #[must_use]
     pub fn naming(mut self, ports: Vec<String>) -> Self {
         self.model = self.model.naming(ports);
+        self
+    }
+
+    /// Shows the templates that the workers share.
+    #[must_use]
+    pub fn sharing(mut self, templates: Arc<Templates>) -> Self {
+        self.model = self.model.sharing(Arc::clone(&templates));
+        self.templates = Some(templates);
         self
     }
 
@@ -192,9 +209,13 @@ impl Control {
         Reply::Done
     }
 
-    /// Walks the workers one after the other: a reply holds connections of one.
+    /// Walks the workers one after the other, and then the templates that they share: a reply holds
+    /// connections of one.
     fn connections(&self, cursor: Cursor) -> Result<Reply, Refusal> {
         let Some(worker) = self.workers.get(usize::from(cursor.worker)) else {
+            if let Some(worker) = self.workers.first().filter(|_| self.has_templates()) {
+                return list_templates(worker, cursor);
+            }
             return Ok(Reply::Connections {
                 list: Vec::new(),
                 next: None,
@@ -208,13 +229,20 @@ impl Control {
         let next_worker = cursor.worker + 1;
         let next = match entry {
             Some(entry) => Some(Cursor { entry, ..cursor }),
-            None if usize::from(next_worker) < self.workers.len() => Some(Cursor {
-                worker: next_worker,
-                entry: 0,
-            }),
+            None if usize::from(next_worker) < self.workers.len() || self.has_templates() => {
+                Some(Cursor {
+                    worker: next_worker,
+                    entry: 0,
+                })
+            }
             None => None,
         };
         Ok(Reply::Connections { list, next })
+    }
+
+    fn has_templates(&self) -> bool {
+        let templates = self.templates.as_ref();
+        templates.is_some_and(|templates| templates.used() > 0)
     }
 
     fn timeouts(&self) -> Reply {
@@ -245,6 +273,7 @@ impl Control {
         let Self {
             model,
             workers,
+            templates,
             now,
             ..
         } = self;
@@ -252,7 +281,9 @@ impl Control {
             workers.iter().any(|worker| {
                 let page = &worker.page.servers[id.index()];
                 page.active.get() > 0 || page.inactive.get() > 0
-            })
+            }) || templates
+                .as_ref()
+                .is_some_and(|templates| templates.of_server(id) > 0)
         };
         let updates = model.sweep(now.as_secs(), in_use);
         self.post(updates);
@@ -271,6 +302,7 @@ impl Backend for Control {
                 let uptime_s = self.now.as_secs();
                 Ok(Reply::Status(stats::status(
                     &self.workers,
+                    self.templates.as_deref(),
                     (self.machine)(),
                     self.connections_max,
                     uptime_s,
@@ -331,6 +363,17 @@ fn ask<T>(worker: &Worker, command: impl FnOnce(Sender<T>) -> Command) -> Result
                 ),
             )
         })
+}
+
+/// Any worker knows all of them.
+fn list_templates(worker: &Worker, cursor: Cursor) -> Result<Reply, Refusal> {
+    let (list, entry) = ask(worker, |reply| Command::Templates {
+        from: cursor.entry,
+        limit: control::CONNECTIONS_MAX,
+        reply,
+    })?;
+    let next = entry.map(|entry| Cursor { entry, ..cursor });
+    Ok(Reply::Connections { list, next })
 }
 
 fn answer(confirmations: &Receiver<()>) -> Result<(), Refusal> {

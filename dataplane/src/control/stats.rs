@@ -8,6 +8,7 @@ use control::{PortStatus, Rates, Status, Totals, WorkerStatus};
 use super::Worker;
 use crate::counters::{DropReason, Page, PortPage, balanced};
 use crate::packet::PORTS_MAX;
+use crate::templates::Templates;
 use crate::update::{LocalAddress, ServerId};
 
 /// Seconds between two steps of the estimator.
@@ -144,6 +145,7 @@ pub struct PortInfo {
 
 pub(super) fn status(
     workers: &[Worker],
+    templates: Option<&Templates>,
     machine: Machine,
     connections_max: u64,
     uptime_s: u64,
@@ -161,6 +163,8 @@ pub(super) fn status(
             .collect(),
         balanced: balanced(pages.iter().copied()),
         mbufs_in_use: machine.mbufs_in_use,
+        templates: templates.map_or(0, |templates| templates.used().into()),
+        templates_max: templates.map_or(0, |templates| templates.capacity().into()),
     }
 }
 

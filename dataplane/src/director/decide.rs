@@ -194,6 +194,9 @@ impl<P: PacketBuf> Director<P> {
         if !serving.2 && !hit.outbound() {
             return Err(Denied(DropReason::ServerGone, serving.1));
         }
+        if hit.outbound() && seen.flow.protocol == UDP && self.conns.get(hit).is_controlled() {
+            self.assure(hit);
+        }
         self.carry_on(now, seen, hit, serving, packet, out)
     }
 
@@ -492,18 +495,25 @@ impl<P: PacketBuf> Director<P> {
         let connection_id = (self.services.goes_by_connection_id(service))
             .then(|| quic_connection_id(seen, packet.bytes()))
             .flatten();
-        let picked = self.services.pick(now, service, &tuple, connection_id);
-        let Some((id, server)) = picked else {
-            let ip = seen.packet(packet.bytes());
-            let unreachable = icmp::unreachable(ip, Unreachable::Port, tuple.to.ip());
-            self.answer(now, unreachable, out);
-            return denied(DropReason::NoServer);
+        let choice = match self.choose(now, service, &tuple, connection_id) {
+            Ok(choice) => choice,
+            Err(DropReason::NotOurs) => {
+                self.refuse(now, seen, &tuple, packet, out);
+                return Err(DropReason::NotOurs.into());
+            }
+            Err(DropReason::NoServer) => {
+                let ip = seen.packet(packet.bytes());
+                let unreachable = icmp::unreachable(ip, Unreachable::Port, tuple.to.ip());
+                self.answer(now, unreachable, out);
+                return denied(DropReason::NoServer);
+            }
+            Err(reason) => return denied(reason),
         };
         if self.services.is_one_packet(service, &tuple) {
-            return self.send_alone(now, seen, &tuple, (id, server), packet, out);
+            return self.send_alone(now, seen, &tuple, self.spend(choice), packet, out);
         }
         let isn = sequence_number(seen, packet.bytes());
-        match self.open(now, &tuple, service, id, server, isn) {
+        match self.open(now, &tuple, service, choice, isn) {
             Ok(hit) => self.connected(now, seen, hit, packet, out),
             Err(reason) => denied(reason),
         }

@@ -78,11 +78,16 @@ impl<P: PacketBuf> Director<P> {
             return Err(Denied(DropReason::BadSource, Some(service)));
         }
         let denied = |reason| Denied(reason, Some(service));
-        let picked = self.services.pick(now, service, wanted, None);
-        let (id, server) = picked.ok_or(denied(DropReason::NoServer))?;
+        let choice = match self.choose(now, service, wanted, None) {
+            Err(DropReason::NotOurs) => return Ok(None),
+            choice => choice.map_err(denied)?,
+        };
         let opened = match self.services.is_one_packet(service, wanted) {
-            true => self.open_alone(now, wanted, id, server),
-            false => self.open(now, wanted, service, id, server, 0),
+            true => {
+                let (id, server) = self.spend(choice);
+                self.open_alone(now, wanted, id, server)
+            }
+            false => self.open(now, wanted, service, choice, 0),
         };
         opened.map(Some).map_err(denied)
     }

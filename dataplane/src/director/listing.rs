@@ -2,11 +2,12 @@
 
 use std::net::SocketAddr;
 
-use control::ForwardMode;
+use control::{Engine, ForwardMode, Protocol};
 
 use super::Director;
 use crate::conn::{Conn, Conns};
 use crate::packet::PacketBuf;
+use crate::templates::{INVALID_PORT, Kind, Template};
 use crate::time::Instant;
 
 /// Table entries looked at for one slice of a connection listing.
@@ -30,6 +31,65 @@ impl<P: PacketBuf> Director<P> {
             list.extend(conn.map(|conn| self.shown(now, entry, conn)));
         }
         (list, Some(end).filter(|end| *end < self.conns.capacity()))
+    }
+
+    /// A slice of the templates that all workers share: up to `limit` from line `from` on, and where
+    /// to go on.
+    pub fn listed_templates(
+        &self,
+        now: Instant,
+        from: u32,
+        limit: usize,
+    ) -> (Vec<control::Connection>, Option<u32>) {
+        let mut list = Vec::new();
+        let lines = self.templates.lines();
+        let end = lines.min(from.saturating_add(LIST_SCAN));
+        for line in from..end {
+            if list.len() == limit {
+                return (list, Some(line));
+            }
+            let template = self.templates.at(line, now);
+            list.extend(template.and_then(|template| self.shown_template(template)));
+        }
+        (list, Some(end).filter(|end| *end < lines))
+    }
+
+    /// As LVS shows it: an invalid template's ports are gone, an expected connection listens.
+    fn shown_template(&self, template: Template) -> Option<control::Connection> {
+        let server = self.services.server(template.tie.server)?.address.ip();
+        let mut virtual_address = template.virtual_address;
+        let mut server_port = template.tie.server_port;
+        if template.invalid {
+            virtual_address.set_port(INVALID_PORT);
+            server_port = INVALID_PORT;
+        }
+        let state = match (template.kind, template.assured) {
+            (Kind::Expected, _) => "LISTEN",
+            (_, true) => "ASSURED",
+            (_, false) => "NONE",
+        };
+        let known = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
+        let engine = (template.kind == Kind::Engine).then(|| {
+            let data = String::from_utf8_lossy(&template.engine);
+            (Engine::Sip, data.into_owned())
+        });
+        Some(control::Connection {
+            protocol: known
+                .into_iter()
+                .find(|protocol| protocol.number() == template.protocol),
+            client: template.client,
+            virtual_address,
+            server: SocketAddr::new(server, server_port),
+            local: None,
+            state: state.to_owned(),
+            expires_ms: template.expires_ms.into(),
+            in_packets: template.in_packets,
+            out_packets: 0,
+            bytes: 0,
+            template: template.kind != Kind::Expected,
+            engine,
+            worker: u16::try_from(self.steer.me()).unwrap_or(u16::MAX),
+        })
     }
 
     fn shown(&self, now: Instant, entry: u32, conn: &Conn) -> control::Connection {

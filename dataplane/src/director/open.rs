@@ -3,6 +3,7 @@
 use control::ForwardMode;
 
 use super::Director;
+use super::persist::Choice;
 use crate::conn::Hit;
 use crate::counters::DropReason;
 use crate::fullnat::lease::Lease;
@@ -15,6 +16,23 @@ use crate::wire::flow::Tuple;
 impl<P: PacketBuf> Director<P> {
     /// Opens a connection, at the cost of the oldest half-open one when the table is full.
     pub(super) fn open(
+        &mut self,
+        now: Instant,
+        inbound: &Tuple,
+        service: ServiceId,
+        choice: Choice,
+        isn: u32,
+    ) -> Result<Hit, DropReason> {
+        let opened = self.open_to(now, inbound, service, choice.id, choice.server, isn);
+        match (choice.template, opened) {
+            (Some(template), Ok(hit)) => self.conns.control(hit.entry(), Some(template)),
+            (Some(template), Err(_)) => self.templates.release(template),
+            (None, _) => {}
+        }
+        opened
+    }
+
+    fn open_to(
         &mut self,
         now: Instant,
         inbound: &Tuple,
@@ -104,6 +122,9 @@ impl<P: PacketBuf> Director<P> {
         }
         if conn.mode() == ForwardMode::FullNat {
             self.end_lease(now, entry, remembered);
+        }
+        if let Some(template) = self.conns.uncontrol(entry) {
+            self.templates.release(template);
         }
         self.conns.close(entry);
         self.page.connections.set(self.conns.used());

@@ -625,7 +625,7 @@ impl Testbed {
 fn is_charged(reason: DropReason) -> bool {
     use DropReason::{
         BadSource, ConnectionCut, NoConnection, NoHeadroom, NoLocalPort, NoRoute, NoServer,
-        NotOnLink, ServerGone, TableFull, TooBig, TtlExpired,
+        NotOnLink, ServerGone, TableFull, TemplatesFull, TooBig, TtlExpired,
     };
     matches!(
         reason,
@@ -639,6 +639,7 @@ fn is_charged(reason: DropReason) -> bool {
             | NotOnLink
             | ServerGone
             | TableFull
+            | TemplatesFull
             | TooBig
             | TtlExpired
     )

@@ -43,6 +43,9 @@ const SLOTS: usize = 32;
 /// Templates per bucket when the table is full. With twice the room hardly one bucket in ten thousand
 /// is full before the table is.
 const LOAD: usize = 16;
+/// The least and the most templates that there is room for unless told otherwise.
+const DEFAULT_MIN: u32 = 1 << 10;
+const DEFAULT_MAX: u32 = 1 << 22;
 /// How often one worker's template may be put off by others' in the same bucket.
 const TRIES: usize = 64;
 
@@ -162,6 +165,13 @@ impl Templates {
         })
     }
 
+    /// What there is room for unless told otherwise, beside so many connections on each worker: one
+    /// template for four connections.
+    pub fn default_capacity(connections_max: u32, workers: usize) -> u32 {
+        let connections = connections_max.saturating_mul(number(workers));
+        (connections / 4).clamp(DEFAULT_MIN, DEFAULT_MAX)
+    }
+
     pub fn capacity(&self) -> u32 {
         self.capacity
     }
@@ -246,9 +256,9 @@ impl Templates {
         self.lines[hold.0 as usize].in_packets.fetch_add(1, Relaxed);
     }
 
-    /// A connection of the template is established, or answered.
-    pub fn assure(&self, hold: &Hold) {
-        let line = &self.lines[hold.0 as usize];
+    /// A connection that holds the template of this number is established, or answered.
+    pub fn assure(&self, number: u32) {
+        let line = &self.lines[number as usize];
         // Mostly it is already, and a look leaves the line with all its readers.
         if line.flags.load(Relaxed) & ASSURED == 0 {
             line.flags.fetch_or(ASSURED, Relaxed);

@@ -198,7 +198,7 @@ fn a_full_table_gives_up_who_is_the_least_loss() {
     let table = Templates::new(3, [1, 2]).unwrap();
     let held = table.make(&key(1), at(0), tie(0, 1000)).unwrap();
     let assured = table.make(&key(2), at(0), tie(0, 1000)).unwrap();
-    table.assure(&assured);
+    table.assure(assured.0);
     table.release(assured);
     make(&table, &key(3), 0, tie(0, 9000));
     assert!(make(&table, &key(4), 0, tie(0, 5000)).is_some());
@@ -227,7 +227,7 @@ fn the_table_takes_as_many_as_it_says() {
     let mut made = 0;
     for key in &keys {
         let hold = table.make(key, at(0), tie(0, 1000)).unwrap();
-        table.assure(&hold);
+        table.assure(hold.0);
         table.release(hold);
         made += 1;
     }
@@ -355,7 +355,7 @@ proptest! {
                 Step::Assure(client) => {
                     if let Some(known) = model.iter_mut().find(|known| alive(known, client)) {
                         let hold = table.find(&key(client), now).unwrap();
-                        table.assure(&hold);
+                        table.assure(hold.0);
                         table.release(hold);
                         known.assured = true;
                     }

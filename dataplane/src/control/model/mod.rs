@@ -34,6 +34,7 @@ use crate::conn::Timeouts;
 use crate::counters::{LocalPage, Page};
 use crate::marks::Rule;
 use crate::sched::Table;
+use crate::templates::Templates;
 use crate::update::{LocalAddress, Policy, ServerId, ServiceId, Update};
 
 pub use self::drain::Drained;
@@ -87,6 +88,7 @@ pub struct Model {
     clock: u64,
     now: Duration,
     pages: Vec<Arc<Page>>,
+    templates: Option<Arc<Templates>>,
 }
 
 #[derive(Debug)]
@@ -160,6 +162,7 @@ impl Model {
             clock: 0,
             now: Duration::ZERO,
             pages: Vec::new(),
+            templates: None,
         }
     }
 
@@ -179,6 +182,13 @@ impl Model {
     #[must_use]
     pub fn naming(mut self, ports: Vec<String>) -> Self {
         self.ports = ports;
+        self
+    }
+
+    /// Counts servers' templates in `templates`, which the workers share.
+    #[must_use]
+    pub fn sharing(mut self, templates: Arc<Templates>) -> Self {
+        self.templates = Some(templates);
         self
     }
 
@@ -319,7 +329,10 @@ impl Model {
             spec: server.spec,
             active,
             inactive,
-            persistent: 0,
+            persistent: self
+                .templates
+                .as_ref()
+                .map_or(0, |templates| templates.of_server(id)),
             totals: minus(stats::counted(&self.pages, id), server.zero),
             rates: server.estimator.rates(),
             weight_now: server.ramp.map(|_| server.weight_now()),

@@ -8,14 +8,17 @@ mod family; // IPv6 clients of IPv4 servers and the reverse
 mod fragments; // all go the way of the first
 mod fullnat; // local addresses, and what servers are told of their clients
 mod ipv6;
+mod marks; // services by mark
 mod nat; // what is rewritten, and what is not
 mod network; // frames, tags, neighbours, routes
 mod one_packet; // each datagram for itself
+mod persist; // clients come back to the server they had
 mod quic; // connections that are known by their id
 mod refusals; // what is not carried on
 mod sctp;
 mod states; // connections: how they open, live, close and give way
 mod tunnel;
+mod workers; // several, side by side
 
 use control::Protocol;
 
@@ -115,6 +118,7 @@ fn every_drop_reason_is_reached() {
         fragments::a_first_one_that_does_not_come,
         fragments::too_many_wait,
         fragments::no_buffers_to_cut_into,
+        persist::a_full_table_of_templates,
     ];
     for case in table {
         case();
