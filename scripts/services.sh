@@ -151,14 +151,15 @@ single_datagrams() {
     equal "$(server_column 10.0.1.1:7 6)" 0
 }
 
+# On a port of its own: connections of the other tests that have not expired would count.
 full_servers() {
-    ipvsadm -A -t "$VIP:80" -s rr
-    ipvsadm -a -t "$VIP:80" -r 10.0.1.1:80 -m -x 2
-    ipvsadm -a -t "$VIP:80" -r 10.0.1.2:80 -m
-    keep 6 "http://$VIP/"
+    ipvsadm -A -t "$VIP:8080" -s rr
+    ipvsadm -a -t "$VIP:8080" -r 10.0.1.1:8080 -m -x 2
+    ipvsadm -a -t "$VIP:8080" -r 10.0.1.2:8080 -m
+    keep 6 "http://$VIP:8080/"
     equal "$(tr ' ' '\n' <<<"$KEPT" | grep -c rs1)" 2
-    equal "$(server_column 10.0.1.1:80 5)" 2
-    equal "$(answers 3)" 'rs2 rs2 rs2 '
+    equal "$(server_column 10.0.1.1:8080 5)" 2
+    equal "$(answers 3 "$VIP:8080")" 'rs2 rs2 rs2 '
     let_go
 }
 
@@ -182,15 +183,15 @@ deleted_and_back() {
     # Without a server to wait for: they end, as many as it had.
     directorctl settings --expire-nodest-conn true
     ipvsadm -d -t "$VIP:80" -r 10.0.1.1:80
-    wait_for 5 no_connections_to 10.0.1.1:80
+    wait_for 5 none_established_to 10.0.1.1:80 || die "not ended: $(ipvsadm -Lnc)"
     ask_kept
     equal "$KEPT" "${before//rs1/-}"
     directorctl settings --expire-nodest-conn false
     let_go
 }
 
-no_connections_to() {
-    ! ipvsadm -Lnc | grep -q " $1$"
+none_established_to() {
+    ! ipvsadm -Lnc | grep -q " ESTABLISHED .* $1$"
 }
 
 draining() {
@@ -201,7 +202,7 @@ draining() {
     equal "$(answers 3)" 'rs2 rs2 rs2 '
     ask_kept
     equal "$KEPT" "$before"
-    wait_for 10 no_connections_to 10.0.1.1:80 || die "not empty: $(ipvsadm -Lnc)"
+    wait_for 10 none_established_to 10.0.1.1:80 || die "not ended: $(ipvsadm -Lnc)"
     ask_kept
     equal "$KEPT" "${before//rs1/-}"
     let_go

@@ -1,9 +1,9 @@
 //! A director with one client network and one server network, driven packet by packet.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
-use control::{Change, LocalAddress, Protocol, ServiceKey};
+use control::{Change, Connection, LocalAddress, Protocol, ServiceKey};
 use dataplane::control::model::{Limits, Model};
 use dataplane::counters::Page;
 use dataplane::director::Director;
@@ -11,6 +11,7 @@ use dataplane::net::{Interface, Prefix, Route, Setup, StaticNeighbour};
 use dataplane::packet::{Burst, HeapBuf, PacketBuf, PortId};
 use dataplane::replay::Wire;
 use dataplane::steer::Steer;
+use dataplane::templates::INVALID_PORT;
 use dataplane::time::Instant;
 
 use crate::frames::{self, Frame, Mac};
@@ -18,8 +19,10 @@ use crate::frames::{self, Frame, Mac};
 const CLIENTS: PortId = PortId(0);
 const SERVERS: PortId = PortId(1);
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+const GATEWAY6: Ipv6Addr = Ipv6Addr::new(0xfcff, 0, 0, 0, 0, 0, 0, 1);
 
-/// Clients are anywhere, behind a gateway; servers are all of 192.168.1.0/24 but .254.
+/// Clients are anywhere, behind a gateway; servers are all of 192.168.1.0/24 and fd00:1::/120 but
+/// .254 and ::fe.
 #[derive(Debug)]
 pub struct Lab {
     model: Model,
@@ -32,39 +35,68 @@ fn mac(port: PortId) -> Mac {
     [2, 0, 0, 0, 0, port.0]
 }
 
-fn station(address: Ipv4Addr) -> Mac {
-    let [a, b, c, d] = address.octets();
-    [2, 0xff, a, b, c, d]
+fn station(address: IpAddr) -> Mac {
+    match address {
+        IpAddr::V4(address) => {
+            let [a, b, c, d] = address.octets();
+            [2, 0xff, a, b, c, d]
+        }
+        IpAddr::V6(address) => {
+            let [a, b, .., c, d] = address.octets();
+            [2, 0xfe, a, b, c, d]
+        }
+    }
+}
+
+/// A server's address in the network of either family.
+fn servers(n: u8) -> [IpAddr; 2] {
+    let v6 = Ipv6Addr::new(0xfd00, 1, 0, 0, 0, 0, 0, n.into());
+    [Ipv4Addr::new(192, 168, 1, n).into(), v6.into()]
+}
+
+fn is_server(address: IpAddr) -> bool {
+    let network = |address: IpAddr| match address {
+        IpAddr::V4(address) => address.octets()[..3].to_vec(),
+        IpAddr::V6(address) => address.octets()[..15].to_vec(),
+    };
+    servers(0).map(network).contains(&network(address))
 }
 
 fn setup() -> Setup {
-    let interface = |port, address| Interface {
+    let prefix = |address: IpAddr| Prefix {
+        address,
+        length: if address.is_ipv4() { 24 } else { 64 },
+    };
+    let interface = |port, addresses: [IpAddr; 2]| Interface {
         port,
         vlan: None,
         mac: mac(port),
         mtu: 1500,
-        addresses: vec![Prefix {
-            address: IpAddr::V4(address),
-            length: 24,
-        }],
+        addresses: addresses.map(prefix).to_vec(),
     };
-    let servers = (1..254).map(|n| Ipv4Addr::new(192, 168, 1, n));
+    let everywhere = |via: IpAddr, all: IpAddr| Route {
+        to: Prefix {
+            address: all,
+            length: 0,
+        },
+        via,
+    };
+    let gateways = [GATEWAY.into(), GATEWAY6.into()];
+    let ours = Ipv6Addr::new(0xfcff, 0, 0, 0, 0, 0, 0, 0xfe);
     Setup {
         interfaces: vec![
-            interface(CLIENTS, [192, 0, 2, 254].into()),
-            interface(SERVERS, [192, 168, 1, 254].into()),
+            interface(CLIENTS, [Ipv4Addr::new(192, 0, 2, 254).into(), ours.into()]),
+            interface(SERVERS, servers(254)),
         ],
-        routes: vec![Route {
-            to: Prefix {
-                address: Ipv4Addr::UNSPECIFIED.into(),
-                length: 0,
-            },
-            via: GATEWAY.into(),
-        }],
-        neighbours: servers
-            .chain([GATEWAY])
+        routes: vec![
+            everywhere(gateways[0], Ipv4Addr::UNSPECIFIED.into()),
+            everywhere(gateways[1], Ipv6Addr::UNSPECIFIED.into()),
+        ],
+        neighbours: (1..254)
+            .flat_map(servers)
+            .chain(gateways)
             .map(|address| StaticNeighbour {
-                address: address.into(),
+                address,
                 mac: station(address),
             })
             .collect(),
@@ -103,11 +135,12 @@ impl Lab {
         self.wire.sent.clear();
     }
 
-    /// What leaves when `frame` comes in: the IPv4 packets.
+    /// What leaves when `frame` comes in: the IP packets.
     pub fn send(&mut self, frame: &Frame) -> Vec<Vec<u8>> {
         let (port, from) = match frame.from.ip() {
-            IpAddr::V4(from) if from.octets()[..3] == [192, 168, 1] => (SERVERS, from),
-            _ => (CLIENTS, GATEWAY),
+            from if is_server(from) => (SERVERS, from),
+            IpAddr::V4(_) => (CLIENTS, GATEWAY.into()),
+            IpAddr::V6(_) => (CLIENTS, GATEWAY6.into()),
         };
         let frame = frame.clone().between(station(from), mac(port));
         let mut burst = Burst::from_iter([HeapBuf::new(&frame.bytes())]);
@@ -122,24 +155,33 @@ impl Lab {
     }
 
     /// The server that a client's packet is sent on to.
-    pub fn chosen(&mut self, frame: &Frame) -> Option<SocketAddrV4> {
+    pub fn chosen(&mut self, frame: &Frame) -> Option<SocketAddr> {
         let sent = self.send(frame);
-        let ip = sent.first().filter(|ip| ip[9] != 1)?;
-        let address = Ipv4Addr::new(ip[16], ip[17], ip[18], ip[19]);
-        Some(SocketAddrV4::new(
-            address,
-            u16::from_be_bytes([ip[22], ip[23]]),
-        ))
+        let packet = frames::Parts::of(sent.first()?);
+        let address: IpAddr = match packet.to.first_chunk::<16>() {
+            Some(address) => (*address).into(),
+            None => (*packet.to.first_chunk::<4>()?).into(),
+        };
+        let port = u16::from_be_bytes([packet.segment[2], packet.segment[3]]);
+        let is_error = matches!(packet.protocol, 1 | 58);
+        (!is_error).then_some(SocketAddr::new(address, port))
     }
 
     /// A TCP handshake; `None` when there was no server for it.
-    pub fn connect(&mut self, client: &str, virtual_address: &str) -> Option<SocketAddrV4> {
+    pub fn connect(&mut self, client: &str, virtual_address: &str) -> Option<SocketAddr> {
         let server = self.chosen(&frames::tcp(client, virtual_address, "S"))?;
         let back = self.send(&frames::tcp(&server.to_string(), client, "SA"));
         assert_eq!(back.len(), 1, "the SYN-ACK goes back");
         let again = self.chosen(&frames::tcp(client, virtual_address, "A"));
         assert_eq!(again, Some(server), "the handshake stays with its server");
         Some(server)
+    }
+
+    /// The templates that clients' next connections go by.
+    pub fn templates(&self) -> Vec<Connection> {
+        let (list, _) = self.director.listed_templates(self.now, 0, usize::MAX);
+        let is_valid = |template: &Connection| template.virtual_address.port() != INVALID_PORT;
+        list.into_iter().filter(is_valid).collect()
     }
 
     /// A service's local addresses and their use.

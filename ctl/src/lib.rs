@@ -7,6 +7,8 @@
 pub mod client;
 pub mod ipvsadm;
 mod marks; // rules that mark packets
+mod sense; // what nobody can mean
+mod settings; // one by one
 pub mod usage;
 mod words; // the words for what can be chosen
 
@@ -19,6 +21,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 pub use marks::{MarkRule, Ports, Prefix, WhichMark};
+pub use settings::{SETTINGS, Setting, Value};
 pub use words::{NoFlag, Word};
 
 /// Bumped by every incompatible change; both ends must agree.

@@ -3,26 +3,31 @@
 mod drain; // a server is drained, and watched
 mod mark; // rules that mark packets
 mod request; // from verbs to requests
+mod settings; // one option for each
 mod show; // answers as tables
 
 use std::io::{self, ErrorKind, Write as _};
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::str::FromStr;
 
 use anyhow::{Context, Result, bail};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{ArgGroup, Args, Parser, Subcommand};
 use control::client::Client;
 use control::{
-    ClientAddress, Connection, Cursor, DEFAULT_SOCKET, ForwardMode, Protocol, Refusal, Reply,
-    Request, ServiceKey, TunnelChecksum, TunnelKind, Word,
+    ClientAddress, Connection, Cursor, DEFAULT_SOCKET, Engine, ForwardMode, HashTarget,
+    OnServerGone, Protocol, Refusal, Refuse, Reply, Request, ServiceKey, TunnelChecksum,
+    TunnelKind, Word,
 };
 use serde::Serialize;
 
 use drain::DrainArgs;
 use mark::MarkVerb;
 use request::request;
+use settings::SettingArgs;
 
 /// Configures and watches a running director.
 #[derive(Debug, Parser)]
@@ -73,15 +78,8 @@ enum Verb {
         #[arg(long)]
         udp: Option<u32>,
     },
-    /// Show the settings, or set those named.
-    Settings {
-        /// Whether an ICMP error about a packet that would have a service opens a connection.
-        #[arg(long)]
-        schedule_icmp: Option<bool>,
-        /// Whether tunnels copy DF and tell a packet's sender when it is too long.
-        #[arg(long)]
-        pmtu_disc: Option<bool>,
-    },
+    /// Show the settings, what each is unless set and what it means, or set those named.
+    Settings(SettingArgs),
     /// This program's version and the director's.
     Version,
 }
@@ -103,10 +101,16 @@ enum ServiceVerb {
         #[arg(long, value_delimiter = ',', help = FLAGS)]
         scheduler_flags: Option<Vec<String>>,
         #[command(flatten)]
+        policy: PolicyArgs,
+        #[command(flatten)]
         options: OptionArgs,
     },
     /// Change what is named of a service; connections stay.
-    #[command(group = some_of(["scheduler", "scheduler_flags", "client_address", "mss", "mh_table_size"]))]
+    #[command(group = some_of([
+        "scheduler", "scheduler_flags", "persistent", "netmask", "engine", "one_packet",
+        "client_address", "mss", "mh_table_size", "timeout_tcp", "timeout_tcp_fin", "timeout_udp",
+        "refuse", "on_server_gone", "reset_on_expiry", "slow_start", "hash_target",
+    ]))]
     Edit {
         #[command(flatten)]
         service: Key,
@@ -114,6 +118,8 @@ enum ServiceVerb {
         scheduler: Option<String>,
         #[arg(long, value_delimiter = ',', help = FLAGS)]
         scheduler_flags: Option<Vec<String>>,
+        #[command(flatten)]
+        policy: PolicyArgs,
         #[command(flatten)]
         options: OptionArgs,
     },
@@ -127,6 +133,26 @@ fn some_of<const N: usize>(names: [&'static str; N]) -> ArgGroup {
     what.multiple(true).required(true)
 }
 
+/// Which clients keep their server, and for how long.
+#[derive(Debug, Args)]
+struct PolicyArgs {
+    /// Seconds for which a client comes back to the server it had, 1 to 2678400; "none", as unless
+    /// set, for not.
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    persistent: Option<OrNone<u32>>,
+    /// Clients whose address is the same under it share a server: 255.255.255.0 or 24 for IPv4, 64
+    /// for IPv6. Each by itself unless set.
+    #[arg(long)]
+    netmask: Option<String>,
+    /// What tells persistent clients apart: sip is the Call-ID of SIP over UDP; "none", as unless set,
+    /// is the address.
+    #[arg(long, value_parser = or_none::<Engine>())]
+    engine: Option<OrNone<Engine>>,
+    /// Schedule each UDP datagram by itself; =false for not.
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    one_packet: Option<bool>,
+}
+
 #[derive(Debug, Args)]
 struct OptionArgs {
     /// How servers reached by fullnat learn the client's address; toa unless set.
@@ -134,23 +160,57 @@ struct OptionArgs {
     client_address: Option<ClientAddress>,
     /// The largest TCP segment either side may announce, in bytes; "none" leaves announcements alone.
     #[arg(long, value_parser = mss)]
-    mss: Option<Mss>,
+    mss: Option<OrNone<u16>>,
     /// Slots of mh's table, a prime from 251 to 1048573; 4093 unless set.
     #[arg(long, allow_negative_numbers = true)]
     mh_table_size: Option<u32>,
+    /// Seconds without a packet until an established TCP connection ends; "none" for those of all
+    /// services.
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    timeout_tcp: Option<OrNone<u32>>,
+    /// The same after a FIN.
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    timeout_tcp_fin: Option<OrNone<u32>>,
+    /// The same for UDP.
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    timeout_udp: Option<OrNone<u32>>,
+    /// What clients are told when there is no server: ICMP port unreachable (icmp, unless set), a TCP
+    /// reset, or nothing.
+    #[arg(long, value_parser = one_of::<Refuse>())]
+    refuse: Option<Refuse>,
+    /// What becomes of packets whose server was deleted: dropped (unless set), answered by a reset, or
+    /// sent to another server where they may open a connection.
+    #[arg(long, value_parser = one_of::<OnServerGone>())]
+    on_server_gone: Option<OnServerGone>,
+    /// Reset both ends of a TCP connection that expires while established; =false for not.
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    reset_on_expiry: Option<bool>,
+    /// Seconds in which the weight of a server that comes or comes back grows; 0 unless set.
+    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true)]
+    slow_start: Option<u32>,
+    /// What conhash tells clients apart by: the address (sip, unless set) or QUIC's connection id (qid).
+    #[arg(long, value_parser = one_of::<HashTarget>())]
+    hash_target: Option<HashTarget>,
 }
 
-/// `none` or a number.
+/// A value, or `none`.
 #[derive(Debug, Clone, Copy)]
-struct Mss(Option<u16>);
+struct OrNone<T>(Option<T>);
 
-fn mss(text: &str) -> Result<Mss, &'static str> {
+const NONE: &str = "none";
+
+fn mss(text: &str) -> Result<OrNone<u16>, &'static str> {
+    number(text).ok_or("not a segment size, 1380 or none is right")
+}
+
+fn seconds(text: &str) -> Result<OrNone<u32>, &'static str> {
+    number(text).ok_or("not a number of seconds, 600 or none is right")
+}
+
+fn number<T: FromStr>(text: &str) -> Option<OrNone<T>> {
     match text {
-        "none" => Ok(Mss(None)),
-        number => number
-            .parse()
-            .map(|mss| Mss(Some(mss)))
-            .map_err(|_| "not a segment size, 1380 or none is right"),
+        NONE => Some(OrNone(None)),
+        number => number.parse().ok().map(|number| OrNone(Some(number))),
     }
 }
 
@@ -204,8 +264,34 @@ enum LocalAddressVerb {
 
 #[derive(Debug, Subcommand)]
 enum ConnectionVerb {
-    /// All connections.
-    List,
+    /// All connections and persistence templates, or those of which all holds that is named.
+    List(ConnectionArgs),
+}
+
+#[derive(Debug, Args)]
+struct ConnectionArgs {
+    /// Its client's address; of a template the masked one.
+    #[arg(long, value_parser = address)]
+    client: Option<IpAddr>,
+    /// Its server's address.
+    #[arg(long, value_parser = address)]
+    server: Option<IpAddr>,
+    /// Its state as listed, ESTABLISHED for example.
+    #[arg(long)]
+    state: Option<String>,
+    /// Templates, which tie persistent clients to their server, only.
+    #[arg(long)]
+    templates: bool,
+}
+
+impl ConnectionArgs {
+    fn chooses(&self, conn: &Connection) -> bool {
+        let state = self.state.as_deref();
+        self.client.is_none_or(|client| conn.client.ip() == client)
+            && self.server.is_none_or(|server| conn.server.ip() == server)
+            && state.is_none_or(|state| conn.state.eq_ignore_ascii_case(state))
+            && (conn.template || !self.templates)
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -214,35 +300,82 @@ enum NeighbourVerb {
     List,
 }
 
+/// What the name of a service begins with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    At(Protocol),
+    Mark,
+}
+
+impl Word for Kind {
+    const ALL: &'static [Self] = &[
+        Self::At(Protocol::Tcp),
+        Self::At(Protocol::Udp),
+        Self::At(Protocol::Sctp),
+        Self::Mark,
+    ];
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::At(protocol) => protocol.word(),
+            Self::Mark => "mark",
+        }
+    }
+}
+
+/// What comes after its [`Kind`].
+#[derive(Debug, Clone, Copy)]
+enum Name {
+    Address(SocketAddr),
+    Mark(NonZeroU32),
+}
+
 #[derive(Debug, Args)]
 struct Key {
-    #[arg(value_parser = one_of::<Protocol>())]
-    protocol: Protocol,
-    /// ADDRESS:PORT of the service.
-    #[arg(value_parser = address_port)]
-    address: SocketAddr,
+    #[arg(value_name = "PROTOCOL", value_parser = one_of::<Kind>())]
+    kind: Kind,
+    /// ADDRESS:PORT of the service, port 0 for every port; with mark the mark, 7 or 0x7.
+    #[arg(value_name = "ADDRESS", value_parser = name)]
+    name: Name,
+    /// The mark is that of IPv6 packets.
+    #[arg(long)]
+    ipv6: bool,
 }
 
 impl Key {
-    fn key(&self) -> ServiceKey {
-        ServiceKey::at(self.protocol, self.address)
+    fn key(&self) -> Result<ServiceKey> {
+        key(self.kind, self.name, self.ipv6)
+    }
+}
+
+fn key(kind: Kind, name: Name, ipv6: bool) -> Result<ServiceKey> {
+    match (kind, name) {
+        (Kind::At(_), _) if ipv6 => bail!("--ipv6 goes with a mark, not with an address"),
+        (Kind::At(protocol), Name::Address(address)) => Ok(ServiceKey::at(protocol, address)),
+        (Kind::Mark, Name::Mark(mark)) => Ok(ServiceKey::Mark { mark, ipv6 }),
+        (Kind::At(_), Name::Mark(mark)) => bail!("{mark} is {NO_ADDRESS_PORT}"),
+        (Kind::Mark, Name::Address(address)) => bail!("{address} is not a mark, 7 or 0x7 is right"),
     }
 }
 
 /// A service, or all.
 #[derive(Debug, Args)]
 struct Perhaps {
-    #[arg(requires = "address", value_parser = one_of::<Protocol>())]
-    protocol: Option<Protocol>,
-    /// ADDRESS:PORT of the service.
-    #[arg(value_parser = address_port)]
-    address: Option<SocketAddr>,
+    #[arg(requires = "name", value_name = "PROTOCOL", value_parser = one_of::<Kind>())]
+    kind: Option<Kind>,
+    /// ADDRESS:PORT of the service; with mark the mark, 7 or 0x7.
+    #[arg(value_name = "ADDRESS", value_parser = name)]
+    name: Option<Name>,
+    /// The mark is that of IPv6 packets.
+    #[arg(long, requires = "name")]
+    ipv6: bool,
 }
 
 impl Perhaps {
-    fn key(&self) -> Option<ServiceKey> {
-        let both = self.protocol.zip(self.address);
-        both.map(|(protocol, address)| ServiceKey::at(protocol, address))
+    fn key(&self) -> Result<Option<ServiceKey>> {
+        let both = self.kind.zip(self.name);
+        both.map(|(kind, name)| key(kind, name, self.ipv6))
+            .transpose()
     }
 }
 
@@ -289,14 +422,37 @@ fn one_of<T: Word + Send + Sync>() -> impl TypedValueParser<Value = T> {
     })
 }
 
+/// One of the words of a choice, or `none`.
+fn or_none<T: Word + Send + Sync>() -> impl TypedValueParser<Value = OrNone<T>> {
+    let words = T::ALL.iter().map(|value| value.word()).chain([NONE]);
+    PossibleValuesParser::new(words).map(|word| {
+        let mut all = T::ALL.iter().copied();
+        OrNone(all.find(|value| value.word() == word))
+    })
+}
+
+/// A mark or an address and port; [`key`] finds which one it has to be.
+fn name(text: &str) -> Result<Name, &'static str> {
+    let mark = match text.strip_prefix("0x") {
+        Some(digits) => u32::from_str_radix(digits, 16).ok(),
+        None => text.parse().ok(),
+    };
+    match mark.map(NonZeroU32::new) {
+        Some(Some(mark)) => Ok(Name::Mark(mark)),
+        Some(None) => Err("not a mark, 1 to 4294967295 is right"),
+        None => address_port(text).map(Name::Address),
+    }
+}
+
 fn address(text: &str) -> Result<IpAddr, &'static str> {
     text.parse()
         .map_err(|_| "not an address, 10.0.0.5 or 2001:db8::5 is right")
 }
 
+const NO_ADDRESS_PORT: &str = "not an address and port, 10.0.0.1:80 or [2001:db8::1]:80 is right";
+
 fn address_port(text: &str) -> Result<SocketAddr, &'static str> {
-    text.parse()
-        .map_err(|_| "not an address and port, 10.0.0.1:80 or [2001:db8::1]:80 is right")
+    text.parse().map_err(|_| NO_ADDRESS_PORT)
 }
 
 /// Runs the verb on the command line.
@@ -330,8 +486,8 @@ fn run(cli: &Cli) -> Result<String> {
         return drain::run(args, &mut client, cli.json);
     }
     let request = request(&cli.verb, &mut client)?;
-    if let Request::Connections { .. } = request {
-        return connections(cli, &mut client);
+    if let Verb::Connection(ConnectionVerb::List(chosen)) = &cli.verb {
+        return connections(cli, chosen, &mut client);
     }
     match client.ask(&request)? {
         Reply::Refused(refusal) => Err(refusal.into()),
@@ -366,7 +522,7 @@ fn run(cli: &Cli) -> Result<String> {
             (_, false) => Ok(show::status(&status)),
         },
         Reply::Settings(settings) if cli.json => json(&settings),
-        Reply::Settings(settings) => Ok(format!("{settings}\n")),
+        Reply::Settings(settings) => Ok(settings::table(settings)),
         Reply::Neighbours(list) if cli.json => json(&list),
         Reply::Neighbours(list) => Ok(show::neighbours(&list)),
         Reply::Marks(rules) if cli.json => json(&mark::Numbered::all(&rules)),
@@ -381,13 +537,13 @@ fn json(answer: &impl Serialize) -> Result<String> {
 }
 
 /// All pages of the connections.
-fn connections(cli: &Cli, client: &mut Client) -> Result<String> {
+fn connections(cli: &Cli, chosen: &ConnectionArgs, client: &mut Client) -> Result<String> {
     let mut all: Vec<Connection> = Vec::new();
     let mut cursor = Some(Cursor::default());
     while let Some(from) = cursor {
         match client.ask(&Request::Connections { cursor: from })? {
             Reply::Connections { list, next } => {
-                all.extend(list);
+                all.extend(list.into_iter().filter(|conn| chosen.chooses(conn)));
                 cursor = next;
             }
             Reply::Refused(refusal) => return Err(refusal.into()),

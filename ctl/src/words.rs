@@ -3,9 +3,9 @@
 use std::fmt;
 
 use crate::{
-    ClientAddress, Drain, Engine, ForwardMode, HashTarget, Netmask, OnServerGone, Protocol, Refuse,
-    SchedulerFlags, ServerSpec, ServiceKey, ServiceOptions, ServiceSpec, Settings, Thresholds,
-    Tunnel, TunnelChecksum, TunnelKind,
+    ClientAddress, Drain, Engine, ForwardMode, HashTarget, Netmask, OnServerGone, Persistence,
+    Protocol, Refuse, SchedulerFlags, ServerSpec, ServiceKey, ServiceOptions, ServiceSpec,
+    ServiceTimeouts, Thresholds, Tunnel, TunnelChecksum, TunnelKind,
 };
 
 /// A choice with a word for each of its values, the same as in JSON.
@@ -125,6 +125,29 @@ impl Word for HashTarget {
     }
 }
 
+impl Netmask {
+    /// `255.255.255.0` or a prefix length for IPv4, a prefix length for IPv6; says what would be
+    /// right.
+    pub fn read(text: &str, ipv6: bool) -> Result<Self, String> {
+        let prefix: Option<u32> = text.parse().ok();
+        let mask = match prefix {
+            Some(prefix @ 1..=128) if ipv6 => u8::try_from(prefix).ok().map(Self::V6),
+            Some(prefix @ 0..=32) if !ipv6 => {
+                let mask = u32::MAX.checked_shl(32 - prefix).unwrap_or(0);
+                Some(Self::V4(mask.into()))
+            }
+            None if !ipv6 => text.parse().ok().map(Self::V4),
+            _ => None,
+        };
+        let right = if ipv6 {
+            "1 to 128 is right for IPv6"
+        } else {
+            "255.255.255.0 or 24 is right for IPv4"
+        };
+        mask.ok_or_else(|| format!("netmask {text:?} is none, {right}"))
+    }
+}
+
 /// `255.255.255.0`, `64`
 impl fmt::Display for Netmask {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -218,14 +241,34 @@ impl SchedulerFlags {
     }
 }
 
-/// `wlc`, `sh (sh-fallback,sh-port)`
+/// `persistent 360 s`, `persistent 360 s by 255.255.255.0`
+impl fmt::Display for Persistence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "persistent {} s", self.timeout_s)?;
+        if self.netmask.is_whole() {
+            return Ok(());
+        }
+        write!(f, " by {}", self.netmask)
+    }
+}
+
+/// `wlc`, `sh (sh-fallback,sh-port), persistent 360 s, engine sip, one packet`
 impl fmt::Display for ServiceSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.scheduler)?;
-        if self.flags == SchedulerFlags::default() {
-            return Ok(());
+        if self.flags != SchedulerFlags::default() {
+            write!(f, " ({})", self.flags.names(&self.scheduler).join(","))?;
         }
-        write!(f, " ({})", self.flags.names(&self.scheduler).join(","))
+        if let Some(persistence) = self.persistence {
+            write!(f, ", {persistence}")?;
+        }
+        if let Some(engine) = self.engine {
+            write!(f, ", engine {}", engine.word())?;
+        }
+        if self.one_packet {
+            f.write_str(", one packet")?;
+        }
+        Ok(())
     }
 }
 
@@ -254,21 +297,52 @@ impl ServerSpec {
     }
 }
 
-/// `client address toa, mss 1380, mh table size 65521`
+/// `client address toa, mss 1380, mh table size 65521, tcp timeout 60 s`: after the first, what is not
+/// the default.
 impl fmt::Display for ServiceOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "client address {}", self.client_address.word())?;
-        if let Some(mss) = self.mss {
+        let Self {
+            client_address,
+            mss,
+            mh_table_size,
+            timeouts: ServiceTimeouts { tcp, tcp_fin, udp },
+            refuse,
+            on_server_gone,
+            reset_on_expiry,
+            slow_start_s,
+            hash_target,
+        } = *self;
+        write!(f, "client address {}", client_address.word())?;
+        if let Some(mss) = mss {
             write!(f, ", mss {mss}")?;
         }
-        match self.mh_table_size {
-            Some(size) => write!(f, ", mh table size {size}"),
-            None => Ok(()),
+        if let Some(size) = mh_table_size {
+            write!(f, ", mh table size {size}")?;
         }
+        for (name, timeout) in [("tcp", tcp), ("tcp-fin", tcp_fin), ("udp", udp)] {
+            if let Some(seconds) = timeout {
+                write!(f, ", {name} timeout {seconds} s")?;
+            }
+        }
+        if refuse != Refuse::default() {
+            write!(f, ", refuse by {}", refuse.word())?;
+        }
+        if on_server_gone != OnServerGone::default() {
+            write!(f, ", on server gone {}", on_server_gone.word())?;
+        }
+        if reset_on_expiry {
+            f.write_str(", reset on expiry")?;
+        }
+        if slow_start_s != 0 {
+            write!(f, ", slow start {slow_start_s} s")?;
+        }
+        if hash_target != HashTarget::default() {
+            write!(f, ", hash target {}", hash_target.word())?;
+        }
+        Ok(())
     }
 }
 
-/// `schedule-icmp false, pmtu-disc true, …`
 impl fmt::Display for Drain {
     /// `cut with resets after 30 s, then deleted`
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -278,34 +352,6 @@ impl fmt::Display for Drain {
             (Some(seconds), true) => write!(f, "cut with resets after {seconds} s")?,
         }
         f.write_str(if self.delete { ", then deleted" } else { "" })
-    }
-}
-
-impl fmt::Display for Settings {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            schedule_icmp,
-            pmtu_disc,
-            conn_reuse_mode,
-            expire_nodest_conn,
-            expire_quiescent_template,
-            sloppy_tcp,
-            sloppy_sctp,
-            drop_entry,
-            drop_packet,
-            secure_tcp,
-            am_droprate,
-            amemthresh,
-            one_packet_replies_untranslated,
-        } = self;
-        write!(
-            f,
-            "schedule-icmp {schedule_icmp}, pmtu-disc {pmtu_disc}, conn-reuse-mode {conn_reuse_mode}, \
-             expire-nodest-conn {expire_nodest_conn}, expire-quiescent-template {expire_quiescent_template}, \
-             sloppy-tcp {sloppy_tcp}, sloppy-sctp {sloppy_sctp}, drop-entry {drop_entry}, \
-             drop-packet {drop_packet}, secure-tcp {secure_tcp}, am-droprate {am_droprate}, \
-             amemthresh {amemthresh}, one-packet-replies-untranslated {one_packet_replies_untranslated}"
-        )
     }
 }
 
@@ -327,6 +373,73 @@ mod tests {
         check::<TunnelKind>();
         check::<TunnelChecksum>();
         check::<ClientAddress>();
+        check::<Engine>();
+        check::<Refuse>();
+        check::<OnServerGone>();
+        check::<HashTarget>();
+    }
+
+    #[test]
+    fn netmasks_are_read_as_masks_and_prefixes() {
+        let v4 = |mask: &str| Ok(Netmask::V4(mask.parse().unwrap()));
+        for (text, ipv6, mask) in [
+            ("255.255.255.0", false, v4("255.255.255.0")),
+            ("255.0.255.0", false, v4("255.0.255.0")),
+            ("24", false, v4("255.255.255.0")),
+            ("0", false, v4("0.0.0.0")),
+            ("32", false, Ok(Netmask::whole(false))),
+            ("64", true, Ok(Netmask::V6(64))),
+            ("128", true, Ok(Netmask::whole(true))),
+        ] {
+            assert_eq!(Netmask::read(text, ipv6), mask);
+        }
+        for (text, ipv6) in [("33", false), ("x", false), ("0", true), ("129", true)] {
+            assert!(Netmask::read(text, ipv6).is_err(), "{text}");
+        }
+        assert_eq!(
+            Netmask::read("255.255.255.0", true),
+            Err("netmask \"255.255.255.0\" is none, 1 to 128 is right for IPv6".to_owned())
+        );
+    }
+
+    #[test]
+    fn services_in_words() {
+        let mut spec = ServiceSpec::new("sh");
+        assert_eq!(spec.to_string(), "sh");
+        spec.flags.fallback = true;
+        spec.persistence = Some(Persistence {
+            timeout_s: 360,
+            netmask: Netmask::whole(false),
+        });
+        assert_eq!(spec.to_string(), "sh (sh-fallback), persistent 360 s");
+        spec.persistence = Some(Persistence {
+            timeout_s: 60,
+            netmask: Netmask::V6(64),
+        });
+        spec.engine = Some(Engine::Sip);
+        spec.one_packet = true;
+        assert_eq!(
+            spec.to_string(),
+            "sh (sh-fallback), persistent 60 s by 64, engine sip, one packet"
+        );
+        let options = ServiceOptions {
+            timeouts: ServiceTimeouts {
+                tcp: Some(60),
+                tcp_fin: None,
+                udp: Some(5),
+            },
+            refuse: Refuse::Reset,
+            on_server_gone: OnServerGone::Reschedule,
+            reset_on_expiry: true,
+            slow_start_s: 30,
+            hash_target: HashTarget::Qid,
+            ..ServiceOptions::default()
+        };
+        assert_eq!(
+            options.to_string(),
+            "client address toa, tcp timeout 60 s, udp timeout 5 s, refuse by reset, \
+             on server gone reschedule, reset on expiry, slow start 30 s, hash target qid"
+        );
     }
 
     #[test]

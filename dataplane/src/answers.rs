@@ -13,31 +13,20 @@ pub struct Answerer {
     pub server: ServerId,
     pub service: ServiceId,
     /// Of a service of every port with port 0: the server's own port takes its place.
-    virtual_address: SocketAddr,
+    pub virtual_address: SocketAddr,
+    /// It is sent datagrams without a connection.
+    pub one_packet: bool,
+    /// It may open connections to clients.
+    pub asks: bool,
     /// It was deleted; what is on its way still counts.
-    left: bool,
+    pub left: bool,
     /// How many services were added before its own.
-    born: u64,
+    pub born: u64,
 }
 
 impl Answerer {
-    pub fn new(
-        server: ServerId,
-        service: ServiceId,
-        virtual_address: SocketAddr,
-        born: u64,
-    ) -> Self {
-        Self {
-            server,
-            service,
-            virtual_address,
-            left: false,
-            born,
-        }
-    }
-
     /// What a packet from this address and port of it gets as its source.
-    pub fn virtual_address(&self, from: SocketAddr) -> SocketAddr {
+    pub fn source(&self, from: SocketAddr) -> SocketAddr {
         let mut address = self.virtual_address;
         if address.port() == 0 {
             address.set_port(from.port());
@@ -66,8 +55,12 @@ impl Answers {
     /// The server was deleted: one that is in its service has precedence.
     pub fn leave(&mut self, server: ServerId) {
         if let Some((address, answerer)) = self.remove(server) {
-            let left = true;
-            self.add(address, Answerer { left, ..answerer });
+            let gone = Answerer {
+                asks: false,
+                left: true,
+                ..answerer
+            };
+            self.add(address, gone);
         }
     }
 
@@ -100,8 +93,15 @@ mod tests {
     const HERE: &str = "10.1.0.1:53";
 
     fn answerer(server: u32, port: u16, born: u64) -> Answerer {
-        let virtual_address = SocketAddr::from(([203, 0, 113, 1], port));
-        Answerer::new(ServerId(server), ServiceId(0), virtual_address, born)
+        Answerer {
+            server: ServerId(server),
+            service: ServiceId(0),
+            virtual_address: SocketAddr::from(([203, 0, 113, 1], port)),
+            one_packet: true,
+            asks: true,
+            left: false,
+            born,
+        }
     }
 
     fn whose(answers: &Answers, from: &str) -> Option<u32> {
@@ -138,7 +138,7 @@ mod tests {
         answers.add(HERE.parse().unwrap(), answerer(1, 5353, 1));
         let source = |from: &str| {
             let from = from.parse().unwrap();
-            answers.from(from).unwrap().virtual_address(from).port()
+            answers.from(from).unwrap().source(from).port()
         };
         assert_eq!(source(HERE), 5353);
         assert_eq!(source("10.1.0.1:54"), 54);

@@ -89,6 +89,7 @@ drop_reasons! {
     FragmentsFull "fragments_full" "too many fragments wait, or too many of this datagram",
     TtlExpired "ttl_expired" "the time to live ran out here",
     NoServer "no_server" "the service has no server to take a new connection",
+    NoCallId "no_call_id" "the service goes by the Call-ID of SIP, and this has none",
     NoConnection "no_connection" "no connection, and the packet may not open one",
     ServerGone "server_gone" "the connection's server was deleted",
     ConnectionCut "connection_cut" "the connection was ended from here",

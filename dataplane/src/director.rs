@@ -5,6 +5,7 @@
 
 mod cut; // connections that are ended from here
 mod decide; // everything that is not the fast path
+mod engine; // persistence engines: what else a client is known by
 mod errors; // ICMP errors about connections
 mod fragmented; // fragments find the way of their first one
 #[cfg(test)]

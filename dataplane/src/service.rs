@@ -3,7 +3,9 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use control::{ForwardMode, HashTarget, Persistence, Protocol, ServiceKey, ServiceOptions, Tunnel};
+use control::{
+    Engine, ForwardMode, HashTarget, Persistence, Protocol, ServiceKey, ServiceOptions, Tunnel,
+};
 use hashbrown::HashMap;
 
 use crate::answers::{Answerer, Answers};
@@ -14,6 +16,7 @@ use crate::sched::{Ask, Candidate, Kind, Limit, Loads, Scheduler};
 use crate::time::Instant;
 use crate::update::{LocalAddress, Policy, ServerId, ServiceId, Update};
 use crate::wire::flow::{TCP, Tuple, UDP};
+use crate::wire::quic;
 
 /// A virtual service with its scheduler's state.
 #[derive(Debug)]
@@ -165,23 +168,14 @@ impl Services {
         is_station(address) && (self.is_vip(address) || self.is_local(address))
     }
 
-    /// Whether [`Services::pick`] wants to know a QUIC packet's connection id.
-    pub fn goes_by_connection_id(&self, service: ServiceId) -> bool {
-        let service = self.services.get(service.index()).and_then(Option::as_ref);
-        service.is_some_and(|service| {
-            service.policy.scheduler == Kind::Conhash
-                && service.options.hash_target == HashTarget::Qid
-        })
-    }
-
     /// The scheduler's choice for a new connection. A server without a port is asked at the one
-    /// that the client asked.
+    /// that the client asked. `said` is what is in a datagram.
     pub fn pick(
         &mut self,
         now: Instant,
         service: ServiceId,
         tuple: &Tuple,
-        connection_id: Option<u64>,
+        said: &[u8],
     ) -> Option<(ServerId, Server)> {
         let loads = &self.loads;
         let service = self.services.get_mut(service.index())?.as_mut()?;
@@ -189,13 +183,15 @@ impl Services {
             server.limit.observe(loads.of(server.id).total());
         }
         service.scheduler.tick(now);
+        let by_id = service.policy.scheduler == Kind::Conhash
+            && service.options.hash_target == HashTarget::Qid;
         let ask = Ask {
             now,
             tuple,
             servers: &service.servers,
             loads,
             flags: service.policy.flags,
-            connection_id,
+            connection_id: by_id.then(|| quic::connection_id(said)).flatten(),
         };
         let passed_over = std::mem::take(&mut service.stagger).checked_rem(ask.servers.len());
         for _ in 0..passed_over.unwrap_or(0) {
@@ -284,6 +280,11 @@ impl Services {
     pub fn persistence(&self, service: ServiceId) -> Option<(ServiceKey, Option<Persistence>)> {
         let service = self.services.get(service.index())?.as_ref()?;
         Some((service.key, service.policy.persistence))
+    }
+
+    /// What else than its address a service knows a client by.
+    pub fn engine(&self, service: ServiceId) -> Option<Engine> {
+        self.services.get(service.index())?.as_ref()?.policy.engine
     }
 
     pub fn options(&self, service: ServiceId) -> ServiceOptions {
@@ -465,8 +466,12 @@ impl Services {
         let ServiceKey::Address { protocol, address } = service.key else {
             return None;
         };
-        let wanted = service.policy.one_packet;
-        if !wanted || protocol != Protocol::Udp || server.mode != ForwardMode::Nat {
+        let Policy {
+            one_packet, engine, ..
+        } = service.policy;
+        // Servers ask from a port that is known.
+        let asks = engine.is_some() && address.port() != 0;
+        if !(one_packet || asks) || protocol != Protocol::Udp || server.mode != ForwardMode::Nat {
             return None;
         }
         let port = match (address.port(), server.address.port()) {
@@ -474,9 +479,16 @@ impl Services {
             (0, _) => 0,
             (port, 0) | (_, port) => port,
         };
-        let from = SocketAddr::new(server.address.ip(), port);
-        let answerer = Answerer::new(id, server.service, address, service.born);
-        Some((from, answerer))
+        let answerer = Answerer {
+            server: id,
+            service: server.service,
+            virtual_address: address,
+            one_packet,
+            asks,
+            left: false,
+            born: service.born,
+        };
+        Some((SocketAddr::new(server.address.ip(), port), answerer))
     }
 
     /// From now on packets find the service; returns its address if it is to be announced.
@@ -688,7 +700,7 @@ mod tests {
                 to: "10.0.0.1:53".parse().unwrap(),
             };
             let services = &mut self.services[worker];
-            let (id, _) = services.pick(Instant::default(), SERVICE, &tuple, None)?;
+            let (id, _) = services.pick(Instant::default(), SERVICE, &tuple, &[])?;
             self.pages[worker].servers[id.index()].inactive.up();
             services.opened(id);
             Some(id.0)

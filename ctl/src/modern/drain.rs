@@ -40,27 +40,27 @@ pub(super) struct DrainArgs {
 }
 
 impl DrainArgs {
-    pub(super) fn change(&self) -> Change {
-        let (service, server) = (self.server.service.key(), self.server.server);
+    pub(super) fn change(&self) -> Result<Change> {
+        let (service, server) = (self.server.service.key()?, self.server.server);
         if self.cancel {
-            return Change::CancelDrain { service, server };
+            return Ok(Change::CancelDrain { service, server });
         }
         let drain = Drain {
             deadline_s: self.deadline,
             reset: self.reset,
             delete: self.delete,
         };
-        Change::DrainServer {
+        Ok(Change::DrainServer {
             service,
             server,
             drain,
-        }
+        })
     }
 }
 
 /// Asks, and watches if that is wanted; returns what is still to be printed.
 pub(super) fn run(args: &DrainArgs, client: &mut Client, json: bool) -> Result<String> {
-    match client.ask(&Request::Change(vec![args.change()]))? {
+    match client.ask(&Request::Change(vec![args.change()?]))? {
         Reply::Done if args.cancel || args.no_wait => match json {
             true => super::json(&Reply::Done),
             false => Ok(String::new()),
@@ -72,7 +72,7 @@ pub(super) fn run(args: &DrainArgs, client: &mut Client, json: bool) -> Result<S
                 (false, true) => Style::InPlace,
                 (false, false) => Style::Lines,
             };
-            let (service, server) = (args.server.service.key(), args.server.server);
+            let (service, server) = (args.server.service.key()?, args.server.server);
             watch(client, service, server, style, &mut out, || {
                 thread::sleep(LOOK)
             })?;

@@ -1,16 +1,16 @@
 //! From verbs to requests. A verb that changes part of something asks for the whole first.
 
-use anyhow::{Result, bail};
+use anyhow::{Error, Result, bail};
 use control::client::{Client, ClientError};
 use control::{
-    Change, Cursor, Errno, ForwardMode, NoFlag, Refusal, Reply, Request, SchedulerFlags, Server,
-    ServerSpec, Service, ServiceKey, ServiceOptions, ServiceSpec, Settings, Thresholds, Tunnel,
-    TunnelKind, Word,
+    Change, Cursor, Errno, ForwardMode, Netmask, NoFlag, Persistence, Refusal, Reply, Request,
+    SchedulerFlags, Server, ServerSpec, Service, ServiceKey, ServiceOptions, ServiceSpec, Settings,
+    Thresholds, Tunnel, TunnelKind, Word,
 };
 
 use super::{
-    ConnectionVerb, LocalAddressVerb, Mss, NeighbourVerb, OptionArgs, ServerKey, ServerVerb,
-    ServiceVerb, SpecArgs, Verb,
+    ConnectionVerb, LocalAddressVerb, NeighbourVerb, OptionArgs, OrNone, PolicyArgs, ServerKey,
+    ServerVerb, ServiceVerb, SpecArgs, Verb,
 };
 
 /// What is there now.
@@ -43,19 +43,19 @@ pub(super) fn request(verb: &Verb, present: &mut impl Present) -> Result<Request
         Verb::Service(verb) => return service(verb, present),
         Verb::Server(verb) => return server(verb, present),
         Verb::LocalAddress(LocalAddressVerb::List(only)) => {
-            return Ok(Request::Services { only: only.key() });
+            return Ok(Request::Services { only: only.key()? });
         }
         Verb::LocalAddress(LocalAddressVerb::Add { service, local }) => Change::AddLocalAddress {
-            service: service.key(),
+            service: service.key()?,
             address: *local,
         },
         Verb::LocalAddress(LocalAddressVerb::Delete { service, local }) => {
             Change::DeleteLocalAddress {
-                service: service.key(),
+                service: service.key()?,
                 address: *local,
             }
         }
-        Verb::Connection(ConnectionVerb::List) => {
+        Verb::Connection(ConnectionVerb::List(_)) => {
             let cursor = Cursor::default();
             return Ok(Request::Connections { cursor });
         }
@@ -73,22 +73,12 @@ pub(super) fn request(verb: &Verb, present: &mut impl Present) -> Result<Request
             tcp_fin: *tcp_fin,
             udp: *udp,
         },
-        Verb::Settings {
-            schedule_icmp: None,
-            pmtu_disc: None,
-        } => return Ok(Request::Settings),
-        Verb::Settings {
-            schedule_icmp,
-            pmtu_disc,
-        } => {
-            let now = present.settings()?;
-            Change::SetSettings(Settings {
-                schedule_icmp: schedule_icmp.unwrap_or(now.schedule_icmp),
-                pmtu_disc: pmtu_disc.unwrap_or(now.pmtu_disc),
-                ..now
-            })
+        Verb::Settings(named) if !named.any() => return Ok(Request::Settings),
+        Verb::Settings(named) => {
+            let settings = named.over(present.settings()?).map_err(Error::msg)?;
+            Change::SetSettings(settings)
         }
-        Verb::Zero(only) => Change::Zero { only: only.key() },
+        Verb::Zero(only) => Change::Zero { only: only.key()? },
     };
     Ok(Request::Change(vec![change]))
 }
@@ -101,9 +91,10 @@ fn service(verb: &ServiceVerb, present: &mut impl Present) -> Result<Request> {
             service,
             scheduler,
             scheduler_flags,
+            policy,
             options,
         } => {
-            let service = service.key();
+            let service = service.key()?;
             let flags = match scheduler_flags {
                 Some(names) => flags(scheduler, names)?,
                 None => SchedulerFlags::usual(scheduler),
@@ -112,6 +103,7 @@ fn service(verb: &ServiceVerb, present: &mut impl Present) -> Result<Request> {
                 flags,
                 ..ServiceSpec::new(scheduler.clone())
             };
+            let spec = policy.over(&service, spec)?;
             changes.push(Change::AddService { service, spec });
             if let Some(options) = options.over(ServiceOptions::default()) {
                 changes.push(Change::SetOptions { service, options });
@@ -121,12 +113,14 @@ fn service(verb: &ServiceVerb, present: &mut impl Present) -> Result<Request> {
             service,
             scheduler,
             scheduler_flags,
+            policy,
             options,
         } => {
-            let service = service.key();
-            if scheduler.is_some() || scheduler_flags.is_some() {
+            let service = service.key()?;
+            if scheduler.is_some() || scheduler_flags.is_some() || policy.any() {
                 let now = present.service(service)?.spec;
                 let spec = rescheduled(now, scheduler.as_deref(), scheduler_flags.as_deref())?;
+                let spec = policy.over(&service, spec)?;
                 changes.push(Change::EditService { service, spec });
             }
             if options.any()
@@ -136,7 +130,7 @@ fn service(verb: &ServiceVerb, present: &mut impl Present) -> Result<Request> {
             }
         }
         ServiceVerb::Delete(service) => {
-            let service = service.key();
+            let service = service.key()?;
             changes.push(Change::DeleteService { service });
         }
     }
@@ -178,30 +172,113 @@ fn flags(scheduler: &str, names: &[String]) -> Result<SchedulerFlags> {
     Ok(flags)
 }
 
+impl PolicyArgs {
+    fn any(&self) -> bool {
+        self.persistent.is_some()
+            || self.netmask.is_some()
+            || self.engine.is_some()
+            || self.one_packet.is_some()
+    }
+
+    /// `spec` with what is named.
+    fn over(&self, service: &ServiceKey, spec: ServiceSpec) -> Result<ServiceSpec> {
+        let spec = ServiceSpec {
+            persistence: self.persistence(service, spec.persistence)?,
+            engine: self.engine.map_or(spec.engine, |OrNone(engine)| engine),
+            one_packet: self.one_packet.unwrap_or(spec.one_packet),
+            ..spec
+        };
+        match spec.pointless(service).filter(|_| self.any()) {
+            Some(why) => bail!(why),
+            None => Ok(spec),
+        }
+    }
+
+    /// Without a mask of its own it keeps the one there is.
+    fn persistence(
+        &self,
+        service: &ServiceKey,
+        now: Option<Persistence>,
+    ) -> Result<Option<Persistence>> {
+        let ipv6 = service.is_ipv6();
+        let timeout_s = match self.persistent {
+            Some(OrNone(timeout_s)) => timeout_s,
+            None => now.map(|now| now.timeout_s),
+        };
+        let Some(timeout_s) = timeout_s else {
+            if self.netmask.is_some() {
+                bail!("--netmask goes with --persistent");
+            }
+            return Ok(None);
+        };
+        let netmask = match &self.netmask {
+            Some(text) => Netmask::read(text, ipv6).map_err(Error::msg)?,
+            None => now.map_or(Netmask::whole(ipv6), |now| now.netmask),
+        };
+        Ok(Some(Persistence { timeout_s, netmask }))
+    }
+}
+
 impl OptionArgs {
     fn any(&self) -> bool {
-        self.client_address.is_some() || self.mss.is_some() || self.mh_table_size.is_some()
+        self.over(ServiceOptions::default()).is_some()
     }
 
     /// `options` with what is named, if anything is.
     fn over(&self, options: ServiceOptions) -> Option<ServiceOptions> {
-        self.any().then_some(ServiceOptions {
-            client_address: self.client_address.unwrap_or(options.client_address),
-            mss: self.mss.map_or(options.mss, |Mss(mss)| mss),
-            mh_table_size: self.mh_table_size.or(options.mh_table_size),
-            ..options
-        })
+        let Self {
+            client_address,
+            mss,
+            mh_table_size,
+            timeout_tcp,
+            timeout_tcp_fin,
+            timeout_udp,
+            refuse,
+            on_server_gone,
+            reset_on_expiry,
+            slow_start,
+            hash_target,
+        } = self;
+        let mut options = options;
+        let mut any = false;
+        any |= set(&mut options.client_address, *client_address);
+        any |= set(&mut options.mss, mss.map(|OrNone(mss)| mss));
+        any |= set(&mut options.mh_table_size, mh_table_size.map(Some));
+        let timeouts = &mut options.timeouts;
+        any |= set(&mut timeouts.tcp, timeout_tcp.map(|OrNone(tcp)| tcp));
+        any |= set(
+            &mut timeouts.tcp_fin,
+            timeout_tcp_fin.map(|OrNone(fin)| fin),
+        );
+        any |= set(&mut timeouts.udp, timeout_udp.map(|OrNone(udp)| udp));
+        any |= set(&mut options.refuse, *refuse);
+        any |= set(&mut options.on_server_gone, *on_server_gone);
+        any |= set(&mut options.reset_on_expiry, *reset_on_expiry);
+        any |= set(&mut options.slow_start_s, *slow_start);
+        any |= set(&mut options.hash_target, *hash_target);
+        any.then_some(options)
+    }
+}
+
+/// Whether there is something to set.
+fn set<T>(place: &mut T, value: Option<T>) -> bool {
+    match value {
+        Some(value) => {
+            *place = value;
+            true
+        }
+        None => false,
     }
 }
 
 fn server(verb: &ServerVerb, present: &mut impl Present) -> Result<Request> {
     let change = match verb {
         ServerVerb::List(service) => {
-            let only = Some(service.key());
+            let only = Some(service.key()?);
             return Ok(Request::Services { only });
         }
         ServerVerb::Add { server, spec } => Change::AddServer {
-            service: server.service.key(),
+            service: server.service.key()?,
             server: server.server,
             spec: spec.over(ServerSpec {
                 mode: ForwardMode::Nat,
@@ -211,21 +288,21 @@ fn server(verb: &ServerVerb, present: &mut impl Present) -> Result<Request> {
             })?,
         },
         ServerVerb::Edit { server, spec } => Change::EditServer {
-            service: server.service.key(),
+            service: server.service.key()?,
             server: server.server,
             spec: spec.over(present_server(server, present)?.spec)?,
         },
         ServerVerb::Delete(server) => Change::DeleteServer {
-            service: server.service.key(),
+            service: server.service.key()?,
             server: server.server,
         },
-        ServerVerb::Drain(drain) => drain.change(),
+        ServerVerb::Drain(drain) => drain.change()?,
     };
     Ok(Request::Change(vec![change]))
 }
 
 fn present_server(key: &ServerKey, present: &mut impl Present) -> Result<Server> {
-    let service = key.service.key();
+    let service = key.service.key()?;
     let mut servers = present.service(service)?.servers.into_iter();
     match servers.find(|server| server.address == key.server) {
         Some(server) => Ok(server),
@@ -283,7 +360,10 @@ mod tests {
     use super::super::Cli;
     use super::*;
     use clap::Parser;
-    use control::{ClientAddress, Protocol, Rates, Totals, TunnelChecksum};
+    use control::{
+        ClientAddress, Engine, HashTarget, OnServerGone, Protocol, Rates, Refuse, ServiceTimeouts,
+        Totals, TunnelChecksum,
+    };
 
     /// One service with one server by a GUE tunnel.
     struct Canned;
@@ -312,9 +392,16 @@ mod tests {
                 weight_now: None,
                 draining: None,
             };
+            let mut spec = scheduler("rr");
+            if key.port() == 0 {
+                spec.persistence = Some(Persistence {
+                    timeout_s: 60,
+                    netmask: Netmask::V4([255, 255, 255, 0].into()),
+                });
+            }
             Ok(Service {
                 key,
-                spec: scheduler("rr"),
+                spec,
                 totals: Totals::default(),
                 rates: Rates::default(),
                 servers: vec![server],
@@ -442,6 +529,148 @@ mod tests {
     }
 
     #[test]
+    fn persistent_services_become_requests() {
+        let service = ServiceKey::at(Protocol::Udp, "10.0.0.1:5060".parse().unwrap());
+        let persistent = |timeout_s, netmask| ServiceSpec {
+            persistence: Some(Persistence { timeout_s, netmask }),
+            ..scheduler("rr")
+        };
+        let network = Netmask::V4([255, 255, 255, 0].into());
+        for (words, spec) in [
+            ("--persistent 60", persistent(60, Netmask::whole(false))),
+            (
+                "--persistent 60 --netmask 255.255.255.0",
+                persistent(60, network),
+            ),
+            ("--persistent 60 --netmask 24", persistent(60, network)),
+            ("--persistent none", scheduler("rr")),
+            (
+                "--persistent 60 --engine sip --one-packet",
+                ServiceSpec {
+                    engine: Some(Engine::Sip),
+                    one_packet: true,
+                    ..persistent(60, Netmask::whole(false))
+                },
+            ),
+            ("--one-packet=false", scheduler("rr")),
+        ] {
+            check(
+                &format!("service add udp 10.0.0.1:5060 -s rr {words}"),
+                vec![Change::AddService { service, spec }],
+            );
+        }
+        // The canned service has persistence by network already when its port is every port.
+        let service = ServiceKey::at(Protocol::Udp, "10.0.0.1:0".parse().unwrap());
+        for (words, spec) in [
+            ("--persistent 30", persistent(30, network)),
+            (
+                "--netmask 16",
+                persistent(60, Netmask::V4([255, 255, 0, 0].into())),
+            ),
+            (
+                "--one-packet",
+                ServiceSpec {
+                    one_packet: true,
+                    ..persistent(60, network)
+                },
+            ),
+            ("--persistent none", scheduler("rr")),
+        ] {
+            check(
+                &format!("service edit udp 10.0.0.1:0 {words}"),
+                vec![Change::EditService { service, spec }],
+            );
+        }
+    }
+
+    #[test]
+    fn services_by_mark_become_requests() {
+        let server = "10.1.0.1:0".parse().unwrap();
+        for (words, number, ipv6) in [
+            ("7", 7, false),
+            ("0x10", 16, false),
+            ("4294967295 --ipv6", u32::MAX, true),
+        ] {
+            let mark = number.try_into().unwrap();
+            let service = ServiceKey::Mark { mark, ipv6 };
+            check(
+                &format!("service delete mark {words}"),
+                vec![Change::DeleteService { service }],
+            );
+            let mask = Netmask::read("64", true).unwrap();
+            let spec = ServiceSpec {
+                persistence: ipv6.then_some(Persistence {
+                    timeout_s: 60,
+                    netmask: mask,
+                }),
+                ..scheduler("rr")
+            };
+            let persistent = if ipv6 {
+                " --persistent 60 --netmask 64"
+            } else {
+                ""
+            };
+            check(
+                &format!("service add mark {words} -s rr{persistent}"),
+                vec![Change::AddService { service, spec }],
+            );
+            let only = Some(service);
+            check(&format!("zero mark {words}"), vec![Change::Zero { only }]);
+        }
+        let service = ServiceKey::Mark {
+            mark: 7.try_into().unwrap(),
+            ipv6: false,
+        };
+        check(
+            "server delete mark 7 10.1.0.1:0",
+            vec![Change::DeleteServer { service, server }],
+        );
+    }
+
+    #[test]
+    fn options_become_requests() {
+        let service = key();
+        let canned = ServiceOptions {
+            client_address: ClientAddress::ProxyV1,
+            mss: Some(1400),
+            ..ServiceOptions::default()
+        };
+        let timeouts = |tcp, tcp_fin, udp| ServiceOptions {
+            timeouts: ServiceTimeouts { tcp, tcp_fin, udp },
+            ..canned
+        };
+        for (words, options) in [
+            (
+                "--timeout-tcp 60 --timeout-tcp-fin 5",
+                timeouts(Some(60), Some(5), None),
+            ),
+            ("--timeout-udp none", canned),
+            (
+                "--refuse reset --on-server-gone reschedule --reset-on-expiry",
+                ServiceOptions {
+                    refuse: Refuse::Reset,
+                    on_server_gone: OnServerGone::Reschedule,
+                    reset_on_expiry: true,
+                    ..canned
+                },
+            ),
+            (
+                "--slow-start 30 --hash-target qid --reset-on-expiry=false",
+                ServiceOptions {
+                    slow_start_s: 30,
+                    hash_target: HashTarget::Qid,
+                    ..canned
+                },
+            ),
+        ] {
+            check(
+                &format!("service edit tcp 10.0.0.1:80 {words}"),
+                vec![Change::SetOptions { service, options }],
+            );
+        }
+    }
+
+    #[test]
     fn servers_become_requests() {
         let (service, server) = (key(), "10.1.0.1:80".parse().unwrap());
         let by = |mode, weight| ServerSpec {
@@ -544,6 +773,15 @@ mod tests {
                 "settings --pmtu-disc false",
                 Change::SetSettings(settings(false, false)),
             ),
+            (
+                "settings --conn-reuse-mode 0 --drop_entry 3 --am-droprate 5",
+                Change::SetSettings(Settings {
+                    conn_reuse_mode: 0,
+                    drop_entry: 3,
+                    am_droprate: 5,
+                    ..Settings::default()
+                }),
+            ),
             ("zero", Change::Zero { only: None }),
             ("zero tcp 10.0.0.1:80", Change::Zero { only }),
             (
@@ -592,7 +830,7 @@ mod tests {
             ),
             (
                 "service add dccp 10.0.0.1:80",
-                "[possible values: tcp, udp, sctp]",
+                "[possible values: tcp, udp, sctp, mark]",
             ),
             ("service edit tcp 10.0.0.1:80", "--scheduler"),
             (
@@ -629,7 +867,50 @@ mod tests {
                 "not an address, 10.0.0.5 or 2001:db8::5 is right",
             ),
             ("settings --pmtu-disc on", "[possible values: true, false]"),
+            ("settings --drop-entry 4", "4 is not in 0..=3"),
+            ("settings --am-droprate 0", "0 is not in 1..=2147483647"),
+            (
+                "settings --drop-enrty 1",
+                "a similar argument exists: '--drop-entry'",
+            ),
             ("zero tcp", "<ADDRESS>"),
+            ("service add mark 0", "not a mark, 1 to 4294967295 is right"),
+            (
+                "service add mark 10.0.0.1:80",
+                "10.0.0.1:80 is not a mark, 7 or 0x7 is right",
+            ),
+            (
+                "service add tcp 7",
+                "7 is not an address and port, 10.0.0.1:80 or [2001:db8::1]:80 is right",
+            ),
+            (
+                "service add tcp 10.0.0.1:80 --ipv6",
+                "--ipv6 goes with a mark, not with an address",
+            ),
+            (
+                "service add tcp 10.0.0.1:80 --netmask 24",
+                "--netmask goes with --persistent",
+            ),
+            (
+                "service add tcp 10.0.0.1:80 --persistent 60 --netmask 33",
+                "netmask \"33\" is none, 255.255.255.0 or 24 is right for IPv4",
+            ),
+            (
+                "service add tcp 10.0.0.1:80 --persistent long",
+                "not a number of seconds, 600 or none is right",
+            ),
+            (
+                "service add udp 10.0.0.1:80 --engine sip",
+                "service udp 10.0.0.1:80 has engine sip but no persistence, which it goes with",
+            ),
+            (
+                "service add tcp 10.0.0.1:80 --persistent 60 --engine sip",
+                "udp or a mark is right, not tcp",
+            ),
+            (
+                "service add udp 10.0.0.1:80 --persistent 60 --engine rtp",
+                "[possible values: sip, none]",
+            ),
         ] {
             let said = complaint(line);
             assert!(said.contains(words), "{line}: {said}");

@@ -2,7 +2,7 @@
 
 use control::{
     Connection, Drain, LocalAddress, Neighbour, Rates, Server, Service, ServiceKey, ServiceOptions,
-    Status, Totals, WorkerStatus,
+    Status, Totals, Word, WorkerStatus,
 };
 use serde::Serialize;
 
@@ -188,12 +188,18 @@ pub(super) fn stats(list: Vec<Service>) -> String {
     table.text()
 }
 
+/// Connections, and what ties clients to their servers.
 pub(super) fn connections(list: &[Connection]) -> String {
     let title = [
-        "PROTO", "STATE", "CLIENT", "VIRTUAL", "LOCAL", "SERVER", "EXPIRES",
+        "PROTO", "STATE", "CLIENT", "VIRTUAL", "LOCAL", "SERVER", "TEMPLATE", "EXPIRES",
     ];
-    let mut table = Table::new(6, title);
+    let mut table = Table::new(7, title);
     for conn in list {
+        let template = match &conn.engine {
+            Some((engine, data)) => format!("{} {data}", engine.word()),
+            None if conn.template => "address".to_owned(),
+            None => "-".to_owned(),
+        };
         table.row([
             conn.protocol
                 .map_or("ip", control::Protocol::name)
@@ -203,6 +209,7 @@ pub(super) fn connections(list: &[Connection]) -> String {
             conn.virtual_address.to_string(),
             conn.local.map_or("-".to_owned(), |local| local.to_string()),
             conn.server.to_string(),
+            template,
             format!("{} s", conn.expires_ms / 1000),
         ]);
     }

@@ -1,8 +1,13 @@
 //! The file as it is written. Every value keeps its place in the text for the messages.
 
-use control::{ClientAddress, ForwardMode, Protocol, Settings, TunnelChecksum, TunnelKind};
+use std::collections::BTreeMap;
+
+use control::{
+    ClientAddress, Engine, ForwardMode, HashTarget, OnServerGone, Protocol, Refuse, TunnelChecksum,
+    TunnelKind,
+};
 use serde::Deserialize;
-use toml::Spanned;
+use toml::{Spanned, Value};
 
 use super::Idle;
 
@@ -22,11 +27,11 @@ pub(super) struct File {
     #[serde(default)]
     pub(super) timeouts: RawTimeouts,
     #[serde(default)]
-    pub(super) settings: Settings,
+    pub(super) settings: BTreeMap<Spanned<String>, Spanned<Value>>,
     #[serde(default)]
     pub(super) mark: Vec<RawMark>,
     #[serde(default)]
-    pub(super) service: Vec<RawService>,
+    pub(super) service: Vec<Spanned<RawService>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -125,17 +130,48 @@ pub(super) enum RawPorts {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawService {
-    pub(super) protocol: Protocol,
-    pub(super) address: Spanned<String>,
+    pub(super) protocol: Option<Spanned<Protocol>>,
+    pub(super) address: Option<Spanned<String>>,
+    pub(super) mark: Option<Spanned<i64>>,
+    pub(super) family: Option<Family>,
     pub(super) scheduler: Option<Spanned<String>>,
     pub(super) scheduler_flags: Option<Vec<Spanned<String>>>,
+    pub(super) persistent: Option<Spanned<i64>>,
+    pub(super) netmask: Option<Spanned<Mask>>,
+    pub(super) engine: Option<Spanned<Engine>>,
+    #[serde(default)]
+    pub(super) one_packet: bool,
     pub(super) client_address: Option<Spanned<ClientAddress>>,
     pub(super) mss: Option<Spanned<i64>>,
     pub(super) mh_table_size: Option<Spanned<i64>>,
+    pub(super) timeout_tcp: Option<Spanned<i64>>,
+    pub(super) timeout_tcp_fin: Option<Spanned<i64>>,
+    pub(super) timeout_udp: Option<Spanned<i64>>,
+    pub(super) refuse: Option<Spanned<Refuse>>,
+    pub(super) on_server_gone: Option<Spanned<OnServerGone>>,
+    pub(super) reset_on_expiry: Option<Spanned<bool>>,
+    pub(super) slow_start: Option<Spanned<i64>>,
+    pub(super) hash_target: Option<Spanned<HashTarget>>,
     #[serde(default)]
     pub(super) local_addresses: Vec<Spanned<String>>,
     #[serde(default)]
     pub(super) server: Vec<RawServer>,
+}
+
+/// Of the packets with a mark.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Family {
+    Ipv4,
+    Ipv6,
+}
+
+/// `"255.255.255.0"` or a prefix length.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+pub(super) enum Mask {
+    Prefix(i64),
+    Text(String),
 }
 
 #[derive(Debug, Deserialize)]

@@ -6,7 +6,8 @@ mod marks; // `[[mark]]`
 mod network; // interface addresses, `[[route]]`, `[[neighbour]]`
 mod ports; // `[[port]]`
 mod reader; // where a value stands, for the message about it
-mod services; // `[timeouts]`, `[settings]` and `[[service]]`
+mod services; // `[timeouts]` and `[[service]]`
+mod settings; // `[settings]`
 #[cfg(test)]
 mod tests;
 
@@ -205,7 +206,8 @@ impl Config {
         let routes = reader.routes(&raw.route, &connected)?;
         let neighbours = reader.neighbours(&raw.neighbour, &connected)?;
         let (timeouts, set) = reader.timeouts(&raw.timeouts)?;
-        let mut changes = vec![set, Change::SetSettings(raw.settings)];
+        let settings = reader.settings(&raw.settings)?;
+        let mut changes = vec![set, Change::SetSettings(settings)];
         let model = Model::new(director.limits())
             .naming(ports.iter().map(|port| port.name.clone()).collect());
         changes.extend(reader.services(&raw.mark, &raw.service, model)?);

@@ -1,19 +1,21 @@
 //! `[timeouts]` and `[[service]]`: a model accepts them, and the marks, before the director starts.
 
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU32;
 use std::ops::Range;
 
 use control::{
-    Change, ForwardMode, NoFlag, SchedulerFlags, ServerSpec, ServiceKey, ServiceOptions,
-    ServiceSpec, Thresholds, Tunnel, TunnelKind,
+    Change, ForwardMode, Netmask, NoFlag, Persistence, SchedulerFlags, ServerSpec, ServiceKey,
+    ServiceOptions, ServiceSpec, Thresholds, Tunnel, TunnelKind,
 };
 use toml::Spanned;
 
-use super::file::{RawMark, RawServer, RawService, RawTimeouts};
+use super::file::{Family, Mask, RawMark, RawServer, RawService, RawTimeouts};
 use super::reader::{Checked, Reader};
 use crate::conn::Timeouts;
 use crate::conn::state::State;
-use crate::control::model::{MSS_MAX, MSS_MIN, Model, THRESHOLD_MAX, TIMEOUT_MAX_S};
+use crate::control::model::{MSS_MAX, MSS_MIN, Model, SLOW_START_MAX_S};
+use crate::control::model::{THRESHOLD_MAX, TIMEOUT_MAX_S};
 
 /// Changes, and where in the file each comes from.
 #[derive(Default)]
@@ -53,7 +55,7 @@ impl Reader<'_> {
     pub(super) fn services(
         &self,
         marks: &[RawMark],
-        raw: &[RawService],
+        raw: &[Spanned<RawService>],
         mut model: Model,
     ) -> Checked<Vec<Change>> {
         let mut changes = Changes::default();
@@ -75,20 +77,18 @@ impl Reader<'_> {
         }
     }
 
-    fn service(&self, raw: &RawService, changes: &mut Changes) -> Checked<()> {
-        let service = ServiceKey::at(raw.protocol, self.socket_address(&raw.address)?);
+    fn service(&self, raw: &Spanned<RawService>, changes: &mut Changes) -> Checked<()> {
+        let (service, whole) = self.service_key(raw)?;
+        let raw = raw.get_ref();
         let (scheduler, place) = match &raw.scheduler {
             // Its address stands for the whole service, but an unknown scheduler is found there.
             Some(name) if crate::sched::Kind::by_name(name.get_ref()).is_none() => {
                 (name.get_ref().as_str(), name.span())
             }
-            Some(name) => (name.get_ref().as_str(), raw.address.span()),
-            None => ("wlc", raw.address.span()),
+            Some(name) => (name.get_ref().as_str(), whole),
+            None => ("wlc", whole),
         };
-        let spec = ServiceSpec {
-            flags: self.scheduler_flags(scheduler, raw.scheduler_flags.as_deref())?,
-            ..ServiceSpec::new(scheduler)
-        };
+        let spec = self.service_spec(&service, scheduler, raw)?;
         changes.push(place, Change::AddService { service, spec });
         self.options(service, raw, changes)?;
         let mut families = [false; 2];
@@ -110,6 +110,80 @@ impl Reader<'_> {
             changes.push(raw.address.span(), change);
         }
         Ok(())
+    }
+
+    /// A protocol and an address, or a mark; and the place that stands for the whole service.
+    fn service_key(&self, whole: &Spanned<RawService>) -> Checked<(ServiceKey, Range<usize>)> {
+        let raw = whole.get_ref();
+        match (&raw.protocol, &raw.address, &raw.mark, &raw.family) {
+            (Some(protocol), Some(address), None, None) => {
+                let key = ServiceKey::at(*protocol.get_ref(), self.socket_address(address)?);
+                Ok((key, address.span()))
+            }
+            (None, None, Some(mark), family) => {
+                let range = 1..=i64::from(u32::MAX);
+                let number = self.number("mark", Some(mark), 1, range)?;
+                let key = ServiceKey::Mark {
+                    mark: NonZeroU32::new(number).unwrap_or(NonZeroU32::MIN),
+                    ipv6: *family == Some(Family::Ipv6),
+                };
+                Ok((key, mark.span()))
+            }
+            (protocol, address, mark, _) => {
+                let places = [
+                    protocol.as_ref().map(Spanned::span),
+                    address.as_ref().map(Spanned::span),
+                    mark.as_ref().map(Spanned::span),
+                ];
+                let place = places.into_iter().flatten().max_by_key(|place| place.start);
+                let reason = "a service has either a mark (and a family) or a protocol and an address, \
+                              mark = 7 or protocol = \"tcp\", address = \"10.0.0.1:80\" is right";
+                Err(self.wrong(place.unwrap_or(whole.span()), reason))
+            }
+        }
+    }
+
+    fn service_spec(
+        &self,
+        service: &ServiceKey,
+        scheduler: &str,
+        raw: &RawService,
+    ) -> Checked<ServiceSpec> {
+        let spec = ServiceSpec {
+            flags: self.scheduler_flags(scheduler, raw.scheduler_flags.as_deref())?,
+            persistence: self.persistence(service, raw)?,
+            engine: raw.engine.as_ref().map(|engine| *engine.get_ref()),
+            one_packet: raw.one_packet,
+            ..ServiceSpec::new(scheduler)
+        };
+        match (spec.pointless(service), &raw.engine) {
+            (Some(why), Some(engine)) => Err(self.wrong(engine.span(), why)),
+            _ => Ok(spec),
+        }
+    }
+
+    fn persistence(&self, service: &ServiceKey, raw: &RawService) -> Checked<Option<Persistence>> {
+        let ipv6 = service.is_ipv6();
+        let netmask = match &raw.netmask {
+            Some(mask) => {
+                if raw.persistent.is_none() {
+                    let reason = "netmask goes with persistent, persistent = 360 is right";
+                    return Err(self.wrong(mask.span(), reason));
+                }
+                let text = match mask.get_ref() {
+                    Mask::Prefix(prefix) => prefix.to_string(),
+                    Mask::Text(text) => text.clone(),
+                };
+                Netmask::read(&text, ipv6).map_err(|why| self.wrong(mask.span(), why))?
+            }
+            None => Netmask::whole(ipv6),
+        };
+        let Some(seconds) = &raw.persistent else {
+            return Ok(None);
+        };
+        let range = 1..=i64::from(TIMEOUT_MAX_S);
+        let timeout_s = self.number("persistent", Some(seconds), 0, range)?;
+        Ok(Some(Persistence { timeout_s, netmask }))
     }
 
     fn scheduler_flags(
@@ -143,19 +217,55 @@ impl Reader<'_> {
     /// Each option by itself, so that a refusal is found where it is written.
     fn options(&self, service: ServiceKey, raw: &RawService, changes: &mut Changes) -> Checked<()> {
         let mut options = ServiceOptions::default();
+        let mut push =
+            |place, options| changes.push(place, Change::SetOptions { service, options });
         if let Some(raw) = &raw.client_address {
             options.client_address = *raw.get_ref();
-            changes.push(raw.span(), Change::SetOptions { service, options });
+            push(raw.span(), options);
         }
         if let Some(raw) = &raw.mss {
             let range = i64::from(MSS_MIN)..=i64::from(MSS_MAX);
             options.mss = Some(self.number("mss", Some(raw), 0, range)?);
-            changes.push(raw.span(), Change::SetOptions { service, options });
+            push(raw.span(), options);
         }
         if let Some(raw) = &raw.mh_table_size {
             let range = 0..=i64::from(u32::MAX);
             options.mh_table_size = Some(self.number("mh_table_size", Some(raw), 0, range)?);
-            changes.push(raw.span(), Change::SetOptions { service, options });
+            push(raw.span(), options);
+        }
+        let seconds = |key, raw| self.number(key, Some(raw), 0, 1..=i64::from(TIMEOUT_MAX_S));
+        if let Some(raw) = &raw.timeout_tcp {
+            options.timeouts.tcp = Some(seconds("timeout_tcp", raw)?);
+            push(raw.span(), options);
+        }
+        if let Some(raw) = &raw.timeout_tcp_fin {
+            options.timeouts.tcp_fin = Some(seconds("timeout_tcp_fin", raw)?);
+            push(raw.span(), options);
+        }
+        if let Some(raw) = &raw.timeout_udp {
+            options.timeouts.udp = Some(seconds("timeout_udp", raw)?);
+            push(raw.span(), options);
+        }
+        if let Some(raw) = &raw.refuse {
+            options.refuse = *raw.get_ref();
+            push(raw.span(), options);
+        }
+        if let Some(raw) = &raw.on_server_gone {
+            options.on_server_gone = *raw.get_ref();
+            push(raw.span(), options);
+        }
+        if let Some(raw) = &raw.reset_on_expiry {
+            options.reset_on_expiry = *raw.get_ref();
+            push(raw.span(), options);
+        }
+        if let Some(raw) = &raw.slow_start {
+            let range = 0..=i64::from(SLOW_START_MAX_S);
+            options.slow_start_s = self.number("slow_start", Some(raw), 0, range)?;
+            push(raw.span(), options);
+        }
+        if let Some(raw) = &raw.hash_target {
+            options.hash_target = *raw.get_ref();
+            push(raw.span(), options);
         }
         Ok(())
     }

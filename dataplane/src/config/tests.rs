@@ -570,7 +570,23 @@ fn settings() {
     );
     check(
         "[settings]\npmtu_disc = 1",
-        "f:3: invalid type: integer `1`, expected a boolean",
+        "f:3: pmtu_disc = 1, true or false is right",
+    );
+    check(
+        "[settings]\npmtu_disc = true\ndrop_entry = 4",
+        "f:4: drop_entry = 4 is out of range, 0 to 3 is right",
+    );
+    check(
+        "[settings]\nam_droprate = 0",
+        "f:3: am_droprate = 0 is out of range, 1 to 2147483647 is right",
+    );
+    check(
+        "[settings]\namemthresh = -1",
+        "f:3: amemthresh = -1 is out of range, 0 to 2147483647 is right",
+    );
+    check(
+        "[settings]\nsloppy_tcp = \"yes\"",
+        "f:3: sloppy_tcp = \"yes\" is out of range, true or false is right",
     );
     let config = Config::parse(&format!("{PORT}[settings]\npmtu_disc = false"), "f").unwrap();
     let settings = Settings {

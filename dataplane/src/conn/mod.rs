@@ -497,9 +497,7 @@ impl Conns {
         let entry = self.take_entry()?;
         let flows = self.fill(now, entry, [inbound, outbound], id, mode, timeouts);
         let conn = self.entries[entry as usize];
-        if let Some(older) = self.find(outbound) {
-            self.index.remove(self.hash(&flows[1]), older);
-        }
+        self.give_way(outbound);
         if flows[0].v6 || flows[1].v6 {
             self.wide_fresh = self.wide_fresh.max(entry + 1);
         }
@@ -514,6 +512,15 @@ impl Conns {
         self.timers
             .schedule(now, entry, now.plus_ms(conn.timeout_ms));
         Some(Hit::new(entry, false))
+    }
+
+    /// From now on packets of this tuple are not of the connection that they were of: one that is
+    /// opened next has them.
+    pub fn give_way(&mut self, tuple: &Tuple) {
+        if let Some(older) = self.find(tuple) {
+            let flow = tuple.flow(self.digest);
+            self.index.remove(self.hash(&flow), older);
+        }
     }
 
     /// A connection for one packet, not of FULLNAT: it is not in the table, takes no room there, is

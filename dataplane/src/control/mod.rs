@@ -14,7 +14,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use control::{
-    Change, Connection, Cursor, Errno, Neighbour, Refusal, Reply, Request, ServerSpec, WhichMark,
+    Change, Connection, Cursor, Errno, Neighbour, Refusal, Reply, Request, ServerSpec, Settings,
+    WhichMark,
 };
 use crossbeam::channel::{Receiver, Sender, bounded};
 
@@ -190,11 +191,10 @@ impl Control {
     fn audited(&mut self, changes: &[Change], peer: &Peer) -> Reply {
         let ends_drain = |change| self.model.ends_drain(change);
         let ended: Vec<bool> = changes.iter().map(ends_drain).collect();
+        let mut settings = self.model.settings();
         if let Err(refusal) = self.change(changes) {
-            let change = refusal
-                .step
-                .and_then(|step| changes.get(step))
-                .map(describe);
+            let change = refusal.step.and_then(|step| changes.get(step));
+            let change = change.map(|change| describe(change, settings));
             tracing::warn!(target: "audit", %peer, change, steps = changes.len(), "refused: {refusal}");
             return Reply::Refused(refusal);
         }
@@ -204,7 +204,10 @@ impl Control {
             } else {
                 ""
             };
-            tracing::info!(target: "audit", %peer, "{}{more}", describe(change));
+            tracing::info!(target: "audit", %peer, "{}{more}", describe(change, settings));
+            if let Change::SetSettings(new) = change {
+                settings = *new;
+            }
         }
         Reply::Done
     }
@@ -386,8 +389,8 @@ fn answer(confirmations: &Receiver<()>) -> Result<(), Refusal> {
     })
 }
 
-/// A change in words, for the audit log.
-fn describe(change: &Change) -> String {
+/// A change in words, for the audit log; `before` are the settings that it finds.
+fn describe(change: &Change, before: Settings) -> String {
     let shown = |spec: &ServerSpec| format!("{}, weight {}", spec.how(), spec.weight);
     match change {
         Change::AddService { service, spec } => {
@@ -439,7 +442,7 @@ fn describe(change: &Change) -> String {
         Change::SetOptions { service, options } => {
             format!("set options of {}: {options}", name(service))
         }
-        Change::SetSettings(settings) => format!("set {settings}"),
+        Change::SetSettings(settings) => format!("set {}", settings.changed_from(before)),
         Change::AddMark { rule, at: None } => format!("add {rule}"),
         Change::AddMark { rule, at: Some(at) } => format!("add at {at}: {rule}"),
         Change::DeleteMark(WhichMark::Number(number)) => format!("delete mark rule {number}"),

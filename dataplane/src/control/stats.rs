@@ -260,6 +260,34 @@ mod tests {
         );
     }
 
+    /// Totals and rates that a kernel listed together after its first step (6.1.192).
+    #[test]
+    fn the_estimator_shows_what_a_kernel_showed() {
+        for (totals, rates) in [
+            ([5, 16, 12, 972, 944], [1, 2, 1, 121, 118]),
+            ([4, 15, 11, 912, 904], [0, 2, 1, 114, 113]),
+            ([1, 1, 1, 60, 40], [0, 0, 0, 7, 5]),
+        ] {
+            let [conns, in_packets, out_packets, in_bytes, out_bytes] = totals;
+            let mut estimator = Estimator::default();
+            estimator.step(Totals {
+                conns,
+                in_packets,
+                out_packets,
+                in_bytes,
+                out_bytes,
+            });
+            let Rates {
+                cps,
+                in_pps,
+                out_pps,
+                in_bps,
+                out_bps,
+            } = estimator.rates();
+            assert_eq!([cps, in_pps, out_pps, in_bps, out_bps], rates);
+        }
+    }
+
     #[test]
     fn clearing_forgets_the_average_only() {
         let mut estimator = Estimator::starting_at(Totals {

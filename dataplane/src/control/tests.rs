@@ -210,14 +210,15 @@ fn the_audit_log_has_words_for_what_was_changed() {
             "set options of tcp 10.0.0.1:80: client address proxy-v2, mss 1380",
         ),
         (
-            Change::SetSettings(control::Settings::default()),
-            "set schedule-icmp false, pmtu-disc true, conn-reuse-mode 1, expire-nodest-conn false, \
-             expire-quiescent-template false, sloppy-tcp false, sloppy-sctp false, drop-entry 0, \
-             drop-packet 0, secure-tcp 0, am-droprate 10, amemthresh 1024, \
-             one-packet-replies-untranslated false",
+            Change::SetSettings(control::Settings {
+                conn_reuse_mode: 0,
+                sloppy_tcp: true,
+                ..control::Settings::default()
+            }),
+            "set conn-reuse-mode 1 -> 0, sloppy-tcp false -> true",
         ),
     ] {
-        assert_eq!(describe(&change), words);
+        assert_eq!(describe(&change, control::Settings::default()), words);
     }
 }
 

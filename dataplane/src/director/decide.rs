@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use control::ForwardMode;
 
+use super::engine::said;
 use super::rewrite::{growth, translate_family};
 use super::{Director, TunnelTo};
 use crate::conn::{Hit, NO_HOP};
@@ -18,7 +19,6 @@ use crate::tunnel::Tunnel;
 use crate::update::{ServerId, ServiceId};
 use crate::wire::flow::{ETHERNET, ICMP, ICMPV6, Kind, SCTP, Seen, TCP, Tuple, UDP, tcp_flags};
 use crate::wire::ip::Ip;
-use crate::wire::quic;
 use crate::wire::tcp::clamp_mss;
 
 /// Active FTP's data port: LVS never opens a connection for what comes from it.
@@ -479,7 +479,7 @@ impl<P: PacketBuf> Director<P> {
         let Some(service) = self.services.matching(&tuple, mark) else {
             if self.owns(tuple.to.ip()) {
                 self.refuse(now, seen, &tuple, packet, out);
-            } else if let Some(hit) = self.answer_alone(now, &tuple) {
+            } else if let Some(hit) = self.unasked(now, seen, &tuple, packet.bytes())? {
                 return self.connected(now, seen, hit, packet, out);
             }
             return Err(DropReason::NotOurs.into());
@@ -492,10 +492,7 @@ impl<P: PacketBuf> Director<P> {
             self.refuse(now, seen, &tuple, packet, out);
             return denied(DropReason::NoConnection);
         }
-        let connection_id = (self.services.goes_by_connection_id(service))
-            .then(|| quic_connection_id(seen, packet.bytes()))
-            .flatten();
-        let choice = match self.choose(now, service, &tuple, connection_id) {
+        let choice = match self.choose(now, service, &tuple, said(seen, packet.bytes())) {
             Ok(choice) => choice,
             Err(DropReason::NotOurs) => {
                 self.refuse(now, seen, &tuple, packet, out);
@@ -509,12 +506,12 @@ impl<P: PacketBuf> Director<P> {
             }
             Err(reason) => return denied(reason),
         };
-        if self.services.is_one_packet(service, &tuple) {
-            return self.send_alone(now, seen, &tuple, self.spend(choice), packet, out);
-        }
         let isn = sequence_number(seen, packet.bytes());
         match self.open(now, &tuple, service, choice, isn) {
-            Ok(hit) => self.connected(now, seen, hit, packet, out),
+            Ok(hit) => {
+                self.note_choice(seen, hit, packet.bytes());
+                self.connected(now, seen, hit, packet, out)
+            }
             Err(reason) => denied(reason),
         }
     }
@@ -637,15 +634,4 @@ pub(super) fn sequence_number(seen: &Seen, frame: &[u8]) -> u32 {
         Some(seq) if seen.flow.protocol == TCP => u32::from_be_bytes(*seq),
         _ => 0,
     }
-}
-
-/// Of a UDP datagram, if it is QUIC and tells one.
-fn quic_connection_id(seen: &Seen, frame: &[u8]) -> Option<u64> {
-    const HEADER: usize = 8;
-    let l4 = usize::from(seen.l4) - usize::from(seen.l3);
-    let datagram = seen.packet(frame).get(l4..)?;
-    let payload = datagram
-        .get(HEADER..)
-        .filter(|_| seen.flow.protocol == UDP)?;
-    quic::connection_id(payload)
 }

@@ -78,17 +78,11 @@ impl<P: PacketBuf> Director<P> {
             return Err(Denied(DropReason::BadSource, Some(service)));
         }
         let denied = |reason| Denied(reason, Some(service));
-        let choice = match self.choose(now, service, wanted, None) {
+        let choice = match self.choose(now, service, wanted, &[]) {
             Err(DropReason::NotOurs) => return Ok(None),
             choice => choice.map_err(denied)?,
         };
-        let opened = match self.services.is_one_packet(service, wanted) {
-            true => {
-                let (id, server) = self.spend(choice);
-                self.open_alone(now, wanted, id, server)
-            }
-            false => self.open(now, wanted, service, choice, 0),
-        };
+        let opened = self.open(now, wanted, service, choice, 0);
         opened.map(Some).map_err(denied)
     }
 

@@ -6,15 +6,17 @@
 //! [`Conns::alone`]: crate::conn::Conns::alone
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use control::ForwardMode;
 
 use super::Director;
-use super::decide::{Denied, Verdict};
+use super::decide::Denied;
+use super::persist::Choice;
 use crate::conn::Hit;
 use crate::counters::DropReason;
 use crate::fragments::piece;
-use crate::packet::{Egress, PacketBuf};
+use crate::packet::PacketBuf;
 use crate::service::Server;
 use crate::time::Instant;
 use crate::update::{SERVERS_MAX, ServerId};
@@ -24,42 +26,37 @@ use crate::wire::flow::{Kind, Seen, Tuple, UDP};
 const NOBODY: ServerId = ServerId(SERVERS_MAX);
 
 impl<P: PacketBuf> Director<P> {
-    /// Sends a datagram to the server that was picked for it alone.
-    pub(super) fn send_alone<E: Egress<Buf = P>>(
-        &mut self,
-        now: Instant,
-        seen: &Seen,
-        tuple: &Tuple,
-        (id, server): (ServerId, Server),
-        packet: &mut P,
-        out: &mut E,
-    ) -> Result<Verdict, Denied> {
-        let hit = self
-            .open_alone(now, tuple, id, server)
-            .map_err(|reason| Denied(reason, Some(server.service)))?;
-        if seen.kind == Kind::FirstFragment
-            && let Ok(piece) = piece(packet.bytes(), usize::from(seen.l3))
-        {
-            self.fragments.choose(&piece.key, id);
-        }
-        self.connected(now, seen, hit, packet, out)
-    }
-
     /// A connection for one datagram: it begins, counts, and has ended when this returns.
     pub(super) fn open_alone(
         &mut self,
         now: Instant,
         inbound: &Tuple,
-        id: ServerId,
-        server: Server,
+        choice: Choice,
     ) -> Result<Hit, DropReason> {
+        let (id, server) = self.spend(choice);
         let hit = self.toward(now, inbound, id, server)?;
-        let page = &self.page.servers[id.index()];
-        page.conns.add(1);
-        page.inactive.up();
-        self.services.opened(id);
-        self.page.servers[id.index()].inactive.down();
+        self.count_alone(id);
         Ok(hit)
+    }
+
+    pub(super) fn count_alone(&mut self, id: ServerId) {
+        let page = Arc::clone(&self.page);
+        let server = &page.servers[id.index()];
+        server.conns.add(1);
+        server.inactive.up();
+        self.services.opened(id);
+        server.inactive.down();
+    }
+
+    /// Notes where the first fragment of a datagram goes that has no connection.
+    pub(super) fn note_choice(&mut self, seen: &Seen, hit: Hit, frame: &[u8]) {
+        if seen.kind == Kind::FirstFragment
+            && self.conns.is_alone(hit)
+            && let Ok(piece) = piece(frame, usize::from(seen.l3))
+        {
+            let server = self.conns.get(hit).server();
+            self.fragments.choose(&piece.key, server);
+        }
     }
 
     /// The way of a datagram's later fragments, to the server of its first.
@@ -89,7 +86,8 @@ impl<P: PacketBuf> Director<P> {
         self.toward(now, inbound, id, server).ok()
     }
 
-    fn toward(
+    /// The way of one packet to a server.
+    pub(super) fn toward(
         &mut self,
         now: Instant,
         inbound: &Tuple,
@@ -113,9 +111,12 @@ impl<P: PacketBuf> Director<P> {
             return None;
         }
         let answerer = self.services.answers().from(outbound.from)?;
+        if !answerer.one_packet {
+            return None;
+        }
         let (id, mode, to) = match self.settings.one_packet_replies_untranslated {
             false => {
-                let from = answerer.virtual_address(outbound.from);
+                let from = answerer.source(outbound.from);
                 (answerer.server, ForwardMode::Nat, from)
             }
             true => (NOBODY, ForwardMode::Direct, outbound.from),

@@ -23,6 +23,9 @@ impl<P: PacketBuf> Director<P> {
         choice: Choice,
         isn: u32,
     ) -> Result<Hit, DropReason> {
+        if self.services.is_one_packet(service, inbound) {
+            return self.open_alone(now, inbound, choice);
+        }
         let opened = self.open_to(now, inbound, service, choice.id, choice.server, isn);
         match (choice.template, opened) {
             (Some(template), Ok(hit)) => self.conns.control(hit.entry(), Some(template)),

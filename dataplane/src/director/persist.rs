@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use control::{Netmask, Persistence, ServiceKey};
 
 use super::Director;
+use super::engine::with_engine;
 use crate::conn::Hit;
 use crate::counters::DropReason;
 use crate::packet::PacketBuf;
@@ -26,13 +27,14 @@ pub(super) struct Choice {
 
 impl<P: PacketBuf> Director<P> {
     /// The server for a new connection: the one that its client has, if the service is persistent, or
-    /// the scheduler's choice, which may go by a connection id. [`DropReason::NotOurs`] for what no service of ours is to answer.
+    /// the scheduler's choice. `said` is what is in a datagram. [`DropReason::NotOurs`] for what no service
+    /// of ours is to answer.
     pub(super) fn choose(
         &mut self,
         now: Instant,
         service: ServiceId,
         tuple: &Tuple,
-        connection_id: Option<u64>,
+        said: &[u8],
     ) -> Result<Choice, DropReason> {
         let Some((key, persistence)) = self.services.persistence(service) else {
             return Err(DropReason::NoServer);
@@ -40,11 +42,18 @@ impl<P: PacketBuf> Director<P> {
         let is_its_own = key.address().is_none() || key.port() == tuple.to.port();
         let choice = match persistence {
             Some(persistence) => {
-                self.come_back(now, service, key, persistence, tuple, connection_id)
+                let sought = template_key(key, persistence.netmask, tuple);
+                match self.services.engine(service) {
+                    None => Ok(sought),
+                    Some(engine) => with_engine(sought, engine, tuple, said),
+                }
+                .and_then(|sought| {
+                    self.come_back(now, service, key, persistence, tuple, said, &sought)
+                })
             }
             // A service of every port, and FTP's data, go by templates alone.
             None if !is_its_own => Err(DropReason::NoServer),
-            None => self.pick(now, service, tuple, connection_id),
+            None => self.pick(now, service, tuple, said),
         };
         choice.map_err(|reason| match reason {
             DropReason::NoServer if key.port() == FTP && !is_its_own => DropReason::NotOurs,
@@ -57,10 +66,10 @@ impl<P: PacketBuf> Director<P> {
         now: Instant,
         service: ServiceId,
         tuple: &Tuple,
-        connection_id: Option<u64>,
+        said: &[u8],
     ) -> Result<Choice, DropReason> {
         let (id, server) =
-            (self.services.pick(now, service, tuple, connection_id)).ok_or(DropReason::NoServer)?;
+            (self.services.pick(now, service, tuple, said)).ok_or(DropReason::NoServer)?;
         Ok(Choice {
             id,
             server,
@@ -69,6 +78,10 @@ impl<P: PacketBuf> Director<P> {
     }
 
     /// The server that the client's template names, or the scheduler's choice from now on.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "a packet, and what its service says of it"
+    )]
     fn come_back(
         &mut self,
         now: Instant,
@@ -76,10 +89,10 @@ impl<P: PacketBuf> Director<P> {
         key: ServiceKey,
         persistence: Persistence,
         tuple: &Tuple,
-        connection_id: Option<u64>,
+        said: &[u8],
+        sought: &Key<'_>,
     ) -> Result<Choice, DropReason> {
-        let sought = template_key(key, persistence.netmask, tuple);
-        if let Some(template) = self.templates.find(&sought, now) {
+        if let Some(template) = self.templates.find(sought, now) {
             let id = self.templates.tie(&template).server;
             if self.still_takes(id) {
                 self.templates.touch(&template, now);
@@ -88,7 +101,7 @@ impl<P: PacketBuf> Director<P> {
             self.templates.invalidate(&template);
             self.templates.release(template);
         }
-        let id = self.pick(now, service, tuple, connection_id)?.id;
+        let id = self.pick(now, service, tuple, said)?.id;
         let port = self.services.server(id).map_or(0, |s| s.address.port());
         let tie = Tie {
             server: id,
@@ -99,7 +112,7 @@ impl<P: PacketBuf> Director<P> {
             },
             timeout_ms: persistence.timeout_s.saturating_mul(1000),
         };
-        let template = self.templates.make(&sought, now, tie);
+        let template = self.templates.make(sought, now, tie);
         let template = template.ok_or(DropReason::TemplatesFull)?;
         // Another worker may have met the client at the same time, and been faster.
         let id = self.templates.tie(&template).server;
@@ -107,7 +120,7 @@ impl<P: PacketBuf> Director<P> {
     }
 
     /// Whether the server of a template takes new connections of its client, overloaded or not.
-    fn still_takes(&self, id: ServerId) -> bool {
+    pub(super) fn still_takes(&self, id: ServerId) -> bool {
         let is_quiesced =
             || self.settings.expire_quiescent_template && self.services.is_quiesced(id);
         let is_available = |server: &Server| server.available;

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 
-use control::{ClientAddress, ForwardMode, Protocol, ServiceOptions};
+use control::{ClientAddress, Engine, ForwardMode, Netmask, Persistence, Protocol, ServiceOptions};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -26,6 +26,8 @@ struct Way {
     local: Option<&'static str>,
     told: ClientAddress,
     one_packet: bool,
+    /// Clients are known by what they say, and servers may speak first.
+    calls: bool,
 }
 
 const fn way(
@@ -44,6 +46,15 @@ const fn way(
         local,
         told,
         one_packet: false,
+        calls: false,
+    }
+}
+
+/// A SIP service whose calls stay with their servers.
+const fn calls(vip: &'static str, servers: &'static str) -> Way {
+    Way {
+        calls: true,
+        ..way(Udp, vip, Nat, servers, None, Untold)
     }
 }
 
@@ -64,7 +75,7 @@ use ClientAddress::{None as Untold, ProxyV1, Toa, Uoa};
 use ForwardMode::{Direct, FullNat, Nat, Tunnel};
 use Protocol::{Sctp, Tcp, Udp};
 
-const WAYS: [Way; 18] = [
+const WAYS: [Way; 21] = [
     way(Tcp, "203.0.113.1:80", Nat, NET4, None, Untold),
     way(Udp, "203.0.113.1:53", Nat, NET4, None, Untold),
     way(Sctp, "203.0.113.1:99", Nat, NET4, None, Untold),
@@ -83,6 +94,12 @@ const WAYS: [Way; 18] = [
     alone("203.0.113.1:87", Tunnel, NET6),
     alone("[2001:db8:f::1]:86", Nat, NET6),
     alone("[2001:db8:f::1]:87", Direct, NET6),
+    calls("203.0.113.1:88", NET4),
+    calls("[2001:db8:f::1]:88", NET6),
+    Way {
+        one_packet: true,
+        ..calls("203.0.113.1:89", NET4)
+    },
 ];
 const SERVERS_EACH: u32 = 3;
 const CLIENTS: u16 = 5;
@@ -162,9 +179,13 @@ fn id(service: usize, n: u32) -> u32 {
     u32::try_from(service).unwrap() * SERVERS_EACH + n
 }
 
+/// The first fragment has the Call-ID.
+const CALL: &[u8] = b"BYE\r\ni: one@c\r\nContent-Length: 0\r\n\r\n";
+
 fn packet(service: usize, from: &str, to: &str, flags: &str) -> Frame {
     let data = [7; 24];
     match WAYS[service].protocol {
+        Protocol::Udp if WAYS[service].calls => udp(from, to, CALL),
         Protocol::Tcp => tcp(from, to, flags).data(&data),
         Protocol::Udp => udp(from, to, &data),
         Protocol::Sctp => {
@@ -194,8 +215,14 @@ impl World {
             for (n, way) in (0..).zip(&WAYS) {
                 let id = ServiceId(n);
                 let key = key(way.protocol, way.vip);
+                let persistence = Persistence {
+                    timeout_s: 300,
+                    netmask: Netmask::whole(key.is_ipv6()),
+                };
                 let policy = Policy {
                     one_packet: way.one_packet,
+                    persistence: way.calls.then_some(persistence),
+                    engine: way.calls.then_some(Engine::Sip),
                     ..Policy::of(Kind::Rr)
                 };
                 bed.apply(Update::AddService { id, key, policy });
@@ -268,10 +295,16 @@ impl World {
                         true => packet(service, &server(service, n), &client(service, c), flags),
                         false => return Ok(()),
                     };
+                let before = self.conns(service);
                 for (worker, frame) in self.send(receiver, &frame) {
                     let known = self.serving.get(&(service, c)).copied();
                     let (at, to) = (address(&server(service, n)), address(&client(service, c)));
-                    if !WAYS[service].one_packet {
+                    if WAYS[service].calls {
+                        // If it is a new connection, it is this server's from now on.
+                        if before != self.conns(service) {
+                            self.serving.insert((service, c), (worker, at, to));
+                        }
+                    } else if !WAYS[service].one_packet {
                         prop_assert_eq!(known, Some((worker, at, to)), "a reply of another server");
                     }
                     prop_assert_eq!(ends(&frame).0, address(WAYS[service].vip));

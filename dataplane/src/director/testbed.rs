@@ -624,13 +624,14 @@ impl Testbed {
 /// Whether a drop for this reason is counted for a service too.
 fn is_charged(reason: DropReason) -> bool {
     use DropReason::{
-        BadSource, ConnectionCut, NoConnection, NoHeadroom, NoLocalPort, NoRoute, NoServer,
-        NotOnLink, ServerGone, TableFull, TemplatesFull, TooBig, TtlExpired,
+        BadSource, ConnectionCut, NoCallId, NoConnection, NoHeadroom, NoLocalPort, NoRoute,
+        NoServer, NotOnLink, ServerGone, TableFull, TemplatesFull, TooBig, TtlExpired,
     };
     matches!(
         reason,
         BadSource
             | ConnectionCut
+            | NoCallId
             | NoConnection
             | NoHeadroom
             | NoLocalPort

@@ -94,11 +94,19 @@ impl Model {
         Ok(())
     }
 
-    pub(super) fn set_settings(&mut self, settings: Settings, done: &mut Transaction) {
+    pub(super) fn set_settings(
+        &mut self,
+        settings: Settings,
+        done: &mut Transaction,
+    ) -> Result<(), Refusal> {
+        settings
+            .check()
+            .map_err(|detail| refuse(Errno::Einval, detail))?;
         if self.settings != settings {
             done.undo.push(Undo::Settings(self.settings));
             self.settings = settings;
             done.updates.push(Update::SetSettings(settings));
         }
+        Ok(())
     }
 }

@@ -45,6 +45,8 @@ pub const WEIGHT_MAX: u32 = i32::MAX as u32;
 pub const THRESHOLD_MAX: u32 = i32::MAX as u32;
 /// The longest settable timeout in seconds: 31 days, as in ipvsadm.
 pub const TIMEOUT_MAX_S: u32 = 31 * 24 * 3600;
+/// The longest slow start in seconds: a day.
+pub const SLOW_START_MAX_S: u32 = 24 * 3600;
 /// The most local addresses of one service.
 pub const LOCAL_ADDRESSES_MAX: usize = 256;
 /// The least and the most that a service's MSS can be; Linux's least, and what fits IPv4.
@@ -282,10 +284,7 @@ impl Model {
                 self.delete_local_address(service, *address, done)
             }
             Change::SetOptions { service, options } => self.set_options(service, *options, done),
-            Change::SetSettings(settings) => {
-                self.set_settings(*settings, done);
-                Ok(())
-            }
+            Change::SetSettings(settings) => self.set_settings(*settings, done),
             Change::AddMark { rule, at } => self.add_mark(rule, *at, done),
             Change::DeleteMark(which) => self.delete_mark(which, done),
         }

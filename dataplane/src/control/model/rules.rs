@@ -3,12 +3,13 @@
 use std::net::{IpAddr, SocketAddr};
 
 use control::{
-    ClientAddress, Errno, ForwardMode, HashTarget, MH_TABLE_SIZE_MAX, MH_TABLE_SIZE_MIN, Protocol,
-    Refusal, ServerSpec, ServiceKey, ServiceOptions, ServiceSpec, Thresholds, Tunnel,
-    TunnelChecksum, TunnelKind, Word,
+    ClientAddress, Errno, ForwardMode, HashTarget, MH_TABLE_SIZE_MAX, MH_TABLE_SIZE_MIN, Netmask,
+    Persistence, Protocol, Refusal, ServerSpec, ServiceKey, ServiceOptions, ServiceSpec,
+    ServiceTimeouts, Thresholds, Tunnel, TunnelChecksum, TunnelKind, Word,
 };
 
-use super::{MSS_MAX, MSS_MIN, THRESHOLD_MAX, WEIGHT_MAX, name, refuse};
+use super::{MSS_MAX, MSS_MIN, SLOW_START_MAX_S, THRESHOLD_MAX, TIMEOUT_MAX_S, WEIGHT_MAX};
+use super::{name, refuse};
 use crate::net::is_global;
 use crate::sched::Kind;
 use crate::update::Policy;
@@ -25,14 +26,25 @@ pub(super) fn policy(key: &ServiceKey, spec: &ServiceSpec) -> Result<Policy, Ref
             ),
         )
     })?;
-    if let ServiceKey::Address { address, .. } = key
-        && address.port() == 0
-        && spec.persistence.is_none()
-    {
-        let detail = format!(
-            "service {} has port 0 (every port), which goes with persistence only; 1 to 65535 is right without",
-            name(key)
-        );
+    let wrong = match spec.persistence {
+        Some(persistence) => wrong_persistence(key, persistence),
+        None => (key.address().is_some() && key.port() == 0).then_some(
+            "has port 0 (every port), which goes with persistence only; 1 to 65535 is right without".to_owned(),
+        ),
+    };
+    let wrong = wrong.or_else(|| {
+        let protocol = key
+            .protocol()
+            .filter(|protocol| *protocol != Protocol::Udp)?;
+        spec.one_packet.then(|| {
+            let protocol = protocol.name();
+            format!(
+                "has single packets scheduled, for which udp or a mark is right, not {protocol}"
+            )
+        })
+    });
+    if let Some(wrong) = wrong {
+        let detail = format!("service {} {wrong}", name(key));
         return Err(refuse(Errno::Einval, detail));
     }
     Ok(Policy {
@@ -42,6 +54,28 @@ pub(super) fn policy(key: &ServiceKey, spec: &ServiceSpec) -> Result<Policy, Ref
         engine: spec.engine,
         one_packet: spec.one_packet,
     })
+}
+
+/// LVS takes any mask for IPv4.
+fn wrong_persistence(key: &ServiceKey, persistence: Persistence) -> Option<String> {
+    let Persistence { timeout_s, netmask } = persistence;
+    if !(1..=TIMEOUT_MAX_S).contains(&timeout_s) {
+        return Some(format!(
+            "has persistence of {timeout_s} s, 1 to {TIMEOUT_MAX_S} is right"
+        ));
+    }
+    match (netmask, key.is_ipv6()) {
+        (Netmask::V4(_), false) | (Netmask::V6(1..=128), true) => None,
+        (Netmask::V4(mask), true) => Some(format!(
+            "has netmask {mask}, a prefix length of 1 to 128 is right for IPv6"
+        )),
+        (Netmask::V6(prefix), true) => {
+            Some(format!("has netmask {prefix}, 1 to 128 is right for IPv6"))
+        }
+        (Netmask::V6(prefix), false) => Some(format!(
+            "has netmask {prefix}, one like 255.255.255.0 is right for IPv4"
+        )),
+    }
 }
 
 /// A service's address; it may have any, as in LVS.
@@ -199,8 +233,12 @@ pub(super) fn options(key: &ServiceKey, options: ServiceOptions) -> Result<(), R
         client_address,
         mss,
         mh_table_size,
+        timeouts,
+        refuse: _,
+        on_server_gone: _,
+        reset_on_expiry,
+        slow_start_s,
         hash_target,
-        ..
     } = options;
     let tcp = key
         .protocol()
@@ -232,6 +270,19 @@ pub(super) fn options(key: &ServiceKey, options: ServiceOptions) -> Result<(), R
             name(key)
         ));
     }
+    if reset_on_expiry && !tcp {
+        return wrong(format!(
+            "service {} is not TCP, only TCP has resets; false is right for reset on expiry",
+            name(key)
+        ));
+    }
+    if slow_start_s > SLOW_START_MAX_S {
+        return wrong(format!(
+            "slow start of {slow_start_s} s of service {} is too long, 0 to {SLOW_START_MAX_S} is right",
+            name(key)
+        ));
+    }
+    own_timeouts(key, timeouts)?;
     match mss {
         Some(_) if !tcp => wrong(format!(
             "service {} is not TCP, only TCP has an MSS",
@@ -243,6 +294,29 @@ pub(super) fn options(key: &ServiceKey, options: ServiceOptions) -> Result<(), R
         )),
         _ => Ok(()),
     }
+}
+
+fn own_timeouts(key: &ServiceKey, timeouts: ServiceTimeouts) -> Result<(), Refusal> {
+    let ServiceTimeouts { tcp, tcp_fin, udp } = timeouts;
+    for (timeout, kind, of) in [
+        (tcp, "tcp", Protocol::Tcp),
+        (tcp_fin, "tcp-fin", Protocol::Tcp),
+        (udp, "udp", Protocol::Udp),
+    ] {
+        let Some(seconds) = timeout else { continue };
+        let detail = if key.protocol().is_some_and(|protocol| protocol != of) {
+            format!("service {} has no {kind} timeout, none is right", name(key))
+        } else if !(1..=TIMEOUT_MAX_S).contains(&seconds) {
+            format!(
+                "{kind} timeout {seconds} of service {} is out of range, 1 to {TIMEOUT_MAX_S} is right",
+                name(key)
+            )
+        } else {
+            continue;
+        };
+        return Err(refuse(Errno::Einval, detail));
+    }
+    Ok(())
 }
 
 /// The first prime from `size` on that a table of `mh` can have.

@@ -424,7 +424,7 @@ fn addresses_are_announced_as_they_appear() {
     assert_eq!(announced(&mut t, &service(0, 7, false)), ["203.0.113.1"]);
     let twice = [a.clone(), to(7, "203.0.113.1", "22"), b.clone()];
     assert_eq!(announced(&mut t, &set(&twice)), ["203.0.113.2"]);
-    assert_eq!(announced(&mut t, &set(&[b.clone()])), none);
+    assert_eq!(announced(&mut t, &set(std::slice::from_ref(&b))), none);
     assert_eq!(announced(&mut t, &set(&[b, a])), ["203.0.113.1"]);
     let wide = [to(7, "203.0.113.0/24", "")];
     assert_eq!(announced(&mut t, &set(&wide)), none);

@@ -16,6 +16,7 @@ mod persist; // clients come back to the server they had
 mod quic; // connections that are known by their id
 mod refusals; // what is not carried on
 mod sctp;
+mod sip; // calls stay with their server
 mod states; // connections: how they open, live, close and give way
 mod tunnel;
 mod workers; // several, side by side
@@ -119,6 +120,7 @@ fn every_drop_reason_is_reached() {
         fragments::too_many_wait,
         fragments::no_buffers_to_cut_into,
         persist::a_full_table_of_templates,
+        sip::what_is_no_call_is_dropped,
     ];
     for case in table {
         case();

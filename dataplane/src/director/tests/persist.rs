@@ -210,7 +210,7 @@ fn a_marked_service_is_one_to_all_protocols() {
         let tuple = tuple(protocol, to);
         let choice = t
             .director
-            .choose(Instant(0), ServiceId(0), &tuple, None)
+            .choose(Instant(0), ServiceId(0), &tuple, &[])
             .unwrap();
         assert_eq!(choice.server.address.to_string(), goes_to);
         t.director.templates.release(choice.template.unwrap());
