@@ -217,7 +217,7 @@ fn modern(place: &Place) {
     place.fails(
         "directorctl service add udp 10.0.0.1:80 -s nope",
         1,
-        "no scheduler \"nope\", known are rr, wrr, lc, wlc, lblc, lblcr, dh, sh, sed, nq, fo, ovf, mh, twos",
+        "no scheduler \"nope\", known are rr, wrr, lc, wlc, lblc, lblcr, dh, sh, sed, nq, fo, ovf, mh, twos, conhash",
     );
 }
 

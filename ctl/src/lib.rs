@@ -29,11 +29,16 @@ pub const VERSION: u32 = 2;
 /// Where the daemon listens unless its configuration says otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/director/director.sock";
 /// The longest message either side accepts, in bytes.
-pub const MESSAGE_MAX: usize = 32 << 20;
+/// Enough for a listing of 100 000 servers.
+pub const MESSAGE_MAX: usize = 64 << 20;
 /// The most connections one [`Reply::Connections`] carries.
 pub const CONNECTIONS_MAX: usize = 4096;
 
-/// The sizes that a table of `mh` can have, all of them primes: LVS chooses among them when it is built.
+/// A table of `mh` has as many slots as a prime from here ...
+pub const MH_TABLE_SIZE_MIN: u32 = 251;
+/// ... to here, the last one below 2^20.
+pub const MH_TABLE_SIZE_MAX: u32 = 1_048_573;
+/// The sizes among which LVS chooses when it is built.
 pub const MH_TABLE_SIZES: [u32; 10] = [
     251, 509, 1021, 2039, 4093, 8191, 16381, 32749, 65521, 131_071,
 ];
@@ -381,7 +386,7 @@ pub struct ServiceOptions {
     pub client_address: ClientAddress,
     /// The largest TCP segment either side may announce; larger announcements are lowered.
     pub mss: Option<u16>,
-    /// Slots of `mh`'s table, one of [`MH_TABLE_SIZES`]; 4093 unless set, as in LVS.
+    /// Slots of `mh`'s table, a prime; 4093 unless set, as in LVS.
     pub mh_table_size: Option<u32>,
     /// Instead of the timeouts that all services share.
     pub timeouts: ServiceTimeouts,

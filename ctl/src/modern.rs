@@ -84,8 +84,7 @@ enum Verb {
     Version,
 }
 
-const SCHEDULER: &str =
-    "By LVS's name: rr, wrr, lc, wlc, lblc, lblcr, dh, sh, sed, nq, fo, ovf, mh or twos.";
+const SCHEDULER: &str = "By LVS's name: rr, wrr, lc, wlc, lblc, lblcr, dh, sh, sed, nq, fo, ovf, mh or twos; or conhash.";
 const FLAGS: &str = "Of sh: sh-fallback, sh-port; of mh: mh-fallback, mh-port; \"none\" for none. sh and mh have \
     their fallback unless set: a client whose server is quiesced or overloaded gets another.";
 
@@ -162,7 +161,7 @@ struct OptionArgs {
     /// The largest TCP segment either side may announce, in bytes; "none" leaves announcements alone.
     #[arg(long, value_parser = mss)]
     mss: Option<OrNone<u16>>,
-    /// Slots of mh's table, a prime from 251 to 131071; 4093 unless set.
+    /// Slots of mh's table, a prime from 251 to 1048573; 4093 unless set.
     #[arg(long, allow_negative_numbers = true)]
     mh_table_size: Option<u32>,
     /// Seconds without a packet until an established TCP connection ends; "none" for those of all

@@ -14,7 +14,7 @@ use dataplane::director::{Director, translate, translate6};
 use dataplane::net::{Interface, Prefix, Setup, StaticNeighbour};
 use dataplane::packet::{Burst, HeapBuf, PacketBuf, PortId};
 use dataplane::replay::Wire;
-use dataplane::sched::Kind;
+use dataplane::sched::{Kind, Member, Recipe, Table};
 use dataplane::steer::Steer;
 use dataplane::time::Instant;
 use dataplane::tunnel::Tunnel;
@@ -230,6 +230,36 @@ fn encapsulate(c: &mut Criterion) {
     }
 }
 
+/// What the control side builds when a server of a thousand comes or goes.
+fn tables(c: &mut Criterion) {
+    let member = |n: u32| Member {
+        id: ServerId(n),
+        address: (Ipv4Addr::from_bits(0x0a01_0000 + n), 80).into(),
+        weight: 1,
+    };
+    let mut group = c.benchmark_group("table");
+    for (kind, mh_slots) in [
+        (Kind::Mh, 4093),
+        (Kind::Mh, 65_537),
+        (Kind::Mh, 1_048_573),
+        (Kind::Conhash, 4093),
+    ] {
+        let recipe = Recipe {
+            kind,
+            ipv6: false,
+            mh_slots,
+            members: (0..1000).map(member).collect(),
+        };
+        let name = match kind {
+            Kind::Mh => format!("mh, {mh_slots} slots, 1000 servers"),
+            _ => format!("{}, 1000 servers", kind.name()),
+        };
+        group.bench_function(name, |b| {
+            b.iter(|| Table::build(black_box(recipe.clone())).unwrap());
+        });
+    }
+}
+
 /// Datagrams through a whole director with one NAT service: each scheduled by itself, and each of a
 /// connection that it has.
 fn one_packet(c: &mut Criterion) {
@@ -311,6 +341,6 @@ criterion_group! {
     config = Criterion::default()
         .warm_up_time(Duration::from_millis(500))
         .measurement_time(Duration::from_secs(2));
-    targets = parse, look_up, rewrite, ipv6, encapsulate, one_packet
+    targets = parse, look_up, rewrite, ipv6, encapsulate, one_packet, tables
 }
 criterion_main!(stages);

@@ -68,6 +68,12 @@ pub use rewrite::{translate, translate6};
 
 /// Connections looked at for expiry per call of [`Director::tick`].
 const EXPIRE_MAX: u32 = 64;
+/// Work for updates between two bursts, an update of a small service being 1: some 50 µs ...
+const PART: usize = 256;
+/// ... or until a service's own updates end, but no more than this.
+const PART_MAX: usize = 16 * PART;
+/// Servers of a service that are looked through as fast as an update is applied.
+const SERVERS_PER_WORK: usize = 64;
 
 /// One worker's load balancer.
 #[derive(Debug)]
@@ -165,6 +171,23 @@ impl<P: PacketBuf> Director<P> {
     pub fn sharing(mut self, templates: Arc<Templates>) -> Self {
         self.templates = templates;
         self
+    }
+
+    /// Applies the first of a batch's updates, as many as there is time for between two bursts, and
+    /// returns how many. A short batch is applied whole; a long one is parted between services.
+    pub fn apply_part<E: Egress<Buf = P>>(&mut self, updates: &[Update], out: &mut E) -> usize {
+        let (mut work, mut last) = (0, None);
+        for (done, update) in updates.iter().enumerate() {
+            let (service, servers) = self.services.concerned(update);
+            let goes_on = service.is_some() && service == last;
+            if work >= PART_MAX || work >= PART && !goes_on {
+                return done;
+            }
+            self.apply(update, out);
+            work += 1 + servers / SERVERS_PER_WORK;
+            last = service;
+        }
+        updates.len()
     }
 
     /// Takes in one validated change of configuration.

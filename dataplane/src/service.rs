@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use control::{
-    Engine, ForwardMode, MH_TABLE_SIZE, Persistence, Protocol, ServiceKey, ServiceOptions,
+    Engine, ForwardMode, HashTarget, Persistence, Protocol, ServiceKey, ServiceOptions,
     ServiceTimeouts, Tunnel,
 };
 use hashbrown::HashMap;
@@ -13,10 +13,11 @@ use crate::answers::{Answerer, Answers};
 use crate::marks::Marks;
 use crate::net::{is_global, is_station};
 use crate::packet::PortId;
-use crate::sched::{Ask, Candidate, Limit, Loads, Scheduler};
+use crate::sched::{Ask, Candidate, Kind, Limit, Loads, Newcomer, Scheduler};
 use crate::time::Instant;
 use crate::update::{LocalAddress, Policy, ServerId, ServiceId, Update};
 use crate::wire::flow::{TCP, Tuple, UDP};
+use crate::wire::quic;
 
 /// A virtual service with its scheduler's state.
 #[derive(Debug)]
@@ -211,15 +212,21 @@ impl Services {
         &mut self,
         now: Instant,
         service: ServiceId,
-        tuple: &Tuple,
-        destination: IpAddr,
+        newcomer: &Newcomer<'_>,
     ) -> Option<(ServerId, Server)> {
+        let Newcomer {
+            tuple,
+            destination,
+            said,
+        } = *newcomer;
         let loads = &self.loads;
         let service = self.services.get_mut(service.index())?.as_mut()?;
         for server in service.servers.iter_mut().filter(|s| s.limit.is_set()) {
             server.limit.observe(loads.of(server.id).total());
         }
         service.scheduler.tick(now);
+        let by_id = service.policy.scheduler == Kind::Conhash
+            && service.options.hash_target == HashTarget::Qid;
         let ask = Ask {
             now,
             tuple,
@@ -227,7 +234,7 @@ impl Services {
             servers: &service.servers,
             loads,
             flags: service.policy.flags,
-            mh_table_size: service.options.mh_table_size.unwrap_or(MH_TABLE_SIZE),
+            connection_id: by_id.then(|| quic::connection_id(said)).flatten(),
         };
         let passed_over = std::mem::take(&mut service.stagger).checked_rem(ask.servers.len());
         for _ in 0..passed_over.unwrap_or(0) {
@@ -344,6 +351,35 @@ impl Services {
     pub fn locals(&mut self, service: ServiceId) -> (&[IpAddr], &mut usize) {
         let service = self.service_mut(service);
         (&service.locals, &mut service.local_cursor)
+    }
+
+    /// The service that an update is of, and how many of its servers are looked through for it.
+    pub fn concerned(&self, update: &Update) -> (Option<ServiceId>, usize) {
+        let servers = |id: ServiceId| {
+            let service = self.services.get(id.index()).and_then(Option::as_ref);
+            service.map_or(0, |service| service.servers.len())
+        };
+        match *update {
+            Update::AddService { id, .. }
+            | Update::SetOptions { id, .. }
+            | Update::SetTable { id, .. }
+            | Update::SetLocalAddresses { id, .. } => (Some(id), 0),
+            Update::EditService { id, .. } | Update::DeleteService { id } => {
+                (Some(id), servers(id))
+            }
+            Update::AddServer { service, .. } => (Some(service), 0),
+            Update::EditServer { id, .. }
+            | Update::DrainServer { id, .. }
+            | Update::DeleteServer { id } => {
+                let service = self.server(id).map(|server| server.service);
+                (service, service.map_or(0, servers))
+            }
+            Update::ForgetServer { .. }
+            | Update::CutServer { .. }
+            | Update::SetTimeouts(_)
+            | Update::SetSettings(_)
+            | Update::SetMarks(_) => (None, 0),
+        }
     }
 
     /// Applies one validated update; returns the addresses to announce that appeared with it.
@@ -477,6 +513,7 @@ impl Services {
                     self.generation = self.generation.wrapping_add(1);
                 }
             }
+            Update::SetTable { id, ref table } => self.service_mut(id).scheduler.tabled(table),
             Update::SetMarks(ref marks) => return self.set_marks(marks),
             Update::SetTimeouts(_) | Update::SetSettings(_) | Update::CutServer { .. } => {}
         }
@@ -731,8 +768,8 @@ mod tests {
                 to: "10.0.0.1:53".parse().unwrap(),
             };
             let services = &mut self.services[worker];
-            let to = tuple.to.ip();
-            let (id, _) = services.pick(Instant::default(), SERVICE, &tuple, to)?;
+            let newcomer = Newcomer::new(&tuple, &[]);
+            let (id, _) = services.pick(Instant::default(), SERVICE, &newcomer)?;
             self.pages[worker].servers[id.index()].inactive.up();
             services.opened(id);
             Some(id.0)

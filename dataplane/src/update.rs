@@ -13,7 +13,7 @@ use control::{
 use crate::conn::Timeouts;
 use crate::counters::LocalPage;
 use crate::marks::Marks;
-use crate::sched::Kind;
+use crate::sched::{Kind, Table};
 
 /// Index of a virtual service in every worker's tables and counters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -160,6 +160,12 @@ pub enum Update {
     SetOptions {
         id: ServiceId,
         options: ServiceOptions,
+    },
+    /// What the service's scheduler looks its servers up in, as they are after the updates before.
+    /// Whoever made it keeps it for as long as a worker may have it, so that no worker frees it.
+    SetTable {
+        id: ServiceId,
+        table: Arc<Table>,
     },
     SetSettings(Settings),
     /// The rules that mark packets, all of them; shared by the workers.

@@ -19,6 +19,7 @@ use crate::director::Director;
 use crate::dpdk::{Mbuf, Mempool, RxQueue, Scattered, TxQueue};
 use crate::packet::{BURST, Burst, Egress, Learned, Origin, PacketBuf, PortId};
 use crate::time::Instant;
+use crate::update::Batch;
 
 /// Packets on their way from one worker to another.
 const STEER_RING: usize = 1024;
@@ -99,10 +100,19 @@ pub struct Worker {
     steered_in: Vec<Consumer<(PortId, Mbuf)>>,
     learned_in: Receiver<Learned>,
     mailbox: Receiver<Command>,
+    applying: Option<Applying>,
     clock: Clock,
     idle: Idle,
     /// By port, for listings.
     port_names: Vec<String>,
+}
+
+/// A batch of which some updates wait for the next passes.
+#[derive(Debug)]
+struct Applying {
+    batch: Batch,
+    applied: usize,
+    done: Sender<()>,
 }
 
 impl Worker {
@@ -137,13 +147,15 @@ impl Worker {
             steered_in,
             learned_in,
             mailbox,
+            applying: None,
             clock,
             idle,
             port_names,
         }
     }
 
-    /// Polls until `stop`. One pass handles at most one command and one burst per queue and ring.
+    /// Polls until `stop`. One pass handles at most one command, or a part of one, and one burst per queue
+    /// and ring.
     pub fn run(&mut self, stop: &AtomicBool) {
         let mut burst = Burst::new();
         let mut idle_passes = 0;
@@ -212,18 +224,21 @@ impl Worker {
         learned.is_ok()
     }
 
-    /// Carries out one command. Who asked may have given up: an answer that nobody takes is fine.
+    /// Carries out one command, or another part of one. Who asked may have given up: an answer that nobody takes is fine.
     fn obey(&mut self, now: Instant) -> bool {
+        if let Some(applying) = self.applying.take() {
+            self.go_on(applying);
+            return true;
+        }
         let Ok(command) = self.mailbox.try_recv() else {
             return false;
         };
         match command {
-            Command::Apply(batch, done) => {
-                for update in batch.iter() {
-                    self.director.apply(update, &mut self.out);
-                }
-                let _ = done.try_send(());
-            }
+            Command::Apply(batch, done) => self.go_on(Applying {
+                batch,
+                applied: 0,
+                done,
+            }),
             Command::Connections { from, limit, reply } => {
                 let _ = reply.try_send(self.director.connections(now, from, limit));
             }
@@ -235,6 +250,19 @@ impl Worker {
             }
         }
         true
+    }
+
+    fn go_on(&mut self, mut applying: Applying) {
+        let rest = &applying.batch[applying.applied..];
+        applying.applied += self.director.apply_part(rest, &mut self.out);
+        if applying.applied < applying.batch.len() {
+            self.applying = Some(applying);
+            return;
+        }
+        // Let go of before the answer, so that it is the control side that frees it.
+        let Applying { batch, done, .. } = applying;
+        drop(batch);
+        let _ = done.try_send(());
     }
 
     fn neighbours(&self) -> Vec<control::Neighbour> {

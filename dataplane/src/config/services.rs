@@ -65,8 +65,8 @@ impl Reader<'_> {
         for raw in raw {
             self.service(raw, &mut changes)?;
         }
-        match model.apply(&changes.list) {
-            Ok(_) => Ok(changes.list),
+        match model.check(&changes.list) {
+            Ok(()) => Ok(changes.list),
             Err(refusal) => {
                 let place = refusal
                     .step

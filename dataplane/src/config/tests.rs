@@ -626,7 +626,7 @@ fn services() {
     );
     check(
         &service("scheduler = \"none\""),
-        "f:5: no scheduler \"none\", known are rr, wrr, lc, wlc, lblc, lblcr, dh, sh, sed, nq, fo, ovf, mh, twos",
+        "f:5: no scheduler \"none\", known are rr, wrr, lc, wlc, lblc, lblcr, dh, sh, sed, nq, fo, ovf, mh, twos, conhash",
     );
     check(
         &service("").repeat(2),
@@ -775,7 +775,7 @@ fn full_nat_and_options() {
     );
     check(
         &service("mh_table_size = 4096"),
-        "f:5: mh table size 4096 of service tcp 10.0.0.1:80 is none of LVS's, one of 251, 509, 1021, 2039, 4093, 8191, 16381, 32749, 65521, 131071 is right",
+        "f:5: mh table size 4096 of service tcp 10.0.0.1:80 is not a prime from 251 to 1048573, 4099 is right",
     );
     check(
         &service("mss = 70000"),

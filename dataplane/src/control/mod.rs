@@ -1,6 +1,8 @@
 //! The control side, on the main thread: a request becomes updates in every worker's mailbox.
 
 mod drain; // drained servers, seen to
+#[cfg(test)]
+mod load; // ten thousand services with a hundred thousand servers
 pub mod model; // the authoritative services and servers
 pub mod server; // the Unix socket
 pub mod stats; // sums, rates, status
@@ -71,6 +73,9 @@ pub struct Control {
     templates: Option<Arc<Templates>>,
     /// Per worker.
     connections_max: u64,
+    /// What some worker has not carried out yet: the last one that lets go of a batch frees it, and
+    /// that is to be nobody but us.
+    posted: Vec<Batch>,
     machine: Box<dyn Fn() -> Machine>,
     now: Duration,
     estimate_due: Duration,
@@ -104,6 +109,7 @@ impl Control {
             workers,
             templates: None,
             connections_max,
+            posted: Vec::new(),
             machine: Box::new(machine),
             now: Duration::ZERO,
             estimate_due: Duration::from_secs(ESTIMATE_S),
@@ -148,11 +154,12 @@ impl Control {
                 None => break,
             }
         }
+        self.release();
         Ok(())
     }
 
     /// Puts `updates` into every mailbox. Who applies them says so to the receiver.
-    fn post(&self, updates: Vec<Update>) -> Option<Receiver<()>> {
+    fn post(&mut self, updates: Vec<Update>) -> Option<Receiver<()>> {
         if updates.is_empty() {
             return None;
         }
@@ -170,7 +177,14 @@ impl Control {
                 );
             }
         }
+        self.posted.push(batch);
         Some(confirmations)
+    }
+
+    /// Frees what no worker has any more.
+    fn release(&mut self) {
+        self.posted.retain(|batch| Arc::strong_count(batch) > 1);
+        self.model.release();
     }
 
     /// [`Control::change`], with a line in the log for each step or for what was refused.
@@ -309,6 +323,7 @@ impl Backend for Control {
 
     fn tick(&mut self, now: Duration) {
         self.now = now;
+        self.release();
         self.model.set_time(now);
         if due(&mut self.estimate_due, now, ESTIMATE_S) {
             self.model.estimate();

@@ -462,3 +462,70 @@ fn templates_come_behind_the_last_workers_connections() {
     drop(control);
     player.join().unwrap();
 }
+
+#[test]
+fn no_worker_frees_what_it_was_sent() {
+    let (a, commands) = worker(1, 4);
+    let applied = thread::spawn(move || {
+        let mut tables = Vec::new();
+        let mut table = None;
+        for command in commands {
+            let Command::Apply(batch, done) = command else {
+                panic!("{command:?}")
+            };
+            for update in batch.iter() {
+                let old = match update {
+                    Update::SetTable { table: new, .. } => {
+                        tables.push(Arc::downgrade(new));
+                        table.replace(Arc::clone(new))
+                    }
+                    Update::DeleteService { .. } => table.take(),
+                    _ => None,
+                };
+                if let Some(old) = old {
+                    assert!(Arc::strong_count(&old) > 1, "the control side has it");
+                }
+            }
+            let weak = Arc::downgrade(&batch);
+            drop(batch);
+            assert_eq!(weak.strong_count(), 1, "the control side has it");
+            done.try_send(()).unwrap();
+            if table.is_none() {
+                return tables;
+            }
+        }
+        panic!("the service was not deleted")
+    });
+    let mut control = Control::new(LIMITS, vec![a], 64, Machine::default);
+    let spec = ServiceSpec::new("mh");
+    let add = |spec| Change::AddService {
+        service: key(),
+        spec,
+    };
+    control.change(&[add(spec), add_server()]).unwrap();
+    let weight = |weight| {
+        let Change::AddServer {
+            service,
+            server,
+            spec,
+        } = add_server()
+        else {
+            unreachable!()
+        };
+        let spec = ServerSpec { weight, ..spec };
+        Change::EditServer {
+            service,
+            server,
+            spec,
+        }
+    };
+    control.change(&[weight(0)]).unwrap();
+    control.change(&[weight(2), weight(3)]).unwrap();
+    let delete = Change::DeleteService { service: key() };
+    control.change(&[delete]).unwrap();
+    let tables = applied.join().unwrap();
+    assert_eq!(tables.len(), 2, "a server that is quiesced moves nobody");
+    control.tick(Duration::from_millis(1));
+    assert!(control.posted.is_empty());
+    assert!(tables.iter().all(|table| table.strong_count() == 0));
+}

@@ -13,6 +13,7 @@ use crate::fullnat::proxy;
 use crate::icmp::{self, Made, Unreachable};
 use crate::net::{HopId, is_global};
 use crate::packet::{Egress, Origin, PacketBuf, PortId};
+use crate::sched::Newcomer;
 use crate::service::Server;
 use crate::time::Instant;
 use crate::tunnel::Tunnel;
@@ -507,13 +508,8 @@ impl<P: PacketBuf> Director<P> {
         if self.defence.drops_packet() {
             return denied(DropReason::DropPacket);
         }
-        let choice = match self.choose(
-            now,
-            service,
-            &tuple,
-            tuple.to.ip(),
-            said(seen, packet.bytes()),
-        ) {
+        let newcomer = Newcomer::new(&tuple, said(seen, packet.bytes()));
+        let choice = match self.choose(now, service, &newcomer) {
             Ok(choice) => choice,
             Err(DropReason::NotOurs) => {
                 self.refuse(now, seen, &tuple, packet, out);

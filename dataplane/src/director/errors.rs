@@ -10,6 +10,7 @@ use crate::conn::Hit;
 use crate::counters::DropReason;
 use crate::packet::{Egress, PacketBuf, PortId};
 use crate::related::{self, Related, Tunnelled, related, tunnelled};
+use crate::sched::Newcomer;
 use crate::time::Instant;
 use crate::wire::flow::{Seen, Tuple};
 use crate::wire::ip::{Ip, decrement_ttl};
@@ -83,7 +84,11 @@ impl<P: PacketBuf> Director<P> {
         }
         // The packet is quoted as the server sent it: what goes by destinations takes the client for
         // one, as in LVS.
-        let choice = match self.choose(now, service, wanted, wanted.from.ip(), &[]) {
+        let newcomer = Newcomer {
+            destination: wanted.from.ip(),
+            ..Newcomer::new(wanted, &[])
+        };
+        let choice = match self.choose(now, service, &newcomer) {
             Err(DropReason::NotOurs) => return Ok(None),
             choice => choice.map_err(denied)?,
         };

@@ -9,6 +9,7 @@ use super::engine::with_engine;
 use crate::conn::Hit;
 use crate::counters::DropReason;
 use crate::packet::PacketBuf;
+use crate::sched::Newcomer;
 use crate::service::{FTP, Server};
 use crate::templates::{Hold, Key, Kind, Tie};
 use crate::time::Instant;
@@ -27,16 +28,14 @@ pub(super) struct Choice {
 
 impl<P: PacketBuf> Director<P> {
     /// The server for a new connection: the one that its client has, if the service is persistent, or
-    /// the scheduler's choice, to which `destination` may matter. `said` is what is in a datagram.
-    /// [`DropReason::NotOurs`] for what no service of ours is to answer.
+    /// the scheduler's choice. [`DropReason::NotOurs`] for what no service of ours is to answer.
     pub(super) fn choose(
         &mut self,
         now: Instant,
         service: ServiceId,
-        tuple: &Tuple,
-        destination: IpAddr,
-        said: &[u8],
+        newcomer: &Newcomer<'_>,
     ) -> Result<Choice, DropReason> {
+        let Newcomer { tuple, said, .. } = *newcomer;
         let Some((key, persistence)) = self.services.persistence(service) else {
             return Err(DropReason::NoServer);
         };
@@ -48,11 +47,13 @@ impl<P: PacketBuf> Director<P> {
                     None => Ok(sought),
                     Some(engine) => with_engine(sought, engine, tuple, said),
                 }
-                .and_then(|sought| self.come_back(now, service, key, persistence, tuple, &sought))
+                .and_then(|sought| {
+                    self.come_back(now, service, key, persistence, newcomer, &sought)
+                })
             }
             // A service of every port, and FTP's data, go by templates alone.
             None if !is_its_own => Err(DropReason::NoServer),
-            None => self.pick(now, service, tuple, destination),
+            None => self.pick(now, service, newcomer),
         };
         choice.map_err(|reason| match reason {
             DropReason::NoServer if key.port() == FTP && !is_its_own => DropReason::NotOurs,
@@ -64,11 +65,10 @@ impl<P: PacketBuf> Director<P> {
         &mut self,
         now: Instant,
         service: ServiceId,
-        tuple: &Tuple,
-        destination: IpAddr,
+        newcomer: &Newcomer<'_>,
     ) -> Result<Choice, DropReason> {
-        let (id, server) =
-            (self.services.pick(now, service, tuple, destination)).ok_or(DropReason::NoServer)?;
+        let picked = self.services.pick(now, service, newcomer);
+        let (id, server) = picked.ok_or(DropReason::NoServer)?;
         Ok(Choice {
             id,
             server,
@@ -83,9 +83,10 @@ impl<P: PacketBuf> Director<P> {
         service: ServiceId,
         key: ServiceKey,
         persistence: Persistence,
-        tuple: &Tuple,
+        newcomer: &Newcomer<'_>,
         sought: &Key<'_>,
     ) -> Result<Choice, DropReason> {
+        let tuple = newcomer.tuple;
         if let Some(template) = self.templates.find(sought, now) {
             let id = self.templates.tie(&template).server;
             if self.still_takes(id) {
@@ -95,7 +96,7 @@ impl<P: PacketBuf> Director<P> {
             self.templates.invalidate(&template);
             self.templates.release(template);
         }
-        let id = self.pick(now, service, tuple, tuple.to.ip())?.id;
+        let id = self.pick(now, service, newcomer)?.id;
         let port = self.services.server(id).map_or(0, |s| s.address.port());
         let tie = Tie {
             server: id,

@@ -3,39 +3,27 @@
 
 use std::hash::Hasher;
 use std::net::IpAddr;
+use std::sync::Arc;
 
+use control::MH_TABLE_SIZES;
 use siphasher::sip::SipHasher13;
 
 use super::hash::{fold, words};
 use super::sh::client;
-use super::{Ask, Candidate, Scheduler, gcd};
+use super::table::{Member, Recipe, Table};
+use super::{Ask, Scheduler, gcd};
 
 const PLACE: u64 = 2_654_435_761;
 const SKIP: u64 = 2_654_446_892;
-const FREE: u32 = u32::MAX;
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Mh {
-    /// Positions of servers, or none at all.
-    table: Vec<u32>,
-    /// How large it is to be.
-    size: u32,
-    stale: bool,
-}
-
-impl Default for Mh {
-    fn default() -> Self {
-        Self {
-            table: Vec::new(),
-            size: 0,
-            stale: true,
-        }
-    }
+    table: Option<Arc<Table>>,
 }
 
 /// One server's way through the table.
 struct Claimant {
-    at: usize,
+    place: u32,
     slot: usize,
     skip: usize,
     /// Slots that it claims in one round.
@@ -50,34 +38,32 @@ fn hash(key: u64, value: u32) -> usize {
     hasher.finish() as u32 as usize
 }
 
-impl Mh {
-    /// A quiesced server keeps its slots, so that nobody else's clients move.
-    pub(super) fn fill(&mut self, servers: &[Candidate], service: IpAddr, size: u32) {
-        (self.size, self.stale) = (size, false);
-        let slots = size as usize;
-        self.table.clear();
-        // More servers than slots: the newer ones wait.
-        let servers = &servers[..servers.len().min(slots)];
-        let mut claimants = claimants(servers, service, slots);
-        if claimants.is_empty() {
-            return;
-        }
-        self.table.resize(slots, FREE);
-        let mut free = slots;
-        loop {
-            for claimant in &mut claimants {
-                for _ in 0..claimant.turns {
-                    while self.table[claimant.slot] != FREE {
-                        claimant.slot += claimant.skip;
-                        if claimant.slot >= slots {
-                            claimant.slot -= slots;
-                        }
-                    }
-                    self.table[claimant.slot] = u32::try_from(claimant.at).unwrap_or(FREE);
-                    free -= 1;
-                    if free == 0 {
-                        return;
-                    }
+/// The place of each slot's server among the members; none at all if none has a weight.
+pub(super) fn slots(recipe: &Recipe) -> Vec<u32> {
+    let size = recipe.mh_slots as usize;
+    let mut claimants = claimants(recipe, size);
+    if claimants.is_empty() {
+        return Vec::new();
+    }
+    let mut table = vec![0; size];
+    // A bit each: of a table of 65537 twelve are looked at for each one taken, and bits of so many fit
+    // the nearest cache.
+    let mut taken = vec![0u64; size.div_ceil(64)];
+    let mut left = size;
+    loop {
+        for claimant in &mut claimants {
+            for _ in 0..claimant.turns {
+                let mut slot = claimant.slot;
+                while taken[slot / 64] >> (slot % 64) & 1 != 0 {
+                    slot += claimant.skip;
+                    slot -= if slot >= size { size } else { 0 };
+                }
+                taken[slot / 64] |= 1 << (slot % 64);
+                table[slot] = claimant.place;
+                claimant.slot = slot;
+                left -= 1;
+                if left == 0 {
+                    return table;
                 }
             }
         }
@@ -89,81 +75,67 @@ fn turn_bits(slots: usize) -> u32 {
     (usize::BITS - slots.leading_zeros()) / 2
 }
 
-/// Those that ever had a weight, in LVS's order.
-fn claimants(servers: &[Candidate], service: IpAddr, slots: usize) -> Vec<Claimant> {
-    let weights = || servers.iter().map(|server| server.last_weight);
+/// Those that ever had a weight, in the order in which they claim slots: LVS's, newest first, for
+/// LVS's tables. Larger and other ones go by address, so that they do not depend on who was added
+/// first.
+fn claimants(recipe: &Recipe, slots: usize) -> Vec<Claimant> {
+    let mut order: Vec<(u32, &Member)> = (0..).zip(&recipe.members).collect();
+    let is_lvss = MH_TABLE_SIZES.contains(&recipe.mh_slots);
+    if !is_lvss {
+        order.sort_unstable_by_key(|(_, member)| member.address);
+    }
+    // With more servers than slots the last ones wait.
+    order.truncate(slots);
+    if is_lvss {
+        order.reverse();
+    }
+    let weights = || order.iter().map(|(_, member)| member.weight);
     let unit = weights().map(i64::from).fold(0, gcd);
     let unit = u32::try_from(unit).unwrap_or(u32::MAX).max(1);
     let most = weights().max().unwrap_or(0) / unit;
     let shift = (u32::BITS - most.leading_zeros()).saturating_sub(turn_bits(slots));
-    let walk = servers.iter().enumerate().rev();
-    walk.filter(|(_, server)| server.last_weight > 0)
-        .map(|(at, server)| {
-            let folded = match (server.address.ip(), service) {
-                // LVS takes the service's family for the server's.
-                (IpAddr::V6(address), IpAddr::V4(_)) => words(address)[0],
-                (address, _) => fold(address),
-            };
-            let value = folded.wrapping_add(u32::from(server.address.port()));
-            Claimant {
-                at,
-                slot: hash(PLACE, value) % slots,
-                skip: hash(SKIP, value) % (slots - 1) + 1,
-                turns: ((server.last_weight / unit) >> shift).max(1),
-            }
-        })
-        .collect()
-}
-
-#[cfg(test)]
-impl Mh {
-    /// Slots of each server.
-    pub(super) fn counts(&self, servers: usize) -> Vec<usize> {
-        let of = |at| {
-            self.table
-                .iter()
-                .filter(|slot| **slot as usize == at)
-                .count()
+    let weighted = order.into_iter().filter(|(_, member)| member.weight > 0);
+    let claimant = |(place, member): (u32, &Member)| {
+        let folded = match member.address.ip() {
+            // LVS takes the service's family for the server's.
+            IpAddr::V6(address) if !recipe.ipv6 => words(address)[0],
+            address => fold(address),
         };
-        (0..servers).map(of).collect()
-    }
+        let value = folded.wrapping_add(u32::from(member.address.port()));
+        Claimant {
+            place,
+            slot: hash(PLACE, value) % slots,
+            skip: hash(SKIP, value) % (slots - 1) + 1,
+            turns: ((member.weight / unit) >> shift).max(1),
+        }
+    };
+    weighted.map(claimant).collect()
 }
 
 impl Scheduler for Mh {
     fn pick(&mut self, ask: &Ask<'_>) -> Option<usize> {
-        if self.stale || self.size != ask.mh_table_size {
-            self.fill(ask.servers, ask.tuple.to.ip(), ask.mh_table_size);
-        }
-        let slots = self.size as usize;
+        let table = self.table.as_ref()?;
+        let slots = table.slots.len();
         let client = client(ask);
-        let server = |offset: usize| {
+        let slot = |offset: usize| {
             let offset = u32::try_from(offset).unwrap_or(0);
-            let slot = hash(PLACE, client.wrapping_add(offset)) % slots;
-            Some(*self.table.get(slot)? as usize)
+            hash(PLACE, client.wrapping_add(offset)).checked_rem(slots)
         };
+        let server = |slot| table.find(slot, ask.servers);
         let usable = |at: &usize| ask.servers[*at].is_usable();
-        let picked = server(0)?;
-        if usable(&picked) {
+        let first = slot(0)?;
+        if let Some(picked) = server(first).filter(usable) {
             return Some(picked);
         }
         if !ask.flags.fallback || ask.usable().next().is_none() {
             return None;
         }
-        let first = hash(PLACE, client) % slots;
         (0..slots)
-            .filter_map(|offset| server((offset + first) % slots))
+            .filter_map(|offset| server(slot((offset + first) % slots)?))
             .find(usable)
     }
 
-    fn added(&mut self, _servers: &[Candidate]) {
-        self.stale = true;
-    }
-
-    fn removed(&mut self, _servers: &[Candidate], _index: usize, _gone: &Candidate) {
-        self.stale = true;
-    }
-
-    fn reweighted(&mut self, _servers: &[Candidate]) {
-        self.stale = true;
+    fn tabled(&mut self, table: &Arc<Table>) {
+        self.table = Some(Arc::clone(table));
     }
 }

@@ -3,6 +3,7 @@
 //! LVS walks a service's servers newest first. Here they lie oldest first in a slice, so that adding
 //! one moves none: "first in LVS's order" is the slice's last.
 
+mod conhash;
 mod dh;
 mod fo;
 mod hash; // what dh, sh and mh find a slot by
@@ -19,12 +20,16 @@ mod rr;
 mod sed;
 mod sh;
 #[cfg(test)]
+mod shares; // how evenly tables share clients out, and how few they move
+mod table; // what mh and conhash look servers up in
+#[cfg(test)]
 mod tests; // every scheduler against the reference's vectors, and what none may do
 mod twos;
 mod wlc;
 mod wrr;
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use control::SchedulerFlags;
 
@@ -34,6 +39,7 @@ use crate::wire::flow::Tuple;
 
 pub use limit::Limit;
 pub use loads::{Load, Loads};
+pub use table::{Member, Recipe, Table};
 
 /// A real server as a scheduler sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +60,28 @@ impl Candidate {
     }
 }
 
+/// A packet that wants a connection.
+#[derive(Debug, Clone, Copy)]
+pub struct Newcomer<'a> {
+    /// What the client sent.
+    pub tuple: &'a Tuple,
+    /// For what goes by destinations: the virtual address, but of what an ICMP error quotes the
+    /// client's.
+    pub destination: IpAddr,
+    /// What is in a datagram.
+    pub said: &'a [u8],
+}
+
+impl<'a> Newcomer<'a> {
+    pub fn new(tuple: &'a Tuple, said: &'a [u8]) -> Self {
+        Self {
+            tuple,
+            destination: tuple.to.ip(),
+            said,
+        }
+    }
+}
+
 /// A new connection that wants a server, and all that its choice may depend on.
 #[derive(Debug, Clone, Copy)]
 pub struct Ask<'a> {
@@ -67,8 +95,8 @@ pub struct Ask<'a> {
     pub servers: &'a [Candidate],
     pub loads: &'a Loads,
     pub flags: SchedulerFlags,
-    /// Slots of `mh`'s table, one of [`control::MH_TABLE_SIZES`].
-    pub mh_table_size: u32,
+    /// Of a QUIC packet, where the service goes by it.
+    pub connection_id: Option<u64>,
 }
 
 impl Ask<'_> {
@@ -99,9 +127,11 @@ pub trait Scheduler: Send + std::fmt::Debug {
     fn removed(&mut self, _servers: &[Candidate], _index: usize, _gone: &Candidate) {}
     /// Weights changed.
     fn reweighted(&mut self, _servers: &[Candidate]) {}
+    /// The table of the servers as they now are.
+    fn tabled(&mut self, _table: &Arc<Table>) {}
 }
 
-/// The schedulers there are, by LVS's names.
+/// The schedulers there are, by LVS's names, and `conhash` by DPVS's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
     Rr,
@@ -118,10 +148,11 @@ pub enum Kind {
     Ovf,
     Mh,
     Twos,
+    Conhash,
 }
 
 impl Kind {
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Rr,
         Self::Wrr,
         Self::Lc,
@@ -136,6 +167,7 @@ impl Kind {
         Self::Ovf,
         Self::Mh,
         Self::Twos,
+        Self::Conhash,
     ];
 
     pub const fn name(self) -> &'static str {
@@ -154,11 +186,17 @@ impl Kind {
             Self::Ovf => "ovf",
             Self::Mh => "mh",
             Self::Twos => "twos",
+            Self::Conhash => "conhash",
         }
     }
 
     pub fn by_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+
+    /// Whether it picks nobody until it is given a table.
+    pub const fn has_table(self) -> bool {
+        matches!(self, Self::Mh | Self::Conhash)
     }
 
     /// A scheduler in its first state, over `servers`. What it draws at random follows from `seed`.
@@ -178,6 +216,7 @@ impl Kind {
             Self::Ovf => Box::new(ovf::Ovf),
             Self::Mh => Box::new(mh::Mh::default()),
             Self::Twos => Box::new(twos::Twos::new(seed)),
+            Self::Conhash => Box::new(conhash::Conhash::default()),
         }
     }
 }

@@ -10,6 +10,9 @@ pub(super) struct Wrr {
     level: i64,
     max: i64,
     step: i64,
+    /// Of the weights; 0 of none.
+    gcd: i64,
+    highest: i64,
 }
 
 impl Wrr {
@@ -19,6 +22,8 @@ impl Wrr {
             level: 0,
             max: 0,
             step: 1,
+            gcd: 0,
+            highest: 0,
         };
         wrr.measure(servers);
         wrr.level = wrr.max;
@@ -26,14 +31,22 @@ impl Wrr {
     }
 
     fn measure(&mut self, servers: &[Candidate]) {
-        let gcd = servers.iter().map(|s| i64::from(s.weight)).fold(0, gcd);
-        self.step = gcd.max(1);
-        let max = servers
-            .iter()
-            .map(|s| i64::from(s.weight))
-            .max()
-            .unwrap_or(0);
-        self.max = max - (self.step - 1);
+        (self.gcd, self.highest) = (0, 0);
+        for server in servers {
+            self.include(server);
+        }
+        self.settle();
+    }
+
+    fn include(&mut self, server: &Candidate) {
+        let weight = i64::from(server.weight);
+        self.gcd = gcd(self.gcd, weight);
+        self.highest = self.highest.max(weight);
+    }
+
+    fn settle(&mut self) {
+        self.step = self.gcd.max(1);
+        self.max = self.highest - (self.step - 1);
     }
 
     /// Passes over the levels at which nobody would be picked, but the last: where LVS takes a step
@@ -46,9 +59,9 @@ impl Wrr {
         }
     }
 
-    fn changed(&mut self, servers: &[Candidate]) {
+    /// The weights were measured anew.
+    fn restart(&mut self) {
         self.cursor = None;
-        self.measure(servers);
         if self.level > self.max || self.level == 0 {
             self.level = self.max;
         } else if self.step > 1 {
@@ -98,15 +111,22 @@ impl Scheduler for Wrr {
         }
     }
 
+    /// Looks at the new one only: thousands may be added between two bursts.
     fn added(&mut self, servers: &[Candidate]) {
-        self.changed(servers);
+        if let Some(new) = servers.last() {
+            self.include(new);
+            self.settle();
+        }
+        self.restart();
     }
 
     fn removed(&mut self, servers: &[Candidate], _index: usize, _gone: &Candidate) {
-        self.changed(servers);
+        self.measure(servers);
+        self.restart();
     }
 
     fn reweighted(&mut self, servers: &[Candidate]) {
-        self.changed(servers);
+        self.measure(servers);
+        self.restart();
     }
 }

@@ -9,5 +9,6 @@ pub mod icmp; // ICMP (RFC 792) and ICMPv6 (RFC 4443)
 pub mod ip; // IP headers of both families, in full
 pub mod nd; // neighbour discovery (RFC 4861)
 pub mod partial; // checksums that the sender left to its hardware
+pub mod quic; // QUIC's connection ids (RFC 8999)
 pub mod sctp; // SCTP chunks and checksum (RFC 9260)
 pub mod tcp; // TCP options

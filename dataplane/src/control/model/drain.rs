@@ -53,7 +53,7 @@ impl Model {
         done: &mut Transaction,
     ) -> Result<(), Refusal> {
         self.find(key)?;
-        let (id, ..) = self.find_server(key, address)?;
+        let (id, service, _) = self.find_server(key, address)?;
         check(address, drain)?;
         let after = |seconds| self.now + Duration::from_secs(u64::from(seconds));
         let deadline = drain.deadline_s.map(after);
@@ -69,9 +69,8 @@ impl Model {
         });
         server.spec.weight = 0;
         server.ramp = None;
-        done.updates.push(server.edited(id));
-        done.updates
-            .push(Update::DrainServer { id, draining: true });
+        done.update(service, server.edited(id));
+        done.update(service, Update::DrainServer { id, draining: true });
         Ok(())
     }
 

@@ -89,7 +89,7 @@ impl Model {
         if head.options != options {
             done.undo.push(Undo::Head(id, *head));
             head.options = options;
-            done.updates.push(Update::SetOptions { id, options });
+            done.update(id, Update::SetOptions { id, options });
         }
         Ok(())
     }

@@ -8,6 +8,7 @@ mod ramp; // slow start
 mod rules; // what no service, no server and no local address may be
 mod slots; // ids
 mod steps; // each change, carried out
+mod tables; // what hashing schedulers look servers up in
 #[cfg(test)]
 mod tests;
 mod totals; // zero points, rates
@@ -32,6 +33,7 @@ use super::stats::{self, Estimator, minus};
 use crate::conn::Timeouts;
 use crate::counters::{LocalPage, Page};
 use crate::marks::Rule;
+use crate::sched::Table;
 use crate::templates::Templates;
 use crate::update::{LocalAddress, Policy, ServerId, ServiceId, Update};
 
@@ -78,6 +80,8 @@ pub struct Model {
     locals: HashMap<IpAddr, Weak<[LocalPage]>>,
     timeouts: Timeouts,
     settings: Settings,
+    /// Replaced, but a worker may have them yet.
+    retired: Vec<Arc<Table>>,
     /// In order.
     marks: Vec<Rule>,
     /// Names, the index is the port's id.
@@ -100,6 +104,8 @@ struct Service {
     servers: BTreeMap<u64, ServerId>,
     /// In the order in which they were added.
     local_addresses: Vec<LocalAddress>,
+    /// What the workers look its servers up in.
+    table: Option<Arc<Table>>,
 }
 
 /// The part of a service that changes in place.
@@ -118,6 +124,8 @@ struct Server {
     service: ServiceKey,
     address: SocketAddr,
     spec: ServerSpec,
+    /// Its last one that was not 0; 0 if it never had one.
+    last_weight: u32,
     place: Place,
     ramp: Option<Ramp>,
     draining: Option<Draining>,
@@ -150,6 +158,7 @@ impl Model {
             locals: HashMap::new(),
             timeouts: Timeouts::default(),
             settings: Settings::default(),
+            retired: Vec::new(),
             marks: Vec::new(),
             ports: Vec::new(),
             clock: 0,
@@ -196,6 +205,16 @@ impl Model {
     /// Carries out every change in order and returns what the workers must apply, or refuses and
     /// leaves everything as it was.
     pub fn apply(&mut self, changes: &[Change]) -> Result<Vec<Update>, Refusal> {
+        let done = self.carry_out(changes)?;
+        Ok(self.tabulated(done))
+    }
+
+    /// As [`Model::apply`], for whoever wants to know only whether it would be refused.
+    pub fn check(&mut self, changes: &[Change]) -> Result<(), Refusal> {
+        self.carry_out(changes).map(|_| ())
+    }
+
+    fn carry_out(&mut self, changes: &[Change]) -> Result<Transaction, Refusal> {
         let mut done = Transaction::default();
         for (step, change) in changes.iter().enumerate() {
             if let Err(mut refusal) = self.step(change, &mut done) {
@@ -209,7 +228,7 @@ impl Model {
         if done.updates_marks {
             done.updates.push(self.compiled_marks());
         }
-        Ok(done.updates)
+        Ok(done)
     }
 
     fn step(&mut self, change: &Change, done: &mut Transaction) -> Result<(), Refusal> {

@@ -3,9 +3,9 @@
 use std::net::{IpAddr, SocketAddr};
 
 use control::{
-    ClientAddress, Errno, ForwardMode, MH_TABLE_SIZES, Netmask, Persistence, Protocol, Refusal,
-    ServerSpec, ServiceKey, ServiceOptions, ServiceSpec, ServiceTimeouts, Thresholds, Tunnel,
-    TunnelChecksum, TunnelKind, Word,
+    ClientAddress, Errno, ForwardMode, HashTarget, MH_TABLE_SIZE_MAX, MH_TABLE_SIZE_MIN, Netmask,
+    Persistence, Protocol, Refusal, ServerSpec, ServiceKey, ServiceOptions, ServiceSpec,
+    ServiceTimeouts, Thresholds, Tunnel, TunnelChecksum, TunnelKind, Word,
 };
 
 use super::{MSS_MAX, MSS_MIN, SLOW_START_MAX_S, THRESHOLD_MAX, TIMEOUT_MAX_S, WEIGHT_MAX};
@@ -238,7 +238,7 @@ pub(super) fn options(key: &ServiceKey, options: ServiceOptions) -> Result<(), R
         on_server_gone: _,
         reset_on_expiry,
         slow_start_s,
-        hash_target: _,
+        hash_target,
     } = options;
     let tcp = key
         .protocol()
@@ -254,10 +254,19 @@ pub(super) fn options(key: &ServiceKey, options: ServiceOptions) -> Result<(), R
             client_address.word()
         ));
     }
-    if let Some(size) = mh_table_size.filter(|size| !MH_TABLE_SIZES.contains(size)) {
-        let right = MH_TABLE_SIZES.map(|size| size.to_string()).join(", ");
+    if let Some(size) = mh_table_size.filter(|size| *size != prime_near(*size)) {
         return wrong(format!(
-            "mh table size {size} of service {} is none of LVS's, one of {right} is right",
+            "mh table size {size} of service {} is not a prime from {MH_TABLE_SIZE_MIN} to {MH_TABLE_SIZE_MAX}, {} is right",
+            name(key),
+            prime_near(size)
+        ));
+    }
+    let udp = key
+        .protocol()
+        .is_none_or(|protocol| protocol == Protocol::Udp);
+    if hash_target == HashTarget::Qid && !udp {
+        return wrong(format!(
+            "service {} is not UDP, hash target qid needs QUIC; sip is right",
             name(key)
         ));
     }
@@ -308,4 +317,18 @@ fn own_timeouts(key: &ServiceKey, timeouts: ServiceTimeouts) -> Result<(), Refus
         return Err(refuse(Errno::Einval, detail));
     }
     Ok(())
+}
+
+/// The first prime from `size` on that a table of `mh` can have.
+fn prime_near(size: u32) -> u32 {
+    let is_prime = |n: &u32| {
+        (2..)
+            .take_while(|d| d * d <= *n)
+            .all(|d| !n.is_multiple_of(d))
+    };
+    let sizes = size.clamp(MH_TABLE_SIZE_MIN, MH_TABLE_SIZE_MAX)..=MH_TABLE_SIZE_MAX;
+    sizes
+        .into_iter()
+        .find(is_prime)
+        .unwrap_or(MH_TABLE_SIZE_MAX)
 }

@@ -47,6 +47,10 @@ impl<T> Slots<T> {
         self.slots[id as usize] = Some(value);
     }
 
+    pub(super) fn find(&self, id: u32) -> Option<&T> {
+        self.slots.get(id as usize)?.as_ref()
+    }
+
     pub(super) fn get(&self, id: u32) -> &T {
         self.slots[id as usize]
             .as_ref()

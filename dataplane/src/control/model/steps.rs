@@ -50,6 +50,7 @@ impl Model {
             head,
             servers: BTreeMap::new(),
             local_addresses: Vec::new(),
+            table: None,
         };
         let Some(id) = self.services.insert(service) else {
             let max = self.services.max;
@@ -64,7 +65,7 @@ impl Model {
             self.uses.add(address.ip(), Use::Service);
         }
         done.undo.push(Undo::Service(id, None));
-        done.updates.push(Update::AddService { id, key, policy });
+        done.update(id, Update::AddService { id, key, policy });
         Ok(())
     }
 
@@ -85,7 +86,7 @@ impl Model {
         if head.policy != policy {
             done.undo.push(Undo::Head(id, *head));
             head.policy = policy;
-            done.updates.push(Update::EditService { id, policy });
+            done.update(id, Update::EditService { id, policy });
         }
         Ok(())
     }
@@ -98,7 +99,7 @@ impl Model {
         self.by_key.remove(&service.key);
         self.count_uses(&service, Uses::remove);
         done.undo.push(Undo::Service(id, Some(service)));
-        done.updates.push(Update::DeleteService { id });
+        done.update(id, Update::DeleteService { id });
     }
 
     pub(super) fn add_server(
@@ -151,6 +152,7 @@ impl Model {
                 done.undo.push(Undo::Server(id, Some(old)));
                 *self.servers.get_mut(id.0) = Server {
                     spec,
+                    last_weight: spec.weight,
                     place,
                     joined: now,
                     ..back
@@ -167,15 +169,18 @@ impl Model {
             service,
             age: self.clock,
         });
-        done.updates.push(Update::AddServer {
+        done.update(
             service,
-            id,
-            address,
-            mode: spec.mode,
-            tunnel: spec.tunnel,
-            weight,
-            thresholds: spec.thresholds,
-        });
+            Update::AddServer {
+                service,
+                id,
+                address,
+                mode: spec.mode,
+                tunnel: spec.tunnel,
+                weight,
+                thresholds: spec.thresholds,
+            },
+        );
         Ok(())
     }
 
@@ -192,6 +197,7 @@ impl Model {
             service,
             address,
             spec,
+            last_weight: spec.weight,
             place,
             ramp: None,
             draining: None,
@@ -250,8 +256,11 @@ impl Model {
         let server = self.servers.get_mut(id.0);
         done.undo.push(Undo::Server(id, Some(*server)));
         server.spec = spec;
+        if spec.weight > 0 {
+            server.last_weight = spec.weight;
+        }
         server.ramp = ramp;
-        done.updates.push(server.edited(id));
+        done.update(service, server.edited(id));
     }
 
     pub(super) fn delete_server(
@@ -275,7 +284,7 @@ impl Model {
             server: id,
         });
         self.bin(id, service_born, done);
-        done.updates.push(Update::DeleteServer { id });
+        done.update(service, Update::DeleteServer { id });
         Ok(())
     }
 

@@ -1,5 +1,7 @@
 //! A batch that is refused leaves everything as it was: each step says how to take it back.
 
+use std::collections::HashMap;
+
 use control::Settings;
 
 use super::uses::{Use, Uses};
@@ -12,6 +14,8 @@ use crate::update::{LocalAddress, ServerId, ServiceId, Update};
 #[derive(Debug, Default)]
 pub(super) struct Transaction {
     pub(super) updates: Vec<Update>,
+    /// The last update of each service that any is about.
+    pub(super) last: HashMap<ServiceId, usize>,
     pub(super) undo: Vec<Undo>,
     /// The rules that mark packets changed: told once, at the end.
     pub(super) updates_marks: bool,
@@ -40,6 +44,14 @@ pub(super) enum Undo {
     /// At these places of the list.
     MarkAdded(usize),
     MarkDeleted(usize, Rule),
+}
+
+impl Transaction {
+    /// An update of a service, its servers included.
+    pub(super) fn update(&mut self, service: ServiceId, update: Update) {
+        self.last.insert(service, self.updates.len());
+        self.updates.push(update);
+    }
 }
 
 impl Model {

@@ -34,7 +34,7 @@ impl Backend for Counting {
                 udp: 0,
             },
             Request::Neighbours => neighbours(5000),
-            Request::Status => neighbours(40_000),
+            Request::Status => neighbours(control::MESSAGE_MAX / 1000),
             _ => Reply::Done,
         }
     }
@@ -199,7 +199,7 @@ fn garbage_is_named_and_ends_the_connection() {
         (
             true,
             b"\xff\xff\xff\xff",
-            "a message of 4294967295 bytes is too long, at most 33554432 is right",
+            "a message of 4294967295 bytes is too long, at most 67108864 is right",
         ),
         (
             true,

@@ -14,6 +14,7 @@ mod nat; // what is rewritten, and what is not
 mod network; // frames, tags, neighbours, routes
 mod one_packet; // each datagram for itself
 mod persist; // clients come back to the server they had
+mod quic; // connections that are known by their id
 mod refusals; // what is not carried on
 mod rules; // what settings and options change
 mod sctp;

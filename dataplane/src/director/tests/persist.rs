@@ -10,6 +10,7 @@ use control::{Netmask, Persistence, ServiceKey, Thresholds};
 use super::*;
 use crate::director::frames::Parts;
 use crate::sched::Kind::Rr;
+use crate::sched::Newcomer;
 use crate::update::{Policy, ServiceId};
 
 const EACH: Netmask = Netmask::V4(Ipv4Addr::BROADCAST);
@@ -210,7 +211,7 @@ fn a_marked_service_is_one_to_all_protocols() {
         let tuple = tuple(protocol, to);
         let choice = t
             .director
-            .choose(Instant(0), ServiceId(0), &tuple, tuple.to.ip(), &[])
+            .choose(Instant(0), ServiceId(0), &Newcomer::new(&tuple, &[]))
             .unwrap();
         assert_eq!(choice.server.address.to_string(), goes_to);
         t.director.templates.release(choice.template.unwrap());

@@ -115,7 +115,7 @@ fn refusals_carry_lvss_errno_and_a_sentence() {
                 spec: spec("none"),
             },
             Errno::Enoent,
-            "no scheduler \"none\", known are rr, wrr, lc, wlc, lblc, lblcr, dh, sh, sed, nq, fo, ovf, mh, twos",
+            "no scheduler \"none\", known are rr, wrr, lc, wlc, lblc, lblcr, dh, sh, sed, nq, fo, ovf, mh, twos, conhash",
         ),
         (
             add("10.0.0.9:0"),
@@ -136,7 +136,7 @@ fn refusals_carry_lvss_errno_and_a_sentence() {
                 spec: spec(""),
             },
             Errno::Enoent,
-            "no scheduler \"\", known are rr, wrr, lc, wlc, lblc, lblcr, dh, sh, sed, nq, fo, ovf, mh, twos",
+            "no scheduler \"\", known are rr, wrr, lc, wlc, lblc, lblcr, dh, sh, sed, nq, fo, ovf, mh, twos, conhash",
         ),
         (
             Change::DeleteService { service: key(9) },

@@ -5,8 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use control::{
-    Change, ClientAddress, Drain, ForwardMode, MarkRule, Prefix, ServerSpec, ServiceKey,
-    ServiceOptions, ServiceSpec, Settings, Thresholds, Tunnel, TunnelKind, WhichMark,
+    Change, ClientAddress, Drain, ForwardMode, MH_TABLE_SIZE, MarkRule, Prefix, ServerSpec,
+    ServiceKey, ServiceOptions, ServiceSpec, Settings, Thresholds, Tunnel, TunnelKind, WhichMark,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -14,6 +14,7 @@ use proptest::prelude::*;
 use super::{address, key, spec};
 use crate::control::model::{Limits, Model};
 use crate::counters::Page;
+use crate::sched::{Member, Recipe, Table};
 use crate::update::Policy;
 use crate::update::{ServerId, ServiceId, Update};
 
@@ -75,7 +76,7 @@ impl Naive {
     /// The same rules without ids, undo or limits; `None` when refused.
     fn apply(&mut self, change: &Change) -> Option<()> {
         let known = |spec: &ServiceSpec| {
-            ["rr", "wrr", "wlc"]
+            ["rr", "mh", "wlc", "conhash"]
                 .contains(&spec.scheduler.as_str())
                 .then(|| spec.clone())
         };
@@ -234,6 +235,8 @@ fn shown(model: &Model) -> Naive {
 struct Mirror {
     services: HashMap<ServiceId, MirrorService>,
     servers: HashMap<ServerId, (SocketAddr, ServerSpec)>,
+    /// Each server's last weight that was not 0.
+    weights: HashMap<ServerId, u32>,
     binned: HashSet<ServerId>,
     settings: Settings,
     marks: Vec<MarkRule>,
@@ -244,7 +247,9 @@ struct MirrorService {
     policy: Policy,
     options: ServiceOptions,
     locals: Vec<IpAddr>,
+    /// Newest first.
     servers: Vec<ServerId>,
+    table: Option<Arc<Table>>,
 }
 
 impl Mirror {
@@ -257,10 +262,17 @@ impl Mirror {
                     options: ServiceOptions::default(),
                     locals: Vec::new(),
                     servers: Vec::new(),
+                    table: None,
                 };
                 assert!(self.services.insert(id, service).is_none());
             }
-            Update::EditService { id, policy } => self.service(id).policy = policy,
+            Update::EditService { id, policy } => {
+                let service = self.service(id);
+                if service.policy.scheduler != policy.scheduler {
+                    service.table = None;
+                }
+                service.policy = policy;
+            }
             Update::DeleteService { id } => {
                 let service = self.services.remove(&id).unwrap();
                 self.binned.extend(service.servers);
@@ -283,6 +295,7 @@ impl Mirror {
                 let old = self.servers.insert(id, (address, spec));
                 assert_eq!(old.is_some(), self.binned.remove(&id));
                 assert!(old.is_none_or(|old| old.0 == address));
+                self.weights.insert(id, weight);
                 self.service(service).servers.insert(0, id);
             }
             Update::EditServer {
@@ -298,6 +311,9 @@ impl Mirror {
                     tunnel,
                     thresholds,
                 };
+                if weight > 0 {
+                    self.weights.insert(id, weight);
+                }
             }
             Update::DrainServer { id, draining } => {
                 assert!(!draining || self.servers[&id].1.weight == 0);
@@ -317,6 +333,9 @@ impl Mirror {
                 self.service(id).locals = addresses.iter().map(|local| local.address).collect();
             }
             Update::SetOptions { id, options } => self.service(id).options = options,
+            Update::SetTable { id, ref table } => {
+                self.service(id).table = Some(Arc::clone(table));
+            }
             Update::SetSettings(settings) => self.settings = settings,
             Update::SetMarks(ref marks) => {
                 let rules = marks.rules().iter();
@@ -328,6 +347,26 @@ impl Mirror {
 
     fn service(&mut self, id: ServiceId) -> &mut MirrorService {
         self.services.get_mut(&id).unwrap()
+    }
+
+    /// Whether each service that needs a table has the one of its servers.
+    fn tables_are_right(&self) -> bool {
+        self.services.values().all(|service| {
+            let kind = service.policy.scheduler;
+            let member = |id: &ServerId| Member {
+                id: *id,
+                address: self.servers[id].0,
+                weight: self.weights[id],
+            };
+            let recipe = Recipe {
+                kind,
+                ipv6: service.key.is_ipv6(),
+                mh_slots: service.options.mh_table_size.unwrap_or(MH_TABLE_SIZE),
+                members: service.servers.iter().rev().map(member).collect(),
+            };
+            let table = service.table.as_ref().map(|table| table.recipe());
+            table == kind.has_table().then_some(&recipe)
+        })
     }
 
     fn shown(&self) -> Naive {
@@ -418,7 +457,9 @@ fn drain() -> impl Strategy<Value = Drain> {
 
 fn change() -> impl Strategy<Value = Change> {
     let service = || (1u8..4).prop_map(key);
-    let name = prop_oneof![6 => Just("rr"), 6 => Just("wlc"), 1 => Just("none")];
+    let name = prop_oneof![
+        4 => Just("rr"), 4 => Just("wlc"), 4 => Just("mh"), 2 => Just("conhash"), 1 => Just("none")
+    ];
     let scheduler = (name, any::<bool>()).prop_map(|(name, fallback)| {
         let mut spec = spec(name);
         spec.flags.fallback = fallback;
@@ -486,6 +527,7 @@ proptest! {
             }
             prop_assert_eq!(shown(&model), reference.clone());
             prop_assert_eq!(mirror.shown(), reference.clone().told());
+            prop_assert!(mirror.tables_are_right());
             prop_assert!(model.uses_are_counted());
         }
     }

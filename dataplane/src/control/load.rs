@@ -1,0 +1,168 @@
+use std::fmt::Write;
+use std::time::Instant;
+
+use control::{MESSAGE_MAX, Reply, Request, receive, send};
+
+use super::*;
+use crate::config::Config;
+use crate::director::Director;
+use crate::net::Setup;
+use crate::packet::{Egress, HeapBuf, Learned, Origin, PortId};
+use crate::steer::Steer;
+
+/// For what a director announces.
+struct Nowhere;
+
+impl Egress for Nowhere {
+    type Buf = HeapBuf;
+
+    fn send(&mut self, _to: PortId, _packet: HeapBuf, _origin: Origin) {}
+
+    fn make(&mut self, len: usize) -> Option<HeapBuf> {
+        Some(HeapBuf::new(&vec![0; len]))
+    }
+
+    fn share(&mut self, _learned: Learned) {}
+
+    fn steer(&mut self, _worker: usize, _from: PortId, _packet: HeapBuf) {}
+}
+
+/// The time since the last call, printed.
+struct Stopwatch(Instant);
+
+impl Stopwatch {
+    #[expect(clippy::disallowed_methods, reason = "a measurement")]
+    fn lap(&mut self, what: &str) {
+        println!("{:9.1} ms  {what}", self.0.elapsed().as_secs_f64() * 1e3);
+        self.0 = Instant::now();
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "a measurement")]
+    fn start() -> Self {
+        Self(Instant::now())
+    }
+}
+
+fn file(services: u32, servers: u32, scheduler: &str) -> String {
+    let mut text = String::from(
+        "[director]\nmax_services = 20000\nmax_servers = 300000\n[[port]]\nname = \"lan\"\n\
+         device = \"net_null0\"\naddresses = [\"10.0.0.254/24\"]\n",
+    );
+    let ip = |base: u32, n: u32| std::net::Ipv4Addr::from_bits(base + n);
+    for service in 0..services {
+        let vip = ip(0xcb00_0000, service);
+        writeln!(
+            text,
+            "[[service]]\nprotocol = \"tcp\"\naddress = \"{vip}:80\"\nscheduler = {scheduler:?}"
+        )
+        .unwrap();
+        for server in 0..servers {
+            let rip = ip(0x0b00_0000, service * servers + server);
+            writeln!(text, "[[service.server]]\naddress = \"{rip}:80\"").unwrap();
+        }
+    }
+    text
+}
+
+/// Everything on the way of a file, or of a request with as much in it, but for the socket.
+fn load(services: u32, servers: u32, scheduler: &str) {
+    println!("{services} services by {scheduler} with {servers} servers each");
+    let text = file(services, servers, scheduler);
+    let mut watch = Stopwatch::start();
+    let config = Config::parse(&text, "f").unwrap();
+    watch.lap("file read and checked");
+
+    let request = Request::Change(config.changes);
+    let mut message = Vec::new();
+    send(&mut message, &request).unwrap();
+    let length = message.len();
+    watch.lap(&format!("request of {length} bytes written"));
+    let request: Request = receive(&mut message.as_slice()).unwrap();
+    watch.lap("request read");
+
+    let Request::Change(changes) = request else {
+        unreachable!()
+    };
+    let page = Arc::new(Page::new(20_000, 300_000));
+    let mut model = Model::new(config.director.limits()).watching(vec![Arc::clone(&page)]);
+    let updates = model.apply(&changes).unwrap();
+    watch.lap(&format!("{} updates made", updates.len()));
+
+    let steer = Steer::new(0, 1);
+    let mut director =
+        Director::<HeapBuf>::new(1024, [1, 2], Setup::default(), steer, page).unwrap();
+    let (mut rest, mut parts, mut longest) = (&updates[..], 0, 0.0f64);
+    watch.lap("a director made");
+    while !rest.is_empty() {
+        let part = Stopwatch::start();
+        let applied = director.apply_part(rest, &mut Nowhere);
+        longest = longest.max(part.0.elapsed().as_secs_f64() * 1e6);
+        rest = &rest[applied..];
+        parts += 1;
+    }
+    watch.lap(&format!(
+        "updates applied in {parts} parts, the longest of {longest:.0} us"
+    ));
+
+    let listed = Reply::Services(model.services(None).unwrap());
+    watch.lap("all of them listed");
+    let mut message = Vec::new();
+    send(&mut message, &listed).unwrap();
+    let length = message.len();
+    watch.lap(&format!("listing of {length} bytes written"));
+    assert!(length < MESSAGE_MAX / 4 * 3, "counters need room too");
+    let Reply::Services(listed) = receive(&mut message.as_slice()).unwrap() else {
+        unreachable!()
+    };
+    watch.lap("listing read");
+    let listed: usize = listed.iter().map(|service| service.servers.len()).sum();
+    assert_eq!(listed, (services * servers) as usize);
+
+    let weigh = |change: &Change| match *change {
+        Change::AddServer {
+            service,
+            server,
+            spec,
+        } => Some(Change::EditServer {
+            service,
+            server,
+            spec: ServerSpec { weight: 2, ..spec },
+        }),
+        _ => None,
+    };
+    let edits: Vec<Change> = changes.iter().filter_map(weigh).collect();
+    let updates = model.apply(&edits).unwrap();
+    watch.lap(&format!(
+        "{} updates made to edit every server",
+        updates.len()
+    ));
+    let (mut rest, mut parts, mut longest) = (&updates[..], 0, 0.0f64);
+    while !rest.is_empty() {
+        let part = Stopwatch::start();
+        let applied = director.apply_part(rest, &mut Nowhere);
+        longest = longest.max(part.0.elapsed().as_secs_f64() * 1e6);
+        rest = &rest[applied..];
+        parts += 1;
+    }
+    watch.lap(&format!(
+        "updates applied in {parts} parts, the longest of {longest:.0} us"
+    ));
+    model.apply(&[Change::Flush]).unwrap();
+    watch.lap("all of them deleted");
+}
+
+#[test]
+fn ten_thousand_services() {
+    load(10_000, 10, "wrr");
+}
+
+#[test]
+fn ten_thousand_services_with_tables() {
+    load(10_000, 10, "mh");
+}
+
+#[test]
+fn one_service_of_ten_thousand_servers() {
+    load(1, 10_000, "wrr");
+    load(1, 10_000, "conhash");
+}
