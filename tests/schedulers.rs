@@ -300,7 +300,8 @@ fn line(template: &Connection) -> String {
 fn kernels_choices_are_ours() {
     let (mut replayed, mut choices) = (0, 0);
     let mut skipped: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for kind in Kind::ALL {
+    let of_lvs = |kind: &Kind| *kind != Kind::Conhash;
+    for kind in Kind::ALL.into_iter().filter(of_lvs) {
         for line in oracle(&format!("schedulers/{}.jsonl", kind.name())).lines() {
             let recording: Value = serde_json::from_str(line).expect("a recording");
             let name = recording["name"].as_str().expect("a name");

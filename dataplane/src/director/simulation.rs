@@ -412,6 +412,8 @@ impl World {
                     let now = Instant(self.now + at);
                     for bed in &mut self.workers {
                         bed.director.tick(now, &mut bed.out);
+                        // What is said of its own accord belongs to no step.
+                        bed.take();
                     }
                 }
                 self.now += ms;
