@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use control::{Change, ServerSpec, Settings, WhichMark};
+use control::{Change, ServerSpec, Settings, WhichMark, Word};
 
 use super::model::name;
 
@@ -62,6 +62,7 @@ fn kind(change: &Change) -> &'static str {
         Change::AddLocalAddress { .. } => "add local address",
         Change::DeleteLocalAddress { .. } => "delete local address",
         Change::SetOptions { .. } => "set options",
+        Change::SetHashTarget { .. } => "set hash target",
         Change::SetSettings(_) => "set settings",
         Change::AddMark { .. } => "add mark rule",
         Change::DeleteMark(_) => "delete mark rule",
@@ -122,6 +123,14 @@ pub(super) fn describe(change: &Change, before: Settings) -> String {
         Change::SetOptions { service, options } => {
             format!("set options of {}: {options}", name(service))
         }
+        Change::SetHashTarget {
+            service,
+            hash_target,
+        } => format!(
+            "set hash target of {}: {}",
+            name(service),
+            hash_target.word()
+        ),
         Change::SetSettings(settings) => format!("set {}", settings.changed_from(before)),
         Change::AddMark { rule, at: None } => format!("add {rule}"),
         Change::AddMark { rule, at: Some(at) } => format!("add at {at}: {rule}"),
