@@ -275,7 +275,7 @@ impl Control {
                 page.active.get() > 0 || page.inactive.get() > 0
             }) || templates
                 .as_ref()
-                .is_some_and(|templates| templates.of_server(id) > 0)
+                .is_some_and(|templates| templates.refer_to(id))
         };
         let updates = model.sweep(now.as_secs(), in_use);
         self.post(updates);

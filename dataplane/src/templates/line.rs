@@ -146,7 +146,11 @@ impl Line {
 
     /// Whether its clients' connections were never established, nor answered.
     pub(super) fn is_unassured(&self) -> bool {
-        self.flags.load(Relaxed) & ASSURED == 0 && self.words().kind() != Kind::Expected
+        self.flags.load(Relaxed) & ASSURED == 0 && self.kind() != Kind::Expected
+    }
+
+    pub(super) fn kind(&self) -> Kind {
+        self.words().kind()
     }
 
     fn words(&self) -> KeyWords {
