@@ -255,6 +255,14 @@ impl Services {
         tuple.protocol == UDP && service.is_some_and(|service| service.policy.one_packet)
     }
 
+    /// Whether the service of a server schedules each datagram by itself.
+    pub fn schedules_alone(&self, id: ServerId) -> bool {
+        let service = self.server(id).filter(|server| server.available);
+        let service = service.and_then(|server| self.services.get(server.service.index()));
+        let service = service.and_then(Option::as_ref);
+        service.is_some_and(|service| service.policy.one_packet)
+    }
+
     /// The server at this address that a packet of this tuple may have been sent to by itself.
     pub fn one_packet_server(&self, tuple: &Tuple, address: IpAddr) -> Option<(ServerId, Server)> {
         let id = self.matching(tuple, 0)?;

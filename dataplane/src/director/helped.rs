@@ -260,12 +260,16 @@ impl<P: PacketBuf> Director<P> {
 
     /// Whether a connection whose time ran out lives on, because a data connection of it does.
     pub(super) fn outlives(&mut self, now: Instant, entry: u32) -> bool {
-        let is_helped = self.conns.at(entry).is_some_and(Conn::is_helped);
-        let lives = is_helped && self.has_data(now, entry);
+        let lives = self.controls(now, entry);
         if lives {
             self.conns.postpone(now, entry, POSTPONED_MS);
         }
         lives
+    }
+
+    /// Whether a connection controls another one: a data connection that lives.
+    pub(super) fn controls(&mut self, now: Instant, entry: u32) -> bool {
+        self.conns.at(entry).is_some_and(Conn::is_helped) && self.has_data(now, entry)
     }
 
     /// Whether the data connection that was announced last lives.

@@ -131,6 +131,17 @@ pub struct Template {
     pub in_packets: u32,
 }
 
+/// What there is to lose with a template that controls no connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Idle {
+    pub server: ServerId,
+    /// As of [`Template`].
+    pub assured: bool,
+    pub in_packets: u32,
+    /// Since it was made or used.
+    pub quiet_ms: u32,
+}
+
 /// The table.
 #[derive(Debug)]
 pub struct Templates {
@@ -335,11 +346,12 @@ impl Templates {
         true
     }
 
-    /// Ends the template on this line, if there is one that nobody holds, and of which nobody was ever
-    /// answered; whether it did.
-    pub fn dismiss_unassured(&self, index: u32) -> bool {
-        let line = self.lines.get(index as usize);
-        line.is_some_and(Line::is_unassured) && self.dismiss(index)
+    /// What there is to lose with the template on this line, if there is one that nobody holds and
+    /// that ties a client to a server.
+    pub fn idle(&self, index: u32, now: Instant) -> Option<Idle> {
+        let line = self.lines.get(index as usize)?;
+        let is_idle = line.life.load(Acquire) == OWNED && self.is_published(index as usize);
+        (is_idle && line.kind() != Kind::Expected).then(|| line.idle(now))
     }
 
     fn hash(&self, key: &Key) -> u64 {

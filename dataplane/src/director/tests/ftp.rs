@@ -444,6 +444,29 @@ fn a_word_at_the_last_moment() {
     talk.client(950_000, "NOOP\r\n");
 }
 
+/// The defence spares who controls a transfer, however little it says.
+#[test]
+fn a_control_connection_is_not_given_up_in_a_transfer() {
+    for (transfers, left) in [(true, 2), (false, 0)] {
+        let mut talk = Talk::v4(bed());
+        talk.server(1, "229 (|||900|)\r\n", "229 (|||900|)\r\n");
+        if transfers {
+            let (client, ends) = ("192.0.2.10:40001", ["203.0.113.1:900", "10.1.0.1:900"]);
+            to_server(&mut talk.t, 2, SERVER, client, ends);
+            for _ in 0..9 {
+                talk.t.pass(2, &tcp(client, ends[0], "A"));
+            }
+        }
+        let settings = control::Settings {
+            drop_entry: 3,
+            ..control::Settings::default()
+        };
+        talk.t.apply(Update::SetSettings(settings));
+        talk.t.wait(3, 400_000);
+        assert_eq!(states(&talk.t).len(), left);
+    }
+}
+
 /// Data connections are mostly at home with another worker.
 #[test]
 fn two_workers() {

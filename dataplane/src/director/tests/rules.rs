@@ -540,6 +540,40 @@ fn templates_of_clients_that_never_got_an_answer_are_dropped() {
     }
 }
 
+/// Nothing shows whether a single datagram was answered.
+#[test]
+fn templates_of_single_datagrams_are_dropped_after_a_while() {
+    for (datagrams, seconds, most_stay) in [(1, 59, true), (9, 400, true), (1, 400, false)] {
+        let mut t = Testbed::nat(Udp, VIP, &[RS]);
+        let policy = crate::update::Policy {
+            persistence: Some(control::Persistence {
+                timeout_s: 3000,
+                netmask: control::Netmask::whole(false),
+            }),
+            one_packet: true,
+            ..crate::update::Policy::of(crate::sched::Kind::Rr)
+        };
+        t.apply(Update::EditService {
+            id: ServiceId(0),
+            policy,
+        });
+        for n in (1..33).flat_map(|n| [n].repeat(datagrams)) {
+            t.pass(0, &udp(&format!("198.51.100.{n}:2000"), VIP, b"x"));
+        }
+        let settings = Settings {
+            drop_entry: 3,
+            ..Settings::default()
+        };
+        set(&mut t, settings);
+        t.wait(0, seconds * 1000);
+        let left = t.director.templates().used();
+        match most_stay {
+            true => assert_eq!(left, 32),
+            false => assert!(left < 8, "{left}"),
+        }
+    }
+}
+
 #[test]
 fn secure_tcp_believes_the_server_alone() {
     let secure = Settings {
