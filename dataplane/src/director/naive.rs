@@ -195,12 +195,12 @@ impl Lvs {
         }
     }
 
-    /// Ends all connections of a server that was deleted.
-    fn sweep(&mut self, service: usize, server: usize) {
+    /// Ends all connections of servers that are not in their service.
+    fn sweep(&mut self) {
         let conns = self.conns.iter();
-        let its = conns.filter(|(at, conn)| at.0 == service && conn.server == server);
-        let its: Vec<_> = its.map(|(at, _)| *at).collect();
-        for at in its {
+        let withdrawn = conns.filter(|(at, conn)| !self.servers[at.0][conn.server].available);
+        let withdrawn: Vec<_> = withdrawn.map(|(at, _)| *at).collect();
+        for at in withdrawn {
             self.unbind(at);
         }
     }
@@ -517,7 +517,7 @@ impl World {
                 if self.lvs.servers[service][n].available {
                     self.lvs.delete_server(service, n);
                     self.apply(Update::DeleteServer { id: id(service, n) });
-                    self.swept(service, &[n]);
+                    self.swept();
                 }
             }
             Step::AddService(service, scheduler) => {
@@ -554,7 +554,7 @@ impl World {
                     self.apply(Update::DeleteService {
                         id: service_id(service),
                     });
-                    self.swept(service, &state.list);
+                    self.swept();
                 }
             }
             Step::Settings(conn_reuse_mode, expire_nodest_conn, sloppy_tcp) => {
@@ -660,14 +660,11 @@ impl World {
         self.lvs.expire(until);
     }
 
-    /// Servers were deleted: with `expire_nodest_conn` their connections end soon. (Those of servers
-    /// that were deleted before it was set end with their next packet.)
-    fn swept(&mut self, service: usize, servers: &[usize]) {
+    /// A server was deleted: with `expire_nodest_conn` the connections of all that were end soon.
+    fn swept(&mut self) {
         if self.lvs.settings.expire_nodest_conn {
             self.wait(1);
-            for server in servers {
-                self.lvs.sweep(service, *server);
-            }
+            self.lvs.sweep();
         }
     }
 

@@ -180,6 +180,27 @@ fn expire_nodest_conn_ends_connections_with_their_server() {
     assert_eq!(t.page.connections.get(), 0);
 }
 
+/// Whatever was withdrawn before it was set.
+#[test]
+fn expire_nodest_conn_ends_what_was_left_of_earlier_servers() {
+    let mut t = Testbed::nat(Udp, VIP, &["10.1.0.3:80", RS2, RS]);
+    for n in 0..3 {
+        t.pass(0, &udp(&client(n), VIP, b"1"));
+    }
+    assert_eq!([0, 1, 2].map(|n| t.load(n)), [(0, 1); 3]);
+    gone(&mut t, 1);
+    let settings = Settings {
+        expire_nodest_conn: true,
+        ..Settings::default()
+    };
+    set(&mut t, settings);
+    t.wait(1, 10);
+    assert_eq!(t.load(1), (0, 1), "not before the next one is withdrawn");
+    gone(&mut t, 2);
+    t.wait(10, 20);
+    assert_eq!([0, 1, 2].map(|n| t.load(n)), [(0, 1), (0, 0), (0, 0)]);
+}
+
 #[test]
 fn what_a_service_does_without_its_server() {
     use OnServerGone::{Reschedule, Reset};
