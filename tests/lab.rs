@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
-use control::{Change, Connection, LocalAddress, Protocol, ServiceKey};
+use control::{Change, Connection, LocalAddress, Protocol, Reply, Request, ServiceKey};
 use dataplane::control::model::{Limits, Model};
 use dataplane::counters::Page;
 use dataplane::director::Director;
@@ -15,6 +15,7 @@ use dataplane::templates::INVALID_PORT;
 use dataplane::time::Instant;
 
 use crate::frames::{self, Frame, Mac};
+use crate::recorded;
 
 const CLIENTS: PortId = PortId(0);
 const SERVERS: PortId = PortId(1);
@@ -113,8 +114,9 @@ impl Default for Lab {
         let page = Arc::new(Page::new(limits.services_max, limits.servers_max));
         let director = Director::new(4096, [3, 4], setup(), Steer::new(0, 1), page.clone())
             .expect("memory for 4096 connections");
+        let model = Model::new(limits).watching(vec![page.clone()]);
         Self {
-            model: Model::new(limits).watching(vec![page.clone()]),
+            model: model.sharing(director.templates().clone()),
             director,
             wire: Wire::new(page),
             now: Instant::default(),
@@ -125,14 +127,47 @@ impl Default for Lab {
 impl Lab {
     /// Applies changes as the daemon does.
     pub fn change(&mut self, changes: &[Change]) {
-        let updates = self
-            .model
-            .apply(changes)
-            .unwrap_or_else(|refusal| panic!("{changes:?}: {refusal:?}"));
+        match self.applied(changes) {
+            Reply::Done => {}
+            refused => panic!("{changes:?}: {refused:?}"),
+        }
+    }
+
+    fn applied(&mut self, changes: &[Change]) -> Reply {
+        let updates = match self.model.apply(changes) {
+            Ok(updates) => updates,
+            Err(refusal) => return Reply::Refused(refusal),
+        };
         for update in &updates {
             self.director.apply(update, &mut self.wire);
         }
         self.wire.sent.clear();
+        Reply::Done
+    }
+
+    /// Answers a command line as the daemon does, all connections at once.
+    pub fn answer(&mut self, request: &Request) -> Reply {
+        match request {
+            Request::Change(changes) => self.applied(changes),
+            Request::Connections { .. } => {
+                let (mut list, _) = self.director.connections(self.now, 0, usize::MAX);
+                let (templates, _) = self.director.listed_templates(self.now, 0, usize::MAX);
+                list.extend(templates);
+                Reply::Connections { list, next: None }
+            }
+            _ => recorded::told(&self.model, request),
+        }
+    }
+
+    /// Time passes without packets.
+    pub fn wait(&mut self, ms: u32) {
+        self.now = self.now.plus_ms(ms);
+        self.director.tick(self.now, &mut self.wire);
+    }
+
+    /// A step of the estimator of rates.
+    pub fn estimate(&mut self) {
+        self.model.estimate();
     }
 
     /// What leaves when `frame` comes in: the IP packets.

@@ -8,3 +8,4 @@
 pub mod frames; // packets, built by code that shares nothing with the director
 pub mod lab; // a director without DPDK, driven packet by packet
 pub mod packets; // IP packets of either family, likewise
+pub mod recorded; // the machine of the recordings

@@ -11,19 +11,18 @@
 )]
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 
 use control::client::ClientError;
 use control::ipvsadm::lower::{refusal, supported};
-use control::ipvsadm::names::{Names, Transport};
 use control::ipvsadm::run::{Error, Ipvsadm};
 use control::{
     Change, Errno, ForwardMode, Netmask, Reply, Request, ServerSpec, ServiceKey, ServiceSpec,
     Thresholds, Tunnel, Word,
 };
-use dataplane::conn::state::State;
 use dataplane::control::model::{Limits, Model};
 use serde::Deserialize;
+use system_tests::recorded::{self, RecordedNames};
 
 /// Raise these when a feature lands: fewer compared means that one was lost.
 const RECORDINGS_MIN: usize = 565;
@@ -56,56 +55,6 @@ enum Skip {
     Feature(String),
 }
 
-/// The names of the machine that made the recordings.
-struct RecordedNames;
-
-const HOSTS: &[(&str, IpAddr)] = &[
-    ("vip.example", IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1))),
-    ("rs1.example", IpAddr::V4(Ipv4Addr::new(192, 168, 1, 11))),
-    (
-        "vip6.example",
-        IpAddr::V6(Ipv6Addr::new(0xfc00, 0, 0, 0, 0, 0, 0, 1)),
-    ),
-];
-const PORTS: &[(&str, u16)] = &[
-    ("domain", 53),
-    ("http", 80),
-    ("https", 443),
-    ("sip", 5060),
-    ("mdns", 5353),
-    ("http-alt", 8080),
-];
-
-impl Names for RecordedNames {
-    fn host(&self, name: &str) -> Option<Ipv4Addr> {
-        HOSTS.iter().find_map(|(host, address)| match address {
-            IpAddr::V4(address) if *host == name => Some(*address),
-            _ => None,
-        })
-    }
-
-    fn port(&self, name: &str, _: Option<Transport>) -> Option<u16> {
-        PORTS
-            .iter()
-            .find(|(port, _)| *port == name)
-            .map(|(_, number)| *number)
-    }
-
-    fn host_name(&self, address: IpAddr) -> Option<String> {
-        HOSTS
-            .iter()
-            .find(|(_, known)| address == *known)
-            .map(|(name, _)| (*name).into())
-    }
-
-    fn port_name(&self, port: u16, _: Transport) -> Option<String> {
-        PORTS
-            .iter()
-            .find(|(_, known)| port == *known)
-            .map(|(name, _)| (*name).into())
-    }
-}
-
 /// What a command line did.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Outcome {
@@ -136,25 +85,11 @@ impl Director {
                 Ok(_) => Reply::Done,
                 Err(refusal) => Reply::Refused(refusal),
             },
-            Request::Services { only } => match self.model.services(only.as_ref()) {
-                Ok(list) => Reply::Services(list),
-                Err(refusal) => Reply::Refused(refusal),
-            },
-            Request::Timeouts => {
-                let seconds = |state| self.model.timeouts().ms(state) / 1000;
-                Reply::Timeouts {
-                    tcp: seconds(State::Established),
-                    tcp_fin: seconds(State::FinWait),
-                    udp: seconds(State::Udp),
-                }
-            }
             Request::Connections { .. } => Reply::Connections {
                 list: Vec::new(),
                 next: None,
             },
-            Request::Status | Request::Neighbours | Request::Settings | Request::Marks => {
-                panic!("ipvsadm asks no {request:?}")
-            }
+            _ => recorded::told(&self.model, request),
         }
     }
 
