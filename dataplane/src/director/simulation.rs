@@ -365,6 +365,10 @@ impl World {
                     };
                 let before = self.conns(service);
                 for (worker, frame) in self.send(receiver, &frame) {
+                    // The server of a connection that is being ended is told so in its client's name.
+                    if !is_forwarded(&frame) {
+                        continue;
+                    }
                     let known = self.serving.get(&(service, c)).copied();
                     let (at, to) = (address(&server(service, n)), address(&client(service, c)));
                     if WAYS[service].calls {
