@@ -1,4 +1,4 @@
-# shellcheck shell=bash disable=SC2153,SC2154 # scripts/e2e has the rest, addresses are the lab's
+# shellcheck shell=bash disable=SC2034,SC2153,SC2154 # scripts/e2e has the rest, addresses are the lab's
 # Sourced by scripts/e2e: what LVS does beside forwarding, with real clients, in lab "d". Marks,
 # persistence, thresholds, single datagrams, draining, deleting and coming back.
 
@@ -214,25 +214,24 @@ with_services() {
     check "$1: cleared" clear_services
 }
 
+# services WORKERS: what does not depend on how many there are runs with one.
 services() {
-    local workers
-    for workers in 1 2; do
-        WORKERS=$workers
-        check "lab d starts with $workers worker(s)" lab_up --topology d --workers $workers
-        [ -e "$STATE/env" ] || return 0
-        # shellcheck source=/dev/null
-        . "$STATE/env"
-        MBUFS_AT_START=$(status_field mbufs_in_use) || MBUFS_AT_START=0
-        if [ $workers = 1 ]; then
-            with_services "tutorial d as typed" tutorial_d
-            with_services "tutorial g as typed" tutorial_g
-        fi
-        with_services "persistent clients, $workers worker(s)" persistent_clients
-        with_services "services of every port, $workers worker(s)" every_port
-        if [ $workers = 1 ]; then with_services "single datagrams" single_datagrams; fi
-        if [ $workers = 1 ]; then with_services "full servers" full_servers; fi
-        with_services "servers deleted and back, $workers worker(s)" deleted_and_back
-        with_services "draining, $workers worker(s)" draining
-        check "every packet accounted for in lab d, $workers worker(s)" accounting
-    done
+    WORKERS=$1
+    local with="$1 worker(s)"
+    check "lab d starts with $with" lab_up --topology d --workers "$1"
+    [ -e "$STATE/env" ] || return 0
+    # shellcheck source=/dev/null
+    . "$STATE/env"
+    MBUFS_AT_START=$(status_field mbufs_in_use) || MBUFS_AT_START=0
+    if [ "$1" = 1 ]; then
+        with_services "tutorial d as typed" tutorial_d
+        with_services "tutorial g as typed" tutorial_g
+        with_services "single datagrams" single_datagrams
+        with_services "full servers" full_servers
+    fi
+    with_services "persistent clients, $with" persistent_clients
+    with_services "services of every port, $with" every_port
+    with_services "servers deleted and back, $with" deleted_and_back
+    with_services "draining, $with" draining
+    check "every packet accounted for in lab d, $with" accounting
 }
