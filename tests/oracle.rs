@@ -528,6 +528,31 @@ fn extensions_survive_a_round_trip() {
     );
 }
 
+/// What conhash goes by is saved with it, and edited by its own word only.
+#[test]
+fn hash_targets_survive_a_round_trip() {
+    const SAVED: &str = "-A -u 10.0.0.1:443 -s conhash --hash-target qid\n";
+    let mut director = Director::new();
+    let mut done = |command: &str, stdin: &str| {
+        let outcome = director.run(command, stdin).unwrap();
+        assert_eq!((outcome.rc, outcome.stderr.as_str()), (0, ""), "{command}");
+        outcome.stdout
+    };
+    done("ipvsadm -R", SAVED);
+    assert_eq!(done("ipvsadm -Sn", ""), SAVED);
+    done("ipvsadm -E -u 10.0.0.1:443 -s conhash", "");
+    assert_eq!(done("ipvsadm -Sn", ""), SAVED);
+    // Upstream's schedulers are saved in upstream's words.
+    done("ipvsadm -E -u 10.0.0.1:443 -s sh", "");
+    assert_eq!(done("ipvsadm -Sn", ""), "-A -u 10.0.0.1:443 -s sh\n");
+    done(
+        "ipvsadm -E -u 10.0.0.1:443 -s conhash --hash-target sip",
+        "",
+    );
+    let saved = "-A -u 10.0.0.1:443 -s conhash\n";
+    assert_eq!(done("ipvsadm -Sn", ""), saved);
+}
+
 /// Refusals of what upstream's grammar has no words for.
 #[test]
 fn extensions_are_refused_in_ipvsadms_way() {
@@ -594,6 +619,26 @@ fn extensions_are_refused_in_ipvsadms_way() {
             "Tunnel options conflict with forward method",
         ),
         ("--get-laddr -t 10.0.0.9:80", 1, "No such service"),
+        (
+            "-A -u 10.0.0.1:443 --hash-target qid",
+            2,
+            "Illegal 'hash-target' option with the 'wlc' scheduler",
+        ),
+        (
+            "-A -u 10.0.0.1:443 -s conhash --hash-target cid",
+            2,
+            "illegal hash target specified",
+        ),
+        (
+            "-D -t 10.0.0.1:80 --hash-target sip",
+            2,
+            "Illegal 'hash-target' option with the 'delete-service' command",
+        ),
+        (
+            "-E -t 10.0.0.1:80 -s conhash --hash-target qid",
+            255,
+            EINVAL,
+        ),
     ] {
         let outcome = director.run(&format!("ipvsadm {line}"), "").unwrap();
         assert_eq!(

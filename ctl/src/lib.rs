@@ -134,6 +134,11 @@ pub enum Change {
         service: ServiceKey,
         options: ServiceOptions,
     },
+    /// As [`Self::SetOptions`], of one of them.
+    SetHashTarget {
+        service: ServiceKey,
+        hash_target: HashTarget,
+    },
     SetSettings(Settings),
     /// Moves the zero point of the counters: of all services, or of the one named.
     Zero {

@@ -176,22 +176,28 @@ impl<P: PacketBuf> Director<P> {
     /// Applies the first of a batch's updates, as many as there is time for between two bursts, and
     /// returns how many. A short batch is applied whole; a long one is parted between services.
     pub fn apply_part<E: Egress<Buf = P>>(&mut self, updates: &[Update], out: &mut E) -> usize {
-        let (mut work, mut last) = (0, None);
-        for (done, update) in updates.iter().enumerate() {
+        let (mut work, mut last, mut done) = (0, None, 0);
+        for update in updates {
             let (service, servers) = self.services.concerned(update);
             let goes_on = service.is_some() && service == last;
             if work >= PART_MAX || work >= PART && !goes_on {
-                return done;
+                break;
             }
-            self.apply(update, out);
+            self.take_in(update, out);
             work += 1 + servers / SERVERS_PER_WORK;
-            last = service;
+            (last, done) = (service, done + 1);
         }
-        updates.len()
+        self.services.settle();
+        done
     }
 
     /// Takes in one validated change of configuration.
     pub fn apply<E: Egress<Buf = P>>(&mut self, update: &Update, out: &mut E) {
+        self.take_in(update, out);
+        self.services.settle();
+    }
+
+    fn take_in<E: Egress<Buf = P>>(&mut self, update: &Update, out: &mut E) {
         self.note_cuts(update);
         match update {
             Update::SetTimeouts(timeouts) => self.timeouts = *timeouts,
@@ -597,7 +603,9 @@ impl<P: PacketBuf> Director<P> {
         self.defend(now);
         self.forget_fragments(now);
         self.leases.tick(now);
-        self.templates.sweep(&mut self.sweep, now);
+        let services = &self.services;
+        let is_gone = |id| !services.server(id).is_some_and(|server| server.available);
+        self.templates.sweep(&mut self.sweep, now, is_gone);
         self.net.tick(now, out, &self.page);
     }
 

@@ -91,6 +91,8 @@ pub struct Services {
     /// Services that were ever added.
     born: u64,
     generation: u16,
+    /// It is to be bumped.
+    unsettled: bool,
     stagger: usize,
     loads: Loads,
 }
@@ -255,6 +257,14 @@ impl Services {
         tuple.protocol == UDP && service.is_some_and(|service| service.policy.one_packet)
     }
 
+    /// Whether the service of a server schedules each datagram by itself.
+    pub fn schedules_alone(&self, id: ServerId) -> bool {
+        let service = self.server(id).filter(|server| server.available);
+        let service = service.and_then(|server| self.services.get(server.service.index()));
+        let service = service.and_then(Option::as_ref);
+        service.is_some_and(|service| service.policy.one_packet)
+    }
+
     /// The server at this address that a packet of this tuple may have been sent to by itself.
     pub fn one_packet_server(&self, tuple: &Tuple, address: IpAddr) -> Option<(ServerId, Server)> {
         let id = self.matching(tuple, 0)?;
@@ -382,6 +392,14 @@ impl Services {
         }
     }
 
+    /// To be called after updates and before the next packet. However many there were, the generation
+    /// moves by one: it is short, and is not to come back to what it was while a connection is silent.
+    pub fn settle(&mut self) {
+        if std::mem::take(&mut self.unsettled) {
+            self.generation = self.generation.wrapping_add(1);
+        }
+    }
+
     /// Applies one validated update; returns the addresses to announce that appeared with it.
     pub fn apply(&mut self, update: &Update) -> Vec<IpAddr> {
         match *update {
@@ -454,7 +472,7 @@ impl Services {
                 });
                 service.scheduler.added(&service.servers);
                 self.note_answers(id);
-                self.generation = self.generation.wrapping_add(1);
+                self.unsettled = true;
             }
             Update::EditServer {
                 id,
@@ -466,7 +484,7 @@ impl Services {
                 let server = slot(&mut self.servers, id.index());
                 if let Some(server) = server {
                     if server.tunnel != tunnel {
-                        self.generation = self.generation.wrapping_add(1);
+                        self.unsettled = true;
                     }
                     server.mode = mode;
                     server.tunnel = tunnel;
@@ -510,7 +528,7 @@ impl Services {
             Update::SetOptions { id, options } => {
                 let old = std::mem::replace(&mut self.service_mut(id).options, options);
                 if old.timeouts != options.timeouts {
-                    self.generation = self.generation.wrapping_add(1);
+                    self.unsettled = true;
                 }
             }
             Update::SetTable { id, ref table } => self.service_mut(id).scheduler.tabled(table),
@@ -640,7 +658,7 @@ impl Services {
                 *self.former.entry(vip).or_insert(0) += 1;
             }
         }
-        self.generation = self.generation.wrapping_add(1);
+        self.unsettled = true;
     }
 
     /// What a service's scheduler draws at random follows from this: no two draw alike.

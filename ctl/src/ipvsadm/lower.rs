@@ -20,14 +20,20 @@ pub struct Unsupported(pub &'static str);
 pub fn supported(parsed: &Parsed) -> Result<Option<Request>, Unsupported> {
     let changed = |change| Ok(Some(Request::Change(vec![change])));
     match parsed.command {
-        Command::AddService => changed(Change::AddService {
-            service: service(parsed),
-            spec: service_spec(parsed),
-        }),
-        Command::EditService => changed(Change::EditService {
-            service: service(parsed),
-            spec: service_spec(parsed),
-        }),
+        Command::AddService => Ok(Some(with_hash_target(
+            parsed,
+            Change::AddService {
+                service: service(parsed),
+                spec: service_spec(parsed),
+            },
+        ))),
+        Command::EditService => Ok(Some(with_hash_target(
+            parsed,
+            Change::EditService {
+                service: service(parsed),
+                spec: service_spec(parsed),
+            },
+        ))),
         Command::DeleteService => changed(Change::DeleteService {
             service: service(parsed),
         }),
@@ -67,6 +73,15 @@ pub fn supported(parsed: &Parsed) -> Result<Option<Request>, Unsupported> {
         )),
         Command::Restore | Command::Help | Command::Version => Ok(None),
     }
+}
+
+/// A service's change, and what goes with it that is ours.
+fn with_hash_target(parsed: &Parsed, change: Change) -> Request {
+    let target = parsed.hash_target.map(|hash_target| Change::SetHashTarget {
+        service: service(parsed),
+        hash_target,
+    });
+    Request::Change([change].into_iter().chain(target).collect())
 }
 
 fn list(parsed: &Parsed) -> Result<Request, Unsupported> {

@@ -26,6 +26,8 @@ Services: SERVICE is -t|-u|--sctp-service ADDRESS:PORT, an IPv6 address stands i
         --pe sip                              by SIP's Call-ID instead of the address (-u, -f)
         -o                                    each datagram by itself (-u, -f)
         -b FLAG[,FLAG]                        sh-fallback, sh-port, mh-fallback, mh-port
+        --hash-target sip|qid                 what conhash goes by: the client's address, or QUIC's
+                                              connection id
   -D SERVICE                                  delete
   -C                                          delete all
 Real servers
@@ -51,7 +53,7 @@ Other
   -S [-n]                                     save as command lines on stdout
   -R                                          restore from stdin: all lines or none
   -h, -v                                      help, version
---fullnat and local addresses are extensions. What only directorctl sets (client address, MSS,
+--fullnat, local addresses, conhash and --hash-target are extensions. What only directorctl sets (client address, MSS,
 settings, marks) is not saved, and a service that is deleted and restored has its defaults. The sync
 daemon's words are understood, and refused while the director cannot do it.
 The director's socket is that of DIRECTOR_SOCKET or the default.

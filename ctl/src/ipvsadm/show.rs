@@ -6,7 +6,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::args::{Opt, Parsed};
 use super::names::{Names, Transport};
-use crate::{Connection, ForwardMode, Persistence, Protocol, SchedulerFlags, Server, Service};
+use crate::{Connection, ForwardMode, HashTarget, Persistence, Protocol, SchedulerFlags};
+use crate::{Server, Service};
 use crate::{ServiceKey, ServiceSpec, Thresholds, Tunnel, TunnelChecksum, TunnelKind, Word};
 
 /// Names longer than these are cut in the table.
@@ -122,10 +123,10 @@ pub fn save(services: Vec<Service>, style: &Style<'_>) -> String {
             }
         };
         let spec = &service.spec;
-        let flags = flag_options(spec);
+        let (flags, target) = (flag_options(spec), hash_target_option(&service));
         line(
             &mut out,
-            format_args!("-A {name} -s {}{flags}", spec.scheduler),
+            format_args!("-A {name} -s {}{flags}{target}", spec.scheduler),
         );
         for local in &service.local_addresses {
             let address = local.address;
@@ -387,6 +388,15 @@ fn flag_options(spec: &ServiceSpec) -> String {
         out += &format!(" -b {}", spec.flags.names(&spec.scheduler).join(","));
     }
     out
+}
+
+/// ` --hash-target qid`; ours, like the scheduler that goes by it.
+fn hash_target_option(service: &Service) -> String {
+    let target = service.options.hash_target;
+    if service.spec.scheduler != "conhash" || target == HashTarget::default() {
+        return String::new();
+    }
+    format!(" --hash-target {}", target.word())
 }
 
 fn server_line(out: &mut String, server: &Server, protocol: Protocol, style: &Style<'_>) {

@@ -1,7 +1,7 @@
 use std::fmt::Write;
 use std::time::Instant;
 
-use control::{MESSAGE_MAX, Reply, Request, receive, send};
+use control::{MESSAGE_MAX, Reply, Request, ServerSpec, receive, send};
 
 use super::*;
 use crate::config::Config;

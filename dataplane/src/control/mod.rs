@@ -1,5 +1,6 @@
 //! The control side, on the main thread: a request becomes updates in every worker's mailbox.
 
+mod audit; // what was changed, for the log
 mod drain; // drained servers, seen to
 #[cfg(test)]
 mod load; // ten thousand services with a hundred thousand servers
@@ -13,17 +14,14 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use control::{
-    Change, Connection, Cursor, Errno, Neighbour, Refusal, Reply, Request, ServerSpec, Settings,
-    WhichMark,
-};
+use control::{Change, Connection, Cursor, Errno, Neighbour, Refusal, Reply, Request};
 use crossbeam::channel::{Receiver, Sender, bounded};
 
 use crate::conn::state::State;
 use crate::counters::Page;
 use crate::templates::Templates;
 use crate::update::{Batch, ServerId, Update};
-use model::{Limits, Model, STEP_S, SWEEP_S, name, refuse};
+use model::{Limits, Model, STEP_S, SWEEP_S, refuse};
 use server::{Backend, Peer};
 use stats::{ESTIMATE_S, Machine};
 
@@ -187,27 +185,18 @@ impl Control {
         self.model.release();
     }
 
-    /// [`Control::change`], with a line in the log for each step or for what was refused.
+    /// [`Control::change`], with lines in the log for what was changed, or one for what was refused.
     fn audited(&mut self, changes: &[Change], peer: &Peer) -> Reply {
-        let ends_drain = |change| self.model.ends_drain(change);
-        let ended: Vec<bool> = changes.iter().map(ends_drain).collect();
-        let mut settings = self.model.settings();
+        let settings = self.model.settings();
+        let lines = audit::lines(changes, settings, |change| self.model.ends_drain(change));
         if let Err(refusal) = self.change(changes) {
             let change = refusal.step.and_then(|step| changes.get(step));
-            let change = change.map(|change| describe(change, settings));
+            let change = change.map(|change| audit::describe(change, settings));
             tracing::warn!(target: "audit", %peer, change, steps = changes.len(), "refused: {refusal}");
             return Reply::Refused(refusal);
         }
-        for (change, ended) in changes.iter().zip(ended) {
-            let more = if ended {
-                ", which ends its draining"
-            } else {
-                ""
-            };
-            tracing::info!(target: "audit", %peer, "{}{more}", describe(change, settings));
-            if let Change::SetSettings(new) = change {
-                settings = *new;
-            }
+        for line in lines {
+            tracing::info!(target: "audit", %peer, "{line}");
         }
         Reply::Done
     }
@@ -286,7 +275,7 @@ impl Control {
                 page.active.get() > 0 || page.inactive.get() > 0
             }) || templates
                 .as_ref()
-                .is_some_and(|templates| templates.of_server(id) > 0)
+                .is_some_and(|templates| templates.refer_to(id))
         };
         let updates = model.sweep(now.as_secs(), in_use);
         self.post(updates);
@@ -387,76 +376,4 @@ fn answer(confirmations: &Receiver<()>) -> Result<(), Refusal> {
         );
         refuse(Errno::Eagain, detail)
     })
-}
-
-/// A change in words, for the audit log; `before` are the settings that it finds.
-fn describe(change: &Change, before: Settings) -> String {
-    let shown = |spec: &ServerSpec| format!("{}, weight {}", spec.how(), spec.weight);
-    match change {
-        Change::AddService { service, spec } => {
-            format!("add service {}: {spec}", name(service))
-        }
-        Change::EditService { service, spec } => {
-            format!("edit service {}: {spec}", name(service))
-        }
-        Change::DeleteService { service } => format!("delete service {}", name(service)),
-        Change::Flush => "delete every service".to_owned(),
-        Change::AddServer {
-            service,
-            server,
-            spec,
-        } => {
-            format!("add server {server} to {}: {}", name(service), shown(spec))
-        }
-        Change::EditServer {
-            service,
-            server,
-            spec,
-        } => {
-            format!("edit server {server} of {}: {}", name(service), shown(spec))
-        }
-        Change::DeleteServer { service, server } => {
-            format!("delete server {server} of {}", name(service))
-        }
-        Change::DrainServer {
-            service,
-            server,
-            drain,
-        } => format!("drain server {server} of {}: {drain}", name(service)),
-        Change::CancelDrain { service, server } => {
-            format!(
-                "cancel the draining of server {server} of {}",
-                name(service)
-            )
-        }
-        Change::Zero {
-            only: Some(service),
-        } => format!("zero the counters of {}", name(service)),
-        Change::Zero { only: None } => "zero every counter".to_owned(),
-        Change::AddLocalAddress { service, address } => {
-            format!("add local address {address} to {}", name(service))
-        }
-        Change::DeleteLocalAddress { service, address } => {
-            format!("delete local address {address} of {}", name(service))
-        }
-        Change::SetOptions { service, options } => {
-            format!("set options of {}: {options}", name(service))
-        }
-        Change::SetSettings(settings) => format!("set {}", settings.changed_from(before)),
-        Change::AddMark { rule, at: None } => format!("add {rule}"),
-        Change::AddMark { rule, at: Some(at) } => format!("add at {at}: {rule}"),
-        Change::DeleteMark(WhichMark::Number(number)) => format!("delete mark rule {number}"),
-        Change::DeleteMark(WhichMark::Rule(rule)) => format!("delete {rule}"),
-        Change::SetTimeouts { tcp, tcp_fin, udp } => {
-            let shown = |seconds: &Option<u32>| {
-                seconds.map_or("as it is".to_owned(), |seconds| format!("{seconds} s"))
-            };
-            format!(
-                "set timeouts: tcp {}, tcp_fin {}, udp {}",
-                shown(tcp),
-                shown(tcp_fin),
-                shown(udp)
-            )
-        }
-    }
 }

@@ -2,7 +2,7 @@
 
 use std::thread;
 
-use control::{ForwardMode, Protocol, ServiceKey, ServiceSpec};
+use control::{ForwardMode, Protocol, ServerSpec, ServiceKey, ServiceSpec, Settings};
 
 use super::*;
 use crate::counters::DropReason;
@@ -134,10 +134,10 @@ fn without_workers_changes_apply_and_lists_are_empty() {
 #[test]
 fn settings_are_told() {
     let mut control = Control::new(LIMITS, Vec::new(), 64, Machine::default);
-    let settings = control::Settings {
+    let settings = Settings {
         schedule_icmp: true,
         pmtu_disc: false,
-        ..control::Settings::default()
+        ..Settings::default()
     };
     let change = Change::SetSettings(settings);
     assert_eq!(
@@ -212,15 +212,15 @@ fn the_audit_log_has_words_for_what_was_changed() {
             "set options of tcp 10.0.0.1:80: client address proxy-v2, mss 1380",
         ),
         (
-            Change::SetSettings(control::Settings {
+            Change::SetSettings(Settings {
                 conn_reuse_mode: 0,
                 sloppy_tcp: true,
-                ..control::Settings::default()
+                ..Settings::default()
             }),
             "set conn-reuse-mode 1 -> 0, sloppy-tcp false -> true",
         ),
     ] {
-        assert_eq!(describe(&change, control::Settings::default()), words);
+        assert_eq!(audit::describe(&change, Settings::default()), words);
     }
 }
 
@@ -397,6 +397,27 @@ fn the_status_names_ends_and_drops() {
         panic!()
     };
     assert!(status.balanced);
+}
+
+/// A restore of a hundred thousand servers is not to flood the log.
+#[test]
+fn a_long_request_is_summed_up_in_the_audit_log() {
+    let lines = |changes: &[Change]| {
+        audit::lines(changes, Settings::default(), |change| {
+            matches!(change, Change::AddServer { .. })
+        })
+    };
+    assert_eq!(lines(&[]), Vec::<String>::new());
+    let mut changes = vec![add_service(); audit::LINES_MAX - 1];
+    changes.push(add_server());
+    let all = lines(&changes);
+    assert_eq!(all.len(), audit::LINES_MAX);
+    assert!(all[audit::LINES_MAX - 1].ends_with(", which ends its draining"));
+    changes.extend([add_server(), add_server(), Change::Flush]);
+    let more = lines(&changes);
+    assert_eq!(more[..audit::LINES_MAX], all);
+    let last = "and 3 more: 2 add server, 1 delete every service";
+    assert_eq!(more[audit::LINES_MAX..], [last]);
 }
 
 #[test]

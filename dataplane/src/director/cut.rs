@@ -32,6 +32,8 @@ const ENDS_MAX: u32 = 128;
 pub(super) struct Cuts {
     /// Whether the ends of their connections are told.
     servers: HashMap<ServerId, bool>,
+    /// So are those of every other server that is not in its service, in silence.
+    withdrawn: bool,
     /// The entry to look at next.
     cursor: u32,
     /// Entries still to look at.
@@ -44,15 +46,20 @@ impl Cuts {
         self.left = entries;
     }
 
+    fn add_withdrawn(&mut self, entries: u32) {
+        self.withdrawn = true;
+        self.left = entries;
+    }
+
     fn remove(&mut self, id: ServerId) {
         self.servers.remove(&id);
     }
 
     /// The next entry to look at, out of so many.
     fn next(&mut self, entries: u32) -> Option<u32> {
-        if self.left == 0 || self.servers.is_empty() {
+        if self.left == 0 || self.servers.is_empty() && !self.withdrawn {
             self.servers.clear();
-            self.left = 0;
+            (self.withdrawn, self.left) = (false, 0);
             return None;
         }
         self.left -= 1;
@@ -69,10 +76,17 @@ impl<P: PacketBuf> Director<P> {
         match *update {
             Update::CutServer { id, reset } => self.cuts.add(id, reset, self.conns.fresh()),
             Update::AddServer { id, .. } | Update::ForgetServer { id } => self.cuts.remove(id),
+            // As in LVS, whatever else a service says.
+            Update::DeleteServer { .. } | Update::DeleteService { .. }
+                if self.settings.expire_nodest_conn =>
+            {
+                self.cuts.add_withdrawn(self.conns.fresh());
+                self.templates.purge(&mut self.sweep);
+            }
             Update::DeleteServer { .. } | Update::DeleteService { .. } => {
                 for id in self.services.leaving(update) {
-                    if let Some(reset) = self.ends_with_server(id) {
-                        self.cuts.add(id, reset, self.conns.fresh());
+                    if self.ends_with_server(id) {
+                        self.cuts.add(id, true, self.conns.fresh());
                     }
                 }
             }
@@ -80,16 +94,25 @@ impl<P: PacketBuf> Director<P> {
         }
     }
 
-    /// Whether the connections of a server end when it is deleted, and whether that is told.
-    fn ends_with_server(&self, id: ServerId) -> Option<bool> {
-        if self.settings.expire_nodest_conn {
-            return Some(false);
+    /// Whether the connections of a server end, by its service's options, when it is deleted.
+    fn ends_with_server(&self, id: ServerId) -> bool {
+        let Some(server) = self.services.server(id) else {
+            return false;
+        };
+        match self.services.options(server.service).on_server_gone {
+            OnServerGone::Drop => false,
+            OnServerGone::Reset | OnServerGone::Reschedule => true,
         }
-        let service = self.services.server(id)?.service;
-        match self.services.options(service).on_server_gone {
-            OnServerGone::Drop => None,
-            OnServerGone::Reset | OnServerGone::Reschedule => Some(true),
-        }
+    }
+
+    /// Whether the connections of a server are being ended, and whether that is told.
+    fn is_cut(&self, id: ServerId) -> Option<bool> {
+        let is_withdrawn = || {
+            let server = self.services.server(id);
+            self.cuts.withdrawn && server.is_none_or(|server| !server.available)
+        };
+        let named = self.cuts.servers.get(&id).copied();
+        named.or_else(|| is_withdrawn().then_some(false))
     }
 
     /// Ends some of the connections that are to be ended.
@@ -103,7 +126,7 @@ impl<P: PacketBuf> Director<P> {
             let Some(conn) = self.conns.at(entry).filter(|conn| !conn.is_doomed()) else {
                 continue;
             };
-            let Some(reset) = self.cuts.servers.get(&conn.server()).copied() else {
+            let Some(reset) = self.is_cut(conn.server()) else {
                 continue;
             };
             ends -= 1;

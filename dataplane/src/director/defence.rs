@@ -89,19 +89,20 @@ impl Defence {
     fn gives_up(&mut self, now: Instant, conn: &Conn) -> bool {
         match conn.state() {
             State::SynRecv | State::Synack | State::SctpInit1 | State::SctpInit => true,
-            State::Established | State::SctpEstablished | State::Udp => self.is_due(now, conn),
+            State::Established | State::SctpEstablished | State::Udp => {
+                self.is_due(conn.packets()[0], now.since(conn.last_seen()))
+            }
             _ => false,
         }
     }
 
-    /// Of the connections with n packets from their clients, each n-th.
-    fn is_due(&mut self, now: Instant, conn: &Conn) -> bool {
-        let packets = conn.packets()[0];
+    /// Of what got n packets from clients, and none for so long, each n-th.
+    fn is_due(&mut self, packets: u32, quiet_ms: u32) -> bool {
         let spared = self.spared.get_mut(packets as usize);
         let (Some(spared), Ok(n @ 1..)) = (spared, u8::try_from(packets)) else {
             return false;
         };
-        if now.since(conn.last_seen()) < QUIET_MS {
+        if quiet_ms < QUIET_MS {
             return false;
         }
         *spared = spared.saturating_sub(1);
@@ -149,7 +150,7 @@ impl<P: PacketBuf> Director<P> {
             self.defence.template_looks = share(self.templates.lines() / workers);
         }
         self.drop_entries(now);
-        self.drop_templates();
+        self.drop_templates(now);
     }
 
     fn drop_entries(&mut self, now: Instant) {
@@ -157,6 +158,9 @@ impl<P: PacketBuf> Director<P> {
         self.defence.looks -= looks;
         for _ in 0..looks {
             let entry = self.defence.any(self.conns.fresh());
+            if self.controls(now, entry) {
+                continue;
+            }
             let conn = self.conns.at(entry);
             if conn.is_some_and(|conn| self.defence.gives_up(now, conn)) {
                 self.close(now, entry, None);
@@ -164,13 +168,24 @@ impl<P: PacketBuf> Director<P> {
         }
     }
 
-    /// Ends templates that control no connection and whose clients never got an answer.
-    fn drop_templates(&mut self) {
+    /// Ends templates that control no connection: those whose clients never got an answer, and of
+    /// services that schedule each datagram by itself, where no answer is noted, those that would be
+    /// ended as connections.
+    fn drop_templates(&mut self, now: Instant) {
         let looks = self.defence.template_looks.min(LOOKS_MAX);
         self.defence.template_looks -= looks;
         for _ in 0..looks {
             let line = self.defence.any(self.templates.lines());
-            self.templates.dismiss_unassured(line);
+            let Some(idle) = self.templates.idle(line, now) else {
+                continue;
+            };
+            let ends = match self.services.schedules_alone(idle.server) {
+                true => self.defence.is_due(idle.in_packets, idle.quiet_ms),
+                false => !idle.assured,
+            };
+            if ends {
+                self.templates.dismiss(line);
+            }
         }
     }
 }

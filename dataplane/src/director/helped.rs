@@ -17,8 +17,9 @@ use crate::ftp::words::{self, Reply};
 use crate::ftp::{self, Talk, rewrite};
 use crate::fullnat::segment::{self, Shift, View};
 use crate::packet::PacketBuf;
-use crate::templates::{Hold, Key, Kind as TemplateKind, Tie};
+use crate::templates::{Hold, Key, Kind as TemplateKind, Template, Tie};
 use crate::time::Instant;
+use crate::update::ServiceId;
 use crate::wire::flow::{Kind, Seen, TCP, Tuple, tcp_flags};
 
 /// A control connection whose time runs out while its data connection lives gets so much more, as in
@@ -229,13 +230,8 @@ impl<P: PacketBuf> Director<P> {
         }
         let mut inbound = *tuple;
         if outbound {
-            // As the client sees it, the port before that of the control connection calls.
-            let vip = self
-                .services
-                .vip(service)
-                .ok_or(denied(DropReason::NotOurs))?;
             inbound.from = tuple.to;
-            inbound.to = SocketAddr::new(vip, ftp::CONTROL - 1);
+            inbound.to = self.caller(service).ok_or(denied(DropReason::NotOurs))?;
             server.mode = ForwardMode::Nat;
         }
         server.address.set_port(tie.server_port);
@@ -246,14 +242,34 @@ impl<P: PacketBuf> Director<P> {
         Ok(Hit::new(hit.entry(), outbound))
     }
 
+    /// Who calls a client that awaits a data connection, as the client sees it: the port before that
+    /// of the control connection.
+    fn caller(&self, service: ServiceId) -> Option<SocketAddr> {
+        let vip = self.services.vip(service)?;
+        Some(SocketAddr::new(vip, ftp::CONTROL - 1))
+    }
+
+    /// The virtual address of a data connection that is expected.
+    pub(super) fn awaited_at(&self, expected: &Template, service: ServiceId) -> Option<SocketAddr> {
+        // A client that calls may do so from any port.
+        match expected.client.port() {
+            0 => Some(expected.virtual_address),
+            _ => self.caller(service),
+        }
+    }
+
     /// Whether a connection whose time ran out lives on, because a data connection of it does.
     pub(super) fn outlives(&mut self, now: Instant, entry: u32) -> bool {
-        let is_helped = self.conns.at(entry).is_some_and(Conn::is_helped);
-        let lives = is_helped && self.has_data(now, entry);
+        let lives = self.controls(now, entry);
         if lives {
             self.conns.postpone(now, entry, POSTPONED_MS);
         }
         lives
+    }
+
+    /// Whether a connection controls another one: a data connection that lives.
+    pub(super) fn controls(&mut self, now: Instant, entry: u32) -> bool {
+        self.conns.at(entry).is_some_and(Conn::is_helped) && self.has_data(now, entry)
     }
 
     /// Whether the data connection that was announced last lives.

@@ -54,20 +54,24 @@ impl<P: PacketBuf> Director<P> {
         (list, Some(end).filter(|end| *end < lines))
     }
 
-    /// As LVS shows it: an invalid template's ports are gone, an expected connection listens.
+    /// As LVS shows it: an invalid template's ports are gone, an expected connection listens. One that
+    /// came is listed as what it is now, and one that nobody awaits any more is nothing.
     fn shown_template(&self, template: Template) -> Option<control::Connection> {
-        let server = self.services.server(template.tie.server)?.address.ip();
+        let server = self.services.server(template.tie.server)?;
         let mut virtual_address = template.virtual_address;
         let mut server_port = template.tie.server_port;
-        if template.invalid {
+        let state = match (template.kind, template.invalid, template.assured) {
+            (Kind::Expected, true, _) => return None,
+            (Kind::Expected, false, _) => "LISTEN",
+            (_, _, true) => "ASSURED",
+            (_, _, false) => "NONE",
+        };
+        if template.kind == Kind::Expected {
+            virtual_address = self.awaited_at(&template, server.service)?;
+        } else if template.invalid {
             virtual_address.set_port(INVALID_PORT);
             server_port = INVALID_PORT;
         }
-        let state = match (template.kind, template.assured) {
-            (Kind::Expected, _) => "LISTEN",
-            (_, true) => "ASSURED",
-            (_, false) => "NONE",
-        };
         let known = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
         let engine = (template.kind == Kind::Engine).then(|| {
             let data = String::from_utf8_lossy(&template.engine);
@@ -79,7 +83,7 @@ impl<P: PacketBuf> Director<P> {
                 .find(|protocol| protocol.number() == template.protocol),
             client: template.client,
             virtual_address,
-            server: SocketAddr::new(server, server_port),
+            server: SocketAddr::new(server.address.ip(), server_port),
             local: None,
             state: state.to_owned(),
             expires_ms: template.expires_ms.into(),

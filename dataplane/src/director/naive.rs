@@ -247,14 +247,22 @@ impl Lvs {
         }
     }
 
-    /// Ends all connections of a server that was deleted.
-    fn sweep(&mut self, service: usize, server: usize) {
+    /// Ends all connections of servers that are not in their service.
+    fn sweep(&mut self) {
         let conns = self.conns.iter();
-        let its = conns.filter(|(at, conn)| at.0 == service && conn.server == server);
-        let its: Vec<_> = its.map(|(at, _)| *at).collect();
-        for at in its {
+        let withdrawn = conns.filter(|(at, conn)| !self.servers[at.0][conn.server].available);
+        let withdrawn: Vec<_> = withdrawn.map(|(at, _)| *at).collect();
+        for at in withdrawn {
             self.unbind(at);
         }
+    }
+
+    fn sweep_templates(&mut self) {
+        let (servers, conns) = (&self.servers, &self.conns);
+        self.templates.retain(|number, template| {
+            let controls = conns.values().any(|conn| conn.template == Some(*number));
+            servers[template.service][template.server].available || controls
+        });
     }
 
     /// One packet of a connection; counted while the server is available.
@@ -642,7 +650,7 @@ impl World {
                 if self.lvs.servers[service][n].available {
                     self.lvs.delete_server(service, n);
                     self.apply(Update::DeleteServer { id: id(service, n) });
-                    self.swept(service, &[n])?;
+                    self.swept()?;
                 }
             }
             Step::AddService(service, scheduler, sticky) => {
@@ -681,7 +689,7 @@ impl World {
                     self.apply(Update::DeleteService {
                         id: service_id(service),
                     });
-                    self.swept(service, &state.list)?;
+                    self.swept()?;
                 }
             }
             Step::Settings(conn_reuse_mode, [nodest, quiescent, sloppy_tcp]) => {
@@ -846,14 +854,14 @@ impl World {
         shown.collect()
     }
 
-    /// Servers were deleted: with `expire_nodest_conn` their connections end soon. (Those of servers
-    /// that were deleted before it was set end with their next packet.) Their templates stay.
-    fn swept(&mut self, service: usize, servers: &[usize]) -> Result<(), TestCaseError> {
+    /// A server was deleted: with `expire_nodest_conn` the connections of all that were end soon, and
+    /// then their templates.
+    fn swept(&mut self) -> Result<(), TestCaseError> {
         if self.lvs.settings.expire_nodest_conn {
             self.wait(1)?;
-            for server in servers {
-                self.lvs.sweep(service, *server);
-            }
+            self.lvs.sweep();
+            self.wait(2 * LATE_MS)?;
+            self.lvs.sweep_templates();
         }
         Ok(())
     }

@@ -180,11 +180,10 @@ fn settings() -> impl Strategy<Value = Settings> {
         1..4u32,
         prop_oneof![Just(0), Just(3), Just(1024)],
     );
-    (any::<[bool; 5]>(), 0..4u8, defences).prop_map(|(is, conn_reuse_mode, defences)| {
+    (any::<[bool; 7]>(), 0..4u8, defences).prop_map(|(is, conn_reuse_mode, defences)| {
         let (drop_entry, drop_packet, secure_tcp, am_droprate, amemthresh) = defences;
         Settings {
-            // The servers of connections that errors open are not noted here.
-            schedule_icmp: false,
+            schedule_icmp: is[5],
             pmtu_disc: is[0],
             conn_reuse_mode,
             expire_nodest_conn: is[1],
@@ -196,8 +195,7 @@ fn settings() -> impl Strategy<Value = Settings> {
             secure_tcp,
             am_droprate,
             amemthresh,
-            // Whose answers they are shows only by the virtual address.
-            one_packet_replies_untranslated: false,
+            one_packet_replies_untranslated: is[6],
         }
     })
 }
@@ -256,6 +254,9 @@ fn packet(service: usize, from: &str, to: &str, flags: &str) -> Frame {
     }
 }
 
+/// A worker, a server, and whom the server believes to talk to.
+type Served = (usize, SocketAddr, SocketAddr);
+
 /// One director or several that pass each other what is not theirs, as workers do.
 struct World {
     workers: Vec<Testbed>,
@@ -263,9 +264,10 @@ struct World {
     /// Of the next datagram.
     id: u16,
     present: Vec<bool>,
-    /// By service and client: the worker that its packets went to, the server, and whom the server
-    /// believes to talk to.
-    serving: HashMap<(usize, u16), (usize, SocketAddr, SocketAddr)>,
+    /// Of [`Settings::one_packet_replies_untranslated`].
+    untranslated: bool,
+    /// By service and client; the worker is the one that its packets went to.
+    serving: HashMap<(usize, u16), Served>,
 }
 
 impl World {
@@ -305,6 +307,7 @@ impl World {
             now: 0,
             id: 0,
             present: vec![false; WAYS.len() * SERVERS_EACH as usize],
+            untranslated: false,
             serving: HashMap::new(),
         };
         for service in 0..WAYS.len() {
@@ -343,10 +346,11 @@ impl World {
                         }
                         prop_assert_eq!(sender, worker, "a reply left from another worker");
                         let (from, to) = ends(&frame);
-                        prop_assert_eq!(from.ip(), address(way.vip).ip());
+                        let speaker = self.speaker(service, server, from);
+                        prop_assert_eq!(from.ip(), speaker.ip());
                         prop_assert_eq!(to.ip(), address(&client(service, c)).ip());
                         if has_ports(&frame) {
-                            prop_assert_eq!(from, address(way.vip));
+                            prop_assert_eq!(from, speaker);
                             prop_assert_eq!(to, address(&client(service, c)));
                         }
                     }
@@ -371,7 +375,8 @@ impl World {
                     } else if !WAYS[service].one_packet {
                         prop_assert_eq!(known, Some((worker, at, to)), "a reply of another server");
                     }
-                    prop_assert_eq!(ends(&frame).0, address(WAYS[service].vip));
+                    let from = ends(&frame).0;
+                    prop_assert_eq!(from, self.speaker(service, at, from));
                 }
             }
             Step::AddServer(service, n) => {
@@ -397,7 +402,10 @@ impl World {
                 let id = ServerId(id(service, n));
                 self.apply(&Update::CutServer { id, reset });
             }
-            Step::Set(settings) => self.apply(&Update::SetSettings(settings)),
+            Step::Set(settings) => {
+                self.untranslated = settings.one_packet_replies_untranslated;
+                self.apply(&Update::SetSettings(settings));
+            }
             Step::Options(service, options) => {
                 let id = ServiceId(u32::try_from(service).unwrap());
                 let client_address = WAYS[service].told;
@@ -437,13 +445,7 @@ impl World {
             let Some((server, believed)) = served(service, &client(service, c), frame) else {
                 continue;
             };
-            // A local port belongs to the last client that was given it.
-            self.serving.retain(|(s, other), (_, at, port)| {
-                *s != service || *other == c || (*at, *port) != (server, believed)
-            });
-            let last = self
-                .serving
-                .insert((service, c), (*worker, server, believed));
+            let last = self.note(service, c, (*worker, server, believed));
             if let Some((owner, at, was)) = last {
                 prop_assert_eq!(*worker, owner, "a flow moved to another worker");
                 if before == self.conns(service) {
@@ -452,6 +454,40 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    /// Who serves a client from now on; returns who did.
+    fn note(&mut self, service: usize, c: u16, by: Served) -> Option<Served> {
+        // A local port belongs to the last client that was given it.
+        self.serving.retain(|(s, other), (_, at, port)| {
+            *s != service || *other == c || (*at, *port) != (by.1, by.2)
+        });
+        self.serving.insert((service, c), by)
+    }
+
+    /// The address that a server's reply is to come from; `from` is where it came from. Answers to
+    /// single datagrams may come from the server, unless it has a connection.
+    fn speaker(&self, service: usize, server: SocketAddr, from: SocketAddr) -> SocketAddr {
+        if WAYS[service].one_packet && self.untranslated && from.ip() == server.ip() {
+            return server;
+        }
+        address(WAYS[service].vip)
+    }
+
+    /// The connection of a client, as its worker has it.
+    fn found(&self, service: usize, c: u16) -> Option<Served> {
+        let tuple = Tuple {
+            protocol: WAYS[service].protocol.number(),
+            from: address(&client(service, c)),
+            to: address(WAYS[service].vip),
+        };
+        self.workers.iter().enumerate().find_map(|(worker, bed)| {
+            let conns = &bed.director.conns;
+            let entry = conns.find(&tuple)?.entry();
+            let id = conns.at(entry)?.server();
+            let server = bed.director.services.server(id)?.address;
+            Some((worker, server, conns.tuple(entry, true).to))
+        })
     }
 
     /// What becomes of it is for `tests/errors.rs`; here nothing breaks by it.
@@ -475,7 +511,13 @@ impl World {
             (false, false) => (3, 4, "10.1.0.2"),
         };
         let error = icmp(router, &to, kind, code, [0, 0, 5, 0x78], &quoted.ip());
+        let before = self.conns(service);
         self.send(receiver, &error);
+        if before != self.conns(service)
+            && let Some(opened) = self.found(service, c)
+        {
+            self.note(service, c, opened);
+        }
     }
 
     /// Connections a service's servers ever had, on all workers.

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64};
 
 use zerocopy::{FromBytes, IntoBytes, KnownLayout};
 
-use super::{ENGINE_MAX, Key, Kind, Template, Tie};
+use super::{ENGINE_MAX, Idle, Key, Kind, Template, Tie};
 use crate::time::Instant;
 use crate::update::ServerId;
 
@@ -144,9 +144,17 @@ impl Line {
         self.words() == KeyWords::of(key) && (key.kind != Kind::Engine || engine.is(key.engine))
     }
 
-    /// Whether its clients' connections were never established, nor answered.
-    pub(super) fn is_unassured(&self) -> bool {
-        self.flags.load(Relaxed) & ASSURED == 0 && self.words().kind() != Kind::Expected
+    pub(super) fn kind(&self) -> Kind {
+        self.words().kind()
+    }
+
+    pub(super) fn idle(&self, now: Instant) -> Idle {
+        Idle {
+            server: self.tie().server,
+            assured: self.flags.load(Relaxed) & ASSURED != 0,
+            in_packets: self.in_packets.load(Relaxed),
+            quiet_ms: quiet_ms(self.timer.load(Relaxed), now),
+        }
     }
 
     fn words(&self) -> KeyWords {
@@ -210,11 +218,16 @@ fn timer(now: Instant, life_ms: u32) -> u64 {
     u64::from(now.0) << 32 | u64::from(life_ms)
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "the two halves")]
+#[expect(clippy::cast_possible_truncation, reason = "the low half is meant")]
 fn left_ms(timer: u64, now: Instant) -> u32 {
-    let (begun, life_ms) = (Instant((timer >> 32) as u32), timer as u32);
+    (timer as u32).saturating_sub(quiet_ms(timer, now))
+}
+
+/// Since its time last began.
+fn quiet_ms(timer: u64, now: Instant) -> u32 {
+    let begun = Instant((timer >> 32) as u32);
     if begun.since(now) <= SKEW_MAX_MS {
-        return life_ms;
+        return 0;
     }
-    life_ms.saturating_sub(now.since(begun))
+    now.since(begun)
 }

@@ -131,6 +131,17 @@ pub struct Template {
     pub in_packets: u32,
 }
 
+/// What there is to lose with a template that controls no connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Idle {
+    pub server: ServerId,
+    /// As of [`Template`].
+    pub assured: bool,
+    pub in_packets: u32,
+    /// Since it was made or used.
+    pub quiet_ms: u32,
+}
+
 /// The table.
 #[derive(Debug)]
 pub struct Templates {
@@ -142,6 +153,7 @@ pub struct Templates {
     engines: Array<EngineLine>,
     /// By server.
     persistent: Array<AtomicU32>,
+    expected: Array<AtomicU32>,
     used: AtomicU32,
     capacity: u32,
     secret: [u64; 2],
@@ -159,6 +171,7 @@ impl Templates {
             lines: Array::sparse(lines)?,
             engines: Array::sparse(lines)?,
             persistent: Array::sparse(SERVERS_MAX as usize)?,
+            expected: Array::sparse(SERVERS_MAX as usize)?,
             used: AtomicU32::new(0),
             capacity,
             secret,
@@ -181,9 +194,22 @@ impl Templates {
         self.used.load(Relaxed)
     }
 
-    /// Templates that name this server.
+    /// Templates that tie clients to this server.
     pub fn of_server(&self, id: ServerId) -> u32 {
         self.persistent[id.index()].load(Relaxed)
+    }
+
+    /// Whether a template of any kind names this server.
+    pub fn refer_to(&self, id: ServerId) -> bool {
+        self.of_server(id) > 0 || self.expected[id.index()].load(Relaxed) > 0
+    }
+
+    /// By server: how many templates of this kind name it, or of one that counts with it.
+    fn counts(&self, kind: Kind) -> &Array<AtomicU32> {
+        match kind {
+            Kind::Persistence | Kind::Engine => &self.persistent,
+            Kind::Expected => &self.expected,
+        }
     }
 
     /// Lines of the table: [`Self::at`] knows them by number.
@@ -320,11 +346,12 @@ impl Templates {
         true
     }
 
-    /// Ends the template on this line, if there is one that nobody holds, and of which nobody was ever
-    /// answered; whether it did.
-    pub fn dismiss_unassured(&self, index: u32) -> bool {
-        let line = self.lines.get(index as usize);
-        line.is_some_and(Line::is_unassured) && self.dismiss(index)
+    /// What there is to lose with the template on this line, if there is one that nobody holds and
+    /// that ties a client to a server.
+    pub fn idle(&self, index: u32, now: Instant) -> Option<Idle> {
+        let line = self.lines.get(index as usize)?;
+        let is_idle = line.life.load(Acquire) == OWNED && self.is_published(index as usize);
+        (is_idle && line.kind() != Kind::Expected).then(|| line.idle(now))
     }
 
     fn hash(&self, key: &Key) -> u64 {
@@ -394,7 +421,7 @@ impl Templates {
             self.used.fetch_sub(1, Relaxed);
             return None;
         };
-        self.persistent[tie.server.index()].fetch_add(1, Relaxed);
+        self.counts(key.kind)[tie.server.index()].fetch_add(1, Relaxed);
         self.lines[place].fill(key, now, tie, &self.engines[place]);
         self.tags[place].store(hash, Relaxed);
         Some(number(place))
@@ -432,7 +459,7 @@ impl Templates {
 
     fn uncount(&self, line: &Line) {
         let server = line.tie().server;
-        self.persistent[server.index()].fetch_sub(1, Relaxed);
+        self.counts(line.kind())[server.index()].fetch_sub(1, Relaxed);
         self.used.fetch_sub(1, Relaxed);
     }
 }

@@ -42,6 +42,7 @@ pub(super) fn check_command(parsed: &mut Parsed, flags: &str, engine: &str) -> R
                 parsed.scheduler = SCHEDULER_DEFAULT.into();
             }
             parsed.scheduler_flags = scheduler_flags(&parsed.scheduler, flags)?;
+            check_hash_target(parsed)?;
             if parsed.has(Opt::Engine) {
                 parsed.engine = Some(persistence_engine(engine)?);
             }
@@ -66,6 +67,17 @@ fn check_service(parsed: &Parsed) -> Result<(), Failure> {
         return Err(Failure::invalid(
             "One-Packet Scheduling is only for UDP virtual services",
         ));
+    }
+    Ok(())
+}
+
+/// One scheduler hashes by choice.
+fn check_hash_target(parsed: &Parsed) -> Result<(), Failure> {
+    let (name, scheduler) = (Opt::HashTarget.name(), &parsed.scheduler);
+    if parsed.has(Opt::HashTarget) && scheduler != "conhash" {
+        return Err(Failure::invalid(format!(
+            "Illegal '{name}' option with the '{scheduler}' scheduler"
+        )));
     }
     Ok(())
 }

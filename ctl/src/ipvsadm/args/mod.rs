@@ -12,7 +12,7 @@ use super::Failure;
 use super::address::{host_port, number, v4_host};
 use super::names::{Names, Transport};
 use super::popt::Words;
-use crate::{Engine, Netmask, SchedulerFlags, TunnelKind, Word};
+use crate::{Engine, HashTarget, Netmask, SchedulerFlags, TunnelKind, Word};
 use check::{check_command, check_rules};
 pub use words::{Command, Opt};
 use words::{Meaning, SWITCHES};
@@ -88,6 +88,8 @@ pub struct Parsed {
     pub netmask: Option<Netmask>,
     pub engine: Option<Engine>,
     pub scheduler_flags: SchedulerFlags,
+    /// No part of upstream's grammar.
+    pub hash_target: Option<HashTarget>,
     pub server: Option<SocketAddr>,
     pub forward: Forward,
     pub weight: u32,
@@ -118,6 +120,7 @@ impl Parsed {
             netmask: None,
             engine: None,
             scheduler_flags: SchedulerFlags::default(),
+            hash_target: None,
             server: None,
             forward: Forward::Direct,
             weight: 1,
@@ -291,6 +294,12 @@ fn with_value(
         Opt::TunPort => {
             let port = int(1..=u32::from(u16::MAX), "tunnel port")?;
             parsed.tunnel_port = u16::try_from(port).unwrap_or(u16::MAX);
+        }
+        Opt::HashTarget => {
+            let mut targets = HashTarget::ALL.iter();
+            let target = targets.find(|target| target.word() == text).copied();
+            let illegal = || Failure::invalid("illegal hash target specified");
+            parsed.hash_target = Some(target.ok_or_else(illegal)?);
         }
         Opt::LocalAddress => {
             let local = text.parse().ok();

@@ -66,7 +66,7 @@ impl Command {
             Self::AddService | Self::EditService => rules(
                 &[Service],
                 &[
-                    Scheduler, Persistent, Netmask, OnePacket, Engine, SchedFlags,
+                    Scheduler, Persistent, Netmask, OnePacket, Engine, SchedFlags, HashTarget,
                 ],
             ),
             Self::DeleteService => rules(&[Service], NONE),
@@ -161,6 +161,7 @@ pub enum Opt {
     TunCsum,
     TunRemCsum,
     LocalAddress,
+    HashTarget,
 }
 
 pub(super) const OPTS: &[(Opt, &str)] = &[
@@ -199,6 +200,7 @@ pub(super) const OPTS: &[(Opt, &str)] = &[
     (Opt::TunCsum, "tun-csum"),
     (Opt::TunRemCsum, "tun-remcsum"),
     (Opt::LocalAddress, "local-address"),
+    (Opt::HashTarget, "hash-target"),
 ];
 
 impl Opt {
@@ -323,6 +325,8 @@ pub(super) const SWITCHES: &[Switch<Meaning>] = {
         switch(Some('o'), "ops", Nothing, Other(Opt::OnePacket)),
         switch(None, "pe", Value, Other(Opt::Engine)),
         switch(Some('b'), "sched-flags", Value, Other(Opt::SchedFlags)),
+        // As DPVS has it.
+        switch(None, "hash-target", Value, Other(Opt::HashTarget)),
         switch(Some('r'), "real-server", Value, Other(Opt::Server)),
         switch(
             Some('g'),

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::{Arc, Weak};
 
-use control::{Errno, Refusal, ServiceKey, ServiceOptions, Settings};
+use control::{Errno, HashTarget, Refusal, ServiceKey, ServiceOptions, Settings};
 
 use super::undo::{Transaction, Undo};
 use super::uses::Use;
@@ -92,6 +92,20 @@ impl Model {
             done.update(id, Update::SetOptions { id, options });
         }
         Ok(())
+    }
+
+    pub(super) fn set_hash_target(
+        &mut self,
+        key: &ServiceKey,
+        hash_target: HashTarget,
+        done: &mut Transaction,
+    ) -> Result<(), Refusal> {
+        let id = self.find(key)?;
+        let options = ServiceOptions {
+            hash_target,
+            ..self.head(id).options
+        };
+        self.set_options(key, options, done)
     }
 
     pub(super) fn set_settings(

@@ -284,6 +284,10 @@ impl Model {
                 self.delete_local_address(service, *address, done)
             }
             Change::SetOptions { service, options } => self.set_options(service, *options, done),
+            Change::SetHashTarget {
+                service,
+                hash_target,
+            } => self.set_hash_target(service, *hash_target, done),
             Change::SetSettings(settings) => self.set_settings(*settings, done),
             Change::AddMark { rule, at } => self.add_mark(rule, *at, done),
             Change::DeleteMark(which) => self.delete_mark(which, done),

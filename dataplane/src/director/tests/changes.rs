@@ -105,3 +105,29 @@ fn schedulers_are_changed_in_place() {
     assert_eq!((t.load(0), t.load(1)), ((6, 0), (2, 0)));
     assert_eq!(key(Tcp, VIP).port(), 80);
 }
+
+/// The generation has 15 bits that count: what a connection remembers is not to seem right again
+/// because a batch was long.
+#[test]
+fn a_long_batch_is_not_taken_for_none() {
+    let mut t = Testbed::nat(Tcp, VIP, &[RS2, RS]);
+    establish(&mut t, 0, C, RS);
+    let edit = |port| Update::EditServer {
+        id: ServerId(0),
+        mode: ForwardMode::Nat,
+        tunnel: control::Tunnel {
+            port,
+            ..control::Tunnel::default()
+        },
+        weight: 1,
+        thresholds: control::Thresholds::default(),
+    };
+    let mut batch = vec![Update::DeleteServer { id: ServerId(1) }];
+    batch.extend((1..1 << 15).map(edit));
+    let mut rest = &batch[..];
+    while !rest.is_empty() {
+        let applied = t.director.apply_part(rest, &mut t.out);
+        rest = &rest[applied..];
+    }
+    t.check(1, tcp(C, VIP, "A"), Drop(DropReason::ServerGone));
+}

@@ -1,7 +1,7 @@
 //! ICMP errors about connections: each side hears of its own packets.
 
 use super::*;
-use crate::update::ServiceId;
+use crate::update::{Policy, ServiceId};
 
 const L: &str = "10.1.0.100:1024";
 const L_IP: &str = "10.1.0.100";
@@ -253,6 +253,44 @@ fn an_error_may_open_a_connection() {
     t.apply(weigh(0, 0));
     let other = told(ROUTER, VIP_IP, 3, 3, 0, &datagram(VIP, "192.0.2.10:2").ip());
     t.check(3, other, Drop(DropReason::NoServer));
+}
+
+/// What goes by destinations takes the client for one (`spec/schedulers.md` §2), as all who ask it do.
+#[test]
+fn an_error_is_scheduled_by_the_destination_that_it_quotes() {
+    use crate::sched::Kind::{Dh, Lblc, Lblcr};
+    let persistence = control::Persistence {
+        timeout_s: 300,
+        netmask: control::Netmask::whole(false),
+    };
+    let policies = [Dh, Lblc, Lblcr]
+        .into_iter()
+        .flat_map(|kind| [None, Some(persistence)].map(|persistence| (kind, persistence)));
+    for (kind, persistence) in policies {
+        let servers = |packet: fn(&str) -> Frame| {
+            let mut t = Testbed::nat(Udp, VIP, &[RS2, RS]);
+            t.apply(Update::EditService {
+                id: ServiceId(0),
+                policy: Policy {
+                    persistence,
+                    ..Policy::of(kind)
+                },
+            });
+            let settings = control::Settings {
+                schedule_icmp: true,
+                ..control::Settings::default()
+            };
+            t.apply(Update::SetSettings(settings));
+            for n in 1..9 {
+                let sent = t.pass(0, &packet(&format!("198.51.100.{n}:2000")));
+                assert_eq!(sent.len(), 1);
+            }
+            [0, 1].iter().filter(|n| t.load(**n) != (0, 0)).count()
+        };
+        assert_eq!(servers(|client| udp(client, VIP, b"x")), 1, "{kind:?}");
+        let says = |client: &str| told(ROUTER, VIP_IP, 3, 3, 0, &datagram(VIP, client).ip());
+        assert_eq!(servers(says), 2, "{kind:?}");
+    }
 }
 
 #[test]

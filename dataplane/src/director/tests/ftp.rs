@@ -226,6 +226,45 @@ fn active() {
     to_client(&mut talk.t, 2, SERVER6, "[2001:db8:c::10]:40001", ends);
 }
 
+/// What is expected and not come yet, as it is listed.
+fn awaited(t: &Testbed, ms: u32) -> Vec<String> {
+    let (list, _) = t
+        .director
+        .listed_templates(Instant::from_ms(ms), 0, usize::MAX);
+    let shown = list.iter().map(|c| {
+        assert!(!c.template);
+        let (client, at, server) = (c.client, c.virtual_address, c.server);
+        format!("{client} {at} {server} {}", c.state)
+    });
+    shown.collect()
+}
+
+/// Listed as LVS's entries; no client is tied to its server by it, but the server is still needed.
+#[test]
+fn what_is_expected_is_listed_until_it_comes() {
+    let id = ServerId(0);
+    let counts = |t: &Testbed| {
+        let templates = t.director.templates();
+        (templates.of_server(id), templates.refer_to(id))
+    };
+    let mut talk = Talk::v4(bed());
+    talk.server(1, "229 (|||50000|)\r\n", "229 (|||50000|)\r\n");
+    let passive = "192.0.2.10:0 203.0.113.1:50000 10.1.0.1:50000 LISTEN";
+    assert_eq!(awaited(&talk.t, 1), [passive]);
+    assert_eq!(counts(&talk.t), (0, true));
+    let ends = ["203.0.113.1:50000", "10.1.0.1:50000"];
+    to_server(&mut talk.t, 2, SERVER, "192.0.2.10:40001", ends);
+    assert_eq!(awaited(&talk.t, 2), Vec::<String>::new());
+    talk.client(3, "PORT 192,0,2,10,156,65\r\n");
+    let active = "192.0.2.10:40001 203.0.113.1:20 10.1.0.1:20 LISTEN";
+    assert_eq!(awaited(&talk.t, 3), [active]);
+    // Nobody came for it.
+    talk.t.wait(3, 125_000);
+    assert_eq!(awaited(&talk.t, 125_000), Vec::<String>::new());
+    talk.t.wait(125_000, 1_100_000);
+    assert_eq!(counts(&talk.t), (0, false));
+}
+
 /// Ports need not be the same on both sides.
 #[test]
 fn a_server_at_another_port() {
@@ -403,6 +442,29 @@ fn a_word_at_the_last_moment() {
     let sent = talk.t.pass(500_000, &tcp(client, ends[0], "A"));
     assert_eq!(sent.len(), 1);
     talk.client(950_000, "NOOP\r\n");
+}
+
+/// The defence spares who controls a transfer, however little it says.
+#[test]
+fn a_control_connection_is_not_given_up_in_a_transfer() {
+    for (transfers, left) in [(true, 2), (false, 0)] {
+        let mut talk = Talk::v4(bed());
+        talk.server(1, "229 (|||900|)\r\n", "229 (|||900|)\r\n");
+        if transfers {
+            let (client, ends) = ("192.0.2.10:40001", ["203.0.113.1:900", "10.1.0.1:900"]);
+            to_server(&mut talk.t, 2, SERVER, client, ends);
+            for _ in 0..9 {
+                talk.t.pass(2, &tcp(client, ends[0], "A"));
+            }
+        }
+        let settings = control::Settings {
+            drop_entry: 3,
+            ..control::Settings::default()
+        };
+        talk.t.apply(Update::SetSettings(settings));
+        talk.t.wait(3, 400_000);
+        assert_eq!(states(&talk.t).len(), left);
+    }
 }
 
 /// Data connections are mostly at home with another worker.

@@ -180,6 +180,27 @@ fn expire_nodest_conn_ends_connections_with_their_server() {
     assert_eq!(t.page.connections.get(), 0);
 }
 
+/// Whatever was withdrawn before it was set.
+#[test]
+fn expire_nodest_conn_ends_what_was_left_of_earlier_servers() {
+    let mut t = Testbed::nat(Udp, VIP, &["10.1.0.3:80", RS2, RS]);
+    for n in 0..3 {
+        t.pass(0, &udp(&client(n), VIP, b"1"));
+    }
+    assert_eq!([0, 1, 2].map(|n| t.load(n)), [(0, 1); 3]);
+    gone(&mut t, 1);
+    let settings = Settings {
+        expire_nodest_conn: true,
+        ..Settings::default()
+    };
+    set(&mut t, settings);
+    t.wait(1, 10);
+    assert_eq!(t.load(1), (0, 1), "not before the next one is withdrawn");
+    gone(&mut t, 2);
+    t.wait(10, 20);
+    assert_eq!([0, 1, 2].map(|n| t.load(n)), [(0, 1), (0, 0), (0, 0)]);
+}
+
 #[test]
 fn what_a_service_does_without_its_server() {
     use OnServerGone::{Reschedule, Reset};
@@ -537,6 +558,40 @@ fn templates_of_clients_that_never_got_an_answer_are_dropped() {
         t.wait(3, 100_000);
         assert_eq!(t.page.connections.get(), 0);
         assert_eq!(t.director.templates().used() == 32, all_stay);
+    }
+}
+
+/// Nothing shows whether a single datagram was answered.
+#[test]
+fn templates_of_single_datagrams_are_dropped_after_a_while() {
+    for (datagrams, seconds, most_stay) in [(1, 59, true), (9, 400, true), (1, 400, false)] {
+        let mut t = Testbed::nat(Udp, VIP, &[RS]);
+        let policy = crate::update::Policy {
+            persistence: Some(control::Persistence {
+                timeout_s: 3000,
+                netmask: control::Netmask::whole(false),
+            }),
+            one_packet: true,
+            ..crate::update::Policy::of(crate::sched::Kind::Rr)
+        };
+        t.apply(Update::EditService {
+            id: ServiceId(0),
+            policy,
+        });
+        for n in (1..33).flat_map(|n| [n].repeat(datagrams)) {
+            t.pass(0, &udp(&format!("198.51.100.{n}:2000"), VIP, b"x"));
+        }
+        let settings = Settings {
+            drop_entry: 3,
+            ..Settings::default()
+        };
+        set(&mut t, settings);
+        t.wait(0, seconds * 1000);
+        let left = t.director.templates().used();
+        match most_stay {
+            true => assert_eq!(left, 32),
+            false => assert!(left < 8, "{left}"),
+        }
     }
 }
 

@@ -5,8 +5,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use control::{
-    Change, ClientAddress, Drain, ForwardMode, MH_TABLE_SIZE, MarkRule, Prefix, ServerSpec,
-    ServiceKey, ServiceOptions, ServiceSpec, Settings, Thresholds, Tunnel, TunnelKind, WhichMark,
+    Change, ClientAddress, Drain, ForwardMode, HashTarget, MH_TABLE_SIZE, MarkRule, Prefix,
+    ServerSpec, ServiceKey, ServiceOptions, ServiceSpec, Settings, Thresholds, Tunnel, TunnelKind,
+    WhichMark,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -158,6 +159,14 @@ impl Naive {
                 service.locals.remove(service.local(*address)?);
             }
             Change::SetOptions { service, options } => self.service(service)?.options = *options,
+            Change::SetHashTarget {
+                service,
+                hash_target,
+            } => {
+                // The services are TCP's.
+                (*hash_target == HashTarget::Sip).then_some(())?;
+                self.service(service)?.options.hash_target = *hash_target;
+            }
             Change::SetSettings(settings) => self.settings = *settings,
             Change::Zero { only } => {
                 only.is_none_or(|key| self.place(&key).is_some())
@@ -490,6 +499,8 @@ fn change() -> impl Strategy<Value = Change> {
             .prop_map(|(service, address)| Change::DeleteLocalAddress { service, address }),
         2 => (service(), options())
             .prop_map(|(service, options)| Change::SetOptions { service, options }),
+        1 => (service(), prop::sample::select(vec![HashTarget::Sip, HashTarget::Qid]))
+            .prop_map(|(service, hash_target)| Change::SetHashTarget { service, hash_target }),
         1 => settings.prop_map(Change::SetSettings),
         4 => (rule(), proptest::option::of(0usize..4))
             .prop_map(|(rule, at)| Change::AddMark { rule, at }),

@@ -1,0 +1,151 @@
+//! The audit log: what was changed, in words.
+
+use std::collections::BTreeMap;
+
+use control::{Change, ServerSpec, Settings, WhichMark, Word};
+
+use super::model::name;
+
+/// Changes of one request that get a line each; of the others the last line says how many there are.
+pub(super) const LINES_MAX: usize = 100;
+
+/// What a request changes, which finds these settings; `ends_drain` says which of its changes end a
+/// server's draining.
+pub(super) fn lines(
+    changes: &[Change],
+    mut settings: Settings,
+    ends_drain: impl Fn(&Change) -> bool,
+) -> Vec<String> {
+    let (shown, rest) = changes.split_at(changes.len().min(LINES_MAX));
+    let mut lines = Vec::new();
+    for change in shown {
+        let more = if ends_drain(change) {
+            ", which ends its draining"
+        } else {
+            ""
+        };
+        lines.push(format!("{}{more}", describe(change, settings)));
+        if let Change::SetSettings(new) = change {
+            settings = *new;
+        }
+    }
+    lines.extend(summary(rest));
+    lines
+}
+
+/// `and 3 more: 1 add service, 2 add server`
+fn summary(rest: &[Change]) -> Option<String> {
+    let mut kinds = BTreeMap::<&str, usize>::new();
+    for change in rest {
+        *kinds.entry(kind(change)).or_default() += 1;
+    }
+    let kinds: Vec<_> = kinds
+        .iter()
+        .map(|(kind, n)| format!("{n} {kind}"))
+        .collect();
+    (!rest.is_empty()).then(|| format!("and {} more: {}", rest.len(), kinds.join(", ")))
+}
+
+/// What kind of change it is, where [`describe`] says more.
+fn kind(change: &Change) -> &'static str {
+    match change {
+        Change::AddService { .. } => "add service",
+        Change::EditService { .. } => "edit service",
+        Change::DeleteService { .. } => "delete service",
+        Change::Flush => "delete every service",
+        Change::AddServer { .. } => "add server",
+        Change::EditServer { .. } => "edit server",
+        Change::DeleteServer { .. } => "delete server",
+        Change::DrainServer { .. } => "drain server",
+        Change::CancelDrain { .. } => "cancel draining",
+        Change::Zero { .. } => "zero counters",
+        Change::AddLocalAddress { .. } => "add local address",
+        Change::DeleteLocalAddress { .. } => "delete local address",
+        Change::SetOptions { .. } => "set options",
+        Change::SetHashTarget { .. } => "set hash target",
+        Change::SetSettings(_) => "set settings",
+        Change::AddMark { .. } => "add mark rule",
+        Change::DeleteMark(_) => "delete mark rule",
+        Change::SetTimeouts { .. } => "set timeouts",
+    }
+}
+
+/// A change in words; `before` are the settings that it finds.
+pub(super) fn describe(change: &Change, before: Settings) -> String {
+    let shown = |spec: &ServerSpec| format!("{}, weight {}", spec.how(), spec.weight);
+    match change {
+        Change::AddService { service, spec } => {
+            format!("add service {}: {spec}", name(service))
+        }
+        Change::EditService { service, spec } => {
+            format!("edit service {}: {spec}", name(service))
+        }
+        Change::DeleteService { service } => format!("delete service {}", name(service)),
+        Change::Flush => "delete every service".to_owned(),
+        Change::AddServer {
+            service,
+            server,
+            spec,
+        } => {
+            format!("add server {server} to {}: {}", name(service), shown(spec))
+        }
+        Change::EditServer {
+            service,
+            server,
+            spec,
+        } => {
+            format!("edit server {server} of {}: {}", name(service), shown(spec))
+        }
+        Change::DeleteServer { service, server } => {
+            format!("delete server {server} of {}", name(service))
+        }
+        Change::DrainServer {
+            service,
+            server,
+            drain,
+        } => format!("drain server {server} of {}: {drain}", name(service)),
+        Change::CancelDrain { service, server } => {
+            format!(
+                "cancel the draining of server {server} of {}",
+                name(service)
+            )
+        }
+        Change::Zero {
+            only: Some(service),
+        } => format!("zero the counters of {}", name(service)),
+        Change::Zero { only: None } => "zero every counter".to_owned(),
+        Change::AddLocalAddress { service, address } => {
+            format!("add local address {address} to {}", name(service))
+        }
+        Change::DeleteLocalAddress { service, address } => {
+            format!("delete local address {address} of {}", name(service))
+        }
+        Change::SetOptions { service, options } => {
+            format!("set options of {}: {options}", name(service))
+        }
+        Change::SetHashTarget {
+            service,
+            hash_target,
+        } => format!(
+            "set hash target of {}: {}",
+            name(service),
+            hash_target.word()
+        ),
+        Change::SetSettings(settings) => format!("set {}", settings.changed_from(before)),
+        Change::AddMark { rule, at: None } => format!("add {rule}"),
+        Change::AddMark { rule, at: Some(at) } => format!("add at {at}: {rule}"),
+        Change::DeleteMark(WhichMark::Number(number)) => format!("delete mark rule {number}"),
+        Change::DeleteMark(WhichMark::Rule(rule)) => format!("delete {rule}"),
+        Change::SetTimeouts { tcp, tcp_fin, udp } => {
+            let shown = |seconds: &Option<u32>| {
+                seconds.map_or("as it is".to_owned(), |seconds| format!("{seconds} s"))
+            };
+            format!(
+                "set timeouts: tcp {}, tcp_fin {}, udp {}",
+                shown(tcp),
+                shown(tcp_fin),
+                shown(udp)
+            )
+        }
+    }
+}
