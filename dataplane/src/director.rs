@@ -603,7 +603,9 @@ impl<P: PacketBuf> Director<P> {
         self.defend(now);
         self.forget_fragments(now);
         self.leases.tick(now);
-        self.templates.sweep(&mut self.sweep, now);
+        let services = &self.services;
+        let is_gone = |id| !services.server(id).is_some_and(|server| server.available);
+        self.templates.sweep(&mut self.sweep, now, is_gone);
         self.net.tick(now, out, &self.page);
     }
 

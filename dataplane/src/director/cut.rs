@@ -81,6 +81,7 @@ impl<P: PacketBuf> Director<P> {
                 if self.settings.expire_nodest_conn =>
             {
                 self.cuts.add_withdrawn(self.conns.fresh());
+                self.templates.purge(&mut self.sweep);
             }
             Update::DeleteServer { .. } | Update::DeleteService { .. } => {
                 for id in self.services.leaving(update) {

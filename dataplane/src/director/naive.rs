@@ -2,9 +2,10 @@
 //! (`spec/connections.md`) with maps, words and loops, and no cleverness.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 
-use control::{ForwardMode, Protocol, Settings, Thresholds};
+use control::{ForwardMode, Netmask, Persistence, Protocol, Settings, Thresholds};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use serde_json::Value;
@@ -14,19 +15,24 @@ use super::testbed::{Testbed, key, mac_of};
 use super::*;
 use crate::counters::DropReason;
 use crate::sched::Kind;
+use crate::templates::INVALID_PORT;
 use crate::update::{Policy, ServiceId, Update};
 
 /// Protocol and address of each service. The third one's servers are reached by direct routing.
-const SERVICES: [(Protocol, &str); 3] = [
+const SERVICES: [(Protocol, &str); 4] = [
     (Protocol::Tcp, "203.0.113.1:80"),
     (Protocol::Udp, "203.0.113.1:53"),
     (Protocol::Tcp, "203.0.113.1:81"),
+    (Protocol::Tcp, "203.0.113.2:0"),
 ];
 const SERVERS_EACH: usize = 3;
 const CLIENTS: usize = 6;
 const KINDS: [Kind; 4] = [Kind::Rr, Kind::Wrr, Kind::Lc, Kind::Wlc];
 /// How late the director notices that a connection's time ran out, at most. What it counts follows.
 const LATE_MS: u32 = 1500;
+/// What a template gets that controls connections when its time runs out. Its timeout stays, where
+/// LVS's becomes this.
+const POSTPONED_MS: u32 = 60_000;
 
 /// Timeouts in seconds.
 const TIMEOUTS: [(&str, u32); 12] = [
@@ -54,6 +60,13 @@ struct Spec {
     lower: u32,
 }
 
+/// How clients of a service come back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Sticky {
+    timeout_s: u32,
+    mask: Ipv4Addr,
+}
+
 #[derive(Debug, Clone)]
 enum Step {
     /// From client, to service, with these flags.
@@ -63,10 +76,10 @@ enum Step {
     AddServer(usize, usize, Spec),
     EditServer(usize, usize, Spec),
     DeleteServer(usize, usize),
-    AddService(usize, Kind),
-    EditService(usize, Kind),
+    AddService(usize, Kind, Option<Sticky>),
+    EditService(usize, Kind, Option<Sticky>),
     DeleteService(usize),
-    Settings(u8, bool, bool),
+    Settings(u8, [bool; 3]),
     Timeouts(u32, u32, u32),
     /// Deleted servers without connections are forgotten.
     Forget,
@@ -89,7 +102,41 @@ struct NaiveConn {
     no_output: bool,
     state: String,
     deadline: u32,
+    /// Its controller.
+    template: Option<u32>,
 }
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct NaiveTemplate {
+    service: usize,
+    /// Masked.
+    client: Ipv4Addr,
+    server: usize,
+    timeout_ms: u32,
+    deadline: u32,
+    assured: bool,
+    invalid: bool,
+}
+
+impl NaiveTemplate {
+    /// Virtual address, client, server and state, as it is listed.
+    fn shown(&self) -> Shown {
+        let mut ends = [
+            address(SERVICES[self.service].1),
+            address(&server(self.service, self.server)),
+        ];
+        if self.invalid {
+            for end in &mut ends {
+                end.set_port(INVALID_PORT);
+            }
+        }
+        let state = if self.assured { "ASSURED" } else { "NONE" };
+        let client = SocketAddr::new(self.client.into(), 0);
+        (ends[0], client, ends[1], state.to_owned())
+    }
+}
+
+type Shown = (SocketAddr, SocketAddr, SocketAddr, String);
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Counted {
@@ -112,6 +159,7 @@ struct NaiveServer {
 #[derive(Debug, Clone)]
 struct NaiveService {
     scheduler: Kind,
+    sticky: Option<Sticky>,
     /// Newest first.
     list: Vec<usize>,
     /// Of `rr`: picked last.
@@ -127,6 +175,8 @@ struct Lvs {
     servers: [[NaiveServer; SERVERS_EACH]; SERVICES.len()],
     /// By service and client.
     conns: BTreeMap<(usize, usize), NaiveConn>,
+    templates: BTreeMap<u32, NaiveTemplate>,
+    templates_made: u32,
 }
 
 impl Lvs {
@@ -141,6 +191,8 @@ impl Lvs {
             services: [const { None }; SERVICES.len()],
             servers: Default::default(),
             conns: BTreeMap::new(),
+            templates: BTreeMap::new(),
+            templates_made: 0,
         }
     }
 
@@ -205,6 +257,14 @@ impl Lvs {
         }
     }
 
+    fn sweep_templates(&mut self) {
+        let (servers, conns) = (&self.servers, &self.conns);
+        self.templates.retain(|number, template| {
+            let controls = conns.values().any(|conn| conn.template == Some(*number));
+            servers[template.service][template.server].available || controls
+        });
+    }
+
     /// One packet of a connection; counted while the server is available.
     fn advance(&mut self, now: u32, at: (usize, usize), outbound: bool, flags: &str, len: u64) {
         let Some(conn) = self.conns.get_mut(&at) else {
@@ -239,6 +299,12 @@ impl Lvs {
             .to_owned();
         }
         conn.deadline = now + self.timeouts[conn.state.as_str()] * 1000;
+        let answered = conn.state == "ESTABLISHED" || conn.state == "UDP" && outbound;
+        if let Some(template) = conn.template.filter(|_| answered)
+            && let Some(template) = self.templates.get_mut(&template)
+        {
+            template.assured = true;
+        }
     }
 
     /// `chosen` is who got the packet: what some schedulers choose is only checked to be allowed.
@@ -262,6 +328,7 @@ impl Lvs {
             let server = &self.servers[at.0][conn.server];
             let over = matches!(conn.state.as_str(), "TIME_WAIT" | "CLOSE")
                 || reuse & 2 != 0 && conn.state == "FIN_WAIT" && conn.no_output;
+            let over = over && conn.template.is_none();
             let again = is_tcp && syn && (nodest && server.spec.weight == 0 || reuse != 0 && over);
             let (available, fate) = (server.available, Fate::Server(conn.server, conn.direct));
             if again || !available && nodest {
@@ -279,7 +346,7 @@ impl Lvs {
         if is_tcp && (reset || !syn && !sloppy) {
             return Fate::Dropped(DropReason::NoConnection);
         }
-        let Some(server) = self.pick(at.0, chosen) else {
+        let Some((server, template)) = self.schedule(now, at, chosen) else {
             return Fate::Dropped(DropReason::NoServer);
         };
         let direct = self.servers[at.0][server].spec.direct;
@@ -289,10 +356,54 @@ impl Lvs {
             no_output: direct,
             state: "NONE".to_owned(),
             deadline: 0,
+            template,
         };
         self.bind(at, conn);
         self.advance(now, at, false, flags, len);
         Fate::Server(server, direct)
+    }
+
+    /// Server and template of a new connection.
+    fn schedule(
+        &mut self,
+        now: u32,
+        (service, c): (usize, usize),
+        chosen: Option<usize>,
+    ) -> Option<(usize, Option<u32>)> {
+        let Some(Sticky { timeout_s, mask }) = self.services[service].as_ref()?.sticky else {
+            // Only persistent services have every port.
+            let has_port = address(SERVICES[service].1).port() != 0;
+            let picked = has_port.then(|| self.pick(service, chosen))?;
+            return picked.map(|server| (server, None));
+        };
+        let client = masked(c, mask);
+        let is_its = |template: &NaiveTemplate| {
+            (template.service, template.client) == (service, client) && !template.invalid
+        };
+        let mut templates = self.templates.iter_mut();
+        if let Some((number, template)) = templates.find(|(_, template)| is_its(template)) {
+            let server = &self.servers[service][template.server];
+            let quiet = self.settings.expire_quiescent_template && server.spec.weight == 0;
+            if server.available && !quiet {
+                template.deadline = now + template.timeout_ms;
+                return Some((template.server, Some(*number)));
+            }
+            template.invalid = true;
+        }
+        let server = self.pick(service, chosen)?;
+        let timeout_ms = timeout_s * 1000;
+        let template = NaiveTemplate {
+            service,
+            client,
+            server,
+            timeout_ms,
+            deadline: now + timeout_ms,
+            assured: false,
+            invalid: false,
+        };
+        self.templates_made += 1;
+        self.templates.insert(self.templates_made, template);
+        Some((server, Some(self.templates_made)))
     }
 
     fn pick(&mut self, service: usize, chosen: Option<usize>) -> Option<usize> {
@@ -401,8 +512,28 @@ fn client(n: usize) -> String {
     format!("198.51.100.{}:{}", 10 + n % 2, 2000 + n)
 }
 
+/// The network that a client is in.
+fn masked(n: usize, mask: Ipv4Addr) -> Ipv4Addr {
+    let ip: Ipv4Addr = client(n).split_once(':').unwrap().0.parse().unwrap();
+    ip & mask
+}
+
+/// Where a client of a service connects to: of every port to one of two.
+fn virtual_address((service, c): (usize, usize)) -> String {
+    match address(SERVICES[service].1) {
+        vip if vip.port() == 0 => format!("{}:{}", vip.ip(), 8000 + c / 2 % 2),
+        vip => vip.to_string(),
+    }
+}
+
 fn server(service: usize, n: usize) -> String {
     let port = address(SERVICES[service].1).port();
+    format!("10.1.0.{}:{port}", n + 1)
+}
+
+/// Where the server has a client's connection.
+fn server_end(at: (usize, usize), n: usize) -> String {
+    let port = address(&virtual_address(at)).port();
     format!("10.1.0.{}:{port}", n + 1)
 }
 
@@ -470,11 +601,13 @@ impl World {
     fn step(&mut self, step: &Step) -> Result<(), TestCaseError> {
         match *step {
             Step::Inbound(c, service, flags) => {
-                let frame = packet(service, &client(c), SERVICES[service].1, flags);
+                let to = virtual_address((service, c));
+                let frame = packet(service, &client(c), &to, flags);
                 self.inbound((service, c), flags, &frame)?;
             }
             Step::Outbound(c, service, n, flags) => {
-                let frame = packet(service, &server(service, n), &client(c), flags);
+                let from = server_end((service, c), n);
+                let frame = packet(service, &from, &client(c), flags);
                 let (sent, dropped) = self.send(&frame);
                 let len = frame.ip().len() as u64;
                 let fate = self.lvs.outbound(self.now, (service, c), n, flags, len);
@@ -517,13 +650,14 @@ impl World {
                 if self.lvs.servers[service][n].available {
                     self.lvs.delete_server(service, n);
                     self.apply(Update::DeleteServer { id: id(service, n) });
-                    self.swept();
+                    self.swept()?;
                 }
             }
-            Step::AddService(service, scheduler) => {
+            Step::AddService(service, scheduler, sticky) => {
                 if self.lvs.services[service].is_none() {
                     self.lvs.services[service] = Some(NaiveService {
                         scheduler,
+                        sticky,
                         list: Vec::new(),
                         cursor: None,
                     });
@@ -531,18 +665,19 @@ impl World {
                     self.apply(Update::AddService {
                         id: service_id(service),
                         key: key(protocol, vip),
-                        policy: Policy::of(scheduler),
+                        policy: policy(scheduler, sticky),
                     });
                 }
             }
-            Step::EditService(service, scheduler) => {
+            Step::EditService(service, scheduler, sticky) => {
                 if let Some(state) = &mut self.lvs.services[service] {
                     if state.scheduler != scheduler {
                         (state.scheduler, state.cursor) = (scheduler, None);
                     }
+                    state.sticky = sticky;
                     self.apply(Update::EditService {
                         id: service_id(service),
-                        policy: Policy::of(scheduler),
+                        policy: policy(scheduler, sticky),
                     });
                 }
             }
@@ -554,13 +689,14 @@ impl World {
                     self.apply(Update::DeleteService {
                         id: service_id(service),
                     });
-                    self.swept();
+                    self.swept()?;
                 }
             }
-            Step::Settings(conn_reuse_mode, expire_nodest_conn, sloppy_tcp) => {
+            Step::Settings(conn_reuse_mode, [nodest, quiescent, sloppy_tcp]) => {
                 self.lvs.settings = Settings {
                     conn_reuse_mode,
-                    expire_nodest_conn,
+                    expire_nodest_conn: nodest,
+                    expire_quiescent_template: quiescent,
                     sloppy_tcp,
                     ..Settings::default()
                 };
@@ -579,7 +715,7 @@ impl World {
                 self.apply(Update::SetTimeouts(timeouts));
             }
             Step::Forget => self.forget(),
-            Step::Wait(ms) => self.wait(ms),
+            Step::Wait(ms) => self.wait(ms)?,
         }
         self.holds()
     }
@@ -625,14 +761,14 @@ impl World {
         dropped: &[DropReason],
     ) -> Result<(), TestCaseError> {
         let shown: Vec<String> = sent.iter().map(|frame| describe(frame)).collect();
-        let (client, vip) = (address(&client(at.1)), address(SERVICES[at.0].1));
+        let (client, vip) = (address(&client(at.1)), address(&virtual_address(at)));
         let (expected, reasons) = match fate {
             Fate::Server(n, true) => (
                 Some((mac_of(address(&server(at.0, n)).ip()), (client, vip))),
                 vec![],
             ),
             Fate::Server(n, false) => {
-                let server = address(&server(at.0, n));
+                let server = address(&server_end(at, n));
                 (Some((mac_of(server.ip()), (client, server))), vec![])
             }
             Fate::Client => (Some((mac_of([192, 0, 2, 1].into()), (vip, client))), vec![]),
@@ -647,25 +783,87 @@ impl World {
         Ok(())
     }
 
-    fn wait(&mut self, ms: u32) {
-        let mut until = self.now + ms;
-        // Until nothing is left that is over but still counted.
-        let late =
-            |conn: &&NaiveConn, until| conn.deadline <= until && until < conn.deadline + LATE_MS;
-        while let Some(conn) = self.lvs.conns.values().find(|conn| late(conn, until)) {
-            until = conn.deadline + LATE_MS;
+    fn wait(&mut self, ms: u32) -> Result<(), TestCaseError> {
+        let end = self.now + ms;
+        while self.now < end {
+            // Every template's time runs out by itself, as far as possible.
+            let next = self.lvs.templates.values().map(|t| t.deadline + LATE_MS);
+            let mut until = next.min().map_or(end, |next| next.min(end));
+            // Until nothing is left that is over but still counted.
+            while let Some(deadline) = self.late(until) {
+                until = deadline + LATE_MS;
+            }
+            self.bed.wait(self.now, until);
+            self.now = until;
+            self.expire_templates()?;
+            self.lvs.expire(until);
         }
-        self.bed.wait(self.now, until);
-        self.now = until;
-        self.lvs.expire(until);
+        Ok(())
     }
 
-    /// A server was deleted: with `expire_nodest_conn` the connections of all that were end soon.
-    fn swept(&mut self) {
-        if self.lvs.settings.expire_nodest_conn {
-            self.wait(1);
-            self.lvs.sweep();
+    /// When something ended that may not be noticed yet.
+    fn late(&self, now: u32) -> Option<u32> {
+        let conns = self.lvs.conns.values().map(|conn| conn.deadline);
+        let mut deadlines = conns.chain(self.lvs.templates.values().map(|t| t.deadline));
+        deadlines.find(|deadline| *deadline <= now && now < deadline + LATE_MS)
+    }
+
+    /// Templates end, or are postponed. If its last connection ends at about the same time either is
+    /// right, and how late it was noticed is the director's business.
+    fn expire_templates(&mut self) -> Result<(), TestCaseError> {
+        let listed = self.listed_templates();
+        let Lvs {
+            conns, templates, ..
+        } = &mut self.lvs;
+        let over: Vec<u32> = (templates.iter())
+            .filter(|(_, template)| template.deadline <= self.now)
+            .map(|(number, _)| *number)
+            .collect();
+        for number in over {
+            let Some(template) = templates.get_mut(&number) else {
+                continue;
+            };
+            let (shown, due) = (template.shown(), template.deadline);
+            let its = conns.values().filter(|conn| conn.template == Some(number));
+            let last = its.map(|conn| conn.deadline).max().unwrap_or(0);
+            let postponed = listed.iter().find_map(|(other, deadline)| {
+                let late = deadline.checked_sub(due + POSTPONED_MS);
+                (*other == shown && late.is_some_and(|late| late < LATE_MS)).then_some(*deadline)
+            });
+            if let Some(deadline) = postponed {
+                prop_assert!(last + LATE_MS > due, "{:?} controls nothing", template);
+                template.deadline = deadline;
+            } else {
+                prop_assert!(last <= due + LATE_MS, "{:?} controls", template);
+                templates.remove(&number);
+            }
         }
+        Ok(())
+    }
+
+    /// The director's templates, and when they end.
+    fn listed_templates(&self) -> Vec<(Shown, u32)> {
+        let now = Instant(self.now);
+        let (listed, _) = (self.bed.director).listed_templates(now, 0, usize::MAX);
+        let shown = listed.into_iter().map(|template| {
+            let expires = u32::try_from(template.expires_ms).unwrap();
+            let ends = (template.virtual_address, template.client, template.server);
+            let (vip, client, server) = ends;
+            ((vip, client, server, template.state), self.now + expires)
+        });
+        shown.collect()
+    }
+
+    /// A server was deleted: with `expire_nodest_conn` the connections of all that were end soon, and
+    /// then their templates.
+    fn swept(&mut self) -> Result<(), TestCaseError> {
+        if self.lvs.settings.expire_nodest_conn {
+            self.wait(1)?;
+            self.lvs.sweep();
+            self.wait(2 * LATE_MS)?;
+            self.lvs.sweep_templates();
+        }
+        Ok(())
     }
 
     fn forget(&mut self) {
@@ -673,7 +871,9 @@ impl World {
         {
             let server = &mut self.lvs.servers[service][n];
             let is_known = self.bed.director.services.server(id(service, n)).is_some();
-            if is_known && !server.available && self.bed.load(id(service, n).index()) == (0, 0) {
+            let templates = self.bed.director.templates().of_server(id(service, n));
+            let is_idle = self.bed.load(id(service, n).index()) == (0, 0) && templates == 0;
+            if is_known && !server.available && is_idle {
                 (server.spec, server.overloaded) = (Spec::default(), false);
                 self.apply(Update::ForgetServer { id: id(service, n) });
             }
@@ -697,8 +897,9 @@ impl World {
             .collect();
         let expected: BTreeSet<_> = (self.lvs.conns.iter())
             .map(|((service, c), conn)| {
-                let (vip, client) = (address(SERVICES[*service].1), address(&client(*c)));
-                let server = address(&server(*service, conn.server));
+                let vip = address(&virtual_address((*service, *c)));
+                let client = address(&client(*c));
+                let server = address(&server_end((*service, *c), conn.server));
                 (
                     vip,
                     client,
@@ -708,6 +909,12 @@ impl World {
                 )
             })
             .collect();
+        prop_assert_eq!(listed, expected);
+        let mut listed = self.listed_templates();
+        let templates = self.lvs.templates.values();
+        let mut expected: Vec<_> = templates.map(|t| (t.shown(), t.deadline)).collect();
+        listed.sort_unstable();
+        expected.sort_unstable();
         prop_assert_eq!(listed, expected);
         for (service, n) in (0..SERVICES.len()).flat_map(|s| (0..SERVERS_EACH).map(move |n| (s, n)))
         {
@@ -729,25 +936,52 @@ impl World {
             let (active, total) = self.lvs.load(service, n);
             let load = self.bed.load(id(service, n).index());
             prop_assert_eq!(load, (active, total - active), "{} {}", service, n);
+            let its = |t: &&NaiveTemplate| (t.service, t.server) == (service, n);
+            let tied = self.lvs.templates.values().filter(its).count();
+            let persistent = self.bed.director.templates().of_server(id(service, n));
+            prop_assert_eq!(persistent as usize, tied, "{} {}", service, n);
         }
         Ok(())
     }
 }
 
+fn policy(scheduler: Kind, sticky: Option<Sticky>) -> Policy {
+    Policy {
+        persistence: sticky.map(|Sticky { timeout_s, mask }| Persistence {
+            timeout_s,
+            netmask: Netmask::V4(mask),
+        }),
+        ..Policy::of(scheduler)
+    }
+}
+
+fn sticky() -> impl Strategy<Value = Option<Sticky>> {
+    let mask = prop::sample::select(vec![
+        Ipv4Addr::new(255, 255, 255, 255),
+        Ipv4Addr::new(255, 255, 255, 0),
+        Ipv4Addr::UNSPECIFIED,
+    ]);
+    prop::option::of((1..400u32, mask).prop_map(|(timeout_s, mask)| Sticky { timeout_s, mask }))
+}
+
 fn spec(service: usize) -> impl Strategy<Value = Spec> {
     let direct = match service {
-        0 => prop_oneof![4 => Just(false), 1 => Just(true)].boxed(),
+        0 | 3 => prop_oneof![4 => Just(false), 1 => Just(true)].boxed(),
         1 => Just(false).boxed(),
         _ => prop_oneof![1 => Just(false), 4 => Just(true)].boxed(),
     };
     let thresholds = prop_oneof![3 => Just((0, 0)), 1 => (1..4u32, 0..4u32)];
-    let weight = prop_oneof![1 => Just(0u32), 5 => 1..5u32];
+    let weight = prop_oneof![1 => Just(0u32), 3 => 1..5u32];
     (weight, direct, thresholds).prop_map(|(weight, direct, (upper, lower))| Spec {
         weight,
         direct,
         upper,
         lower: lower.min(upper),
     })
+}
+
+fn settings() -> impl Strategy<Value = Step> {
+    (0..4u8, any::<[bool; 3]>()).prop_map(|(reuse, on)| Step::Settings(reuse, on))
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -762,12 +996,12 @@ fn step() -> impl Strategy<Value = Step> {
         30 => (c(), service(), flags()).prop_map(|(c, s, f)| Step::Inbound(c, s, f)),
         20 => (c(), service(), n(), back()).prop_map(|(c, s, n, f)| Step::Outbound(c, s, n, f)),
         4 => with_spec().prop_map(|(s, n, spec)| Step::AddServer(s, n, spec)),
-        4 => with_spec().prop_map(|(s, n, spec)| Step::EditServer(s, n, spec)),
+        6 => with_spec().prop_map(|(s, n, spec)| Step::EditServer(s, n, spec)),
         3 => (service(), n()).prop_map(|(s, n)| Step::DeleteServer(s, n)),
-        3 => (service(), kind()).prop_map(|(s, k)| Step::AddService(s, k)),
-        1 => (service(), kind()).prop_map(|(s, k)| Step::EditService(s, k)),
+        3 => (service(), kind(), sticky()).prop_map(|(s, k, p)| Step::AddService(s, k, p)),
+        1 => (service(), kind(), sticky()).prop_map(|(s, k, p)| Step::EditService(s, k, p)),
         1 => service().prop_map(Step::DeleteService),
-        2 => (0..4u8, any::<bool>(), any::<bool>()).prop_map(|(r, e, s)| Step::Settings(r, e, s)),
+        2 => settings(),
         1 => (5..1000u32, 5..200u32, 5..400u32).prop_map(|(t, f, u)| Step::Timeouts(t, f, u)),
         1 => Just(Step::Forget),
         6 => prop_oneof![0..3_000u32, 0..70_000u32, 0..1_000_000u32].prop_map(Step::Wait),
@@ -776,11 +1010,11 @@ fn step() -> impl Strategy<Value = Step> {
 
 /// All services with all servers to begin with.
 fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let kinds = prop::array::uniform3(prop::sample::select(KINDS.to_vec()));
-    (kinds, vec(step(), 1..200)).prop_map(|(kinds, steps)| {
-        let mut all = Vec::new();
-        for (service, kind) in kinds.into_iter().enumerate() {
-            all.push(Step::AddService(service, kind));
+    let kinds = prop::array::uniform4((prop::sample::select(KINDS.to_vec()), sticky()));
+    (kinds, settings(), vec(step(), 1..200)).prop_map(|(kinds, settings, steps)| {
+        let mut all = vec![settings];
+        for (service, (kind, sticky)) in kinds.into_iter().enumerate() {
+            all.push(Step::AddService(service, kind, sticky));
             let spec = Spec {
                 weight: 1,
                 direct: service == 2,

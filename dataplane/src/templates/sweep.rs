@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed};
 
 use super::{HOLDS, SLOTS, Templates, number, slots, taken};
 use crate::time::Instant;
+use crate::update::ServerId;
 
 /// How long a worker takes for its share, unless there is too much in it.
 const ROUND_MS: u32 = 1_000;
@@ -12,6 +13,8 @@ const BUCKETS_MAX: u32 = 4096;
 const TEMPLATES_MAX: u32 = 64;
 /// A template whose time runs out while it controls connections gets so much more, as in LVS.
 const POSTPONED_MS: u32 = 60_000;
+/// Rounds in which templates of servers that are gone end: their connections may take one to end.
+const PURGE_ROUNDS: u32 = 2;
 
 /// One worker's place in its share of the table: every bucket whose number is `me` modulo `workers`.
 #[derive(Debug)]
@@ -21,6 +24,8 @@ pub struct Sweep {
     /// The bucket to look at next, in the share's own count.
     next: u32,
     last: Option<Instant>,
+    /// Buckets still to be looked at for templates of servers that are gone.
+    purges: u32,
 }
 
 impl Sweep {
@@ -30,7 +35,13 @@ impl Sweep {
             workers: number(workers).max(1),
             next: 0,
             last: None,
+            purges: 0,
         }
+    }
+
+    /// Of so many buckets, those that are looked at here.
+    fn share(&self, buckets: u32) -> u32 {
+        buckets.saturating_sub(self.me).div_ceil(self.workers)
     }
 
     /// Buckets to look at for the time that went by: the whole share at most.
@@ -42,11 +53,16 @@ impl Sweep {
 }
 
 impl Templates {
+    /// Servers are gone, and the connections of their templates are ending: so do these.
+    pub fn purge(&self, sweep: &mut Sweep) {
+        sweep.purges = PURGE_ROUNDS * sweep.share(number(self.words.len()));
+    }
+
     /// Ends templates whose time ran out, and gives those more that control connections: a bounded
-    /// amount per call, in time with the clock, all of a worker's share in about a second.
-    pub fn sweep(&self, sweep: &mut Sweep, now: Instant) {
-        let buckets = number(self.words.len());
-        let share = buckets.saturating_sub(sweep.me).div_ceil(sweep.workers);
+    /// amount per call, in time with the clock, all of a worker's share in about a second. In rounds
+    /// that [`Self::purge`] asked for also those of servers that are gone, if they control none.
+    pub fn sweep(&self, sweep: &mut Sweep, now: Instant, is_gone: impl Fn(ServerId) -> bool) {
+        let share = sweep.share(number(self.words.len()));
         let due = sweep.due(share, now);
         if due == 0 {
             return;
@@ -58,7 +74,10 @@ impl Templates {
                 return;
             }
             let bucket = sweep.me + sweep.next * sweep.workers;
-            let looked_at = self.sweep_bucket(bucket as usize, now);
+            let purges = sweep.purges > 0;
+            sweep.purges = sweep.purges.saturating_sub(1);
+            let ends = |id| purges && is_gone(id);
+            let looked_at = self.sweep_bucket(bucket as usize, now, ends);
             budget = budget.saturating_sub(looked_at);
             sweep.next = if sweep.next + 1 >= share {
                 0
@@ -69,17 +88,15 @@ impl Templates {
     }
 
     /// How many templates there were.
-    fn sweep_bucket(&self, bucket: usize, now: Instant) -> u32 {
+    fn sweep_bucket(&self, bucket: usize, now: Instant, ends: impl Fn(ServerId) -> bool) -> u32 {
         let taken = taken(self.words[bucket].load(Acquire));
         for slot in slots(taken) {
             let place = bucket * SLOTS + slot;
             let line = &self.lines[place];
-            if !line.is_over(now) {
-                continue;
-            }
-            if line.life.load(Relaxed) & HOLDS == 0 {
+            let (is_idle, is_over) = (line.life.load(Relaxed) & HOLDS == 0, line.is_over(now));
+            if is_idle && (is_over || ends(line.tie().server)) {
                 self.dismiss(number(place));
-            } else {
+            } else if is_over {
                 line.postpone(now, POSTPONED_MS);
             }
         }

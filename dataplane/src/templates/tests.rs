@@ -54,8 +54,8 @@ fn list(table: &Templates, ms: u32) -> Vec<Template> {
 fn sweep_at(table: &Templates, now: Instant) {
     for me in 0..3 {
         let mut sweep = Sweep::new(me, 3);
-        table.sweep(&mut sweep, now.minus_ms(1000));
-        table.sweep(&mut sweep, now);
+        table.sweep(&mut sweep, now.minus_ms(1000), |_| false);
+        table.sweep(&mut sweep, now, |_| false);
     }
 }
 
@@ -482,7 +482,7 @@ fn threads_agree_on_every_clients_server() {
                         led[usize::from(client)].fetch_sub(1, SeqCst);
                         table.release(hold);
                     }
-                    table.sweep(&mut sweeper, now);
+                    table.sweep(&mut sweeper, now, |_| false);
                 }
                 for (client, hold) in held {
                     led[usize::from(client)].fetch_sub(1, SeqCst);
