@@ -1,6 +1,7 @@
 //! directorctl's own verbs.
 
 mod drain; // a server is drained, and watched
+mod generate; // completions and man pages
 mod mark; // rules that mark packets
 mod request; // from verbs to requests
 mod settings; // one option for each
@@ -25,6 +26,7 @@ use control::{
 use serde::Serialize;
 
 use drain::DrainArgs;
+use generate::{CompletionsArgs, ManArgs};
 use mark::MarkVerb;
 use request::request;
 use settings::SettingArgs;
@@ -82,6 +84,10 @@ enum Verb {
     Settings(SettingArgs),
     /// This program's version and the director's.
     Version,
+    /// Print a completion script for a shell: source <(directorctl completions bash).
+    Completions(CompletionsArgs),
+    /// Write the man pages, one for each verb.
+    Man(ManArgs),
 }
 
 const SCHEDULER: &str = "By LVS's name: rr, wrr, lc, wlc, lblc, lblcr, dh, sh, sed, nq, fo, ovf, mh or twos; or conhash.";
@@ -480,6 +486,11 @@ pub(crate) fn main() -> ExitCode {
 }
 
 fn run(cli: &Cli) -> Result<String> {
+    match &cli.verb {
+        Verb::Completions(args) => return Ok(generate::completions(args)),
+        Verb::Man(args) => return generate::man(args),
+        _ => {}
+    }
     let hint = "--socket names another path";
     let mut client = Client::connect(&cli.socket, "directorctl", hint)?;
     if let Verb::Server(ServerVerb::Drain(args)) = &cli.verb {
