@@ -10,6 +10,7 @@ use control::{
 use hashbrown::HashMap;
 
 use crate::answers::{Answerer, Answers};
+use crate::ftp;
 use crate::marks::Marks;
 use crate::net::{is_global, is_station};
 use crate::packet::PortId;
@@ -59,10 +60,6 @@ pub struct Server {
 /// Protocol number, virtual address and port.
 type Key = (u8, SocketAddr);
 
-/// FTP's control port: a service of it is also asked for data connections.
-pub const FTP: u16 = 21;
-/// FTP's data port.
-const FTP_DATA: u16 = 20;
 /// Ports from here on are anyone's.
 const UNPRIVILEGED: u16 = 1024;
 
@@ -126,9 +123,9 @@ impl Services {
             self.by_key.get(&(tuple.protocol, address)).copied()
         };
         let port = tuple.to.port();
-        let may_be_data = tuple.protocol == TCP && (port == FTP_DATA || port >= UNPRIVILEGED);
+        let may_be_data = tuple.protocol == TCP && (port == ftp::DATA || port >= UNPRIVILEGED);
         at(port)
-            .or_else(|| at(FTP).filter(|_| self.ftp > 0 && may_be_data))
+            .or_else(|| at(ftp::CONTROL).filter(|_| self.ftp > 0 && may_be_data))
             .or_else(|| at(0).filter(|_| self.portless > 0))
     }
 
@@ -139,11 +136,7 @@ impl Services {
 
     /// The virtual address of a service that does not go by a mark.
     pub fn vip(&self, service: ServiceId) -> Option<IpAddr> {
-        let service = self.services.get(service.index())?.as_ref()?;
-        match service.key {
-            ServiceKey::Address { address, .. } => Some(address.ip()),
-            ServiceKey::Mark { .. } => None,
-        }
+        Some(self.service(service)?.key.address()?.ip())
     }
 
     /// The mark of a packet with this tuple that came in on port `from`, in this VLAN, if there is a
@@ -253,15 +246,14 @@ impl Services {
 
     /// Whether a packet of this tuple is scheduled by itself.
     pub fn is_one_packet(&self, service: ServiceId, tuple: &Tuple) -> bool {
-        let service = self.services.get(service.index()).and_then(Option::as_ref);
+        let service = self.service(service);
         tuple.protocol == UDP && service.is_some_and(|service| service.policy.one_packet)
     }
 
     /// Whether the service of a server schedules each datagram by itself.
     pub fn schedules_alone(&self, id: ServerId) -> bool {
-        let service = self.server(id).filter(|server| server.available);
-        let service = service.and_then(|server| self.services.get(server.service.index()));
-        let service = service.and_then(Option::as_ref);
+        let server = self.server(id).filter(|server| server.available);
+        let service = server.and_then(|server| self.service(server.service));
         service.is_some_and(|service| service.policy.one_packet)
     }
 
@@ -271,8 +263,7 @@ impl Services {
         if !self.is_one_packet(id, tuple) {
             return None;
         }
-        let service = self.services.get(id.index())?.as_ref()?;
-        let mut servers = service.servers.iter();
+        let mut servers = self.service(id)?.servers.iter();
         let found = servers.find(|server| server.address.ip() == address)?;
         Some((found.id, *self.server(found.id)?))
     }
@@ -298,8 +289,9 @@ impl Services {
         match update {
             Update::DeleteServer { id } => vec![*id],
             Update::DeleteService { id } => {
-                let service = self.services.get(id.index()).and_then(Option::as_ref);
-                let servers = service.map_or(&[][..], |service| &service.servers);
+                let servers = self
+                    .service(*id)
+                    .map_or(&[][..], |service| &service.servers);
                 servers.iter().map(|server| server.id).collect()
             }
             _ => Vec::new(),
@@ -311,11 +303,8 @@ impl Services {
         let Some(server) = self.server(id).filter(|server| server.available) else {
             return false;
         };
-        let service = self.services.get(server.service.index());
-        let mut candidates = service
-            .iter()
-            .flat_map(|s| s.iter())
-            .flat_map(|s| &s.servers);
+        let service = self.service(server.service);
+        let mut candidates = service.into_iter().flat_map(|service| &service.servers);
         candidates.any(|candidate| candidate.id == id && candidate.weight == 0)
     }
 
@@ -332,28 +321,23 @@ impl Services {
 
     /// What a service is, and whether its clients come back to the server they had.
     pub fn persistence(&self, service: ServiceId) -> Option<(ServiceKey, Option<Persistence>)> {
-        let service = self.services.get(service.index())?.as_ref()?;
+        let service = self.service(service)?;
         Some((service.key, service.policy.persistence))
     }
 
     /// What else than its address a service knows a client by.
     pub fn engine(&self, service: ServiceId) -> Option<Engine> {
-        self.services.get(service.index())?.as_ref()?.policy.engine
+        self.service(service)?.policy.engine
     }
 
     pub fn options(&self, service: ServiceId) -> ServiceOptions {
-        let service = self.services.get(service.index()).and_then(Option::as_ref);
+        let service = self.service(service);
         service.map_or_else(ServiceOptions::default, |service| service.options)
     }
 
     /// The timeouts of a service, if it has any of its own.
     pub fn own_timeouts(&self, service: ServiceId) -> Option<ServiceTimeouts> {
-        let timeouts = self
-            .services
-            .get(service.index())?
-            .as_ref()?
-            .options
-            .timeouts;
+        let timeouts = self.service(service)?.options.timeouts;
         (timeouts != ServiceTimeouts::default()).then_some(timeouts)
     }
 
@@ -366,7 +350,7 @@ impl Services {
     /// The service that an update is of, and how many of its servers are looked through for it.
     pub fn concerned(&self, update: &Update) -> (Option<ServiceId>, usize) {
         let servers = |id: ServiceId| {
-            let service = self.services.get(id.index()).and_then(Option::as_ref);
+            let service = self.service(id);
             service.map_or(0, |service| service.servers.len())
         };
         match *update {
@@ -548,7 +532,7 @@ impl Services {
 
     fn answerer(&self, id: ServerId) -> Option<(SocketAddr, Answerer)> {
         let server = self.server(id)?;
-        let service = self.services.get(server.service.index())?.as_ref()?;
+        let service = self.service(server.service)?;
         let ServiceKey::Address { protocol, address } = service.key else {
             return None;
         };
@@ -588,7 +572,7 @@ impl Services {
             }
         };
         self.by_key.insert((protocol.number(), address), id);
-        self.ftp += u32::from(address.port() == FTP);
+        self.ftp += u32::from(address.port() == ftp::CONTROL);
         self.portless += u32::from(address.port() == 0);
         occupy(&mut self.vips, &[address.ip()])
     }
@@ -598,7 +582,7 @@ impl Services {
         match key {
             ServiceKey::Address { protocol, address } => {
                 self.by_key.remove(&(protocol.number(), address));
-                self.ftp -= u32::from(address.port() == FTP);
+                self.ftp -= u32::from(address.port() == ftp::CONTROL);
                 self.portless -= u32::from(address.port() == 0);
                 release(&mut self.vips, &[address.ip()]);
             }
@@ -664,6 +648,10 @@ impl Services {
     /// What a service's scheduler draws at random follows from this: no two draw alike.
     fn seed(&self, id: ServiceId) -> u64 {
         u64::from(id.0) << 16 | self.stagger as u64
+    }
+
+    fn service(&self, id: ServiceId) -> Option<&Service> {
+        self.services.get(id.index())?.as_ref()
     }
 
     fn service_mut(&mut self, id: ServiceId) -> &mut Service {

@@ -64,6 +64,21 @@ fn file(services: u32, servers: u32, scheduler: &str) -> String {
     text
 }
 
+/// As a worker applies a batch, a part between two bursts.
+fn apply(director: &mut Director<HeapBuf>, updates: &[Update], watch: &mut Stopwatch) {
+    let (mut rest, mut parts, mut longest) = (updates, 0, 0.0f64);
+    while !rest.is_empty() {
+        let part = Stopwatch::start();
+        let applied = director.apply_part(rest, &mut Nowhere);
+        longest = longest.max(part.0.elapsed().as_secs_f64() * 1e6);
+        rest = &rest[applied..];
+        parts += 1;
+    }
+    watch.lap(&format!(
+        "updates applied in {parts} parts, the longest of {longest:.0} us"
+    ));
+}
+
 /// Everything on the way of a file, or of a request with as much in it, but for the socket.
 fn load(services: u32, servers: u32, scheduler: &str) {
     println!("{services} services by {scheduler} with {servers} servers each");
@@ -91,18 +106,8 @@ fn load(services: u32, servers: u32, scheduler: &str) {
     let steer = Steer::new(0, 1);
     let mut director =
         Director::<HeapBuf>::new(1024, [1, 2], Setup::default(), steer, page).unwrap();
-    let (mut rest, mut parts, mut longest) = (&updates[..], 0, 0.0f64);
     watch.lap("a director made");
-    while !rest.is_empty() {
-        let part = Stopwatch::start();
-        let applied = director.apply_part(rest, &mut Nowhere);
-        longest = longest.max(part.0.elapsed().as_secs_f64() * 1e6);
-        rest = &rest[applied..];
-        parts += 1;
-    }
-    watch.lap(&format!(
-        "updates applied in {parts} parts, the longest of {longest:.0} us"
-    ));
+    apply(&mut director, &updates, &mut watch);
 
     let listed = Reply::Services(model.services(None).unwrap());
     watch.lap("all of them listed");
@@ -136,17 +141,7 @@ fn load(services: u32, servers: u32, scheduler: &str) {
         "{} updates made to edit every server",
         updates.len()
     ));
-    let (mut rest, mut parts, mut longest) = (&updates[..], 0, 0.0f64);
-    while !rest.is_empty() {
-        let part = Stopwatch::start();
-        let applied = director.apply_part(rest, &mut Nowhere);
-        longest = longest.max(part.0.elapsed().as_secs_f64() * 1e6);
-        rest = &rest[applied..];
-        parts += 1;
-    }
-    watch.lap(&format!(
-        "updates applied in {parts} parts, the longest of {longest:.0} us"
-    ));
+    apply(&mut director, &updates, &mut watch);
     model.apply(&[Change::Flush]).unwrap();
     watch.lap("all of them deleted");
 }

@@ -9,6 +9,7 @@ use super::rewrite::{growth, translate_family};
 use super::{Director, TunnelTo};
 use crate::conn::{Hit, NO_HOP};
 use crate::counters::DropReason;
+use crate::ftp;
 use crate::fullnat::proxy;
 use crate::icmp::{self, Made, Unreachable};
 use crate::net::{HopId, is_global};
@@ -22,8 +23,6 @@ use crate::wire::flow::{ETHERNET, ICMP, ICMPV6, Kind, SCTP, Seen, TCP, Tuple, UD
 use crate::wire::ip::Ip;
 use crate::wire::tcp::clamp_mss;
 
-/// Active FTP's data port: LVS never opens a connection for what comes from it.
-const FTP_DATA: u16 = 20;
 /// How long the path MTU to a tunnel's server is believed to be what a router said (RFC 1191 §6.3).
 const PATH_MTU_MS: u32 = 600_000;
 
@@ -501,7 +500,8 @@ impl<P: PacketBuf> Director<P> {
         if !self.is_source(tuple.from.ip()) {
             return denied(DropReason::BadSource);
         }
-        if !self.may_open(seen) || tuple.from.port() == FTP_DATA {
+        // LVS never opens a connection for what comes from FTP's data port.
+        if !self.may_open(seen) || tuple.from.port() == ftp::DATA {
             self.refuse(now, seen, &tuple, packet, out);
             return denied(DropReason::NoConnection);
         }

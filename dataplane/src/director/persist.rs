@@ -8,9 +8,10 @@ use super::Director;
 use super::engine::with_engine;
 use crate::conn::Hit;
 use crate::counters::DropReason;
+use crate::ftp;
 use crate::packet::PacketBuf;
 use crate::sched::Newcomer;
-use crate::service::{FTP, Server};
+use crate::service::Server;
 use crate::templates::{Hold, Key, Kind, Tie};
 use crate::time::Instant;
 use crate::update::{ServerId, ServiceId};
@@ -56,7 +57,9 @@ impl<P: PacketBuf> Director<P> {
             None => self.pick(now, service, newcomer),
         };
         choice.map_err(|reason| match reason {
-            DropReason::NoServer if key.port() == FTP && !is_its_own => DropReason::NotOurs,
+            DropReason::NoServer if key.port() == ftp::CONTROL && !is_its_own => {
+                DropReason::NotOurs
+            }
             reason => reason,
         })
     }
@@ -168,7 +171,7 @@ pub(super) fn template_key(key: ServiceKey, netmask: Netmask, tuple: &Tuple) -> 
     let (protocol, virtual_address) = match key {
         ServiceKey::Mark { mark, ipv6 } => (0, SocketAddr::new(mark_address(mark.get(), ipv6), 0)),
         ServiceKey::Address { address, .. } => {
-            let is_own = address.port() == tuple.to.port() && address.port() != FTP;
+            let is_own = address.port() == tuple.to.port() && address.port() != ftp::CONTROL;
             let port = if is_own { address.port() } else { 0 };
             (tuple.protocol, SocketAddr::new(tuple.to.ip(), port))
         }

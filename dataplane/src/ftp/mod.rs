@@ -11,6 +11,8 @@ use numbers::Growth;
 
 /// Control connections come to this port of a virtual address.
 pub const CONTROL: u16 = 21;
+/// Active data connections come from this port of a server.
+pub const DATA: u16 = 20;
 
 /// What is kept of a control connection beside its line. All zero is a new one's.
 #[derive(

@@ -1,10 +1,10 @@
 //! Connections that are ended from here.
 
-use control::{OnServerGone, ServiceOptions};
+use control::OnServerGone;
 
 use super::*;
 use crate::director::testbed::Sent;
-use crate::update::{ServerId, ServiceId};
+use crate::update::ServerId;
 
 const OTHER: &str = "192.0.2.10:40001";
 
@@ -13,23 +13,6 @@ fn cut(t: &mut Testbed, id: u32, reset: bool) {
         id: ServerId(id),
         reset,
     });
-}
-
-fn options(t: &mut Testbed, options: ServiceOptions) {
-    t.apply(Update::SetOptions {
-        id: ServiceId(0),
-        options,
-    });
-}
-
-fn on_server_gone(t: &mut Testbed, on_server_gone: OnServerGone) {
-    options(
-        t,
-        ServiceOptions {
-            on_server_gone,
-            ..ServiceOptions::default()
-        },
-    );
 }
 
 /// What asks an end of a connection for its numbers.

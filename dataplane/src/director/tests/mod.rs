@@ -23,7 +23,7 @@ mod states; // connections: how they open, live, close and give way
 mod tunnel;
 mod workers; // several, side by side
 
-use control::Protocol;
+use control::{OnServerGone, Protocol, ServiceOptions};
 
 use super::frames::{
     DONT_FRAGMENT, Frame, MORE_FRAGMENTS, arp, checksum, icmp, link, other_ip, tcp, udp,
@@ -34,7 +34,7 @@ use super::testbed::{
 };
 use super::*;
 use crate::packet::HeapBuf;
-use crate::update::Update;
+use crate::update::{ServiceId, Update};
 use End::{Answer, Both, Consume, Direct, Drop, Forward, ForwardUncounted, Hold, Refuse, Tell, To};
 use Protocol::{Tcp, Udp};
 
@@ -54,6 +54,22 @@ fn establish(t: &mut Testbed, at: u32, client: &str, server: &str) {
     t.check(at, tcp(client, VIP, "S"), on(tcp(client, server, "S")));
     t.check(at, tcp(server, client, "SA"), on(tcp(VIP, client, "SA")));
     t.check(at, tcp(client, VIP, "A"), on(tcp(client, server, "A")));
+}
+
+/// Gives service 0 its options.
+fn options(t: &mut Testbed, options: ServiceOptions) {
+    let id = ServiceId(0);
+    t.apply(Update::SetOptions { id, options });
+}
+
+fn on_server_gone(t: &mut Testbed, on_server_gone: OnServerGone) {
+    options(
+        t,
+        ServiceOptions {
+            on_server_gone,
+            ..ServiceOptions::default()
+        },
+    );
 }
 
 /// As the director makes packets.

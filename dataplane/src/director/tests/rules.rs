@@ -20,23 +20,6 @@ fn reuse(conn_reuse_mode: u8) -> Settings {
     }
 }
 
-fn options(t: &mut Testbed, options: ServiceOptions) {
-    t.apply(Update::SetOptions {
-        id: ServiceId(0),
-        options,
-    });
-}
-
-fn on_server_gone(t: &mut Testbed, on_server_gone: OnServerGone) {
-    options(
-        t,
-        ServiceOptions {
-            on_server_gone,
-            ..ServiceOptions::default()
-        },
-    );
-}
-
 fn timeouts(t: &mut Testbed, timeouts: ServiceTimeouts) {
     options(
         t,
