@@ -25,7 +25,7 @@ pub use settings::{SETTINGS, Setting, Value};
 pub use words::{NoFlag, Word};
 
 /// Bumped by every incompatible change; both ends must agree.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 /// Where the daemon listens unless its configuration says otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/director/director.sock";
 /// The longest message either side accepts, in bytes.
