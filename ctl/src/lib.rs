@@ -5,6 +5,7 @@
 //! Protocol types exist once, here; the daemon never sees command-line text.
 
 pub mod client;
+mod file; // configuration files
 pub mod ipvsadm;
 mod marks; // rules that mark packets
 mod sense; // what nobody can mean
@@ -20,6 +21,7 @@ use std::num::NonZeroU32;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+pub use file::File;
 pub use marks::{MarkRule, Ports, Prefix, WhichMark};
 pub use settings::{SETTINGS, Setting, Value};
 pub use words::{NoFlag, Word};
