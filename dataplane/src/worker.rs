@@ -239,11 +239,9 @@ impl Worker {
                 applied: 0,
                 done,
             }),
-            Command::Connections { from, limit, reply } => {
-                let _ = reply.try_send(self.director.connections(now, from, limit));
-            }
-            Command::Templates { from, limit, reply } => {
-                let _ = reply.try_send(self.director.listed_templates(now, from, limit));
+            Command::Connections { wanted, reply } => {
+                let slice = self.director.connections(now, &wanted, &mut self.out);
+                let _ = reply.try_send(slice);
             }
             Command::Neighbours(reply) => {
                 let _ = reply.try_send(self.neighbours());

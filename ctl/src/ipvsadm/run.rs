@@ -8,7 +8,7 @@ use super::lower::{Unsupported, general, refusal, supported};
 use super::names::Names;
 use super::show::{self, Style};
 use crate::client::ClientError;
-use crate::{Change, Errno, Refusal, Reply, Request};
+use crate::{Change, Errno, Filter, Refusal, Reply, Request};
 
 const VERSION: &str = "ipvsadm v1.31 2019/12/24 (compiled with popt and IPVS v1.2.1)\n";
 
@@ -248,7 +248,8 @@ impl Ipvsadm<'_> {
                     }
                     self.print(&show::connections(&list, &style))?;
                     let Some(cursor) = next else { return Ok(()) };
-                    request = Request::Connections { cursor };
+                    let filter = Filter::default();
+                    request = Request::Connections { cursor, filter };
                 }
                 Reply::Refused(Refusal {
                     errno: Errno::Esrch,
