@@ -5,6 +5,7 @@
 //! Protocol types exist once, here; the daemon never sees command-line text.
 
 pub mod client;
+pub mod conf; // what a configuration file says, and as TOML
 mod file; // configuration files
 pub mod ipvsadm;
 mod marks; // rules that mark packets
@@ -21,6 +22,7 @@ use std::num::NonZeroU32;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+pub use conf::{Conf, ServerConf, ServiceConf, TimeoutsConf};
 pub use file::File;
 pub use marks::{MarkRule, Ports, Prefix, WhichMark};
 pub use settings::{SETTINGS, Setting, Value};
