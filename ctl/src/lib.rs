@@ -6,6 +6,7 @@
 
 pub mod client;
 mod connections; // listed, chosen and ended
+pub mod conf; // what a configuration file says, and as TOML
 mod file; // configuration files
 pub mod ipvsadm;
 mod marks; // rules that mark packets
@@ -23,6 +24,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 pub use connections::{Connection, Cursor, Filter, Side, Traits};
+pub use conf::{Conf, ServerConf, ServiceConf, TimeoutsConf};
 pub use file::File;
 pub use marks::{MarkRule, Ports, Prefix, WhichMark};
 pub use settings::{SETTINGS, Setting, Value};
