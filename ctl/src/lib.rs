@@ -6,6 +6,7 @@
 
 pub mod client;
 mod file; // configuration files
+pub mod import; // configurations of others
 pub mod ipvsadm;
 mod marks; // rules that mark packets
 mod sense; // what nobody can mean
