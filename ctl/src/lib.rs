@@ -81,6 +81,23 @@ pub enum Request {
     Marks,
 }
 
+impl Request {
+    /// Whether only who may change things may ask for it: it changes something, or shows what clients
+    /// and servers say to each other.
+    pub const fn is_privileged(&self) -> bool {
+        match self {
+            Self::Change(_) => true,
+            Self::Services { .. }
+            | Self::Connections { .. }
+            | Self::Timeouts
+            | Self::Settings
+            | Self::Status
+            | Self::Neighbours
+            | Self::Marks => false,
+        }
+    }
+}
+
 /// One step of a [`Request::Change`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -5,6 +5,7 @@ use std::thread;
 use control::{ForwardMode, Protocol, ServerSpec, ServiceKey, ServiceSpec, Settings};
 
 use super::*;
+use crate::control::server::Rights;
 use crate::counters::DropReason;
 use crate::packet::PortId;
 use crate::templates::{Key, Kind, Tie};
@@ -57,6 +58,7 @@ fn peer() -> Peer {
         uid: 0,
         gid: 0,
         pid: 1,
+        rights: Rights::Everything,
     }
 }
 
