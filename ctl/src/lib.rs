@@ -8,6 +8,7 @@ pub mod client;
 mod connections; // listed, chosen and ended
 pub mod conf; // what a configuration file says, and as TOML
 mod file; // configuration files
+pub mod import; // configurations of others
 pub mod ipvsadm;
 mod marks; // rules that mark packets
 mod sense; // what nobody can mean

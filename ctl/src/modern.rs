@@ -3,6 +3,7 @@
 mod connection; // connections listed, ended and watched
 mod drain; // a server is drained, and watched
 mod generate; // completions and man pages
+mod import; // configurations of others
 mod mark; // rules that mark packets
 mod request; // from verbs to requests
 mod settings; // one option for each
@@ -28,6 +29,7 @@ use serde::Serialize;
 use connection::ConnectionVerb;
 use drain::DrainArgs;
 use generate::{CompletionsArgs, ManArgs};
+use import::ImportArgs;
 use mark::MarkVerb;
 use request::request;
 use settings::SettingArgs;
@@ -83,6 +85,9 @@ enum Verb {
     },
     /// Show the settings, what each is unless set and what it means, or set those named.
     Settings(SettingArgs),
+    /// Turn what ipvsadm-save printed, a keepalived.conf or a dpvs.conf into a configuration of the
+    /// director's, without one running. What cannot be carried over is said line by line.
+    Import(ImportArgs),
     /// This program's version and the director's.
     Version,
     /// Print a completion script for a shell: source <(directorctl completions bash).
@@ -458,6 +463,7 @@ fn run(cli: &Cli) -> Result<String> {
     match &cli.verb {
         Verb::Completions(args) => return Ok(generate::completions(args)),
         Verb::Man(args) => return generate::man(args),
+        Verb::Import(args) => return import::run(args, cli.json),
         _ => {}
     }
     let hint = "--socket names another path";

@@ -273,7 +273,7 @@ impl Ipvsadm<'_> {
 }
 
 /// The words of one line of a restore: comments and a leading `ipvsadm` do not count.
-fn restore_words(line: &str) -> Vec<String> {
+pub(crate) fn restore_words(line: &str) -> Vec<String> {
     let words = line.split_ascii_whitespace();
     let mut words: Vec<String> = words
         .take_while(|word| !word.starts_with('#'))
