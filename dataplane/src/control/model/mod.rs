@@ -294,6 +294,11 @@ impl Model {
         }
     }
 
+    /// How many services there are.
+    pub fn services_len(&self) -> usize {
+        self.by_key.len()
+    }
+
     /// All services, newest first, or the one named.
     pub fn services(&self, only: Option<&ServiceKey>) -> Result<Vec<control::Service>, Refusal> {
         let mut chosen: Vec<&Service> = match only {
