@@ -19,6 +19,7 @@ use crossbeam::channel::{Receiver, Sender, bounded};
 
 use crate::conn::state::State;
 use crate::counters::Page;
+use crate::net::Setup;
 use crate::templates::Templates;
 use crate::update::{Batch, ServerId, Update};
 use model::{Limits, Model, STEP_S, SWEEP_S, refuse};
@@ -120,6 +121,13 @@ impl Control {
     #[must_use]
     pub fn naming(mut self, ports: Vec<String>) -> Self {
         self.model = self.model.naming(ports);
+        self
+    }
+
+    /// In the network that the workers begin with, whose ports were named.
+    #[must_use]
+    pub fn networked(mut self, setup: Setup) -> Self {
+        self.model = self.model.networked(setup);
         self
     }
 
@@ -305,6 +313,7 @@ impl Backend for Control {
                 .first()
                 .map_or(Ok(Vec::new()), |worker| ask(worker, Command::Neighbours))
                 .map(Reply::Neighbours),
+            Request::Network => Ok(Reply::Network(self.model.network())),
             Request::Marks => Ok(Reply::Marks(self.model.marks())),
         };
         answer.unwrap_or_else(Reply::Refused)
