@@ -26,7 +26,7 @@ impl<P: PacketBuf> Net<P> {
         self.generation = self.generation.wrapping_add(1);
         for id in self.ids() {
             if self.entries[id.index()].state != State::Free && !self.stays(id) {
-                self.drop_held(id, DropReason::NoRoute, page);
+                self.drop_held(id, DropReason::NoRoute, out, page);
                 self.forget(id);
             }
         }

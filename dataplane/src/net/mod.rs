@@ -112,6 +112,8 @@ fn replace<P: PacketBuf, const LEN: usize>(
 #[derive(Debug)]
 pub struct Net<P> {
     network: Arc<Network>,
+    /// The one that it began with: nobody else has it, so that it is not freed before the end.
+    _first: Arc<Network>,
     /// By [`HopId`], like `entries`.
     hops: Vec<Hop>,
     entries: Vec<Entry>,
@@ -129,8 +131,10 @@ pub struct Net<P> {
 impl<P: PacketBuf> Net<P> {
     pub fn new(setup: Setup) -> Self {
         let network = Network::new(setup.interfaces, setup.routes, setup.neighbours);
+        let network = Arc::new(network);
         let mut net = Self {
-            network: Arc::new(network),
+            network: Arc::clone(&network),
+            _first: Arc::clone(&network),
             hops: Vec::with_capacity(NEIGHBOURS_MAX),
             entries: Vec::with_capacity(NEIGHBOURS_MAX),
             free: Vec::with_capacity(NEIGHBOURS_MAX),
@@ -141,7 +145,6 @@ impl<P: PacketBuf> Net<P> {
             freed: Instant::default(),
             cursor: 0,
         };
-        let network = Arc::clone(&net.network);
         for (&(interface, address), &mac) in &network.neighbours {
             net.place_static(interface, address, mac);
         }
@@ -283,16 +286,19 @@ impl<P: PacketBuf> Net<P> {
         let (hop, entry) = (&mut self.hops[id.index()], &mut self.entries[id.index()]);
         hop.used = true;
         if hop.ready {
-            deliver(hop, waiting, out, page);
+            deliver(hop, waiting, out);
             return;
         }
         if !entry.may_wait(now) {
-            page.count_drop(origin.port, DropReason::NeighbourFailed);
+            let watch = out.watch();
+            watch.discard(origin.port, DropReason::NeighbourFailed, waiting.packet);
             return;
         }
         match self.held.push(&mut entry.queue, waiting) {
             Ok(()) => page.held.up(),
-            Err(_) => page.count_drop(origin.port, DropReason::HeldFull),
+            Err(Waiting { packet, .. }) => {
+                (out.watch()).discard(origin.port, DropReason::HeldFull, packet);
+            }
         }
         if matches!(entry.state, State::Incomplete { tries: 0, .. }) {
             self.ask(now, id, out, page);
@@ -300,9 +306,9 @@ impl<P: PacketBuf> Net<P> {
     }
 
     /// Drops what is held, because the director stops.
-    pub fn stop(&mut self, page: &Page) {
+    pub fn stop<E: Egress<Buf = P>>(&mut self, out: &mut E, page: &Page) {
         for id in self.ids() {
-            self.drop_held(id, DropReason::Stopped, page);
+            self.drop_held(id, DropReason::Stopped, out, page);
         }
     }
 
@@ -312,25 +318,33 @@ impl<P: PacketBuf> Net<P> {
         while let Some(waiting) = self.held.pop(&mut entry.queue) {
             page.held.down();
             hop.used = true;
-            deliver(hop, waiting, out, page);
+            deliver(hop, waiting, out);
         }
     }
 
-    fn drop_held(&mut self, id: HopId, reason: DropReason, page: &Page) {
+    fn drop_held<E: Egress<Buf = P>>(
+        &mut self,
+        id: HopId,
+        reason: DropReason,
+        out: &mut E,
+        page: &Page,
+    ) {
         let entry = &mut self.entries[id.index()];
         while let Some(waiting) = self.held.pop(&mut entry.queue) {
             page.held.down();
-            page.count_drop(waiting.origin.port, reason);
+            let watch = out.watch();
+            watch.discard(waiting.origin.port, reason, waiting.packet);
         }
     }
 }
 
 /// Addresses one packet and sends it.
-fn deliver<E: Egress>(hop: &Hop, mut waiting: Waiting<E::Buf>, out: &mut E, page: &Page) {
+fn deliver<E: Egress>(hop: &Hop, mut waiting: Waiting<E::Buf>, out: &mut E) {
     if hop.address(&mut waiting.packet, waiting.l3) {
         out.send(hop.port, waiting.packet, waiting.origin);
     } else {
-        page.count_drop(waiting.origin.port, DropReason::NoHeadroom);
+        let watch = out.watch();
+        watch.discard(waiting.origin.port, DropReason::NoHeadroom, waiting.packet);
     }
 }
 
