@@ -5,8 +5,8 @@
 //! Protocol types exist once, here; the daemon never sees command-line text.
 
 pub mod client;
-mod connections; // listed, chosen and ended
 pub mod conf; // what a configuration file says, and as TOML
+mod connections; // listed, chosen and ended
 mod file; // configuration files
 pub mod import; // configurations of others
 pub mod ipvsadm;
@@ -24,8 +24,8 @@ use std::num::NonZeroU32;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-pub use connections::{Connection, Cursor, Filter, Side, Traits};
 pub use conf::{Conf, ServerConf, ServiceConf, TimeoutsConf};
+pub use connections::{Connection, Cursor, Filter, Side, Traits};
 pub use file::File;
 pub use marks::{MarkRule, Ports, Prefix, WhichMark};
 pub use settings::{SETTINGS, Setting, Value};

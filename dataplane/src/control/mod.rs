@@ -220,7 +220,10 @@ impl Control {
     /// [`Control::change`], with lines in the log for what was changed, or one for what was refused.
     fn audited(&mut self, changes: &[Change], peer: &Peer) -> Reply {
         let settings = self.model.settings();
-        let lines = audit::lines(changes, settings, |change| self.model.ends_drain(change));
+        let was = |change: &Change| self.model.was(change);
+        let lines = audit::lines(changes, settings, was, |change| {
+            self.model.ends_drain(change)
+        });
         if let Err(refusal) = self.change(changes) {
             let change = refusal.step.and_then(|step| changes.get(step));
             let change = change.map(|change| audit::describe(change, settings));

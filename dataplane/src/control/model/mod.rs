@@ -15,6 +15,7 @@ mod totals; // zero points, rates
 mod trash; // deleted servers
 mod undo; // how each step is taken back
 mod uses; // what each address is used as
+mod was; // what a change finds
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
