@@ -192,6 +192,8 @@ pub struct Page {
     pub connections: Gauge,
     pub steered_out: Counter,
     pub steered_in: Counter,
+    /// Of the worker's loop: it stands still when the worker does.
+    pub passes: Counter,
 }
 
 impl Page {
@@ -204,6 +206,7 @@ impl Page {
             connections: Gauge::default(),
             steered_out: Counter::default(),
             steered_in: Counter::default(),
+            passes: Counter::default(),
         }
     }
 

@@ -32,7 +32,7 @@ pub mod wire; // headers as typed views, checksums
 #[cfg(feature = "dpdk")]
 pub mod bench; // clients and servers played on the worker's own core
 #[cfg(feature = "dpdk")]
-pub mod daemon; // configuration, EAL, ports, workers, control server
+pub mod daemon; // configuration, EAL, ports, workers, control server; the log
 #[cfg(feature = "dpdk")]
 pub mod dpdk; // EAL, mempools, mbufs, ports, queues
 #[cfg(feature = "dpdk")]

@@ -168,6 +168,7 @@ impl Worker {
             work |= self.learn(now);
             self.director.tick(now, &mut self.out);
             self.out.flush();
+            self.out.watch.page().passes.add(1);
             idle_passes = if work { 0 } else { idle_passes + 1 };
             if idle_passes > IDLE_PASSES && self.idle == Idle::Backoff {
                 std::thread::sleep(REST);

@@ -4,6 +4,7 @@ mod audit; // what was changed, for the log
 mod drain; // drained servers, seen to
 #[cfg(test)]
 mod load; // ten thousand services with a hundred thousand servers
+pub mod manager; // the service manager, told how the director does
 pub mod model; // the authoritative services and servers
 pub mod server; // the Unix socket
 pub mod stats; // sums, rates, status
@@ -22,6 +23,7 @@ use crate::counters::Page;
 use crate::net::Setup;
 use crate::templates::Templates;
 use crate::update::{Batch, ServerId, Update};
+use manager::Manager;
 use model::{Limits, Model, STEP_S, SWEEP_S, refuse};
 use server::{Backend, Peer};
 use stats::{ESTIMATE_S, Machine};
@@ -94,6 +96,7 @@ pub struct Control {
     estimate_due: Duration,
     sweep_due: Duration,
     step_due: Duration,
+    manager: Option<Manager>,
 }
 
 impl fmt::Debug for Control {
@@ -128,6 +131,7 @@ impl Control {
             estimate_due: Duration::from_secs(ESTIMATE_S),
             sweep_due: Duration::from_secs(SWEEP_S),
             step_due: Duration::from_secs(STEP_S),
+            manager: None,
         }
     }
 
@@ -151,6 +155,20 @@ impl Control {
         self.model = self.model.sharing(Arc::clone(&templates));
         self.templates = Some(templates);
         self
+    }
+
+    /// Each worker's core and the page that shows whether it makes progress.
+    pub fn watched(&self) -> Vec<(u16, Arc<Page>)> {
+        let workers = self.workers.iter();
+        workers
+            .map(|worker| (worker.core, Arc::clone(&worker.page)))
+            .collect()
+    }
+
+    /// Tells the service manager from now on how the workers do.
+    pub fn tell(&mut self, mut manager: Manager) {
+        manager.ready(self.model.services_len());
+        self.manager = Some(manager);
     }
 
     /// Carries out every change in order and returns when every worker has, or refuses.
@@ -210,7 +228,10 @@ impl Control {
     /// [`Control::change`], with lines in the log for what was changed, or one for what was refused.
     fn audited(&mut self, changes: &[Change], peer: &Peer) -> Reply {
         let settings = self.model.settings();
-        let lines = audit::lines(changes, settings, |change| self.model.ends_drain(change));
+        let was = |change: &Change| self.model.was(change);
+        let lines = audit::lines(changes, settings, was, |change| {
+            self.model.ends_drain(change)
+        });
         if let Err(refusal) = self.change(changes) {
             let change = refusal.step.and_then(|step| changes.get(step));
             let change = change.map(|change| audit::describe(change, settings));
@@ -369,6 +390,9 @@ impl Backend for Control {
         if due(&mut self.step_due, now, STEP_S) {
             self.ramp();
             self.see_to_drained();
+        }
+        if let Some(manager) = &mut self.manager {
+            manager.tick(now, self.model.services_len());
         }
     }
 }
