@@ -9,10 +9,11 @@ use std::thread::Scope;
 
 use anyhow::{Context, Result, bail};
 use crossbeam::channel::{Receiver, Sender, bounded};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::config::{Config, PortConf};
 use crate::control::manager::Manager;
-use crate::control::server::Server;
+use crate::control::server::{Access, CLIENTS_MAX, Server};
 use crate::control::stats::{Machine, PortInfo};
 use crate::control::{Command, Control, MAILBOX_MAX, Worker as WorkerHandle};
 use crate::counters::Page;
@@ -31,6 +32,9 @@ const ROOM_MIN: u32 = HEADROOM as u32 + 2048;
 /// Bytes behind the longest frame, in which a packet can grow.
 const ROOM_SPARE: u32 = 64;
 
+/// Open files that are not the control socket's: logs, devices, huge pages.
+const DESCRIPTORS_SPARE: usize = 1024;
+
 /// One worker's queues, by port.
 type Queues = Vec<(RxQueue, TxQueue)>;
 
@@ -40,7 +44,11 @@ pub fn run(config: &Config) -> Result<()> {
     for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
         signal_hook::flag::register(signal, Arc::clone(&stop)).context("taking over signals")?;
     }
-    let mut server = Server::bind(&config.director.socket)?;
+    let director = &config.director;
+    let (group, read_group) = (&director.socket_group, &director.socket_read_group);
+    let access = Access::by_name(group.as_deref(), read_group.as_deref())?;
+    let mut server = Server::bind(&director.socket, access)?;
+    allow_descriptors();
     let eal = Eal::init(&eal_config(config))?;
     let pools = pools(&eal, config)?;
     let (ports, queues) = start_ports(&eal, config, &pools)?;
@@ -51,6 +59,17 @@ pub fn run(config: &Config) -> Result<()> {
     }
     tracing::info!("stopped");
     result
+}
+
+/// Each client of the socket takes a descriptor, and the usual limit is for less than there may be.
+fn allow_descriptors() {
+    let wanted = (CLIENTS_MAX + DESCRIPTORS_SPARE) as u64;
+    let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| {
+        setrlimit(Resource::RLIMIT_NOFILE, soft.max(wanted.min(hard)), hard)
+    });
+    if let Err(error) = raised {
+        tracing::warn!(%error, "cannot raise the limit of open files");
+    }
 }
 
 /// Starts the workers, serves the socket until `stop`, and ends the workers.

@@ -38,6 +38,8 @@ pub(super) struct File {
 #[serde(default, deny_unknown_fields)]
 pub(super) struct RawDirector {
     pub(super) socket: Option<Spanned<String>>,
+    pub(super) socket_group: Option<Spanned<String>>,
+    pub(super) socket_read_group: Option<Spanned<String>>,
     pub(super) workers: Option<Spanned<Vec<Spanned<i64>>>>,
     pub(super) control_core: Option<Spanned<i64>>,
     pub(super) idle: Option<Idle>,

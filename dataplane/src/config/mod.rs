@@ -42,6 +42,10 @@ pub struct Config {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Director {
     pub socket: PathBuf,
+    /// Whose members may change things; the daemon's own if `None`.
+    pub socket_group: Option<String>,
+    /// Whose members may look.
+    pub socket_read_group: Option<String>,
     /// Cores, one worker each.
     pub workers: Vec<u16>,
     pub control_core: u16,
@@ -69,6 +73,8 @@ impl Default for Director {
     fn default() -> Self {
         Self {
             socket: control::DEFAULT_SOCKET.into(),
+            socket_group: None,
+            socket_read_group: None,
             workers: vec![1],
             control_core: 0,
             idle: Idle::Backoff,

@@ -239,6 +239,10 @@ fn director_and_eal() {
         "f:3: socket \"run/s\" cannot be one, an absolute path of at most 107 bytes like \"/run/director/director.sock\" is right",
     );
     check(
+        "[director]\nsocket_group = \"a b\"",
+        "f:3: socket_group \"a b\" cannot be a group, \"director\" is right",
+    );
+    check(
         "[director]\nworkers = []",
         "f:3: workers is empty, at least one core like [1] is right",
     );

@@ -15,7 +15,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use control::{Change, Connection, Cursor, Errno, Neighbour, Refusal, Reply, Request};
+use control::{Change, Connection, Cursor, Errno, Filter, Neighbour, Refusal, Reply, Request};
 use crossbeam::channel::{Receiver, Sender, bounded};
 
 use crate::conn::state::State;
@@ -40,19 +40,33 @@ pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 pub enum Command {
     /// Applies every update, in order, then says so.
     Apply(Batch, Sender<()>),
-    /// Up to `limit` connections from table entry `from` on, and the entry to go on from.
+    /// Some of the worker's connections, or of the templates that all workers share.
     Connections {
-        from: u32,
-        limit: usize,
-        reply: Sender<Slice>,
-    },
-    /// As [`Self::Connections`], of the templates that all workers share.
-    Templates {
-        from: u32,
-        limit: usize,
+        wanted: Wanted,
         reply: Sender<Slice>,
     },
     Neighbours(Sender<Vec<Neighbour>>),
+}
+
+/// Which connections, and what is done with them.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    /// Of the templates, not of the worker's connections.
+    pub templates: bool,
+    /// The first table entry to look at.
+    pub from: u32,
+    pub filter: Filter,
+    pub fate: Fate,
+}
+
+/// What is done with connections that are listed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    Stays,
+    Ends {
+        /// Both ends of TCP connections are told.
+        reset: bool,
+    },
 }
 
 /// Part of a worker's connections, and the table entry to go on from.
@@ -221,33 +235,49 @@ impl Control {
 
     /// Walks the workers one after the other, and then the templates that they share: a reply holds
     /// connections of one.
-    fn connections(&self, cursor: Cursor) -> Result<Reply, Refusal> {
-        let Some(worker) = self.workers.get(usize::from(cursor.worker)) else {
-            if let Some(worker) = self.workers.first().filter(|_| self.has_templates()) {
-                return list_templates(worker, cursor);
-            }
+    fn connections(&self, cursor: Cursor, filter: Filter, fate: Fate) -> Result<Reply, Refusal> {
+        let own = self.workers.get(usize::from(cursor.worker));
+        let wanted = Wanted {
+            templates: own.is_none(),
+            from: cursor.entry,
+            filter,
+            fate,
+        };
+        // Any worker knows all templates.
+        let any = || self.workers.first().filter(|_| self.has_templates());
+        let Some(worker) = own.or_else(any) else {
             return Ok(Reply::Connections {
                 list: Vec::new(),
                 next: None,
             });
         };
-        let (list, entry) = ask(worker, |reply| Command::Connections {
-            from: cursor.entry,
-            limit: control::CONNECTIONS_MAX,
-            reply,
-        })?;
-        let next_worker = cursor.worker + 1;
+        let (list, entry) = ask(worker, |reply| Command::Connections { wanted, reply })?;
+        let next_worker = cursor.worker.saturating_add(1);
+        let goes_on = || usize::from(next_worker) < self.workers.len() || self.has_templates();
         let next = match entry {
             Some(entry) => Some(Cursor { entry, ..cursor }),
-            None if usize::from(next_worker) < self.workers.len() || self.has_templates() => {
-                Some(Cursor {
-                    worker: next_worker,
-                    entry: 0,
-                })
-            }
+            None if own.is_some() && goes_on() => Some(Cursor {
+                worker: next_worker,
+                entry: 0,
+            }),
             None => None,
         };
         Ok(Reply::Connections { list, next })
+    }
+
+    /// Of the slices of one walk the first says in the log what is ended.
+    fn end_connections(
+        &self,
+        cursor: Cursor,
+        filter: Filter,
+        reset: bool,
+        peer: &Peer,
+    ) -> Result<Reply, Refusal> {
+        if cursor == Cursor::default() {
+            let how = if reset { " by resets" } else { "" };
+            tracing::info!(target: "audit", %peer, "end connections{how}: {filter}");
+        }
+        self.connections(cursor, filter, Fate::Ends { reset })
     }
 
     fn has_templates(&self) -> bool {
@@ -305,7 +335,14 @@ impl Backend for Control {
         let answer = match request {
             Request::Change(changes) => Ok(self.audited(&changes, peer)),
             Request::Services { only } => self.model.services(only.as_ref()).map(Reply::Services),
-            Request::Connections { cursor } => self.connections(cursor),
+            Request::Connections { cursor, filter } => {
+                self.connections(cursor, filter, Fate::Stays)
+            }
+            Request::EndConnections {
+                cursor,
+                filter,
+                reset,
+            } => self.end_connections(cursor, filter, reset, peer),
             Request::Timeouts => Ok(self.timeouts()),
             Request::Settings => Ok(Reply::Settings(self.model.settings())),
             Request::Status => {
@@ -376,17 +413,6 @@ fn ask<T>(worker: &Worker, command: impl FnOnce(Sender<T>) -> Command) -> Result
                 ),
             )
         })
-}
-
-/// Any worker knows all of them.
-fn list_templates(worker: &Worker, cursor: Cursor) -> Result<Reply, Refusal> {
-    let (list, entry) = ask(worker, |reply| Command::Templates {
-        from: cursor.entry,
-        limit: control::CONNECTIONS_MAX,
-        reply,
-    })?;
-    let next = entry.map(|entry| Cursor { entry, ..cursor });
-    Ok(Reply::Connections { list, next })
 }
 
 fn answer(confirmations: &Receiver<()>) -> Result<(), Refusal> {

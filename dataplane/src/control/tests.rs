@@ -5,6 +5,7 @@ use std::thread;
 use control::{ForwardMode, Protocol, ServerSpec, ServiceKey, ServiceSpec, Settings};
 
 use super::*;
+use crate::control::server::Rights;
 use crate::counters::DropReason;
 use crate::packet::PortId;
 use crate::templates::{Key, Kind, Tie};
@@ -52,11 +53,17 @@ fn add_server() -> Change {
     }
 }
 
+fn all_from(cursor: Cursor) -> Request {
+    let filter = Filter::default();
+    Request::Connections { cursor, filter }
+}
+
 fn peer() -> Peer {
     Peer {
         uid: 0,
         gid: 0,
         pid: 1,
+        rights: Rights::Everything,
     }
 }
 
@@ -111,7 +118,8 @@ fn without_workers_changes_apply_and_lists_are_empty() {
     assert_eq!(
         control.handle(
             Request::Connections {
-                cursor: Cursor::default()
+                cursor: Cursor::default(),
+                filter: Filter::default(),
             },
             &peer()
         ),
@@ -342,10 +350,10 @@ fn connections_go_on_from_worker_to_worker() {
     let answering = thread::spawn(move || {
         for (commands, expected, next) in [(&of_a, 0, Some(7)), (&of_a, 7, None), (&of_b, 0, None)]
         {
-            let Command::Connections { from, reply, .. } = commands.recv().unwrap() else {
+            let Command::Connections { wanted, reply } = commands.recv().unwrap() else {
                 panic!()
             };
-            assert_eq!(from, expected);
+            assert_eq!((wanted.from, wanted.templates), (expected, false));
             reply.send((Vec::new(), next)).unwrap();
         }
     });
@@ -353,9 +361,7 @@ fn connections_go_on_from_worker_to_worker() {
     let mut cursor = Some(Cursor::default());
     let mut cursors = Vec::new();
     while let Some(at) = cursor {
-        let Reply::Connections { next, .. } =
-            control.handle(Request::Connections { cursor: at }, &peer())
-        else {
+        let Reply::Connections { next, .. } = control.handle(all_from(at), &peer()) else {
             panic!()
         };
         cursors.push((at.worker, at.entry));
@@ -441,9 +447,9 @@ fn templates_come_behind_the_last_workers_connections() {
     let player = thread::spawn(move || {
         for command in commands {
             let _ = match command {
-                Command::Connections { reply, .. } => reply.send((Vec::new(), None)),
-                Command::Templates { from, reply, .. } => {
-                    reply.send((Vec::new(), (from == 0).then_some(7)))
+                Command::Connections { wanted, reply } => {
+                    let goes_on = wanted.templates && wanted.from == 0;
+                    reply.send((Vec::new(), goes_on.then_some(7)))
                 }
                 other => panic!("{other:?}"),
             };
@@ -451,7 +457,7 @@ fn templates_come_behind_the_last_workers_connections() {
     });
     let next = |control: &mut Control, worker, entry| {
         let cursor = Cursor { worker, entry };
-        match control.handle(Request::Connections { cursor }, &peer()) {
+        match control.handle(all_from(cursor), &peer()) {
             Reply::Connections { next, .. } => next.map(|next| (next.worker, next.entry)),
             other => panic!("{other:?}"),
         }
