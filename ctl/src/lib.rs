@@ -9,6 +9,7 @@ pub mod conf; // what a configuration file says, and as TOML
 mod file; // configuration files
 pub mod ipvsadm;
 mod marks; // rules that mark packets
+pub mod plan; // what a file would change
 mod sense; // what nobody can mean
 mod settings; // one by one
 pub mod usage;
@@ -25,6 +26,7 @@ use serde::{Deserialize, Serialize};
 pub use conf::{Conf, ServerConf, ServiceConf, TimeoutsConf};
 pub use file::File;
 pub use marks::{MarkRule, Ports, Prefix, WhichMark};
+pub use plan::Plan;
 pub use settings::{SETTINGS, Setting, Value};
 pub use words::{NoFlag, Word};
 
@@ -63,6 +65,20 @@ pub struct Hello {
 pub enum Request {
     /// Applies every change in order, or none of them.
     Change(Vec<Change>),
+    /// What a file would change, and what that would do.
+    Plan(File),
+    /// Applies a file: all of it but what needs a restart, or nothing. With `confirm_s` the
+    /// configuration from before comes back after so many seconds, unless [`Self::Confirm`] comes.
+    Apply {
+        file: File,
+        confirm_s: Option<u32>,
+    },
+    /// What was applied last stays.
+    Confirm,
+    /// The configuration from before what waits for its confirmation comes back.
+    Rollback,
+    /// The running configuration, as a file.
+    Save,
     /// Services with their servers and counters: all, newest first, or the one named.
     Services {
         only: Option<ServiceKey>,
@@ -87,8 +103,10 @@ impl Request {
     /// and servers say to each other.
     pub const fn is_privileged(&self) -> bool {
         match self {
-            Self::Change(_) => true,
-            Self::Services { .. }
+            Self::Change(_) | Self::Apply { .. } | Self::Confirm | Self::Rollback => true,
+            Self::Plan(_)
+            | Self::Save
+            | Self::Services { .. }
             | Self::Connections { .. }
             | Self::Timeouts
             | Self::Settings
@@ -573,6 +591,13 @@ pub struct Drain {
 #[serde(rename_all = "snake_case")]
 pub enum Reply {
     Done,
+    Plan(Plan),
+    Saved {
+        /// TOML.
+        text: String,
+        /// Why it cannot be loaded as it is: what runs may be what no file may say.
+        flaw: Option<String>,
+    },
     Refused(Refusal),
     Services(Vec<Service>),
     Connections {

@@ -1,6 +1,7 @@
 //! directorctl's own verbs.
 
 mod drain; // a server is drained, and watched
+mod files; // configuration files: check, plan, apply, save
 mod generate; // completions and man pages
 mod mark; // rules that mark packets
 mod request; // from verbs to requests
@@ -26,6 +27,7 @@ use control::{
 use serde::Serialize;
 
 use drain::DrainArgs;
+use files::{ApplyArgs, FileArgs, SaveArgs};
 use generate::{CompletionsArgs, ManArgs};
 use mark::MarkVerb;
 use request::request;
@@ -82,6 +84,19 @@ enum Verb {
     },
     /// Show the settings, what each is unless set and what it means, or set those named.
     Settings(SettingArgs),
+    /// Say whether a configuration file is valid; works without a director.
+    Check(FileArgs),
+    /// Show what a configuration file would change of what runs. Exits with 0 if nothing, with 2 if
+    /// something.
+    Plan(FileArgs),
+    /// Make what runs what a configuration file says, all at once; what stays keeps its connections.
+    Apply(ApplyArgs),
+    /// Keep what apply --confirm applied.
+    Confirm,
+    /// Go back to the configuration from before apply --confirm.
+    Rollback,
+    /// Write the running configuration as a file.
+    Save(SaveArgs),
     /// This program's version and the director's.
     Version,
     /// Print a completion script for a shell: source <(directorctl completions bash).
@@ -467,12 +482,15 @@ pub(crate) fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return ExitCode::from(control::usage::explain("directorctl", &error)),
     };
-    let printed = run(&cli).and_then(|text| match io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error.into()),
-        _ => Ok(()),
-    });
+    let printed =
+        answer(&cli).and_then(
+            |(text, code)| match io::stdout().write_all(text.as_bytes()) {
+                Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error.into()),
+                _ => Ok(code),
+            },
+        );
     match printed {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             // A program that reads JSON finds the reason where the answer would be.
             if let Some(refusal) = error.downcast_ref::<Refusal>().filter(|_| cli.json) {
@@ -485,14 +503,30 @@ pub(crate) fn main() -> ExitCode {
     }
 }
 
+/// What is printed, and the exit code.
+fn answer(cli: &Cli) -> Result<(String, ExitCode)> {
+    match &cli.verb {
+        Verb::Check(args) => files::check(args, cli.json),
+        Verb::Plan(args) => files::plan(args, &mut connect(cli)?, cli.json),
+        _ => Ok((run(cli)?, ExitCode::SUCCESS)),
+    }
+}
+
+fn connect(cli: &Cli) -> Result<Client> {
+    let hint = "--socket names another path";
+    Ok(Client::connect(&cli.socket, "directorctl", hint)?)
+}
+
 fn run(cli: &Cli) -> Result<String> {
     match &cli.verb {
         Verb::Completions(args) => return Ok(generate::completions(args)),
         Verb::Man(args) => return generate::man(args),
         _ => {}
     }
-    let hint = "--socket names another path";
-    let mut client = Client::connect(&cli.socket, "directorctl", hint)?;
+    let mut client = connect(cli)?;
+    if let Verb::Save(args) = &cli.verb {
+        return files::save(args, &mut client, cli.json);
+    }
     if let Verb::Server(ServerVerb::Drain(args)) = &cli.verb {
         return drain::run(args, &mut client, cli.json);
     }
@@ -504,6 +538,8 @@ fn run(cli: &Cli) -> Result<String> {
         Reply::Refused(refusal) => Err(refusal.into()),
         Reply::Done if cli.json => json(&Reply::Done),
         Reply::Done => Ok(String::new()),
+        Reply::Plan(plan) if cli.json => json(&plan),
+        Reply::Plan(plan) => Ok(files::applied(&plan)),
         Reply::Services(list) => match (&cli.verb, cli.json) {
             (Verb::LocalAddress(_), true) => json(&show::LocalAddresses::of(&list)),
             (_, true) => json(&list),
@@ -538,7 +574,9 @@ fn run(cli: &Cli) -> Result<String> {
         Reply::Neighbours(list) => Ok(show::neighbours(&list)),
         Reply::Marks(rules) if cli.json => json(&mark::Numbered::all(&rules)),
         Reply::Marks(rules) => Ok(mark::table(&rules)),
-        Reply::Connections { .. } => bail!(control::client::ClientError::Unexpected),
+        Reply::Saved { .. } | Reply::Connections { .. } => {
+            bail!(control::client::ClientError::Unexpected)
+        }
     }
 }
 

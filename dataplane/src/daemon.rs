@@ -1,6 +1,7 @@
 //! The daemon around the director: configuration, EAL, ports, workers, control server, and the end.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::Scope;
@@ -12,7 +13,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use crate::config::{Config, PortConf};
 use crate::control::server::{Access, CLIENTS_MAX, Server};
 use crate::control::stats::{Machine, PortInfo};
-use crate::control::{Command, Control, MAILBOX_MAX, Worker as WorkerHandle};
+use crate::control::{Command, Control, MAILBOX_MAX, Reloading, Worker as WorkerHandle};
 use crate::counters::Page;
 use crate::director::Director;
 use crate::dpdk::{
@@ -35,9 +36,13 @@ const DESCRIPTORS_SPARE: usize = 1024;
 /// One worker's queues, by port.
 type Queues = Vec<(RxQueue, TxQueue)>;
 
-/// Runs until SIGTERM or SIGINT.
-pub fn run(config: &Config) -> Result<()> {
+/// Runs until SIGTERM or SIGINT; with SIGHUP the file at `path`, which `config` was read from, is
+/// read again.
+pub fn run(config: &Config, path: &Path) -> Result<()> {
     let stop = Arc::new(AtomicBool::new(false));
+    let reload = Arc::new(AtomicBool::new(false));
+    signal_hook::flag::register(signal_hook::consts::SIGHUP, Arc::clone(&reload))
+        .context("taking over signals")?;
     for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
         signal_hook::flag::register(signal, Arc::clone(&stop)).context("taking over signals")?;
     }
@@ -49,7 +54,17 @@ pub fn run(config: &Config) -> Result<()> {
     let eal = Eal::init(&eal_config(config))?;
     let pools = pools(&eal, config)?;
     let (ports, queues) = start_ports(&eal, config, &pools)?;
-    let result = serve(config, &mut server, &eal, &pools, ports, queues, &stop);
+    let asked = (path, reload);
+    let result = serve(
+        config,
+        &mut server,
+        &eal,
+        &pools,
+        ports,
+        queues,
+        &stop,
+        asked,
+    );
     let in_use: u32 = pools.iter().map(Mempool::in_use).sum();
     if in_use > 0 {
         tracing::error!(in_use, "packet buffers were not returned");
@@ -70,6 +85,10 @@ fn allow_descriptors() {
 }
 
 /// Starts the workers, serves the socket until `stop`, and ends the workers.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "everything that was started, given once"
+)]
 fn serve(
     config: &Config,
     server: &mut Server,
@@ -78,6 +97,7 @@ fn serve(
     ports: Vec<Port>,
     queues: Vec<Queues>,
     stop: &AtomicBool,
+    (path, reload): (&Path, Arc<AtomicBool>),
 ) -> Result<()> {
     let setup = config.setup(|port| ports[port.index()].mac());
     let ended = AtomicBool::new(false);
@@ -94,9 +114,10 @@ fn serve(
             let mut control =
                 Control::new(config.director.limits(), workers, connections_max, machine)
                     .naming(config.port_names())
-                    .sharing(Arc::clone(&templates));
+                    .sharing(Arc::clone(&templates))
+                    .reloading(path.to_owned(), reload, announce_reload);
             control
-                .change(&config.changes)
+                .start(config)
                 .context("applying the services of the configuration")?;
             announce_ready(config);
             server
@@ -122,6 +143,18 @@ fn announce_ready(config: &Config) {
     tracing::info!(%socket, ?workers, "ready");
     // Fails only when nobody asked to be notified in a way we can reach: nothing to do about it.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+}
+
+/// Fails only when nobody asked to be notified.
+fn announce_reload(reloading: Reloading) {
+    use sd_notify::NotifyState::{Ready, Reloading as Begins};
+    let _ = match reloading {
+        Reloading::Begins => match sd_notify::NotifyState::monotonic_usec_now() {
+            Ok(now) => sd_notify::notify(&[Begins, now]),
+            Err(_) => Ok(()),
+        },
+        Reloading::Ended => sd_notify::notify(&[Ready]),
+    };
 }
 
 fn eal_config(config: &Config) -> EalConfig {

@@ -68,7 +68,7 @@ fn run(args: Args) -> Result<()> {
         return Ok(());
     }
     log_at(config.director.log);
-    daemon::run(&config)
+    daemon::run(&config, &path)
 }
 
 fn log_at(level: tracing::Level) {

@@ -61,7 +61,12 @@ pub(super) fn request(verb: &Verb, present: &mut impl Present) -> Result<Request
         }
         Verb::Stats => return Ok(Request::Services { only: None }),
         Verb::Status | Verb::Version => return Ok(Request::Status),
-        Verb::Completions(_) | Verb::Man(_) => unreachable!("they ask nothing"),
+        Verb::Apply(args) => return args.request(),
+        Verb::Confirm => return Ok(Request::Confirm),
+        Verb::Rollback => return Ok(Request::Rollback),
+        Verb::Save(_) => return Ok(Request::Save),
+        Verb::Plan(_) => unreachable!("its exit code says something too"),
+        Verb::Check(_) | Verb::Completions(_) | Verb::Man(_) => unreachable!("they ask nothing"),
         Verb::Neighbour(NeighbourVerb::List) => return Ok(Request::Neighbours),
         Verb::Mark(verb) => return Ok(super::mark::request(verb)),
         Verb::Timeouts {
