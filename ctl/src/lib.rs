@@ -6,7 +6,9 @@
 
 pub mod client;
 pub mod conf; // what a configuration file says, and as TOML
+mod connections; // listed, chosen and ended
 mod file; // configuration files
+pub mod import; // configurations of others
 pub mod ipvsadm;
 mod marks; // rules that mark packets
 pub mod plan; // what a file would change
@@ -24,6 +26,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 pub use conf::{Conf, ServerConf, ServiceConf, TimeoutsConf};
+pub use connections::{Connection, Cursor, Filter, Side, Traits};
 pub use file::File;
 pub use marks::{MarkRule, Ports, Prefix, WhichMark};
 pub use plan::Plan;
@@ -83,9 +86,19 @@ pub enum Request {
     Services {
         only: Option<ServiceKey>,
     },
-    /// Up to [`CONNECTIONS_MAX`] connections from `cursor` on ([`Cursor::default`] starts).
+    /// Up to [`CONNECTIONS_MAX`] of the connections that `filter` chooses, from `cursor` on
+    /// ([`Cursor::default`] starts).
     Connections {
         cursor: Cursor,
+        #[serde(default)]
+        filter: Filter,
+    },
+    /// As [`Self::Connections`], and ends them; the answer tells which.
+    EndConnections {
+        cursor: Cursor,
+        filter: Filter,
+        /// Both ends of TCP connections get a reset.
+        reset: bool,
     },
     /// TCP, TCP-FIN and UDP timeouts.
     Timeouts,
@@ -103,7 +116,11 @@ impl Request {
     /// and servers say to each other.
     pub const fn is_privileged(&self) -> bool {
         match self {
-            Self::Change(_) | Self::Apply { .. } | Self::Confirm | Self::Rollback => true,
+            Self::Change(_)
+            | Self::Apply { .. }
+            | Self::Confirm
+            | Self::Rollback
+            | Self::EndConnections { .. } => true,
             Self::Plan(_)
             | Self::Save
             | Self::Services { .. }
@@ -727,42 +744,6 @@ pub struct Draining {
     pub drain: Drain,
     /// Before, and again when it is cancelled.
     pub weight: u32,
-}
-
-/// Where a listing of connections goes on: a worker and an entry of its table.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Cursor {
-    pub worker: u16,
-    pub entry: u32,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Connection {
-    /// `None` for a persistence template of every protocol.
-    pub protocol: Option<Protocol>,
-    /// Of a template the masked address, with port 0.
-    pub client: SocketAddr,
-    /// Of a template by mark the mark in place of an address, as LVS shows it.
-    pub virtual_address: SocketAddr,
-    pub server: SocketAddr,
-    /// What the server sees as its client, in FULLNAT.
-    #[serde(default)]
-    pub local: Option<SocketAddr>,
-    /// LVS's name of the state, `ESTABLISHED`, `UDP`, …
-    pub state: String,
-    /// Until it expires.
-    pub expires_ms: u64,
-    pub in_packets: u32,
-    pub out_packets: u32,
-    /// IP bytes in both directions.
-    pub bytes: u64,
-    pub worker: u16,
-    /// A client's tie to its server, not a connection.
-    #[serde(default)]
-    pub template: bool,
-    /// What tied it, where an engine did.
-    #[serde(default)]
-    pub engine: Option<(Engine, String)>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -114,6 +114,11 @@ impl Prefix {
         self.length
     }
 
+    /// Whether it has the address; never one of the other family.
+    pub fn contains(self, address: IpAddr) -> bool {
+        self.address.is_ipv4() == address.is_ipv4() && network(address, self.length) == self.address
+    }
+
     /// The address, if it is but one.
     pub const fn only(self) -> Option<IpAddr> {
         if self.length == longest(self.address) {

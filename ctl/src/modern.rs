@@ -1,8 +1,10 @@
 //! directorctl's own verbs.
 
+mod connection; // connections listed, ended and watched
 mod drain; // a server is drained, and watched
 mod files; // configuration files: check, plan, apply, save
 mod generate; // completions and man pages
+mod import; // configurations of others
 mod mark; // rules that mark packets
 mod request; // from verbs to requests
 mod settings; // one option for each
@@ -20,15 +22,16 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{ArgGroup, Args, Parser, Subcommand};
 use control::client::Client;
 use control::{
-    ClientAddress, Connection, Cursor, DEFAULT_SOCKET, Engine, ForwardMode, HashTarget,
-    OnServerGone, Protocol, Refusal, Refuse, Reply, Request, ServiceKey, TunnelChecksum,
-    TunnelKind, Word,
+    ClientAddress, DEFAULT_SOCKET, Engine, ForwardMode, HashTarget, OnServerGone, Protocol,
+    Refusal, Refuse, Reply, ServiceKey, TunnelChecksum, TunnelKind, Word,
 };
 use serde::Serialize;
 
+use connection::ConnectionVerb;
 use drain::DrainArgs;
 use files::{ApplyArgs, FileArgs, SaveArgs};
 use generate::{CompletionsArgs, ManArgs};
+use import::ImportArgs;
 use mark::MarkVerb;
 use request::request;
 use settings::SettingArgs;
@@ -97,6 +100,9 @@ enum Verb {
     Rollback,
     /// Write the running configuration as a file.
     Save(SaveArgs),
+    /// Turn what ipvsadm-save printed, a keepalived.conf or a dpvs.conf into a configuration of the
+    /// director's, without one running. What cannot be carried over is said line by line.
+    Import(ImportArgs),
     /// This program's version and the director's.
     Version,
     /// Print a completion script for a shell: source <(directorctl completions bash).
@@ -281,38 +287,6 @@ enum LocalAddressVerb {
         #[arg(value_parser = address)]
         local: IpAddr,
     },
-}
-
-#[derive(Debug, Subcommand)]
-enum ConnectionVerb {
-    /// All connections and persistence templates, or those of which all holds that is named.
-    List(ConnectionArgs),
-}
-
-#[derive(Debug, Args)]
-struct ConnectionArgs {
-    /// Its client's address; of a template the masked one.
-    #[arg(long, value_parser = address)]
-    client: Option<IpAddr>,
-    /// Its server's address.
-    #[arg(long, value_parser = address)]
-    server: Option<IpAddr>,
-    /// Its state as listed, ESTABLISHED for example.
-    #[arg(long)]
-    state: Option<String>,
-    /// Templates, which tie persistent clients to their server, only.
-    #[arg(long)]
-    templates: bool,
-}
-
-impl ConnectionArgs {
-    fn chooses(&self, conn: &Connection) -> bool {
-        let state = self.state.as_deref();
-        self.client.is_none_or(|client| conn.client.ip() == client)
-            && self.server.is_none_or(|server| conn.server.ip() == server)
-            && state.is_none_or(|state| conn.state.eq_ignore_ascii_case(state))
-            && (conn.template || !self.templates)
-    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -521,19 +495,17 @@ fn run(cli: &Cli) -> Result<String> {
     match &cli.verb {
         Verb::Completions(args) => return Ok(generate::completions(args)),
         Verb::Man(args) => return generate::man(args),
+        Verb::Import(args) => return import::run(args, cli.json),
         _ => {}
     }
     let mut client = connect(cli)?;
-    if let Verb::Save(args) = &cli.verb {
-        return files::save(args, &mut client, cli.json);
-    }
-    if let Verb::Server(ServerVerb::Drain(args)) = &cli.verb {
-        return drain::run(args, &mut client, cli.json);
+    match &cli.verb {
+        Verb::Save(args) => return files::save(args, &mut client, cli.json),
+        Verb::Server(ServerVerb::Drain(args)) => return drain::run(args, &mut client, cli.json),
+        Verb::Connection(verb) => return connection::run(verb, &mut client, cli.json),
+        _ => {}
     }
     let request = request(&cli.verb, &mut client)?;
-    if let Verb::Connection(ConnectionVerb::List(chosen)) = &cli.verb {
-        return connections(cli, chosen, &mut client);
-    }
     match client.ask(&request)? {
         Reply::Refused(refusal) => Err(refusal.into()),
         Reply::Done if cli.json => json(&Reply::Done),
@@ -583,24 +555,4 @@ fn run(cli: &Cli) -> Result<String> {
 fn json(answer: &impl Serialize) -> Result<String> {
     let text = serde_json::to_string_pretty(answer).context("writing JSON")?;
     Ok(text + "\n")
-}
-
-/// All pages of the connections.
-fn connections(cli: &Cli, chosen: &ConnectionArgs, client: &mut Client) -> Result<String> {
-    let mut all: Vec<Connection> = Vec::new();
-    let mut cursor = Some(Cursor::default());
-    while let Some(from) = cursor {
-        match client.ask(&Request::Connections { cursor: from })? {
-            Reply::Connections { list, next } => {
-                all.extend(list.into_iter().filter(|conn| chosen.chooses(conn)));
-                cursor = next;
-            }
-            Reply::Refused(refusal) => return Err(refusal.into()),
-            _ => bail!(control::client::ClientError::Unexpected),
-        }
-    }
-    if cli.json {
-        return json(&all);
-    }
-    Ok(show::connections(&all))
 }

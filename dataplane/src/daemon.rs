@@ -1,5 +1,7 @@
 //! The daemon around the director: configuration, EAL, ports, workers, control server, and the end.
 
+pub mod log; // where the log goes, and how
+
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::path::Path;
 use std::sync::Arc;
@@ -11,9 +13,10 @@ use crossbeam::channel::{Receiver, Sender, bounded};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::config::{Config, PortConf};
+use crate::control::manager::Manager;
 use crate::control::server::{Access, CLIENTS_MAX, Server};
 use crate::control::stats::{Machine, PortInfo};
-use crate::control::{Command, Control, MAILBOX_MAX, Reloading, Worker as WorkerHandle};
+use crate::control::{Command, Control, MAILBOX_MAX, Worker as WorkerHandle};
 use crate::counters::Page;
 use crate::director::Director;
 use crate::dpdk::{
@@ -115,17 +118,21 @@ fn serve(
                 Control::new(config.director.limits(), workers, connections_max, machine)
                     .naming(config.port_names())
                     .sharing(Arc::clone(&templates))
-                    .reloading(path.to_owned(), reload, announce_reload);
+                    .reloading(path.to_owned(), reload);
             control
                 .start(config)
                 .context("applying the services of the configuration")?;
-            announce_ready(config);
+            announce_ready(config, &mut control);
             server
                 .run(&mut control, stop)
                 .context("serving the control socket")
         });
+        match &result {
+            Ok(()) => tracing::info!("told to stop; the connections end with the director"),
+            Err(_) => tracing::error!("cannot go on, stopping"),
+        }
+        Manager::stopping();
         ended.store(true, Relaxed);
-        let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
         result
     })
 }
@@ -138,23 +145,13 @@ fn templates(config: &Config) -> Result<Arc<Templates>> {
     Ok(Arc::new(table))
 }
 
-fn announce_ready(config: &Config) {
+fn announce_ready(config: &Config, control: &mut Control) {
     let (socket, workers) = (config.director.socket.display(), &config.director.workers);
     tracing::info!(%socket, ?workers, "ready");
-    // Fails only when nobody asked to be notified in a way we can reach: nothing to do about it.
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
-}
-
-/// Fails only when nobody asked to be notified.
-fn announce_reload(reloading: Reloading) {
-    use sd_notify::NotifyState::{Ready, Reloading as Begins};
-    let _ = match reloading {
-        Reloading::Begins => match sd_notify::NotifyState::monotonic_usec_now() {
-            Ok(now) => sd_notify::notify(&[Begins, now]),
-            Err(_) => Ok(()),
-        },
-        Reloading::Ended => sd_notify::notify(&[Ready]),
-    };
+    control.tell(Manager::new(
+        control.watched(),
+        sd_notify::watchdog_enabled(),
+    ));
 }
 
 fn eal_config(config: &Config) -> EalConfig {

@@ -280,7 +280,7 @@ impl<P: PacketBuf> Director<P> {
         for (staged, packet) in staged.iter().zip(burst.drain(..)) {
             match staged {
                 Ok((seen, _, hit)) => self.walk(now, from, seen, *hit, packet, out),
-                Err(reason) => self.page.count_drop(from, *reason),
+                Err(reason) => out.watch().discard(from, *reason, packet),
             }
         }
     }
@@ -362,7 +362,7 @@ impl<P: PacketBuf> Director<P> {
                 let origin = Origin::forwarded(from);
                 self.leave(now, hop, packet, usize::from(seen.l3), origin, out);
             }
-            Some(Err(reason)) => self.page.count_drop(from, reason),
+            Some(Err(reason)) => out.watch().discard(from, reason, packet),
             None => self.decide(now, from, seen, packet, out),
         }
     }
@@ -571,7 +571,8 @@ impl<P: PacketBuf> Director<P> {
         if hop.address(&mut packet, l3) {
             out.send(port, packet, origin);
         } else {
-            self.page.count_drop(origin.port, DropReason::NoHeadroom);
+            let watch = out.watch();
+            watch.discard(origin.port, DropReason::NoHeadroom, packet);
         }
     }
 
@@ -601,7 +602,7 @@ impl<P: PacketBuf> Director<P> {
         }
         self.cut_some(now, out);
         self.defend(now);
-        self.forget_fragments(now);
+        self.forget_fragments(now, out);
         self.leases.tick(now);
         let services = &self.services;
         let is_gone = |id| !services.server(id).is_some_and(|server| server.available);
@@ -610,9 +611,9 @@ impl<P: PacketBuf> Director<P> {
     }
 
     /// Gives back every packet that is held.
-    pub fn stop(&mut self) {
-        self.drop_fragments();
-        self.net.stop(&self.page);
+    pub fn stop<E: Egress<Buf = P>>(&mut self, out: &mut E) {
+        self.drop_fragments(out);
+        self.net.stop(out, &self.page);
     }
 
     pub fn net(&self) -> &Net<P> {

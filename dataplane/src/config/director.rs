@@ -59,6 +59,7 @@ impl Reader<'_> {
                 1..=i64::from(SERVERS_MAX),
             )?,
             log: self.log(raw.log.as_ref(), default.log)?,
+            log_format: raw.log_format.unwrap_or(default.log_format),
         })
     }
 

@@ -9,7 +9,7 @@ use control::{
 use serde::Deserialize;
 use toml::{Spanned, Value};
 
-use super::Idle;
+use super::{Idle, LogFormat};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -48,6 +48,7 @@ pub(super) struct RawDirector {
     pub(super) max_services: Option<Spanned<i64>>,
     pub(super) max_servers: Option<Spanned<i64>>,
     pub(super) log: Option<Spanned<String>>,
+    pub(super) log_format: Option<LogFormat>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -59,6 +59,7 @@ pub struct Director {
     pub max_services: u32,
     pub max_servers: u32,
     pub log: tracing::Level,
+    pub log_format: LogFormat,
 }
 
 impl Director {
@@ -84,6 +85,7 @@ impl Default for Director {
             max_services: 4096,
             max_servers: 16_384,
             log: tracing::Level::INFO,
+            log_format: LogFormat::Human,
         }
     }
 }
@@ -96,6 +98,16 @@ pub enum Idle {
     Backoff,
     /// Keeps polling.
     Poll,
+}
+
+/// How a line of the log is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// A sentence and its values.
+    Human,
+    /// One JSON object a line.
+    Json,
 }
 
 /// What the EAL is started with.

@@ -194,6 +194,10 @@ fn syntax_and_unknown_keys() {
         "f:3: unknown variant `sleep`, expected `backoff` or `poll`",
     );
     check(
+        "[director]\nlog_format = \"xml\"",
+        "f:3: unknown variant `xml`, expected `human` or `json`",
+    );
+    check(
         "\n[[route]]\nto = \"0.0.0.0/0\"",
         "f:3: missing field `via`",
     );

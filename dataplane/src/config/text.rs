@@ -5,7 +5,7 @@ use control::conf::{self, Key, array, quoted};
 use control::{Conf, Refusal};
 
 use super::ports::is_shared;
-use super::{Config, Director, Eal, Idle, PortConf};
+use super::{Config, Director, Eal, Idle, LogFormat, PortConf};
 use crate::control::model::Model;
 use crate::net::{Prefix, Route, StaticNeighbour};
 use crate::templates::Templates;
@@ -80,11 +80,18 @@ fn director(said: &Director) -> Vec<Key> {
         max_services,
         max_servers,
         log,
+        log_format,
     } = said;
     let default = Director::default();
     let path = |path: &std::path::Path| quoted(&path.to_string_lossy());
     let group = |name, group: &Option<String>| Key::perhaps(name, group.as_deref().map(quoted));
     let level = |level: tracing::Level| quoted(&level.to_string().to_lowercase());
+    let format = |format: LogFormat| {
+        quoted(match format {
+            LogFormat::Human => "human",
+            LogFormat::Json => "json",
+        })
+    };
     let idle_word = |idle: Idle| {
         quoted(match idle {
             Idle::Backoff => "backoff",
@@ -107,6 +114,11 @@ fn director(said: &Director) -> Vec<Key> {
         Key::new("max_services", max_services, default.max_services),
         Key::new("max_servers", max_servers, default.max_servers),
         Key::new("log", level(*log), level(default.log)),
+        Key::new(
+            "log_format",
+            format(*log_format),
+            format(default.log_format),
+        ),
     ]
 }
 

@@ -9,11 +9,12 @@ use super::model::name;
 /// Changes of one request that get a line each; of the others the last line says how many there are.
 pub(super) const LINES_MAX: usize = 100;
 
-/// What a request changes, which finds these settings; `ends_drain` says which of its changes end a
-/// server's draining.
+/// What a request changes, which finds these settings; `was` says what each of its changes finds of
+/// what it changes, and `ends_drain` which of them end a server's draining.
 pub(super) fn lines(
     changes: &[Change],
     mut settings: Settings,
+    was: impl Fn(&Change) -> Option<String>,
     ends_drain: impl Fn(&Change) -> bool,
 ) -> Vec<String> {
     let (shown, rest) = changes.split_at(changes.len().min(LINES_MAX));
@@ -24,7 +25,8 @@ pub(super) fn lines(
         } else {
             ""
         };
-        lines.push(format!("{}{more}", describe(change, settings)));
+        let was = was(change).map_or(String::new(), |was| format!(" (was {was})"));
+        lines.push(format!("{}{was}{more}", describe(change, settings)));
         if let Change::SetSettings(new) = change {
             settings = *new;
         }
@@ -72,7 +74,6 @@ fn kind(change: &Change) -> &'static str {
 
 /// A change in words; `before` are the settings that it finds.
 pub(super) fn describe(change: &Change, before: Settings) -> String {
-    let shown = |spec: &ServerSpec| format!("{}, weight {}", spec.how(), spec.weight);
     match change {
         Change::AddService { service, spec } => {
             format!("add service {}: {spec}", name(service))
@@ -87,14 +88,22 @@ pub(super) fn describe(change: &Change, before: Settings) -> String {
             server,
             spec,
         } => {
-            format!("add server {server} to {}: {}", name(service), shown(spec))
+            format!(
+                "add server {server} to {}: {}",
+                name(service),
+                weighed(spec)
+            )
         }
         Change::EditServer {
             service,
             server,
             spec,
         } => {
-            format!("edit server {server} of {}: {}", name(service), shown(spec))
+            format!(
+                "edit server {server} of {}: {}",
+                name(service),
+                weighed(spec)
+            )
         }
         Change::DeleteServer { service, server } => {
             format!("delete server {server} of {}", name(service))
@@ -148,4 +157,9 @@ pub(super) fn describe(change: &Change, before: Settings) -> String {
             )
         }
     }
+}
+
+/// `nat, weight 1`
+pub(super) fn weighed(spec: &ServerSpec) -> String {
+    format!("{}, weight {}", spec.how(), spec.weight)
 }

@@ -36,16 +36,16 @@ impl<P: PacketBuf> Net<P> {
         };
         let (interface, arp) = match checked {
             Ok(checked) => checked,
-            Err(reason) => return page.count_drop(port, reason),
+            Err(reason) => return out.watch().discard(port, reason, packet),
         };
         let target = IpAddr::from(arp.target);
         let to_us = self.is_mine(target) || is_vip(target);
         self.learn(now, interface, &arp, to_us, out, page);
         if to_us && arp.operation.get() == arp::REQUEST {
             let interface = &self.interfaces[usize::from(interface)];
-            answer(interface, &arp, packet, l3, out, page);
+            answer(interface, &arp, packet, l3, out);
         } else {
-            page.port(port).consumed.add(1);
+            out.watch().consumed(port, &packet);
         }
     }
 
@@ -181,7 +181,6 @@ fn answer<E: Egress>(
     mut packet: E::Buf,
     l3: usize,
     out: &mut E,
-    page: &Page,
 ) {
     let port = interface.port;
     let (l2, len) = ethernet::header(
@@ -191,7 +190,7 @@ fn answer<E: Egress>(
         ethernet::ARP,
     );
     if !replace_header(&mut packet, l3, &l2, len) || !packet.resize(FRAME_MIN) {
-        return page.count_drop(port, DropReason::NoHeadroom);
+        return out.watch().discard(port, DropReason::NoHeadroom, packet);
     }
     let (message, padding) = packet.bytes_mut()[usize::from(len)..].split_at_mut(arp::LEN);
     message.copy_from_slice(request.answer(interface.mac).as_bytes());

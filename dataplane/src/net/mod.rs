@@ -411,16 +411,19 @@ impl<P: PacketBuf> Net<P> {
         let (hop, entry) = (&mut self.hops[id.index()], &mut self.entries[id.index()]);
         hop.used = true;
         if hop.ready {
-            deliver(hop, waiting, out, page);
+            deliver(hop, waiting, out);
             return;
         }
         if !entry.may_wait(now) {
-            page.count_drop(origin.port, DropReason::NeighbourFailed);
+            let watch = out.watch();
+            watch.discard(origin.port, DropReason::NeighbourFailed, waiting.packet);
             return;
         }
         match self.held.push(&mut entry.queue, waiting) {
             Ok(()) => page.held.up(),
-            Err(_) => page.count_drop(origin.port, DropReason::HeldFull),
+            Err(Waiting { packet, .. }) => {
+                (out.watch()).discard(origin.port, DropReason::HeldFull, packet);
+            }
         }
         if matches!(entry.state, State::Incomplete { tries: 0, .. }) {
             self.ask(now, id, out, page);
@@ -428,9 +431,9 @@ impl<P: PacketBuf> Net<P> {
     }
 
     /// Drops what is held, because the director stops.
-    pub fn stop(&mut self, page: &Page) {
+    pub fn stop<E: Egress<Buf = P>>(&mut self, out: &mut E, page: &Page) {
         for id in self.ids() {
-            self.drop_held(id, DropReason::Stopped, page);
+            self.drop_held(id, DropReason::Stopped, out, page);
         }
     }
 
@@ -440,25 +443,33 @@ impl<P: PacketBuf> Net<P> {
         while let Some(waiting) = self.held.pop(&mut entry.queue) {
             page.held.down();
             hop.used = true;
-            deliver(hop, waiting, out, page);
+            deliver(hop, waiting, out);
         }
     }
 
-    fn drop_held(&mut self, id: HopId, reason: DropReason, page: &Page) {
+    fn drop_held<E: Egress<Buf = P>>(
+        &mut self,
+        id: HopId,
+        reason: DropReason,
+        out: &mut E,
+        page: &Page,
+    ) {
         let entry = &mut self.entries[id.index()];
         while let Some(waiting) = self.held.pop(&mut entry.queue) {
             page.held.down();
-            page.count_drop(waiting.origin.port, reason);
+            let watch = out.watch();
+            watch.discard(waiting.origin.port, reason, waiting.packet);
         }
     }
 }
 
 /// Addresses one packet and sends it.
-fn deliver<E: Egress>(hop: &Hop, mut waiting: Waiting<E::Buf>, out: &mut E, page: &Page) {
+fn deliver<E: Egress>(hop: &Hop, mut waiting: Waiting<E::Buf>, out: &mut E) {
     if hop.address(&mut waiting.packet, waiting.l3) {
         out.send(hop.port, waiting.packet, waiting.origin);
     } else {
-        page.count_drop(waiting.origin.port, DropReason::NoHeadroom);
+        let watch = out.watch();
+        watch.discard(waiting.origin.port, DropReason::NoHeadroom, waiting.packet);
     }
 }
 

@@ -332,7 +332,7 @@ impl<P: PacketBuf> Net<P> {
                     entry.state = State::Failed {
                         until: now.plus_ms(FAILED_MS),
                     };
-                    self.drop_held(id, DropReason::NeighbourFailed, page);
+                    self.drop_held(id, DropReason::NeighbourFailed, out, page);
                     return;
                 }
             }

@@ -19,6 +19,7 @@ use control::{Change, Conf, Drain, Errno, File, Plan, Refusal, Reply, ServiceKey
 
 use self::diff::{Diff, Sides};
 use super::Control;
+use super::manager::Manager;
 use super::model::refuse;
 use super::server::TICK;
 use crate::config::Config;
@@ -58,15 +59,6 @@ struct Before {
 struct Reload {
     path: PathBuf,
     wanted: Arc<AtomicBool>,
-    /// Told that reloading begins, and that it has ended.
-    notify: fn(Reloading),
-}
-
-/// For who started the daemon.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reloading {
-    Begins,
-    Ended,
 }
 
 impl Control {
@@ -80,17 +72,8 @@ impl Control {
 
     /// Applies the file at `path` whenever `wanted` becomes true, which it then is no more.
     #[must_use]
-    pub fn reloading(
-        mut self,
-        path: PathBuf,
-        wanted: Arc<AtomicBool>,
-        notify: fn(Reloading),
-    ) -> Self {
-        self.files.reload = Some(Reload {
-            path,
-            wanted,
-            notify,
-        });
+    pub fn reloading(mut self, path: PathBuf, wanted: Arc<AtomicBool>) -> Self {
+        self.files.reload = Some(Reload { path, wanted });
         self
     }
 
@@ -278,10 +261,11 @@ impl Control {
         if let Some(reload) = &self.files.reload
             && reload.wanted.swap(false, Relaxed)
         {
-            let (path, notify) = (reload.path.clone(), reload.notify);
-            notify(Reloading::Begins);
+            let path = reload.path.clone();
+            self.manager.iter_mut().for_each(Manager::reloading);
             self.reload(&path);
-            notify(Reloading::Ended);
+            let services = self.model.services_len();
+            (self.manager.iter_mut()).for_each(|manager| manager.ready(services));
         }
     }
 

@@ -16,6 +16,7 @@ mod totals; // zero points, rates
 mod trash; // deleted servers
 mod undo; // how each step is taken back
 mod uses; // what each address is used as
+mod was; // what a change finds
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
@@ -307,6 +308,11 @@ impl Model {
             Change::AddMark { rule, at } => self.add_mark(rule, *at, done),
             Change::DeleteMark(which) => self.delete_mark(which, done),
         }
+    }
+
+    /// How many services there are.
+    pub fn services_len(&self) -> usize {
+        self.by_key.len()
     }
 
     /// All services, newest first, or the one named.

@@ -437,7 +437,7 @@ fn a_signal_reads_the_file_again() {
     let path = folder.path().join("director.toml");
     std::fs::write(&path, text(B)).unwrap();
     let wanted = Arc::new(AtomicBool::new(false));
-    let mut control = started(A).reloading(path.clone(), Arc::clone(&wanted), |_| {});
+    let mut control = started(A).reloading(path.clone(), Arc::clone(&wanted));
     control.tick(Duration::from_secs(1));
     assert_eq!(control.model.conf(), said(A));
     wanted.store(true, Relaxed);
