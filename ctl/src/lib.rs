@@ -4,13 +4,15 @@
 //! [`Hello`]; the daemon answers with its own. Then each [`Request`] gets exactly one [`Reply`].
 //! Protocol types exist once, here; the daemon never sees command-line text.
 
+mod capture; // the last drops, and captures
 pub mod client;
-mod connections; // listed, chosen and ended
 pub mod conf; // what a configuration file says, and as TOML
+mod connections; // listed, chosen and ended
 mod file; // configuration files
 pub mod import; // configurations of others
 pub mod ipvsadm;
 mod marks; // rules that mark packets
+pub mod packet; // frames, read and in words
 mod sense; // what nobody can mean
 mod settings; // one by one
 pub mod usage;
@@ -24,8 +26,12 @@ use std::num::NonZeroU32;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-pub use connections::{Connection, Cursor, Filter, Side, Traits};
+pub use capture::{
+    BUFFER, BUFFER_MAX, BUFFER_MIN, Bytes, CaptureSpec, Captured, Dropped, End, PacketFilter,
+    SNAPLEN_MAX, Stage, TERMS_MAX, Traffic,
+};
 pub use conf::{Conf, ServerConf, ServiceConf, TimeoutsConf};
+pub use connections::{Connection, Cursor, Filter, Side, Traits};
 pub use file::File;
 pub use marks::{MarkRule, Ports, Prefix, WhichMark};
 pub use settings::{SETTINGS, Setting, Value};
@@ -84,6 +90,16 @@ pub enum Request {
         /// Both ends of TCP connections get a reset.
         reset: bool,
     },
+    /// The last drops of every worker, but of each worker's only those after the first so many.
+    Drops {
+        after: Vec<u64>,
+    },
+    /// Begins this client's capture, which ends with it.
+    StartCapture(CaptureSpec),
+    /// What was captured since this was asked last, some of it if there is much.
+    CapturedNext,
+    /// Nothing more is captured; [`Self::CapturedNext`] goes on until it is done.
+    StopCapture,
     /// TCP, TCP-FIN and UDP timeouts.
     Timeouts,
     Settings,
@@ -100,7 +116,12 @@ impl Request {
     /// and servers say to each other.
     pub const fn is_privileged(&self) -> bool {
         match self {
-            Self::Change(_) | Self::EndConnections { .. } => true,
+            Self::Change(_)
+            | Self::EndConnections { .. }
+            | Self::Drops { .. }
+            | Self::StartCapture(_)
+            | Self::CapturedNext
+            | Self::StopCapture => true,
             Self::Services { .. }
             | Self::Connections { .. }
             | Self::Timeouts
@@ -591,6 +612,23 @@ pub enum Reply {
     Connections {
         list: Vec<Connection>,
         next: Option<Cursor>,
+    },
+    Drops {
+        /// Oldest first.
+        list: Vec<Dropped>,
+        /// Of each worker since it started.
+        counts: Vec<u64>,
+    },
+    CaptureStarted {
+        /// The director's ports, by number.
+        ports: Vec<String>,
+    },
+    Captured {
+        packets: Vec<Captured>,
+        /// Packets so far that there was no room for.
+        missed: u64,
+        /// After [`Request::StopCapture`]: this was all, and the capture is forgotten.
+        done: bool,
     },
     Timeouts {
         tcp: u32,

@@ -1,10 +1,13 @@
 //! directorctl's own verbs.
 
+mod capture; // packets into a file
 mod connection; // connections listed, ended and watched
 mod drain; // a server is drained, and watched
+mod drops; // the last drops
 mod generate; // completions and man pages
 mod import; // configurations of others
 mod mark; // rules that mark packets
+mod pcapng; // captures as files
 mod request; // from verbs to requests
 mod settings; // one option for each
 mod show; // answers as tables
@@ -26,8 +29,10 @@ use control::{
 };
 use serde::Serialize;
 
+use capture::CaptureArgs;
 use connection::ConnectionVerb;
 use drain::DrainArgs;
+use drops::DropsArgs;
 use generate::{CompletionsArgs, ManArgs};
 use import::ImportArgs;
 use mark::MarkVerb;
@@ -66,6 +71,10 @@ enum Verb {
     Status,
     /// Totals and rates of services and servers.
     Stats,
+    /// The last packets that were dropped, and why.
+    Drops(DropsArgs),
+    /// Capture packets as pcapng, with what was decided about each.
+    Capture(CaptureArgs),
     /// Neighbours.
     #[command(subcommand)]
     Neighbour(NeighbourVerb),
@@ -473,6 +482,11 @@ fn run(cli: &Cli) -> Result<String> {
         Verb::Connection(verb) => return connection::run(verb, &mut client, cli.json),
         _ => {}
     }
+    match &cli.verb {
+        Verb::Drops(args) => return drops::run(args, &mut client, cli.json),
+        Verb::Capture(args) => return capture::run(args, &mut client, cli.json),
+        _ => {}
+    }
     let request = request(&cli.verb, &mut client)?;
     match client.ask(&request)? {
         Reply::Refused(refusal) => Err(refusal.into()),
@@ -512,7 +526,10 @@ fn run(cli: &Cli) -> Result<String> {
         Reply::Neighbours(list) => Ok(show::neighbours(&list)),
         Reply::Marks(rules) if cli.json => json(&mark::Numbered::all(&rules)),
         Reply::Marks(rules) => Ok(mark::table(&rules)),
-        Reply::Connections { .. } => bail!(control::client::ClientError::Unexpected),
+        Reply::Connections { .. }
+        | Reply::Drops { .. }
+        | Reply::CaptureStarted { .. }
+        | Reply::Captured { .. } => bail!(control::client::ClientError::Unexpected),
     }
 }
 

@@ -59,6 +59,7 @@ pub(super) fn request(verb: &Verb, present: &mut impl Present) -> Result<Request
         Verb::Stats => return Ok(Request::Services { only: None }),
         Verb::Status | Verb::Version => return Ok(Request::Status),
         Verb::Completions(_) | Verb::Man(_) | Verb::Import(_) => unreachable!("they ask nothing"),
+        Verb::Drops(_) | Verb::Capture(_) => unreachable!("they ask more than once"),
         Verb::Neighbour(NeighbourVerb::List) => return Ok(Request::Neighbours),
         Verb::Mark(verb) => return Ok(super::mark::request(verb)),
         Verb::Timeouts {
