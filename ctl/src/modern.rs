@@ -7,6 +7,7 @@ mod drops; // the last drops
 mod generate; // completions and man pages
 mod import; // configurations of others
 mod mark; // rules that mark packets
+mod network; // addresses, routes, neighbours
 mod pcapng; // captures as files
 mod request; // from verbs to requests
 mod settings; // one option for each
@@ -36,6 +37,7 @@ use drops::DropsArgs;
 use generate::{CompletionsArgs, ManArgs};
 use import::ImportArgs;
 use mark::MarkVerb;
+use network::{AddressVerb, NeighbourVerb, RouteVerb};
 use request::request;
 use settings::SettingArgs;
 
@@ -75,6 +77,12 @@ enum Verb {
     Drops(DropsArgs),
     /// Capture packets as pcapng, with what was decided about each.
     Capture(CaptureArgs),
+    /// Addresses of the director's ports.
+    #[command(subcommand)]
+    Address(AddressVerb),
+    /// Where packets to other networks go.
+    #[command(subcommand)]
+    Route(RouteVerb),
     /// Neighbours.
     #[command(subcommand)]
     Neighbour(NeighbourVerb),
@@ -281,12 +289,6 @@ enum LocalAddressVerb {
         #[arg(value_parser = address)]
         local: IpAddr,
     },
-}
-
-#[derive(Debug, Subcommand)]
-enum NeighbourVerb {
-    /// Who answers to which Ethernet address.
-    List,
 }
 
 /// What the name of a service begins with.
@@ -524,6 +526,12 @@ fn run(cli: &Cli) -> Result<String> {
         Reply::Settings(settings) => Ok(settings::table(settings)),
         Reply::Neighbours(list) if cli.json => json(&list),
         Reply::Neighbours(list) => Ok(show::neighbours(&list)),
+        Reply::Network(all) => match (&cli.verb, cli.json) {
+            (Verb::Route(_), true) => json(&network::ways(&all)),
+            (Verb::Route(_), false) => Ok(network::routes(&all)),
+            (_, true) => json(&all.addresses),
+            (_, false) => Ok(network::addresses(&all)),
+        },
         Reply::Marks(rules) if cli.json => json(&mark::Numbered::all(&rules)),
         Reply::Marks(rules) => Ok(mark::table(&rules)),
         Reply::Connections { .. }

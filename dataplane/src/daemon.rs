@@ -99,6 +99,7 @@ fn serve(
                 Control::new(config.director.limits(), workers, connections_max, machine)
                     .naming(config.port_names())
                     .timed_by(clock)
+                    .networked(setup.clone())
                     .sharing(Arc::clone(&templates));
             control
                 .change(&config.changes)
