@@ -1,12 +1,15 @@
 //! directorctl's own verbs.
 
+mod capture; // packets into a file
 mod connection; // connections listed, ended and watched
 mod drain; // a server is drained, and watched
+mod drops; // the last drops
 mod files; // configuration files: check, plan, apply, save
 mod generate; // completions and man pages
 mod import; // configurations of others
 mod mark; // rules that mark packets
 mod network; // addresses, routes, neighbours
+mod pcapng; // captures as files
 mod request; // from verbs to requests
 mod settings; // one option for each
 mod show; // answers as tables
@@ -28,8 +31,10 @@ use control::{
 };
 use serde::Serialize;
 
+use capture::CaptureArgs;
 use connection::ConnectionVerb;
 use drain::DrainArgs;
+use drops::DropsArgs;
 use files::{ApplyArgs, FileArgs, SaveArgs};
 use generate::{CompletionsArgs, ManArgs};
 use import::ImportArgs;
@@ -70,6 +75,10 @@ enum Verb {
     Status,
     /// Totals and rates of services and servers.
     Stats,
+    /// The last packets that were dropped, and why.
+    Drops(DropsArgs),
+    /// Capture packets as pcapng, with what was decided about each.
+    Capture(CaptureArgs),
     /// Addresses of the director's ports.
     #[command(subcommand)]
     Address(AddressVerb),
@@ -507,6 +516,11 @@ fn run(cli: &Cli) -> Result<String> {
         Verb::Connection(verb) => return connection::run(verb, &mut client, cli.json),
         _ => {}
     }
+    match &cli.verb {
+        Verb::Drops(args) => return drops::run(args, &mut client, cli.json),
+        Verb::Capture(args) => return capture::run(args, &mut client, cli.json),
+        _ => {}
+    }
     let request = request(&cli.verb, &mut client)?;
     match client.ask(&request)? {
         Reply::Refused(refusal) => Err(refusal.into()),
@@ -554,9 +568,11 @@ fn run(cli: &Cli) -> Result<String> {
         },
         Reply::Marks(rules) if cli.json => json(&mark::Numbered::all(&rules)),
         Reply::Marks(rules) => Ok(mark::table(&rules)),
-        Reply::Saved { .. } | Reply::Connections { .. } => {
-            bail!(control::client::ClientError::Unexpected)
-        }
+        Reply::Saved { .. }
+        | Reply::Connections { .. }
+        | Reply::Drops { .. }
+        | Reply::CaptureStarted { .. }
+        | Reply::Captured { .. } => bail!(control::client::ClientError::Unexpected),
     }
 }
 

@@ -47,6 +47,7 @@ const ROOT: Peer = Peer {
     gid: 0,
     pid: 1,
     rights: Rights::Everything,
+    client: 0,
 };
 
 /// The control side of a director without workers.

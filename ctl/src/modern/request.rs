@@ -66,6 +66,7 @@ pub(super) fn request(verb: &Verb, present: &mut impl Present) -> Result<Request
         Verb::Check(_) | Verb::Completions(_) | Verb::Man(_) | Verb::Import(_) => {
             unreachable!("they ask nothing")
         }
+        Verb::Drops(_) | Verb::Capture(_) => unreachable!("they ask more than once"),
         Verb::Address(verb) => return Ok(verb.request()),
         Verb::Route(verb) => return verb.request(),
         Verb::Neighbour(verb) => return Ok(verb.request()),
