@@ -5,9 +5,11 @@
 //! Protocol types exist once, here; the daemon never sees command-line text.
 
 pub mod client;
-mod connections; // listed, chosen and ended
 pub mod conf; // what a configuration file says, and as TOML
+mod connections; // listed, chosen and ended
+pub mod doctor; // what a machine lacks
 mod file; // configuration files
+mod hardware; // what the drivers of ports can do
 pub mod import; // configurations of others
 pub mod ipvsadm;
 mod marks; // rules that mark packets
@@ -24,9 +26,10 @@ use std::num::NonZeroU32;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-pub use connections::{Connection, Cursor, Filter, Side, Traits};
 pub use conf::{Conf, ServerConf, ServiceConf, TimeoutsConf};
+pub use connections::{Connection, Cursor, Filter, Side, Traits};
 pub use file::File;
+pub use hardware::PortHardware;
 pub use marks::{MarkRule, Ports, Prefix, WhichMark};
 pub use settings::{SETTINGS, Setting, Value};
 pub use words::{NoFlag, Word};
@@ -761,6 +764,9 @@ pub struct PortStatus {
     /// What became of the packets received (or made) here, by name.
     pub ends: BTreeMap<String, u64>,
     pub drops: BTreeMap<String, u64>,
+    /// What its driver can do.
+    #[serde(default)]
+    pub hardware: Option<PortHardware>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

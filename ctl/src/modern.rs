@@ -1,6 +1,7 @@
 //! directorctl's own verbs.
 
 mod connection; // connections listed, ended and watched
+mod doctor; // what the machine lacks
 mod drain; // a server is drained, and watched
 mod generate; // completions and man pages
 mod import; // configurations of others
@@ -27,6 +28,7 @@ use control::{
 use serde::Serialize;
 
 use connection::ConnectionVerb;
+use doctor::DoctorArgs;
 use drain::DrainArgs;
 use generate::{CompletionsArgs, ManArgs};
 use import::ImportArgs;
@@ -88,6 +90,9 @@ enum Verb {
     /// Turn what ipvsadm-save printed, a keepalived.conf or a dpvs.conf into a configuration of the
     /// director's, without one running. What cannot be carried over is said line by line.
     Import(ImportArgs),
+    /// Say what this machine lacks for the director to run, and to run fast, and the command that mends
+    /// it: huge pages, drivers, NUMA nodes, cores, clocks, ports. Exits with 1 if something is bad.
+    Doctor(DoctorArgs),
     /// This program's version and the director's.
     Version,
     /// Print a completion script for a shell: source <(directorctl completions bash).
@@ -441,6 +446,9 @@ pub(crate) fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return ExitCode::from(control::usage::explain("directorctl", &error)),
     };
+    if let Verb::Doctor(args) = &cli.verb {
+        return doctor::main(args, &cli.socket, cli.json);
+    }
     let printed = run(&cli).and_then(|text| match io::stdout().write_all(text.as_bytes()) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error.into()),
         _ => Ok(()),

@@ -58,7 +58,9 @@ pub(super) fn request(verb: &Verb, present: &mut impl Present) -> Result<Request
         Verb::Connection(_) => unreachable!("they ask page by page"),
         Verb::Stats => return Ok(Request::Services { only: None }),
         Verb::Status | Verb::Version => return Ok(Request::Status),
-        Verb::Completions(_) | Verb::Man(_) | Verb::Import(_) => unreachable!("they ask nothing"),
+        Verb::Completions(_) | Verb::Man(_) | Verb::Import(_) | Verb::Doctor(_) => {
+            unreachable!("they ask nothing")
+        }
         Verb::Neighbour(NeighbourVerb::List) => return Ok(Request::Neighbours),
         Verb::Mark(verb) => return Ok(super::mark::request(verb)),
         Verb::Timeouts {
