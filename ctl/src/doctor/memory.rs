@@ -88,8 +88,12 @@ fn per_node(
     }
 }
 
-/// The configuration does without.
+/// The configuration does without, or is not known.
 fn unused(facts: &Facts) -> Finding {
+    if facts.plan.file.is_none() {
+        let seen = describe(&facts.pages);
+        return Finding::ok(HUGE, format!("{seen}; what is wanted, --config FILE tells"));
+    }
     if facts.plan.ports.iter().any(|port| port.pci().is_some()) {
         let why = "packet buffers on small pages cost a miss of the TLB each, and need an IOMMU";
         return Finding::warn(HUGE, "huge_pages = false with a port on a NIC", why)

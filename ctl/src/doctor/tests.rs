@@ -622,6 +622,26 @@ fn taken_pages_are_there() {
     );
 }
 
+/// A running director does not say whether it has huge pages.
+#[test]
+fn without_a_configuration_memory_is_not_judged() {
+    let port = PlannedPort {
+        name: "wan".into(),
+        device: "0000:3b:00.0".into(),
+    };
+    let plan = Plan {
+        workers: vec![2, 3],
+        control_core: 1,
+        ports: vec![port],
+        ..Plan::default()
+    };
+    let findings = examine(&read(good().0.path(), plan, Daemon::NotAsked));
+    assert!(
+        findings.iter().all(|finding| finding.level == Level::Ok),
+        "{findings:#?}"
+    );
+}
+
 #[test]
 fn an_empty_machine_is_no_panic() {
     let machine = Machine::with(&[]);
