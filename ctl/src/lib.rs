@@ -13,6 +13,7 @@ mod hardware; // what the drivers of ports can do
 pub mod import; // configurations of others
 pub mod ipvsadm;
 mod marks; // rules that mark packets
+mod network; // addresses, routes, static neighbours
 mod sense; // what nobody can mean
 mod settings; // one by one
 pub mod usage;
@@ -31,6 +32,7 @@ pub use connections::{Connection, Cursor, Filter, Side, Traits};
 pub use file::File;
 pub use hardware::PortHardware;
 pub use marks::{MarkRule, Ports, Prefix, WhichMark};
+pub use network::{Address, AddressPrefix, Mac, Network, Route, StaticNeighbour, interface};
 pub use settings::{SETTINGS, Setting, Value};
 pub use words::{NoFlag, Word};
 
@@ -94,6 +96,8 @@ pub enum Request {
     Status,
     /// Neighbours as the first worker knows them.
     Neighbours,
+    /// Addresses, routes and static neighbours as they are configured.
+    Network,
     /// The rules that mark packets, in order.
     Marks,
 }
@@ -110,6 +114,7 @@ impl Request {
             | Self::Settings
             | Self::Status
             | Self::Neighbours
+            | Self::Network
             | Self::Marks => false,
         }
     }
@@ -187,6 +192,21 @@ pub enum Change {
         tcp_fin: Option<u32>,
         udp: Option<u32>,
     },
+    /// The port's own VLANs come with their first address and go with their last one.
+    AddAddress(Address),
+    DeleteAddress(Address),
+    AddRoute(Route),
+    /// Instead of one to the same network, if there is one.
+    ReplaceRoute(Route),
+    DeleteRoute {
+        to: Prefix,
+    },
+    AddNeighbour(StaticNeighbour),
+    DeleteNeighbour {
+        address: IpAddr,
+    },
+    /// Forgets the neighbours that were learned; those that are needed are asked for again.
+    FlushNeighbours,
     /// The rule gets number `at`, from 1 on, and those from there on one more; `None` is the end.
     AddMark {
         rule: MarkRule,
@@ -603,6 +623,7 @@ pub enum Reply {
     Settings(Settings),
     Status(Status),
     Neighbours(Vec<Neighbour>),
+    Network(Network),
     Marks(Vec<MarkRule>),
 }
 

@@ -97,6 +97,7 @@ fn serve(
             let mut control =
                 Control::new(config.director.limits(), workers, connections_max, machine)
                     .naming(config.port_names())
+                    .networked(setup.clone())
                     .sharing(Arc::clone(&templates));
             control
                 .change(&config.changes)

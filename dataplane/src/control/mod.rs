@@ -20,6 +20,7 @@ use crossbeam::channel::{Receiver, Sender, bounded};
 
 use crate::conn::state::State;
 use crate::counters::Page;
+use crate::net::Setup;
 use crate::templates::Templates;
 use crate::update::{Batch, ServerId, Update};
 use manager::Manager;
@@ -141,6 +142,13 @@ impl Control {
         self
     }
 
+    /// In the network that the workers begin with, whose ports were named.
+    #[must_use]
+    pub fn networked(mut self, setup: Setup) -> Self {
+        self.model = self.model.networked(setup);
+        self
+    }
+
     /// Shows the templates that the workers share.
     #[must_use]
     pub fn sharing(mut self, templates: Arc<Templates>) -> Self {
@@ -220,7 +228,10 @@ impl Control {
     /// [`Control::change`], with lines in the log for what was changed, or one for what was refused.
     fn audited(&mut self, changes: &[Change], peer: &Peer) -> Reply {
         let settings = self.model.settings();
-        let lines = audit::lines(changes, settings, |change| self.model.ends_drain(change));
+        let was = |change: &Change| self.model.was(change);
+        let lines = audit::lines(changes, settings, was, |change| {
+            self.model.ends_drain(change)
+        });
         if let Err(refusal) = self.change(changes) {
             let change = refusal.step.and_then(|step| changes.get(step));
             let change = change.map(|change| audit::describe(change, settings));
@@ -360,6 +371,7 @@ impl Backend for Control {
                 .first()
                 .map_or(Ok(Vec::new()), |worker| ask(worker, Command::Neighbours))
                 .map(Reply::Neighbours),
+            Request::Network => Ok(Reply::Network(self.model.network())),
             Request::Marks => Ok(Reply::Marks(self.model.marks())),
         };
         answer.unwrap_or_else(Reply::Refused)

@@ -410,9 +410,8 @@ fn the_status_names_ends_and_drops() {
 #[test]
 fn a_long_request_is_summed_up_in_the_audit_log() {
     let lines = |changes: &[Change]| {
-        audit::lines(changes, Settings::default(), |change| {
-            matches!(change, Change::AddServer { .. })
-        })
+        let added = |change: &Change| matches!(change, Change::AddServer { .. });
+        audit::lines(changes, Settings::default(), |_| None, added)
     };
     assert_eq!(lines(&[]), Vec::<String>::new());
     let mut changes = vec![add_service(); audit::LINES_MAX - 1];
@@ -425,6 +424,45 @@ fn a_long_request_is_summed_up_in_the_audit_log() {
     assert_eq!(more[..audit::LINES_MAX], all);
     let last = "and 3 more: 2 add server, 1 delete every service";
     assert_eq!(more[audit::LINES_MAX..], [last]);
+}
+
+#[test]
+fn the_audit_log_says_what_was_there_before() {
+    let mut control = Control::new(LIMITS, Vec::new(), 64, Machine::default);
+    control.change(&[add_service(), add_server()]).unwrap();
+    let (service, server) = (key(), "10.1.0.1:80".parse().unwrap());
+    let spec = ServiceSpec::new("wlc");
+    let options = control::ServiceOptions {
+        mss: Some(1400),
+        ..control::ServiceOptions::default()
+    };
+    let (tcp, tcp_fin, udp) = (Some(60), None, None);
+    for (change, words) in [
+        (
+            Change::EditService { service, spec },
+            "edit service tcp 10.0.0.1:80: wlc (was rr)",
+        ),
+        (
+            Change::SetOptions { service, options },
+            "set options of tcp 10.0.0.1:80: client address toa, mss 1400 (was client address toa)",
+        ),
+        (
+            Change::SetTimeouts { tcp, tcp_fin, udp },
+            "set timeouts: tcp 60 s, tcp_fin as it is, udp as it is (was tcp 900 s, tcp_fin 120 s, udp 300 s)",
+        ),
+        (
+            Change::DeleteServer { service, server },
+            "delete server 10.1.0.1:80 of tcp 10.0.0.1:80 (was nat, weight 1)",
+        ),
+        (
+            Change::DeleteService { service },
+            "delete service tcp 10.0.0.1:80 (was rr, with 1 servers)",
+        ),
+    ] {
+        let was = |change: &Change| control.model.was(change);
+        let lines = audit::lines(&[change], Settings::default(), was, |_| false);
+        assert_eq!(lines, [words]);
+    }
 }
 
 #[test]
