@@ -8,7 +8,9 @@ mod capture; // the last drops, and captures
 pub mod client;
 pub mod conf; // what a configuration file says, and as TOML
 mod connections; // listed, chosen and ended
+pub mod doctor; // what a machine lacks
 mod file; // configuration files
+mod hardware; // what the drivers of ports can do
 pub mod import; // configurations of others
 pub mod ipvsadm;
 mod marks; // rules that mark packets
@@ -35,6 +37,7 @@ pub use capture::{
 pub use conf::{Conf, ServerConf, ServiceConf, TimeoutsConf};
 pub use connections::{Connection, Cursor, Filter, Side, Traits};
 pub use file::File;
+pub use hardware::PortHardware;
 pub use marks::{MarkRule, Ports, Prefix, WhichMark};
 pub use network::{Address, AddressPrefix, Mac, Network, Route, StaticNeighbour, interface};
 pub use plan::Plan;
@@ -848,6 +851,9 @@ pub struct PortStatus {
     /// What became of the packets received (or made) here, by name.
     pub ends: BTreeMap<String, u64>,
     pub drops: BTreeMap<String, u64>,
+    /// What its driver can do.
+    #[serde(default)]
+    pub hardware: Option<PortHardware>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

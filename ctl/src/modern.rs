@@ -2,6 +2,7 @@
 
 mod capture; // packets into a file
 mod connection; // connections listed, ended and watched
+mod doctor; // what the machine lacks
 mod drain; // a server is drained, and watched
 mod drops; // the last drops
 mod files; // configuration files: check, plan, apply, save
@@ -33,6 +34,7 @@ use serde::Serialize;
 
 use capture::CaptureArgs;
 use connection::ConnectionVerb;
+use doctor::DoctorArgs;
 use drain::DrainArgs;
 use drops::DropsArgs;
 use files::{ApplyArgs, FileArgs, SaveArgs};
@@ -120,6 +122,9 @@ enum Verb {
     /// Turn what ipvsadm-save printed, a keepalived.conf or a dpvs.conf into a configuration of the
     /// director's, without one running. What cannot be carried over is said line by line.
     Import(ImportArgs),
+    /// Say what this machine lacks for the director to run, and to run fast, and the command that mends
+    /// it: huge pages, drivers, NUMA nodes, cores, clocks, ports. Exits with 1 if something is bad.
+    Doctor(DoctorArgs),
     /// This program's version and the director's.
     Version,
     /// Print a completion script for a shell: source <(directorctl completions bash).
@@ -467,6 +472,9 @@ pub(crate) fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return ExitCode::from(control::usage::explain("directorctl", &error)),
     };
+    if let Verb::Doctor(args) = &cli.verb {
+        return doctor::main(args, &cli.socket, cli.json);
+    }
     let printed =
         answer(&cli).and_then(
             |(text, code)| match io::stdout().write_all(text.as_bytes()) {

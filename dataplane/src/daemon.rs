@@ -220,7 +220,7 @@ fn start_ports(eal: &Eal, config: &Config, pools: &[Mempool]) -> Result<(Vec<Por
             port = port.name(),
             device = port.device(),
             mac = mac_text(port.mac()),
-            capabilities = port.capabilities(),
+            capabilities = %port.hardware(),
             "port started"
         );
         ports.push(port);
@@ -247,6 +247,7 @@ fn machine(ports: &[Port], pools: &[Mempool]) -> Machine {
         mac: mac_text(port.mac()),
         mtu: port.mtu(),
         link_up: port.link_up(),
+        hardware: Some(port.hardware().clone()),
     };
     Machine {
         ports: ports.iter().map(info).collect(),

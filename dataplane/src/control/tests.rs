@@ -387,6 +387,7 @@ fn the_status_names_ends_and_drops() {
             mac: "02:00:00:00:00:01".into(),
             mtu: 1500,
             link_up: true,
+            hardware: None,
         }],
         mbufs_in_use: 9,
     };
