@@ -774,6 +774,8 @@ pub struct PortStatus {
     pub mac: String,
     pub mtu: u16,
     pub link_up: bool,
+    #[serde(default)]
+    pub hardware: Hardware,
     pub tx_packets: u64,
     pub tx_bytes: u64,
     /// Received here: each packet once.
@@ -782,6 +784,20 @@ pub struct PortStatus {
     /// What became of the packets received (or made) here, by name.
     pub ends: BTreeMap<String, u64>,
     pub drops: BTreeMap<String, u64>,
+}
+
+/// What a port's device is, and how it is used.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Hardware {
+    /// DPDK's name of it.
+    pub driver: String,
+    /// Megabits a second; `None` if the driver does not say.
+    pub speed_mbps: Option<u32>,
+    /// For receiving, and as many for sending: one of each for every worker.
+    pub queues: u16,
+    /// What the device does for us.
+    pub offloads: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -6,6 +6,7 @@ mod generate; // completions and man pages
 mod import; // configurations of others
 mod mark; // rules that mark packets
 mod network; // addresses, routes, neighbours
+mod port; // the NICs
 mod request; // from verbs to requests
 mod settings; // one option for each
 mod show; // answers as tables
@@ -33,6 +34,7 @@ use generate::{CompletionsArgs, ManArgs};
 use import::ImportArgs;
 use mark::MarkVerb;
 use network::{AddressVerb, NeighbourVerb, RouteVerb};
+use port::PortVerb;
 use request::request;
 use settings::SettingArgs;
 
@@ -68,6 +70,9 @@ enum Verb {
     Status,
     /// Totals and rates of services and servers.
     Stats,
+    /// Ports: the NICs, physical and virtual.
+    #[command(subcommand)]
+    Port(PortVerb),
     /// Addresses of the director's ports.
     #[command(subcommand)]
     Address(AddressVerb),
@@ -505,6 +510,8 @@ fn run(cli: &Cli) -> Result<String> {
                 control::VERSION,
                 status.program
             )),
+            (Verb::Port(_), true) => json(&status.ports),
+            (Verb::Port(_), false) => Ok(port::table(&status.ports)),
             (_, true) => json(&status),
             (_, false) => Ok(show::status(&status)),
         },

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::Scope;
 
 use anyhow::{Context, Result, bail};
+use control::Hardware;
 use crossbeam::channel::{Receiver, Sender, bounded};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
@@ -224,6 +225,12 @@ fn machine(ports: &[Port], pools: &[Mempool]) -> Machine {
         mac: mac_text(port.mac()),
         mtu: port.mtu(),
         link_up: port.link_up(),
+        hardware: Hardware {
+            driver: port.driver().to_owned(),
+            speed_mbps: port.speed_mbps(),
+            queues: port.queues(),
+            offloads: (port.spreads().then(|| "rss".to_owned()).into_iter()).collect(),
+        },
     };
     Machine {
         ports: ports.iter().map(info).collect(),

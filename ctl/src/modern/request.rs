@@ -9,8 +9,8 @@ use control::{
 };
 
 use super::{
-    LocalAddressVerb, OptionArgs, OrNone, PolicyArgs, ServerKey, ServerVerb, ServiceVerb, SpecArgs,
-    Verb,
+    LocalAddressVerb, OptionArgs, OrNone, PolicyArgs, PortVerb, ServerKey, ServerVerb, ServiceVerb,
+    SpecArgs, Verb,
 };
 
 /// What is there now.
@@ -57,7 +57,7 @@ pub(super) fn request(verb: &Verb, present: &mut impl Present) -> Result<Request
         }
         Verb::Connection(_) => unreachable!("they ask page by page"),
         Verb::Stats => return Ok(Request::Services { only: None }),
-        Verb::Status | Verb::Version => return Ok(Request::Status),
+        Verb::Status | Verb::Version | Verb::Port(PortVerb::List) => return Ok(Request::Status),
         Verb::Completions(_) | Verb::Man(_) | Verb::Import(_) => unreachable!("they ask nothing"),
         Verb::Address(verb) => return Ok(verb.request()),
         Verb::Route(verb) => return verb.request(),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use control::{PortStatus, Rates, Status, Totals, WorkerStatus};
+use control::{Hardware, PortStatus, Rates, Status, Totals, WorkerStatus};
 
 use super::Worker;
 use crate::counters::{DropReason, Page, PortPage, balanced};
@@ -141,6 +141,7 @@ pub struct PortInfo {
     pub mac: String,
     pub mtu: u16,
     pub link_up: bool,
+    pub hardware: Hardware,
 }
 
 pub(super) fn status(
@@ -177,6 +178,7 @@ fn port_status(info: PortInfo, pages: &[&Page], id: usize) -> PortStatus {
         mac: info.mac,
         mtu: info.mtu,
         link_up: info.link_up,
+        hardware: info.hardware,
         tx_packets: sum(|port| port.tx.get()),
         tx_bytes: sum(|port| port.tx_bytes.get()),
         rx_packets: sum(|port| port.rx.get()),
