@@ -12,6 +12,7 @@ pub mod import; // configurations of others
 pub mod ipvsadm;
 mod marks; // rules that mark packets
 mod network; // addresses, routes, static neighbours
+pub mod plan; // what a file would change
 mod sense; // what nobody can mean
 mod settings; // one by one
 pub mod usage;
@@ -30,6 +31,7 @@ pub use connections::{Connection, Cursor, Filter, Side, Traits};
 pub use file::File;
 pub use marks::{MarkRule, Ports, Prefix, WhichMark};
 pub use network::{Address, AddressPrefix, Mac, Network, Route, StaticNeighbour, interface};
+pub use plan::Plan;
 pub use settings::{SETTINGS, Setting, Value};
 pub use words::{NoFlag, Word};
 
@@ -68,6 +70,20 @@ pub struct Hello {
 pub enum Request {
     /// Applies every change in order, or none of them.
     Change(Vec<Change>),
+    /// What a file would change, and what that would do.
+    Plan(File),
+    /// Applies a file: all of it but what needs a restart, or nothing. With `confirm_s` the
+    /// configuration from before comes back after so many seconds, unless [`Self::Confirm`] comes.
+    Apply {
+        file: File,
+        confirm_s: Option<u32>,
+    },
+    /// What was applied last stays.
+    Confirm,
+    /// The configuration from before what waits for its confirmation comes back.
+    Rollback,
+    /// The running configuration, as a file.
+    Save,
     /// Services with their servers and counters: all, newest first, or the one named.
     Services {
         only: Option<ServiceKey>,
@@ -104,8 +120,14 @@ impl Request {
     /// and servers say to each other.
     pub const fn is_privileged(&self) -> bool {
         match self {
-            Self::Change(_) | Self::EndConnections { .. } => true,
-            Self::Services { .. }
+            Self::Change(_)
+            | Self::Apply { .. }
+            | Self::Confirm
+            | Self::Rollback
+            | Self::EndConnections { .. } => true,
+            Self::Plan(_)
+            | Self::Save
+            | Self::Services { .. }
             | Self::Connections { .. }
             | Self::Timeouts
             | Self::Settings
@@ -606,6 +628,13 @@ pub struct Drain {
 #[serde(rename_all = "snake_case")]
 pub enum Reply {
     Done,
+    Plan(Plan),
+    Saved {
+        /// TOML.
+        text: String,
+        /// Why it cannot be loaded as it is: what runs may be what no file may say.
+        flaw: Option<String>,
+    },
     Refused(Refusal),
     Services(Vec<Service>),
     Connections {

@@ -2,6 +2,7 @@
 
 mod connection; // connections listed, ended and watched
 mod drain; // a server is drained, and watched
+mod files; // configuration files: check, plan, apply, save
 mod generate; // completions and man pages
 mod import; // configurations of others
 mod mark; // rules that mark packets
@@ -30,6 +31,7 @@ use serde::Serialize;
 
 use connection::ConnectionVerb;
 use drain::DrainArgs;
+use files::{ApplyArgs, FileArgs, SaveArgs};
 use generate::{CompletionsArgs, ManArgs};
 use import::ImportArgs;
 use mark::MarkVerb;
@@ -98,6 +100,19 @@ enum Verb {
     },
     /// Show the settings, what each is unless set and what it means, or set those named.
     Settings(SettingArgs),
+    /// Say whether a configuration file is valid; works without a director.
+    Check(FileArgs),
+    /// Show what a configuration file would change of what runs. Exits with 0 if nothing, with 2 if
+    /// something.
+    Plan(FileArgs),
+    /// Make what runs what a configuration file says, all at once; what stays keeps its connections.
+    Apply(ApplyArgs),
+    /// Keep what apply --confirm applied.
+    Confirm,
+    /// Go back to the configuration from before apply --confirm.
+    Rollback,
+    /// Write the running configuration as a file.
+    Save(SaveArgs),
     /// Turn what ipvsadm-save printed, a keepalived.conf or a dpvs.conf into a configuration of the
     /// director's, without one running. What cannot be carried over is said line by line.
     Import(ImportArgs),
@@ -448,12 +463,15 @@ pub(crate) fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return ExitCode::from(control::usage::explain("directorctl", &error)),
     };
-    let printed = run(&cli).and_then(|text| match io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error.into()),
-        _ => Ok(()),
-    });
+    let printed =
+        answer(&cli).and_then(
+            |(text, code)| match io::stdout().write_all(text.as_bytes()) {
+                Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error.into()),
+                _ => Ok(code),
+            },
+        );
     match printed {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             // A program that reads JSON finds the reason where the answer would be.
             if let Some(refusal) = error.downcast_ref::<Refusal>().filter(|_| cli.json) {
@@ -466,6 +484,20 @@ pub(crate) fn main() -> ExitCode {
     }
 }
 
+/// What is printed, and the exit code.
+fn answer(cli: &Cli) -> Result<(String, ExitCode)> {
+    match &cli.verb {
+        Verb::Check(args) => files::check(args, cli.json),
+        Verb::Plan(args) => files::plan(args, &mut connect(cli)?, cli.json),
+        _ => Ok((run(cli)?, ExitCode::SUCCESS)),
+    }
+}
+
+fn connect(cli: &Cli) -> Result<Client> {
+    let hint = "--socket names another path";
+    Ok(Client::connect(&cli.socket, "directorctl", hint)?)
+}
+
 fn run(cli: &Cli) -> Result<String> {
     match &cli.verb {
         Verb::Completions(args) => return Ok(generate::completions(args)),
@@ -473,9 +505,9 @@ fn run(cli: &Cli) -> Result<String> {
         Verb::Import(args) => return import::run(args, cli.json),
         _ => {}
     }
-    let hint = "--socket names another path";
-    let mut client = Client::connect(&cli.socket, "directorctl", hint)?;
+    let mut client = connect(cli)?;
     match &cli.verb {
+        Verb::Save(args) => return files::save(args, &mut client, cli.json),
         Verb::Server(ServerVerb::Drain(args)) => return drain::run(args, &mut client, cli.json),
         Verb::Connection(verb) => return connection::run(verb, &mut client, cli.json),
         _ => {}
@@ -485,6 +517,8 @@ fn run(cli: &Cli) -> Result<String> {
         Reply::Refused(refusal) => Err(refusal.into()),
         Reply::Done if cli.json => json(&Reply::Done),
         Reply::Done => Ok(String::new()),
+        Reply::Plan(plan) if cli.json => json(&plan),
+        Reply::Plan(plan) => Ok(files::applied(&plan)),
         Reply::Services(list) => match (&cli.verb, cli.json) {
             (Verb::LocalAddress(_), true) => json(&show::LocalAddresses::of(&list)),
             (_, true) => json(&list),
@@ -527,7 +561,9 @@ fn run(cli: &Cli) -> Result<String> {
         },
         Reply::Marks(rules) if cli.json => json(&mark::Numbered::all(&rules)),
         Reply::Marks(rules) => Ok(mark::table(&rules)),
-        Reply::Connections { .. } => bail!(control::client::ClientError::Unexpected),
+        Reply::Saved { .. } | Reply::Connections { .. } => {
+            bail!(control::client::ClientError::Unexpected)
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 pub mod log; // where the log goes, and how
 
 use std::hash::{BuildHasher, Hasher, RandomState};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::Scope;
@@ -39,9 +40,13 @@ const DESCRIPTORS_SPARE: usize = 1024;
 /// One worker's queues, by port.
 type Queues = Vec<(RxQueue, TxQueue)>;
 
-/// Runs until SIGTERM or SIGINT.
-pub fn run(config: &Config) -> Result<()> {
+/// Runs until SIGTERM or SIGINT; with SIGHUP the file at `path`, which `config` was read from, is
+/// read again.
+pub fn run(config: &Config, path: &Path) -> Result<()> {
     let stop = Arc::new(AtomicBool::new(false));
+    let reload = Arc::new(AtomicBool::new(false));
+    signal_hook::flag::register(signal_hook::consts::SIGHUP, Arc::clone(&reload))
+        .context("taking over signals")?;
     for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
         signal_hook::flag::register(signal, Arc::clone(&stop)).context("taking over signals")?;
     }
@@ -53,7 +58,17 @@ pub fn run(config: &Config) -> Result<()> {
     let eal = Eal::init(&eal_config(config))?;
     let pools = pools(&eal, config)?;
     let (ports, queues) = start_ports(&eal, config, &pools)?;
-    let result = serve(config, &mut server, &eal, &pools, ports, queues, &stop);
+    let asked = (path, reload);
+    let result = serve(
+        config,
+        &mut server,
+        &eal,
+        &pools,
+        ports,
+        queues,
+        &stop,
+        asked,
+    );
     let in_use: u32 = pools.iter().map(Mempool::in_use).sum();
     if in_use > 0 {
         tracing::error!(in_use, "packet buffers were not returned");
@@ -74,6 +89,10 @@ fn allow_descriptors() {
 }
 
 /// Starts the workers, serves the socket until `stop`, and ends the workers.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "everything that was started, given once"
+)]
 fn serve(
     config: &Config,
     server: &mut Server,
@@ -82,6 +101,7 @@ fn serve(
     ports: Vec<Port>,
     queues: Vec<Queues>,
     stop: &AtomicBool,
+    (path, reload): (&Path, Arc<AtomicBool>),
 ) -> Result<()> {
     let setup = config.setup(|port| ports[port.index()].mac());
     let ended = AtomicBool::new(false);
@@ -99,9 +119,10 @@ fn serve(
                 Control::new(config.director.limits(), workers, connections_max, machine)
                     .naming(config.port_names())
                     .networked(setup.clone())
-                    .sharing(Arc::clone(&templates));
+                    .sharing(Arc::clone(&templates))
+                    .reloading(path.to_owned(), reload);
             control
-                .change(&config.changes)
+                .start(config)
                 .context("applying the services of the configuration")?;
             announce_ready(config, &mut control);
             server

@@ -72,5 +72,5 @@ fn run(args: Args, format: &mut LogFormat) -> Result<()> {
     }
     log::start(&config.director);
     *format = config.director.log_format;
-    daemon::run(&config)
+    daemon::run(&config, &path)
 }

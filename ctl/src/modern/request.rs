@@ -58,7 +58,14 @@ pub(super) fn request(verb: &Verb, present: &mut impl Present) -> Result<Request
         Verb::Connection(_) => unreachable!("they ask page by page"),
         Verb::Stats => return Ok(Request::Services { only: None }),
         Verb::Status | Verb::Version | Verb::Port(PortVerb::List) => return Ok(Request::Status),
-        Verb::Completions(_) | Verb::Man(_) | Verb::Import(_) => unreachable!("they ask nothing"),
+        Verb::Apply(args) => return args.request(),
+        Verb::Confirm => return Ok(Request::Confirm),
+        Verb::Rollback => return Ok(Request::Rollback),
+        Verb::Save(_) => return Ok(Request::Save),
+        Verb::Plan(_) => unreachable!("its exit code says something too"),
+        Verb::Check(_) | Verb::Completions(_) | Verb::Man(_) | Verb::Import(_) => {
+            unreachable!("they ask nothing")
+        }
         Verb::Address(verb) => return Ok(verb.request()),
         Verb::Route(verb) => return verb.request(),
         Verb::Neighbour(verb) => return Ok(verb.request()),

@@ -10,6 +10,7 @@ mod services; // `[timeouts]` and `[[service]]`
 mod settings; // `[settings]`
 #[cfg(test)]
 mod tests;
+mod text; // a configuration as a file
 
 use std::path::{Path, PathBuf};
 
@@ -19,6 +20,7 @@ use serde::Deserialize;
 use self::file::File;
 use self::network::Connected;
 use self::reader::Reader;
+pub use self::text::Section;
 use crate::conn::Timeouts;
 use crate::control::model::{Limits, Model};
 use crate::net::{Interface, Prefix, Route, Setup, StaticNeighbour};

@@ -86,6 +86,14 @@ impl Manager {
         (self.listener)(&[NotifyState::Ready, NotifyState::Status(&status(services))]);
     }
 
+    /// The configuration is read again; [`Self::ready`] follows.
+    pub fn reloading(&mut self) {
+        // systemd takes it with the time only.
+        if let Ok(now) = NotifyState::monotonic_usec_now() {
+            (self.listener)(&[NotifyState::Reloading, now]);
+        }
+    }
+
     /// Of the process, whatever was told before.
     pub fn stopping() {
         let _ = sd_notify::notify(&[NotifyState::Stopping, NotifyState::Status("stopping")]);

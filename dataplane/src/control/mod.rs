@@ -2,6 +2,7 @@
 
 mod audit; // what was changed, for the log
 mod drain; // drained servers, seen to
+mod files; // configuration files: plan, apply, roll back, save
 #[cfg(test)]
 mod load; // ten thousand services with a hundred thousand servers
 pub mod manager; // the service manager, told how the director does
@@ -23,6 +24,8 @@ use crate::counters::Page;
 use crate::net::Setup;
 use crate::templates::Templates;
 use crate::update::{Batch, ServerId, Update};
+pub use files::CONFIRM_MAX_S;
+use files::Files;
 use manager::Manager;
 use model::{Limits, Model, STEP_S, SWEEP_S, refuse};
 use server::{Backend, Peer};
@@ -86,6 +89,7 @@ pub struct Control {
     model: Model,
     workers: Vec<Worker>,
     templates: Option<Arc<Templates>>,
+    files: Files,
     /// Per worker.
     connections_max: u64,
     /// What some worker has not carried out yet: the last one that lets go of a batch frees it, and
@@ -124,6 +128,7 @@ impl Control {
             model: Model::new(limits).watching(pages),
             workers,
             templates: None,
+            files: Files::default(),
             connections_max,
             posted: Vec::new(),
             machine: Box::new(machine),
@@ -226,7 +231,7 @@ impl Control {
     }
 
     /// [`Control::change`], with lines in the log for what was changed, or one for what was refused.
-    fn audited(&mut self, changes: &[Change], peer: &Peer) -> Reply {
+    fn audited(&mut self, changes: &[Change], peer: &dyn fmt::Display) -> Reply {
         let settings = self.model.settings();
         let was = |change: &Change| self.model.was(change);
         let lines = audit::lines(changes, settings, was, |change| {
@@ -345,6 +350,13 @@ impl Backend for Control {
     fn handle(&mut self, request: Request, peer: &Peer) -> Reply {
         let answer = match request {
             Request::Change(changes) => Ok(self.audited(&changes, peer)),
+            Request::Plan(file) => self.plan(&file).map(Reply::Plan),
+            Request::Apply { file, confirm_s } => {
+                (self.apply_file(&file, confirm_s, peer)).map(Reply::Plan)
+            }
+            Request::Confirm => self.confirm(peer).map(|()| Reply::Done),
+            Request::Rollback => self.roll_back(peer).map(Reply::Plan),
+            Request::Save => Ok(self.save()),
             Request::Services { only } => self.model.services(only.as_ref()).map(Reply::Services),
             Request::Connections { cursor, filter } => {
                 self.connections(cursor, filter, Fate::Stays)
@@ -391,6 +403,7 @@ impl Backend for Control {
             self.ramp();
             self.see_to_drained();
         }
+        self.see_to_files();
         if let Some(manager) = &mut self.manager {
             manager.tick(now, self.model.services_len());
         }

@@ -1,6 +1,7 @@
 //! The authoritative services and servers. It judges every change before a worker hears of it,
 //! hands out ids, and keeps what outlives a server: the trash, zero points, rates.
 
+mod conf; // what there is, as a file says it
 mod drain; // servers that get no new connections, and their end
 mod extras; // local addresses, options, settings
 mod marks; // rules that mark packets
@@ -226,6 +227,20 @@ impl Model {
     /// As [`Model::apply`], for whoever wants to know only whether it would be refused.
     pub fn check(&mut self, changes: &[Change]) -> Result<(), Refusal> {
         self.carry_out(changes).map(|_| ())
+    }
+
+    /// What `look` sees with the changes carried out; then everything is as it was.
+    pub fn try_out<T>(
+        &mut self,
+        changes: &[Change],
+        look: impl FnOnce(&Self) -> T,
+    ) -> Result<T, Refusal> {
+        let mut done = self.carry_out(changes)?;
+        let seen = look(self);
+        while let Some(undo) = done.undo.pop() {
+            self.undo(undo);
+        }
+        Ok(seen)
     }
 
     fn carry_out(&mut self, changes: &[Change]) -> Result<Transaction, Refusal> {
