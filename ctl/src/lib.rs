@@ -843,6 +843,8 @@ pub struct PortStatus {
     pub mac: String,
     pub mtu: u16,
     pub link_up: bool,
+    #[serde(default)]
+    pub used: PortUse,
     pub tx_packets: u64,
     pub tx_bytes: u64,
     /// Received here: each packet once.
@@ -854,6 +856,18 @@ pub struct PortStatus {
     /// What its driver can do.
     #[serde(default)]
     pub hardware: Option<PortHardware>,
+}
+
+/// How a port is used.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PortUse {
+    /// Megabits a second; `None` if the driver does not say.
+    pub speed_mbps: Option<u32>,
+    /// For receiving, and as many for sending: one of each for every worker.
+    pub queues: u16,
+    /// What the device does for us.
+    pub offloads: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -11,6 +11,7 @@ mod import; // configurations of others
 mod mark; // rules that mark packets
 mod network; // addresses, routes, neighbours
 mod pcapng; // captures as files
+mod port; // the NICs
 mod request; // from verbs to requests
 mod settings; // one option for each
 mod show; // answers as tables
@@ -42,6 +43,7 @@ use generate::{CompletionsArgs, ManArgs};
 use import::ImportArgs;
 use mark::MarkVerb;
 use network::{AddressVerb, NeighbourVerb, RouteVerb};
+use port::PortVerb;
 use request::request;
 use settings::SettingArgs;
 
@@ -81,6 +83,9 @@ enum Verb {
     Drops(DropsArgs),
     /// Capture packets as pcapng, with what was decided about each.
     Capture(CaptureArgs),
+    /// Ports: the NICs, physical and virtual.
+    #[command(subcommand)]
+    Port(PortVerb),
     /// Addresses of the director's ports.
     #[command(subcommand)]
     Address(AddressVerb),
@@ -561,6 +566,8 @@ fn run(cli: &Cli) -> Result<String> {
                 control::VERSION,
                 status.program
             )),
+            (Verb::Port(_), true) => json(&status.ports),
+            (Verb::Port(_), false) => Ok(port::table(&status.ports)),
             (_, true) => json(&status),
             (_, false) => Ok(show::status(&status)),
         },

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::Scope;
 
 use anyhow::{Context, Result, bail};
+use control::PortUse;
 use crossbeam::channel::{Receiver, Sender, bounded};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
@@ -248,6 +249,11 @@ fn machine(ports: &[Port], pools: &[Mempool]) -> Machine {
         mtu: port.mtu(),
         link_up: port.link_up(),
         hardware: Some(port.hardware().clone()),
+        used: PortUse {
+            speed_mbps: port.speed_mbps(),
+            queues: port.queues(),
+            offloads: (port.spreads().then(|| "rss".to_owned()).into_iter()).collect(),
+        },
     };
     Machine {
         ports: ports.iter().map(info).collect(),

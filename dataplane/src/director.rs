@@ -50,6 +50,8 @@ use crate::counters::{DropReason, Page};
 use crate::fragments::Fragments;
 use crate::fullnat::lease::Leases;
 use crate::icmp::RateLimit;
+#[cfg(test)]
+use crate::net::NEIGHBOURS_MAX;
 use crate::net::{HopId, Net, Setup};
 use crate::packet::{BURST, Burst, Egress, Learned, Origin, PORTS_MAX, PacketBuf, PortId};
 use crate::sched::Loads;
@@ -654,6 +656,15 @@ impl<P: PacketBuf> Director<P> {
 
     pub fn net(&self) -> &Net<P> {
         &self.net
+    }
+
+    /// Fills the table of neighbours.
+    #[cfg(test)]
+    pub(crate) fn meet_everybody(&mut self) {
+        for n in (1..).take(NEIGHBOURS_MAX) {
+            let address = std::net::Ipv4Addr::from_bits(0x0a00_0000 | n);
+            let _ = self.net.hop_to(Instant::default(), address.into());
+        }
     }
 
     pub fn page(&self) -> &Arc<Page> {

@@ -459,6 +459,7 @@ mod tests {
                 mac: "02:00:00:00:00:01".into(),
                 mtu: 1500,
                 link_up: true,
+                used: control::PortUse::default(),
                 tx_packets: 7,
                 tx_bytes: 700,
                 rx_packets: 10,

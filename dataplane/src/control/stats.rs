@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use control::{PortHardware, PortStatus, Rates, Status, Totals, WorkerStatus};
+use control::{PortHardware, PortStatus, PortUse, Rates, Status, Totals, WorkerStatus};
 
 use super::Worker;
 use crate::counters::{DropReason, Page, PortPage, balanced};
@@ -142,6 +142,7 @@ pub struct PortInfo {
     pub mtu: u16,
     pub link_up: bool,
     pub hardware: Option<PortHardware>,
+    pub used: PortUse,
 }
 
 pub(super) fn status(
@@ -178,6 +179,7 @@ fn port_status(info: PortInfo, pages: &[&Page], id: usize) -> PortStatus {
         mac: info.mac,
         mtu: info.mtu,
         link_up: info.link_up,
+        used: info.used,
         tx_packets: sum(|port| port.tx.get()),
         tx_bytes: sum(|port| port.tx_bytes.get()),
         rx_packets: sum(|port| port.rx.get()),

@@ -229,6 +229,28 @@ fn the_audit_log_has_words_for_what_was_changed() {
             }),
             "set conn-reuse-mode 1 -> 0, sloppy-tcp false -> true",
         ),
+        (
+            Change::DeleteAddress(control::Address {
+                port: "lan".to_owned(),
+                vlan: Some(7),
+                prefix: "10.0.0.5/24".parse().unwrap(),
+            }),
+            "delete address 10.0.0.5/24 on lan.7",
+        ),
+        (
+            Change::ReplaceRoute(control::Route {
+                to: "0.0.0.0/0".parse().unwrap(),
+                via: address,
+            }),
+            "replace route to 0.0.0.0/0 via 10.0.0.5",
+        ),
+        (
+            Change::AddNeighbour(control::StaticNeighbour {
+                address,
+                mac: "02:00:00:00:00:07".parse().unwrap(),
+            }),
+            "add static neighbour 10.0.0.5 at 02:00:00:00:00:07",
+        ),
     ] {
         assert_eq!(audit::describe(&change, Settings::default()), words);
     }
@@ -388,6 +410,7 @@ fn the_status_names_ends_and_drops() {
             mtu: 1500,
             link_up: true,
             hardware: None,
+            used: control::PortUse::default(),
         }],
         mbufs_in_use: 9,
     };

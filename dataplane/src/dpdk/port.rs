@@ -72,6 +72,7 @@ pub struct Port {
     mac: [u8; 6],
     mtu: u16,
     hardware: PortHardware,
+    spreads: bool,
 }
 
 impl Port {
@@ -90,7 +91,7 @@ impl Port {
         port.receive_multicast()?;
         port.start()?;
         let mac = port.mac()?;
-        let hardware = hardware(&port.info);
+        let (hardware, spreads) = (hardware(&port.info), port.rss() != 0);
         let started = Arc::new(port.started);
         let rx = (0..config.queues).map(|queue| RxQueue::new(Arc::clone(&started), queue));
         let tx = (0..config.queues).map(|queue| TxQueue::new(Arc::clone(&started), queue));
@@ -104,6 +105,7 @@ impl Port {
                 mac,
                 mtu: config.mtu,
                 hardware,
+                spreads,
             },
             rx,
             tx,
@@ -124,6 +126,25 @@ impl Port {
 
     pub fn mtu(&self) -> u16 {
         self.mtu
+    }
+
+    /// Receive queues, and as many transmit queues.
+    pub fn queues(&self) -> u16 {
+        self.started.queues
+    }
+
+    /// Whether the NIC spreads what it receives over the queues (RSS), as configured.
+    pub fn spreads(&self) -> bool {
+        self.spreads
+    }
+
+    /// Megabits a second; `None` if the driver does not say, or the link is down.
+    pub fn speed_mbps(&self) -> Option<u32> {
+        // SAFETY: wants a valid port, which `Started` is.
+        let speed = unsafe { ffi::director_link_speed(self.started.id) };
+        Some(speed).filter(|speed| {
+            ![ffi::DIRECTOR_SPEED_NONE, ffi::DIRECTOR_SPEED_UNKNOWN].contains(speed)
+        })
     }
 
     /// What driver and NIC offer.
@@ -322,8 +343,8 @@ impl<'a> Configuring<'a> {
         self.started.configured = true;
         let mut conf = Box::<ffi::rte_eth_conf>::default();
         conf.rxmode.mtu = u32::from(config.mtu.min(mtu_max(&self.info)));
-        let rss = self.info.flow_type_rss_offloads & ffi::DIRECTOR_RSS_L3_L4;
-        if config.queues > 1 && rss != 0 {
+        let rss = self.rss();
+        if rss != 0 {
             conf.rxmode.mq_mode = ffi::rte_eth_rx_mq_mode::RTE_ETH_MQ_RX_RSS;
             conf.rx_adv_conf.rss_conf.rss_hf = rss;
         }
@@ -334,6 +355,14 @@ impl<'a> Configuring<'a> {
         // SAFETY: wants a valid port and two numbers to adjust.
         let code = unsafe { ffi::rte_eth_dev_adjust_nb_rx_tx_desc(id, rx, tx) };
         config.check(code, "choosing the numbers of descriptors")
+    }
+
+    /// What the NIC is asked to spread packets by; 0 for not.
+    fn rss(&self) -> u64 {
+        match self.config.queues {
+            0..=1 => 0,
+            _ => self.info.flow_type_rss_offloads & ffi::DIRECTOR_RSS_L3_L4,
+        }
     }
 
     fn set_mtu(&self) -> Result<(), Error> {

@@ -24,6 +24,10 @@ impl<P: PacketBuf> Net<P> {
     ) {
         let old = std::mem::replace(&mut self.network, Arc::clone(network));
         self.generation = self.generation.wrapping_add(1);
+        // Routes alone concern no neighbour.
+        if old.interfaces == network.interfaces && old.neighbours == network.neighbours {
+            return;
+        }
         for id in self.ids() {
             if self.entries[id.index()].state != State::Free && !self.stays(id) {
                 self.drop_held(id, DropReason::NoRoute, out, page);

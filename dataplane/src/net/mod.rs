@@ -170,6 +170,11 @@ impl<P: PacketBuf> Net<P> {
         self.index.get(&(on.port, on.vlan, address)).copied()
     }
 
+    /// Where what goes to `to` leaves, and the station that it is sent to.
+    pub fn way(&self, to: IpAddr) -> Option<(&Interface, IpAddr)> {
+        self.network.way(to)
+    }
+
     /// Whether an interface has this address.
     pub fn is_mine(&self, address: IpAddr) -> bool {
         self.network.is_mine(address)

@@ -528,6 +528,12 @@ fn start(eal: &Eal, device: &str, pools: &[Mempool]) -> (Port, Vec<RxQueue>, Vec
 fn round_trip_and_refusal(eal: &Eal, pool: &Mempool) {
     let one = std::slice::from_ref(pool);
     let (port, mut rx, mut tx) = start(eal, "net_ring0", one);
+    assert_eq!(
+        (port.hardware().driver.as_str(), port.queues()),
+        ("net_ring", 1)
+    );
+    assert_eq!(port.speed_mbps(), Some(10_000), "as the driver claims");
+    assert!(!port.spreads(), "one queue");
     assert!(port.link_up());
     assert_eq!(
         (port.name(), port.device(), port.mtu()),

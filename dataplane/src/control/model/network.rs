@@ -66,6 +66,15 @@ impl Network {
         }
     }
 
+    pub(super) fn gateway(&self, to: control::Prefix) -> Option<IpAddr> {
+        self.routes.get(&to).copied()
+    }
+
+    /// The Ethernet address of a static neighbour.
+    pub(super) fn mac_of(&self, address: IpAddr) -> Option<Mac> {
+        self.neighbours.get(&address).copied()
+    }
+
     /// Where an address of ours is.
     fn interface_with(&self, address: IpAddr) -> Option<&Interface> {
         let has = |on: &&Interface| on.addresses.iter().any(|p| p.address == address);

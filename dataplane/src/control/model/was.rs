@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use control::{Change, ServerSpec, ServiceKey, Word};
+use control::{Change, Route, ServerSpec, ServiceKey, Word};
 
 use super::{Head, Model};
 use crate::conn::state::State;
@@ -39,6 +39,13 @@ impl Model {
                     seconds(State::FinWait),
                     seconds(State::Udp)
                 ))
+            }
+            Change::ReplaceRoute(Route { to, .. }) | Change::DeleteRoute { to } => {
+                self.network.gateway(*to).map(|via| format!("via {via}"))
+            }
+            Change::DeleteNeighbour { address } => {
+                let mac = self.network.mac_of(*address);
+                mac.map(|mac| format!("at {mac}"))
             }
             _ => None,
         }

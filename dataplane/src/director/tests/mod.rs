@@ -22,6 +22,7 @@ mod sctp;
 mod sip; // calls stay with their server
 mod states; // connections: how they open, live, close and give way
 mod tunnel;
+mod ways; // the network changes
 mod workers; // several, side by side
 
 use control::{OnServerGone, Protocol, ServiceOptions};

@@ -1,5 +1,6 @@
 //! Scenarios: what comes in, what goes out, what was counted.
 
+mod adopt;
 mod nd;
 
 use std::net::Ipv4Addr;

@@ -276,6 +276,26 @@ fn batches_about_other_things_do_not_tell_of_the_network() {
 }
 
 #[test]
+fn what_was_there_is_told() {
+    let mut model = model();
+    let (to, address) = ("0.0.0.0/0".parse().unwrap(), "10.0.0.7".parse().unwrap());
+    let delete = Change::DeleteRoute { to };
+    assert_eq!(model.was(&delete), None);
+    let first = [
+        has("lan", "10.0.0.254/24"),
+        route("0.0.0.0/0", "10.0.0.1"),
+        neighbour("10.0.0.7"),
+    ];
+    model.apply(&first).unwrap();
+    assert_eq!(model.was(&delete).unwrap(), "via 10.0.0.1");
+    let via = "10.0.0.2".parse().unwrap();
+    let replace = Change::ReplaceRoute(Route { to, via });
+    assert_eq!(model.was(&replace).unwrap(), "via 10.0.0.1");
+    let delete = Change::DeleteNeighbour { address };
+    assert_eq!(model.was(&delete).unwrap(), "at 02:00:00:00:00:07");
+}
+
+#[test]
 fn a_network_is_freed_by_the_model() {
     let mut model = model();
     let first = told(&model.apply(&[has("lan", "10.0.0.254/24")]).unwrap()).unwrap();
