@@ -8,6 +8,7 @@ pub mod client;
 mod file; // configuration files
 pub mod ipvsadm;
 mod marks; // rules that mark packets
+mod metrics; // for Prometheus, and how much workers do
 mod sense; // what nobody can mean
 mod settings; // one by one
 pub mod usage;
@@ -23,6 +24,7 @@ use serde::{Deserialize, Serialize};
 
 pub use file::File;
 pub use marks::{MarkRule, Ports, Prefix, WhichMark};
+pub use metrics::{MetricsCursor, Pace};
 pub use settings::{SETTINGS, Setting, Value};
 pub use words::{NoFlag, Word};
 
@@ -74,6 +76,10 @@ pub enum Request {
     Settings,
     /// Workers, ports, ends of packets and drop reasons.
     Status,
+    /// Prometheus's text of all metrics, in parts ([`MetricsCursor::default`] starts).
+    Metrics {
+        cursor: MetricsCursor,
+    },
     /// Neighbours as the first worker knows them.
     Neighbours,
     /// The rules that mark packets, in order.
@@ -567,6 +573,10 @@ pub enum Reply {
     },
     Settings(Settings),
     Status(Status),
+    Metrics {
+        text: String,
+        next: Option<MetricsCursor>,
+    },
     Neighbours(Vec<Neighbour>),
     Marks(Vec<MarkRule>),
 }
@@ -780,6 +790,8 @@ pub struct WorkerStatus {
     pub ends: BTreeMap<String, u64>,
     /// Of the dropped: the reasons that occurred.
     pub drops: BTreeMap<String, u64>,
+    #[serde(default)]
+    pub pace: Pace,
 }
 
 /// Writes one length-prefixed message.

@@ -3,9 +3,11 @@
 mod drain; // a server is drained, and watched
 mod generate; // completions and man pages
 mod mark; // rules that mark packets
+mod metrics; // for Prometheus
 mod request; // from verbs to requests
 mod settings; // one option for each
 mod show; // answers as tables
+mod top; // again and again
 
 use std::io::{self, ErrorKind, Write as _};
 use std::net::{IpAddr, SocketAddr};
@@ -13,6 +15,7 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::str::FromStr;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
@@ -30,6 +33,7 @@ use generate::{CompletionsArgs, ManArgs};
 use mark::MarkVerb;
 use request::request;
 use settings::SettingArgs;
+use top::TopArgs;
 
 /// Configures and watches a running director.
 #[derive(Debug, Parser)]
@@ -62,7 +66,12 @@ enum Verb {
     /// Ports, workers and why packets were dropped.
     Status,
     /// Totals and rates of services and servers.
-    Stats,
+    Stats(StatsArgs),
+    /// What services, servers and workers do now, the busiest first, again and again. In a terminal
+    /// keys change what is shown: its last line says which.
+    Top(TopArgs),
+    /// All metrics in Prometheus's text format, as the HTTP endpoint has them.
+    Metrics,
     /// Neighbours.
     #[command(subcommand)]
     Neighbour(NeighbourVerb),
@@ -300,6 +309,13 @@ impl ConnectionArgs {
     }
 }
 
+#[derive(Debug, Args)]
+struct StatsArgs {
+    /// Print them again and again, with so many seconds in between.
+    #[arg(long, value_name = "SECONDS", value_parser = top::interval)]
+    watch: Option<Duration>,
+}
+
 #[derive(Debug, Subcommand)]
 enum NeighbourVerb {
     /// Who answers to which Ethernet address.
@@ -496,6 +512,18 @@ fn run(cli: &Cli) -> Result<String> {
     if let Verb::Server(ServerVerb::Drain(args)) = &cli.verb {
         return drain::run(args, &mut client, cli.json);
     }
+    match &cli.verb {
+        Verb::Metrics => return metrics::run(&mut client, cli.json),
+        Verb::Top(args) => {
+            top::unless_closed(top::run(args, &mut client, cli.json))?;
+            return Ok(String::new());
+        }
+        Verb::Stats(StatsArgs { watch: Some(every) }) => {
+            top::unless_closed(top::watch_stats(&mut client, *every, cli.json))?;
+            return Ok(String::new());
+        }
+        _ => {}
+    }
     let request = request(&cli.verb, &mut client)?;
     if let Verb::Connection(ConnectionVerb::List(chosen)) = &cli.verb {
         return connections(cli, chosen, &mut client);
@@ -508,7 +536,7 @@ fn run(cli: &Cli) -> Result<String> {
             (Verb::LocalAddress(_), true) => json(&show::LocalAddresses::of(&list)),
             (_, true) => json(&list),
             (Verb::LocalAddress(_), false) => Ok(show::local_addresses(&list)),
-            (Verb::Stats, false) => Ok(show::stats(list)),
+            (Verb::Stats(_), false) => Ok(show::stats(list)),
             (_, false) => Ok(show::services(list)),
         },
         Reply::Timeouts { tcp, tcp_fin, udp } if cli.json => {
@@ -538,7 +566,9 @@ fn run(cli: &Cli) -> Result<String> {
         Reply::Neighbours(list) => Ok(show::neighbours(&list)),
         Reply::Marks(rules) if cli.json => json(&mark::Numbered::all(&rules)),
         Reply::Marks(rules) => Ok(mark::table(&rules)),
-        Reply::Connections { .. } => bail!(control::client::ClientError::Unexpected),
+        Reply::Connections { .. } | Reply::Metrics { .. } => {
+            bail!(control::client::ClientError::Unexpected)
+        }
     }
 }
 

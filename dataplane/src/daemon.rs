@@ -1,6 +1,7 @@
 //! The daemon around the director: configuration, EAL, ports, workers, control server, and the end.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::Scope;
@@ -9,8 +10,9 @@ use anyhow::{Context, Result, bail};
 use crossbeam::channel::{Receiver, Sender, bounded};
 
 use crate::config::{Config, PortConf};
+use crate::control::metrics::{self, Scrape};
 use crate::control::server::Server;
-use crate::control::stats::{Machine, PortInfo};
+use crate::control::stats::{Lost, Machine, PortInfo};
 use crate::control::{Command, Control, MAILBOX_MAX, Worker as WorkerHandle};
 use crate::counters::Page;
 use crate::director::Director;
@@ -61,7 +63,7 @@ fn serve(
     stop: &AtomicBool,
 ) -> Result<()> {
     let setup = config.setup(|port| ports[port.index()].mac());
-    let ended = AtomicBool::new(false);
+    let (ended, stopped) = (AtomicBool::new(false), Arc::new(AtomicBool::new(false)));
     std::thread::scope(|scope| {
         let templates = templates(config)?;
         let workers = start_workers(
@@ -79,15 +81,41 @@ fn serve(
             control
                 .change(&config.changes)
                 .context("applying the services of the configuration")?;
+            if let Some(address) = config.metrics.address {
+                let scraper = serve_metrics(config, address, server, &stopped);
+                control = control.scraped(scraper);
+            }
             announce_ready(config);
             server
                 .run(&mut control, stop)
                 .context("serving the control socket")
         });
         ended.store(true, Relaxed);
+        stopped.store(true, Relaxed);
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
         result
     })
+}
+
+/// Opens the endpoint for Prometheus, without which a director can well live.
+fn serve_metrics(
+    config: &Config,
+    address: SocketAddr,
+    server: &Server,
+    stopped: &Arc<AtomicBool>,
+) -> Receiver<Sender<Scrape>> {
+    let waker = server.waker();
+    let (scraper, asked) = metrics::scraper(move || {
+        // The main thread looks by itself before long.
+        let _ = waker.wake();
+    });
+    match metrics::serve(address, config.metrics.servers, &scraper, stopped) {
+        Ok(address) => tracing::info!(%address, "metrics at http://{address}/metrics"),
+        Err(error) => tracing::warn!(
+            "no metrics at {address}: {error}; another address under [metrics] is right, or \"none\""
+        ),
+    }
+    asked
 }
 
 /// The one table of templates that all workers share.
@@ -195,10 +223,22 @@ fn machine(ports: &[Port], pools: &[Mempool]) -> Machine {
         mac: mac_text(port.mac()),
         mtu: port.mtu(),
         link_up: port.link_up(),
+        lost: lost(port),
     };
     Machine {
         ports: ports.iter().map(info).collect(),
         mbufs_in_use: pools.iter().map(|pool| u64::from(pool.in_use())).sum(),
+        mbufs: pools.iter().map(|pool| u64::from(pool.mbufs())).sum(),
+    }
+}
+
+fn lost(port: &Port) -> Lost {
+    let stats = port.stats();
+    Lost {
+        missed: stats.imissed,
+        receive_errors: stats.ierrors,
+        send_errors: stats.oerrors,
+        no_buffer: stats.rx_nombuf,
     }
 }
 
@@ -317,6 +357,7 @@ fn work(
                 start.mailbox,
                 clock,
                 idle,
+                eal.cycles_per_second(),
                 names,
             );
             let _ = start.ready.send(Ok(()));

@@ -14,7 +14,8 @@ use rtrb::{Consumer, Producer, RingBuffer};
 
 use crate::config::Idle;
 use crate::control::Command;
-use crate::counters::{DropReason, Page};
+use crate::counters::{DropReason, Page, Pass, Stopwatch};
+use crate::cpu::cycles;
 use crate::director::Director;
 use crate::dpdk::{Mbuf, Mempool, RxQueue, Scattered, TxQueue};
 use crate::packet::{BURST, Burst, Egress, Learned, Origin, PacketBuf, PortId};
@@ -40,12 +41,33 @@ impl Clock {
         Self(std::time::Instant::now())
     }
 
+    /// The time, and the same in microseconds, which wrap after 71 minutes.
     #[expect(
         clippy::cast_possible_truncation,
-        reason = "`Instant` wraps and says so"
+        reason = "both wrap, and `Instant` says so"
     )]
-    pub fn now(&self) -> Instant {
-        Instant::from_ms(self.0.elapsed().as_millis() as u32)
+    pub fn now(&self) -> (Instant, u32) {
+        let since = self.0.elapsed();
+        let (seconds, us) = (since.as_secs(), since.subsec_micros());
+        let ms = seconds * 1000 + u64::from(us / 1000);
+        let us = seconds * 1_000_000 + u64::from(us);
+        (Instant::from_ms(ms as u32), us as u32)
+    }
+}
+
+/// Packets that a pass took in hand, and the cycle counter when the first ones had come.
+#[derive(Debug, Clone, Copy, Default)]
+struct Hand {
+    packets: u64,
+    since: u64,
+}
+
+impl Hand {
+    fn take(&mut self, packets: usize) {
+        if self.packets == 0 {
+            self.since = cycles();
+        }
+        self.packets += packets as u64;
     }
 }
 
@@ -103,6 +125,8 @@ pub struct Worker {
     applying: Option<Applying>,
     clock: Clock,
     idle: Idle,
+    /// Cycles a second.
+    hz: u64,
     /// By port, for listings.
     port_names: Vec<String>,
 }
@@ -129,6 +153,7 @@ impl Worker {
         mailbox: Receiver<Command>,
         clock: Clock,
         idle: Idle,
+        hz: u64,
         port_names: Vec<String>,
     ) -> Self {
         let (rx, tx): (Vec<_>, Vec<_>) = queues.into_iter().unzip();
@@ -150,6 +175,7 @@ impl Worker {
             applying: None,
             clock,
             idle,
+            hz,
             port_names,
         }
     }
@@ -159,49 +185,68 @@ impl Worker {
     pub fn run(&mut self, stop: &AtomicBool) {
         let mut burst = Burst::new();
         let mut idle_passes = 0;
+        let page = Arc::clone(&self.out.page);
+        let mut watch = Stopwatch::start(&page.pace, self.hz, cycles());
         while !stop.load(Relaxed) {
-            let now = self.clock.now();
+            let (now, us) = self.clock.now();
+            self.director.set_microseconds(us);
+            let mut hand = Hand::default();
             let mut work = self.obey(now);
-            work |= self.receive(now, &mut burst);
-            work |= self.take_steered(now, &mut burst);
+            self.receive(now, &mut burst, &mut hand);
+            self.take_steered(now, &mut burst, &mut hand);
             work |= self.learn(now);
             self.director.tick(now, &mut self.out);
             self.out.flush();
-            idle_passes = if work { 0 } else { idle_passes + 1 };
+            let pass = match (hand.packets, work) {
+                (1.., _) => Pass::Packets,
+                (0, true) => Pass::Control,
+                (0, false) => Pass::Idle,
+            };
+            let taken = (hand.packets, hand.since);
+            watch.pass(&page.pace, pass, now.0, cycles(), taken);
+            idle_passes = if pass == Pass::Idle {
+                idle_passes + 1
+            } else {
+                0
+            };
             if idle_passes > IDLE_PASSES && self.idle == Idle::Backoff {
                 std::thread::sleep(REST);
+                watch.pass(&page.pace, Pass::Idle, now.0, cycles(), (0, 0));
             }
         }
         self.director.stop();
     }
 
-    fn receive(&mut self, now: Instant, burst: &mut Burst<Mbuf>) -> bool {
-        let mut any = false;
+    fn receive(&mut self, now: Instant, burst: &mut Burst<Mbuf>, hand: &mut Hand) {
         for (port, queue) in (0..).map(PortId).zip(&mut self.rx) {
             let arrived = queue.recv(burst);
             if arrived == 0 {
                 continue;
             }
-            any = true;
+            hand.take(arrived);
             if arrived > burst.len() {
                 let Scattered { frames, bytes } = queue.take_scattered();
                 self.out.page.scattered(port, frames, bytes);
             }
             self.director.process(now, port, burst, &mut self.out);
         }
-        any
     }
 
     /// Takes in one burst from each other worker, in runs of packets from the same port.
-    fn take_steered(&mut self, now: Instant, burst: &mut Burst<Mbuf>) -> bool {
-        let mut any = false;
+    fn take_steered(&mut self, now: Instant, burst: &mut Burst<Mbuf>, hand: &mut Hand) {
+        let mut all = 0;
         for ring in &mut self.steered_in {
+            let waiting = ring.slots();
+            if waiting == 0 {
+                continue;
+            }
+            all += waiting;
+            hand.take(waiting.min(BURST));
             let mut port = PortId::default();
-            for _ in 0..BURST {
+            for _ in 0..waiting.min(BURST) {
                 let Ok((from, packet)) = ring.pop() else {
                     break;
                 };
-                any = true;
                 self.out.page.steered_in.add(1);
                 if from != port && !burst.is_empty() {
                     self.director.process_home(now, port, burst, &mut self.out);
@@ -213,7 +258,13 @@ impl Worker {
                 self.director.process_home(now, port, burst, &mut self.out);
             }
         }
-        any
+        if !self.steered_in.is_empty() {
+            self.out
+                .page
+                .pace
+                .waiting
+                .set(u32::try_from(all).unwrap_or(u32::MAX));
+        }
     }
 
     fn learn(&mut self, now: Instant) -> bool {
@@ -262,6 +313,7 @@ impl Worker {
         // Let go of before the answer, so that it is the control side that frees it.
         let Applying { batch, done, .. } = applying;
         drop(batch);
+        self.out.page.pace.batches.add(1);
         let _ = done.try_send(());
     }
 

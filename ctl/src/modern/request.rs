@@ -59,9 +59,10 @@ pub(super) fn request(verb: &Verb, present: &mut impl Present) -> Result<Request
             let cursor = Cursor::default();
             return Ok(Request::Connections { cursor });
         }
-        Verb::Stats => return Ok(Request::Services { only: None }),
+        Verb::Stats(_) => return Ok(Request::Services { only: None }),
         Verb::Status | Verb::Version => return Ok(Request::Status),
         Verb::Completions(_) | Verb::Man(_) => unreachable!("they ask nothing"),
+        Verb::Metrics | Verb::Top(_) => unreachable!("they ask by themselves"),
         Verb::Neighbour(NeighbourVerb::List) => return Ok(Request::Neighbours),
         Verb::Mark(verb) => return Ok(super::mark::request(verb)),
         Verb::Timeouts {

@@ -4,6 +4,7 @@ mod audit; // what was changed, for the log
 mod drain; // drained servers, seen to
 #[cfg(test)]
 mod load; // ten thousand services with a hundred thousand servers
+pub mod metrics; // for Prometheus
 pub mod model; // the authoritative services and servers
 pub mod server; // the Unix socket
 pub mod stats; // sums, rates, status
@@ -21,7 +22,8 @@ use crate::conn::state::State;
 use crate::counters::Page;
 use crate::templates::Templates;
 use crate::update::{Batch, ServerId, Update};
-use model::{Limits, Model, STEP_S, SWEEP_S, refuse};
+use metrics::Scrape;
+use model::{Limits, Model, STEP_S, SWEEP_S, View, refuse};
 use server::{Backend, Peer};
 use stats::{ESTIMATE_S, Machine};
 
@@ -75,6 +77,10 @@ pub struct Control {
     /// that is to be nobody but us.
     posted: Vec<Batch>,
     machine: Box<dyn Fn() -> Machine>,
+    /// Who waits for what a scrape is made from.
+    scrapes: Receiver<Sender<Scrape>>,
+    /// As the model was when it was wanted last; `None` once it changed.
+    view: Option<Arc<View>>,
     now: Duration,
     estimate_due: Duration,
     sweep_due: Duration,
@@ -109,6 +115,8 @@ impl Control {
             connections_max,
             posted: Vec::new(),
             machine: Box::new(machine),
+            scrapes: crossbeam::channel::never(),
+            view: None,
             now: Duration::ZERO,
             estimate_due: Duration::from_secs(ESTIMATE_S),
             sweep_due: Duration::from_secs(SWEEP_S),
@@ -131,6 +139,27 @@ impl Control {
         self
     }
 
+    /// Answers who scrapes.
+    #[must_use]
+    pub fn scraped(mut self, scrapes: Receiver<Sender<Scrape>>) -> Self {
+        self.scrapes = scrapes;
+        self
+    }
+
+    /// What metrics are made from. Short while nothing changes: the model is not walked again.
+    fn scrape(&mut self) -> Scrape {
+        let view = self.view.get_or_insert_with(|| Arc::new(self.model.view()));
+        Scrape {
+            view: Arc::clone(view),
+            workers: metrics::workers(&self.workers),
+            templates: self.templates.clone(),
+            machine: (self.machine)(),
+            limits: self.model.limits(),
+            connections_max: self.connections_max,
+            uptime: self.now,
+        }
+    }
+
     /// Carries out every change in order and returns when every worker has, or refuses.
     ///
     /// [`Errno::Eagain`] from a worker that does not answer in time is the one refusal after which
@@ -145,6 +174,7 @@ impl Control {
             return Err(refuse(Errno::Eagain, detail));
         }
         let updates = self.model.apply(changes)?;
+        self.view = None;
         let confirmations = self.post(updates);
         for _ in &self.workers {
             match &confirmations {
@@ -254,6 +284,9 @@ impl Control {
     fn ramp(&mut self) {
         if !self.is_busy() {
             let updates = self.model.ramp();
+            if !updates.is_empty() {
+                self.view = None;
+            }
             self.post(updates);
         }
     }
@@ -300,6 +333,10 @@ impl Backend for Control {
                     uptime_s,
                 )))
             }
+            Request::Metrics { cursor } => {
+                let (text, next) = self.scrape().part(cursor, true);
+                Ok(Reply::Metrics { text, next })
+            }
             Request::Neighbours => self
                 .workers
                 .first()
@@ -312,6 +349,10 @@ impl Backend for Control {
 
     fn tick(&mut self, now: Duration) {
         self.now = now;
+        while let Ok(scraper) = self.scrapes.try_recv() {
+            // Who asked may have given up.
+            let _ = scraper.try_send(self.scrape());
+        }
         self.release();
         self.model.set_time(now);
         if due(&mut self.estimate_due, now, ESTIMATE_S) {

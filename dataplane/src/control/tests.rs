@@ -379,8 +379,10 @@ fn the_status_names_ends_and_drops() {
             mac: "02:00:00:00:00:01".into(),
             mtu: 1500,
             link_up: true,
+            lost: stats::Lost::default(),
         }],
         mbufs_in_use: 9,
+        mbufs: 64,
     };
     let mut control = Control::new(LIMITS, vec![a], 64, machine);
     control.tick(Duration::from_secs(5));

@@ -8,6 +8,7 @@ mod family; // IPv6 clients of IPv4 servers and the reverse
 mod fragments; // all go the way of the first
 mod ftp; // data connections that control connections announce
 mod fullnat; // local addresses, and what servers are told of their clients
+mod handshake; // how long servers take to answer
 mod ipv6;
 mod marks; // services by mark
 mod nat; // what is rewritten, and what is not
@@ -23,7 +24,7 @@ mod states; // connections: how they open, live, close and give way
 mod tunnel;
 mod workers; // several, side by side
 
-use control::{OnServerGone, Protocol, ServiceOptions};
+use control::{ForwardMode, OnServerGone, Protocol, ServiceOptions};
 
 use super::frames::{
     DONT_FRAGMENT, Frame, MORE_FRAGMENTS, arp, checksum, icmp, link, other_ip, tcp, udp,
