@@ -5,10 +5,14 @@
 //! Protocol types exist once, here; the daemon never sees command-line text.
 
 pub mod client;
+pub mod conf; // what a configuration file says, and as TOML
+mod connections; // listed, chosen and ended
 mod file; // configuration files
+pub mod import; // configurations of others
 pub mod ipvsadm;
 mod marks; // rules that mark packets
 mod metrics; // for Prometheus, and how much workers do
+mod network; // addresses, routes, static neighbours
 mod sense; // what nobody can mean
 mod settings; // one by one
 pub mod usage;
@@ -22,9 +26,12 @@ use std::num::NonZeroU32;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+pub use conf::{Conf, ServerConf, ServiceConf, TimeoutsConf};
+pub use connections::{Connection, Cursor, Filter, Side, Traits};
 pub use file::File;
 pub use marks::{MarkRule, Ports, Prefix, WhichMark};
 pub use metrics::{MetricsCursor, Pace};
+pub use network::{Address, AddressPrefix, Mac, Network, Route, StaticNeighbour, interface};
 pub use settings::{SETTINGS, Setting, Value};
 pub use words::{NoFlag, Word};
 
@@ -67,9 +74,19 @@ pub enum Request {
     Services {
         only: Option<ServiceKey>,
     },
-    /// Up to [`CONNECTIONS_MAX`] connections from `cursor` on ([`Cursor::default`] starts).
+    /// Up to [`CONNECTIONS_MAX`] of the connections that `filter` chooses, from `cursor` on
+    /// ([`Cursor::default`] starts).
     Connections {
         cursor: Cursor,
+        #[serde(default)]
+        filter: Filter,
+    },
+    /// As [`Self::Connections`], and ends them; the answer tells which.
+    EndConnections {
+        cursor: Cursor,
+        filter: Filter,
+        /// Both ends of TCP connections get a reset.
+        reset: bool,
     },
     /// TCP, TCP-FIN and UDP timeouts.
     Timeouts,
@@ -82,8 +99,29 @@ pub enum Request {
     },
     /// Neighbours as the first worker knows them.
     Neighbours,
+    /// Addresses, routes and static neighbours as they are configured.
+    Network,
     /// The rules that mark packets, in order.
     Marks,
+}
+
+impl Request {
+    /// Whether only who may change things may ask for it: it changes something, or shows what clients
+    /// and servers say to each other.
+    pub const fn is_privileged(&self) -> bool {
+        match self {
+            Self::Change(_) | Self::EndConnections { .. } => true,
+            Self::Services { .. }
+            | Self::Connections { .. }
+            | Self::Timeouts
+            | Self::Settings
+            | Self::Status
+            | Self::Metrics { .. }
+            | Self::Neighbours
+            | Self::Network
+            | Self::Marks => false,
+        }
+    }
 }
 
 /// One step of a [`Request::Change`].
@@ -158,6 +196,21 @@ pub enum Change {
         tcp_fin: Option<u32>,
         udp: Option<u32>,
     },
+    /// The port's own VLANs come with their first address and go with their last one.
+    AddAddress(Address),
+    DeleteAddress(Address),
+    AddRoute(Route),
+    /// Instead of one to the same network, if there is one.
+    ReplaceRoute(Route),
+    DeleteRoute {
+        to: Prefix,
+    },
+    AddNeighbour(StaticNeighbour),
+    DeleteNeighbour {
+        address: IpAddr,
+    },
+    /// Forgets the neighbours that were learned; those that are needed are asked for again.
+    FlushNeighbours,
     /// The rule gets number `at`, from 1 on, and those from there on one more; `None` is the end.
     AddMark {
         rule: MarkRule,
@@ -578,6 +631,7 @@ pub enum Reply {
         next: Option<MetricsCursor>,
     },
     Neighbours(Vec<Neighbour>),
+    Network(Network),
     Marks(Vec<MarkRule>),
 }
 
@@ -693,42 +747,6 @@ pub struct Draining {
     pub drain: Drain,
     /// Before, and again when it is cancelled.
     pub weight: u32,
-}
-
-/// Where a listing of connections goes on: a worker and an entry of its table.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Cursor {
-    pub worker: u16,
-    pub entry: u32,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Connection {
-    /// `None` for a persistence template of every protocol.
-    pub protocol: Option<Protocol>,
-    /// Of a template the masked address, with port 0.
-    pub client: SocketAddr,
-    /// Of a template by mark the mark in place of an address, as LVS shows it.
-    pub virtual_address: SocketAddr,
-    pub server: SocketAddr,
-    /// What the server sees as its client, in FULLNAT.
-    #[serde(default)]
-    pub local: Option<SocketAddr>,
-    /// LVS's name of the state, `ESTABLISHED`, `UDP`, …
-    pub state: String,
-    /// Until it expires.
-    pub expires_ms: u64,
-    pub in_packets: u32,
-    pub out_packets: u32,
-    /// IP bytes in both directions.
-    pub bytes: u64,
-    pub worker: u16,
-    /// A client's tie to its server, not a connection.
-    #[serde(default)]
-    pub template: bool,
-    /// What tied it, where an engine did.
-    #[serde(default)]
-    pub engine: Option<(Engine, String)>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,9 +1,12 @@
 //! directorctl's own verbs.
 
+mod connection; // connections listed, ended and watched
 mod drain; // a server is drained, and watched
 mod generate; // completions and man pages
+mod import; // configurations of others
 mod mark; // rules that mark packets
 mod metrics; // for Prometheus
+mod network; // addresses, routes, neighbours
 mod request; // from verbs to requests
 mod settings; // one option for each
 mod show; // answers as tables
@@ -22,15 +25,17 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{ArgGroup, Args, Parser, Subcommand};
 use control::client::Client;
 use control::{
-    ClientAddress, Connection, Cursor, DEFAULT_SOCKET, Engine, ForwardMode, HashTarget,
-    OnServerGone, Protocol, Refusal, Refuse, Reply, Request, ServiceKey, TunnelChecksum,
-    TunnelKind, Word,
+    ClientAddress, DEFAULT_SOCKET, Engine, ForwardMode, HashTarget, OnServerGone, Protocol,
+    Refusal, Refuse, Reply, ServiceKey, TunnelChecksum, TunnelKind, Word,
 };
 use serde::Serialize;
 
+use connection::ConnectionVerb;
 use drain::DrainArgs;
 use generate::{CompletionsArgs, ManArgs};
+use import::ImportArgs;
 use mark::MarkVerb;
+use network::{AddressVerb, NeighbourVerb, RouteVerb};
 use request::request;
 use settings::SettingArgs;
 use top::TopArgs;
@@ -72,6 +77,12 @@ enum Verb {
     Top(TopArgs),
     /// All metrics in Prometheus's text format, as the HTTP endpoint has them.
     Metrics,
+    /// Addresses of the director's ports.
+    #[command(subcommand)]
+    Address(AddressVerb),
+    /// Where packets to other networks go.
+    #[command(subcommand)]
+    Route(RouteVerb),
     /// Neighbours.
     #[command(subcommand)]
     Neighbour(NeighbourVerb),
@@ -91,6 +102,9 @@ enum Verb {
     },
     /// Show the settings, what each is unless set and what it means, or set those named.
     Settings(SettingArgs),
+    /// Turn what ipvsadm-save printed, a keepalived.conf or a dpvs.conf into a configuration of the
+    /// director's, without one running. What cannot be carried over is said line by line.
+    Import(ImportArgs),
     /// This program's version and the director's.
     Version,
     /// Print a completion script for a shell: source <(directorctl completions bash).
@@ -277,49 +291,11 @@ enum LocalAddressVerb {
     },
 }
 
-#[derive(Debug, Subcommand)]
-enum ConnectionVerb {
-    /// All connections and persistence templates, or those of which all holds that is named.
-    List(ConnectionArgs),
-}
-
-#[derive(Debug, Args)]
-struct ConnectionArgs {
-    /// Its client's address; of a template the masked one.
-    #[arg(long, value_parser = address)]
-    client: Option<IpAddr>,
-    /// Its server's address.
-    #[arg(long, value_parser = address)]
-    server: Option<IpAddr>,
-    /// Its state as listed, ESTABLISHED for example.
-    #[arg(long)]
-    state: Option<String>,
-    /// Templates, which tie persistent clients to their server, only.
-    #[arg(long)]
-    templates: bool,
-}
-
-impl ConnectionArgs {
-    fn chooses(&self, conn: &Connection) -> bool {
-        let state = self.state.as_deref();
-        self.client.is_none_or(|client| conn.client.ip() == client)
-            && self.server.is_none_or(|server| conn.server.ip() == server)
-            && state.is_none_or(|state| conn.state.eq_ignore_ascii_case(state))
-            && (conn.template || !self.templates)
-    }
-}
-
 #[derive(Debug, Args)]
 struct StatsArgs {
     /// Print them again and again, with so many seconds in between.
     #[arg(long, value_name = "SECONDS", value_parser = top::interval)]
     watch: Option<Duration>,
-}
-
-#[derive(Debug, Subcommand)]
-enum NeighbourVerb {
-    /// Who answers to which Ethernet address.
-    List,
 }
 
 /// What the name of a service begins with.
@@ -505,14 +481,14 @@ fn run(cli: &Cli) -> Result<String> {
     match &cli.verb {
         Verb::Completions(args) => return Ok(generate::completions(args)),
         Verb::Man(args) => return generate::man(args),
+        Verb::Import(args) => return import::run(args, cli.json),
         _ => {}
     }
     let hint = "--socket names another path";
     let mut client = Client::connect(&cli.socket, "directorctl", hint)?;
-    if let Verb::Server(ServerVerb::Drain(args)) = &cli.verb {
-        return drain::run(args, &mut client, cli.json);
-    }
     match &cli.verb {
+        Verb::Server(ServerVerb::Drain(args)) => return drain::run(args, &mut client, cli.json),
+        Verb::Connection(verb) => return connection::run(verb, &mut client, cli.json),
         Verb::Metrics => return metrics::run(&mut client, cli.json),
         Verb::Top(args) => {
             top::unless_closed(top::run(args, &mut client, cli.json))?;
@@ -525,9 +501,6 @@ fn run(cli: &Cli) -> Result<String> {
         _ => {}
     }
     let request = request(&cli.verb, &mut client)?;
-    if let Verb::Connection(ConnectionVerb::List(chosen)) = &cli.verb {
-        return connections(cli, chosen, &mut client);
-    }
     match client.ask(&request)? {
         Reply::Refused(refusal) => Err(refusal.into()),
         Reply::Done if cli.json => json(&Reply::Done),
@@ -564,6 +537,12 @@ fn run(cli: &Cli) -> Result<String> {
         Reply::Settings(settings) => Ok(settings::table(settings)),
         Reply::Neighbours(list) if cli.json => json(&list),
         Reply::Neighbours(list) => Ok(show::neighbours(&list)),
+        Reply::Network(all) => match (&cli.verb, cli.json) {
+            (Verb::Route(_), true) => json(&network::ways(&all)),
+            (Verb::Route(_), false) => Ok(network::routes(&all)),
+            (_, true) => json(&all.addresses),
+            (_, false) => Ok(network::addresses(&all)),
+        },
         Reply::Marks(rules) if cli.json => json(&mark::Numbered::all(&rules)),
         Reply::Marks(rules) => Ok(mark::table(&rules)),
         Reply::Connections { .. } | Reply::Metrics { .. } => {
@@ -575,24 +554,4 @@ fn run(cli: &Cli) -> Result<String> {
 fn json(answer: &impl Serialize) -> Result<String> {
     let text = serde_json::to_string_pretty(answer).context("writing JSON")?;
     Ok(text + "\n")
-}
-
-/// All pages of the connections.
-fn connections(cli: &Cli, chosen: &ConnectionArgs, client: &mut Client) -> Result<String> {
-    let mut all: Vec<Connection> = Vec::new();
-    let mut cursor = Some(Cursor::default());
-    while let Some(from) = cursor {
-        match client.ask(&Request::Connections { cursor: from })? {
-            Reply::Connections { list, next } => {
-                all.extend(list.into_iter().filter(|conn| chosen.chooses(conn)));
-                cursor = next;
-            }
-            Reply::Refused(refusal) => return Err(refusal.into()),
-            _ => bail!(control::client::ClientError::Unexpected),
-        }
-    }
-    if cli.json {
-        return json(&all);
-    }
-    Ok(show::connections(&all))
 }

@@ -203,6 +203,8 @@ pub struct Page {
     pub steered_out: Counter,
     pub steered_in: Counter,
     pub pace: Pace,
+    /// Of the worker's loop: it stands still when the worker does.
+    pub passes: Counter,
 }
 
 impl Page {
@@ -216,6 +218,7 @@ impl Page {
             steered_out: Counter::default(),
             steered_in: Counter::default(),
             pace: Pace::default(),
+            passes: Counter::default(),
         }
     }
 
@@ -228,14 +231,6 @@ impl Page {
     #[inline]
     pub fn count_drop(&self, origin: PortId, reason: DropReason) {
         self.port(origin).drops[reason as usize].add(1);
-    }
-
-    /// Counts `frames` that port `from` received in pieces and that went no further.
-    pub fn scattered(&self, from: PortId, frames: u64, bytes: u64) {
-        let port = self.port(from);
-        port.rx.add(frames);
-        port.rx_bytes.add(bytes);
-        port.drops[DropReason::Scattered as usize].add(frames);
     }
 
     /// Counts the ends of `packets` of the same origin, `bytes` together, that port `to` took.
@@ -290,19 +285,4 @@ pub fn balanced<'p>(pages: impl IntoIterator<Item = &'p Page>) -> bool {
         went += page.ended() + u64::from(page.held.get());
     }
     came == went
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn frames_in_pieces_balance() {
-        let page = Page::new(1, 1);
-        page.scattered(PortId(1), 2, 9000);
-        let port = page.port(PortId(1));
-        assert_eq!((port.rx.get(), port.rx_bytes.get()), (2, 9000));
-        assert_eq!(port.drops[DropReason::Scattered as usize].get(), 2);
-        assert!(page.balanced());
-    }
 }

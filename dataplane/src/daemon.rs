@@ -1,5 +1,7 @@
 //! The daemon around the director: configuration, EAL, ports, workers, control server, and the end.
 
+pub mod log; // where the log goes, and how
+
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -8,10 +10,12 @@ use std::thread::Scope;
 
 use anyhow::{Context, Result, bail};
 use crossbeam::channel::{Receiver, Sender, bounded};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::config::{Config, PortConf};
+use crate::control::manager::Manager;
 use crate::control::metrics::{self, Scrape};
-use crate::control::server::Server;
+use crate::control::server::{Access, CLIENTS_MAX, Server};
 use crate::control::stats::{Lost, Machine, PortInfo};
 use crate::control::{Command, Control, MAILBOX_MAX, Worker as WorkerHandle};
 use crate::counters::Page;
@@ -30,6 +34,9 @@ const ROOM_MIN: u32 = HEADROOM as u32 + 2048;
 /// Bytes behind the longest frame, in which a packet can grow.
 const ROOM_SPARE: u32 = 64;
 
+/// Open files that are not the control socket's: logs, devices, huge pages.
+const DESCRIPTORS_SPARE: usize = 1024;
+
 /// One worker's queues, by port.
 type Queues = Vec<(RxQueue, TxQueue)>;
 
@@ -39,7 +46,11 @@ pub fn run(config: &Config) -> Result<()> {
     for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
         signal_hook::flag::register(signal, Arc::clone(&stop)).context("taking over signals")?;
     }
-    let mut server = Server::bind(&config.director.socket)?;
+    let director = &config.director;
+    let (group, read_group) = (&director.socket_group, &director.socket_read_group);
+    let access = Access::by_name(group.as_deref(), read_group.as_deref())?;
+    let mut server = Server::bind(&director.socket, access)?;
+    allow_descriptors();
     let eal = Eal::init(&eal_config(config))?;
     let pools = pools(&eal, config)?;
     let (ports, queues) = start_ports(&eal, config, &pools)?;
@@ -50,6 +61,17 @@ pub fn run(config: &Config) -> Result<()> {
     }
     tracing::info!("stopped");
     result
+}
+
+/// Each client of the socket takes a descriptor, and the usual limit is for less than there may be.
+fn allow_descriptors() {
+    let wanted = (CLIENTS_MAX + DESCRIPTORS_SPARE) as u64;
+    let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| {
+        setrlimit(Resource::RLIMIT_NOFILE, soft.max(wanted.min(hard)), hard)
+    });
+    if let Err(error) = raised {
+        tracing::warn!(%error, "cannot raise the limit of open files");
+    }
 }
 
 /// Starts the workers, serves the socket until `stop`, and ends the workers.
@@ -77,6 +99,7 @@ fn serve(
             let mut control =
                 Control::new(config.director.limits(), workers, connections_max, machine)
                     .naming(config.port_names())
+                    .networked(setup.clone())
                     .sharing(Arc::clone(&templates));
             control
                 .change(&config.changes)
@@ -85,14 +108,18 @@ fn serve(
                 let scraper = serve_metrics(config, address, server, &stopped);
                 control = control.scraped(scraper);
             }
-            announce_ready(config);
+            announce_ready(config, &mut control);
             server
                 .run(&mut control, stop)
                 .context("serving the control socket")
         });
+        match &result {
+            Ok(()) => tracing::info!("told to stop; the connections end with the director"),
+            Err(_) => tracing::error!("cannot go on, stopping"),
+        }
+        Manager::stopping();
         ended.store(true, Relaxed);
         stopped.store(true, Relaxed);
-        let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
         result
     })
 }
@@ -126,11 +153,13 @@ fn templates(config: &Config) -> Result<Arc<Templates>> {
     Ok(Arc::new(table))
 }
 
-fn announce_ready(config: &Config) {
+fn announce_ready(config: &Config, control: &mut Control) {
     let (socket, workers) = (config.director.socket.display(), &config.director.workers);
     tracing::info!(%socket, ?workers, "ready");
-    // Fails only when nobody asked to be notified in a way we can reach: nothing to do about it.
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    control.tell(Manager::new(
+        control.watched(),
+        sd_notify::watchdog_enabled(),
+    ));
 }
 
 fn eal_config(config: &Config) -> EalConfig {

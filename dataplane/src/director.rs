@@ -59,7 +59,7 @@ use crate::steer::Steer;
 use crate::templates::{Sweep, Templates};
 use crate::time::Instant;
 use crate::tunnel::Tunnel;
-use crate::update::{ServerId, Update};
+use crate::update::{ServerId, ServiceId, Update};
 use crate::wire::flow::{ICMPV6, Kind, SCTP, Seen, Tuple};
 use crate::wire::partial;
 
@@ -74,8 +74,8 @@ const EXPIRE_MAX: u32 = 64;
 const PART: usize = 256;
 /// ... or until a service's own updates end, but no more than this.
 const PART_MAX: usize = 16 * PART;
-/// Servers of a service that are looked through as fast as an update is applied.
-const SERVERS_PER_WORK: usize = 64;
+/// Servers of a service, or neighbours, that are looked through as fast as an update is applied.
+const LOOKED_THROUGH_PER_WORK: usize = 64;
 
 /// One worker's load balancer.
 #[derive(Debug)]
@@ -182,17 +182,25 @@ impl<P: PacketBuf> Director<P> {
     pub fn apply_part<E: Egress<Buf = P>>(&mut self, updates: &[Update], out: &mut E) -> usize {
         let (mut work, mut last, mut done) = (0, None, 0);
         for update in updates {
-            let (service, servers) = self.services.concerned(update);
+            let (service, looked_through) = self.scope(update);
             let goes_on = service.is_some() && service == last;
             if work >= PART_MAX || work >= PART && !goes_on {
                 break;
             }
             self.take_in(update, out);
-            work += 1 + servers / SERVERS_PER_WORK;
+            work += 1 + looked_through / LOOKED_THROUGH_PER_WORK;
             (last, done) = (service, done + 1);
         }
         self.services.settle();
         done
+    }
+
+    /// The service that an update is about, and how many servers or neighbours are looked through.
+    fn scope(&self, update: &Update) -> (Option<ServiceId>, usize) {
+        match update {
+            Update::SetNetwork(_) | Update::FlushNeighbours => (None, self.net.places()),
+            _ => self.services.concerned(update),
+        }
     }
 
     /// Takes in one validated change of configuration.
@@ -219,6 +227,11 @@ impl<P: PacketBuf> Director<P> {
                     self.leases.admit(local, self.steer.share(local.address));
                 }
             }
+            Update::SetNetwork(network) => {
+                let announces = self.steer.me() == 0;
+                self.net.adopt(network, announces, out, &self.page);
+            }
+            Update::FlushNeighbours => self.net.flush(),
             _ => {}
         }
         let locals_before = match *update {
@@ -284,7 +297,7 @@ impl<P: PacketBuf> Director<P> {
         for (staged, packet) in staged.iter().zip(burst.drain(..)) {
             match staged {
                 Ok((seen, _, hit)) => self.walk(now, from, seen, *hit, packet, out),
-                Err(reason) => self.page.count_drop(from, *reason),
+                Err(reason) => out.watch().discard(from, *reason, packet),
             }
         }
     }
@@ -366,7 +379,7 @@ impl<P: PacketBuf> Director<P> {
                 let origin = Origin::forwarded(from);
                 self.leave(now, hop, packet, usize::from(seen.l3), origin, out);
             }
-            Some(Err(reason)) => self.page.count_drop(from, reason),
+            Some(Err(reason)) => out.watch().discard(from, reason, packet),
             None => self.decide(now, from, seen, packet, out),
         }
     }
@@ -575,7 +588,8 @@ impl<P: PacketBuf> Director<P> {
         if hop.address(&mut packet, l3) {
             out.send(port, packet, origin);
         } else {
-            self.page.count_drop(origin.port, DropReason::NoHeadroom);
+            let watch = out.watch();
+            watch.discard(origin.port, DropReason::NoHeadroom, packet);
         }
     }
 
@@ -605,7 +619,7 @@ impl<P: PacketBuf> Director<P> {
         }
         self.cut_some(now, out);
         self.defend(now);
-        self.forget_fragments(now);
+        self.forget_fragments(now, out);
         self.leases.tick(now);
         let services = &self.services;
         let is_gone = |id| !services.server(id).is_some_and(|server| server.available);
@@ -614,9 +628,9 @@ impl<P: PacketBuf> Director<P> {
     }
 
     /// Gives back every packet that is held.
-    pub fn stop(&mut self) {
-        self.drop_fragments();
-        self.net.stop(&self.page);
+    pub fn stop<E: Egress<Buf = P>>(&mut self, out: &mut E) {
+        self.drop_fragments(out);
+        self.net.stop(out, &self.page);
     }
 
     pub fn net(&self) -> &Net<P> {

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use arrayvec::ArrayVec;
 
+use crate::watch::Watch;
 use crate::wire::ethernet;
 
 /// The most packets that travel together.
@@ -98,6 +99,8 @@ pub trait Egress {
     fn share(&mut self, learned: Learned);
     /// Hands a packet received on `from` to the worker that owns it.
     fn steer(&mut self, worker: usize, from: PortId, packet: Self::Buf);
+    /// Where packets end that go no further.
+    fn watch(&mut self) -> &mut Watch;
 }
 
 /// A packet in plain memory, for tests and replay.

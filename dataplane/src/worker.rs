@@ -10,17 +10,18 @@ use std::time::Duration;
 
 use arrayvec::ArrayVec;
 use crossbeam::channel::{Receiver, Sender, bounded};
-use rtrb::{Consumer, Producer, RingBuffer};
+use rtrb::{Consumer, Producer, PushError, RingBuffer};
 
 use crate::config::Idle;
 use crate::control::Command;
-use crate::counters::{DropReason, Page, Pass, Stopwatch};
+use crate::counters::{DropReason, Pass, Stopwatch};
 use crate::cpu::cycles;
 use crate::director::Director;
-use crate::dpdk::{Mbuf, Mempool, RxQueue, Scattered, TxQueue};
+use crate::dpdk::{Mbuf, Mempool, RxQueue, TxQueue};
 use crate::packet::{BURST, Burst, Egress, Learned, Origin, PacketBuf, PortId};
 use crate::time::Instant;
 use crate::update::Batch;
+use crate::watch::Watch;
 
 /// Packets on their way from one worker to another.
 const STEER_RING: usize = 1024;
@@ -159,7 +160,7 @@ impl Worker {
         let (rx, tx): (Vec<_>, Vec<_>) = queues.into_iter().unzip();
         let out = Outlet {
             tx: tx.into_iter().map(Tx::new).collect(),
-            page: Arc::clone(director.page()),
+            watch: Watch::new(Arc::clone(director.page())),
             pool,
             steered: links.steered_out,
             learned: links.learned_out,
@@ -185,7 +186,7 @@ impl Worker {
     pub fn run(&mut self, stop: &AtomicBool) {
         let mut burst = Burst::new();
         let mut idle_passes = 0;
-        let page = Arc::clone(&self.out.page);
+        let page = Arc::clone(self.director.page());
         let mut watch = Stopwatch::start(&page.pace, self.hz, cycles());
         while !stop.load(Relaxed) {
             let (now, us) = self.clock.now();
@@ -202,6 +203,7 @@ impl Worker {
                 (0, true) => Pass::Control,
                 (0, false) => Pass::Idle,
             };
+            page.passes.add(1);
             let taken = (hand.packets, hand.since);
             watch.pass(&page.pace, pass, now.0, cycles(), taken);
             idle_passes = if pass == Pass::Idle {
@@ -214,7 +216,7 @@ impl Worker {
                 watch.pass(&page.pace, Pass::Idle, now.0, cycles(), (0, 0));
             }
         }
-        self.director.stop();
+        self.director.stop(&mut self.out);
     }
 
     fn receive(&mut self, now: Instant, burst: &mut Burst<Mbuf>, hand: &mut Hand) {
@@ -225,8 +227,7 @@ impl Worker {
             }
             hand.take(arrived);
             if arrived > burst.len() {
-                let Scattered { frames, bytes } = queue.take_scattered();
-                self.out.page.scattered(port, frames, bytes);
+                queue.free_scattered(|first, len| self.out.watch.scattered(port, first, len));
             }
             self.director.process(now, port, burst, &mut self.out);
         }
@@ -247,7 +248,7 @@ impl Worker {
                 let Ok((from, packet)) = ring.pop() else {
                     break;
                 };
-                self.out.page.steered_in.add(1);
+                self.out.watch.page().steered_in.add(1);
                 if from != port && !burst.is_empty() {
                     self.director.process_home(now, port, burst, &mut self.out);
                 }
@@ -260,7 +261,8 @@ impl Worker {
         }
         if !self.steered_in.is_empty() {
             self.out
-                .page
+                .watch
+                .page()
                 .pace
                 .waiting
                 .set(u32::try_from(all).unwrap_or(u32::MAX));
@@ -290,11 +292,9 @@ impl Worker {
                 applied: 0,
                 done,
             }),
-            Command::Connections { from, limit, reply } => {
-                let _ = reply.try_send(self.director.connections(now, from, limit));
-            }
-            Command::Templates { from, limit, reply } => {
-                let _ = reply.try_send(self.director.listed_templates(now, from, limit));
+            Command::Connections { wanted, reply } => {
+                let slice = self.director.connections(now, &wanted, &mut self.out);
+                let _ = reply.try_send(slice);
             }
             Command::Neighbours(reply) => {
                 let _ = reply.try_send(self.neighbours());
@@ -313,7 +313,7 @@ impl Worker {
         // Let go of before the answer, so that it is the control side that frees it.
         let Applying { batch, done, .. } = applying;
         drop(batch);
-        self.out.page.pace.batches.add(1);
+        self.out.watch.page().pace.batches.add(1);
         let _ = done.try_send(());
     }
 
@@ -347,7 +347,7 @@ pub fn mac_text(mac: [u8; 6]) -> String {
 struct Outlet {
     /// By port.
     tx: Vec<Tx>,
-    page: Arc<Page>,
+    watch: Watch,
     pool: Mempool,
     /// By worker; none to itself.
     steered: Vec<Option<Producer<(PortId, Mbuf)>>>,
@@ -373,15 +373,15 @@ impl Tx {
     }
 
     /// Sends what has gathered for port `to` and counts each packet's end.
-    fn flush(&mut self, to: PortId, page: &Page) {
+    fn flush(&mut self, to: PortId, watch: &mut Watch) {
         let sent = self.queue.send(&mut self.burst);
         let (sent, refused) = self.tags.split_at(sent);
         for run in sent.chunk_by(|a, b| a.0 == b.0) {
             let bytes = run.iter().map(|(_, len)| len).sum();
-            page.sent_run(to, run.len(), bytes, run[0].0);
+            watch.page().sent_run(to, run.len(), bytes, run[0].0);
         }
-        for (origin, _) in refused {
-            page.count_drop(origin.port, DropReason::TxRefused);
+        for ((origin, _), packet) in refused.iter().zip(self.burst.drain(..)) {
+            watch.discard(origin.port, DropReason::TxRefused, packet);
         }
         self.tags.clear();
     }
@@ -391,7 +391,7 @@ impl Outlet {
     fn flush(&mut self) {
         for (to, tx) in (0..).map(PortId).zip(&mut self.tx) {
             if !tx.burst.is_empty() {
-                tx.flush(to, &self.page);
+                tx.flush(to, &mut self.watch);
             }
         }
     }
@@ -406,7 +406,7 @@ impl Egress for Outlet {
         tx.tags.push((origin, packet.bytes().len()));
         tx.burst.push(packet);
         if tx.burst.is_full() {
-            tx.flush(to, &self.page);
+            tx.flush(to, &mut self.watch);
         }
     }
 
@@ -425,12 +425,18 @@ impl Egress for Outlet {
         }
     }
 
+    fn watch(&mut self) -> &mut Watch {
+        &mut self.watch
+    }
+
     fn steer(&mut self, worker: usize, from: PortId, packet: Mbuf) {
-        let ring = self.steered.get_mut(worker).and_then(Option::as_mut);
-        match ring.map(|ring| ring.push((from, packet))) {
-            Some(Ok(())) => self.page.steered_out.add(1),
-            // The packet is freed with the error that carries it.
-            Some(Err(_)) | None => self.page.count_drop(from, DropReason::SteerRingFull),
-        }
+        let refused = match self.steered.get_mut(worker) {
+            Some(Some(ring)) => match ring.push((from, packet)) {
+                Ok(()) => return self.watch.page().steered_out.add(1),
+                Err(PushError::Full((_, packet))) => packet,
+            },
+            _ => packet,
+        };
+        (self.watch).discard(from, DropReason::SteerRingFull, refused);
     }
 }

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use super::Failure;
 use super::args::{Command, Forward, Opt, Parsed, Service};
 use super::names::Transport;
-use crate::{Change, Cursor, Errno, ForwardMode, Netmask, Persistence, Protocol, Request};
+use crate::{Change, Cursor, Errno, Filter, ForwardMode, Netmask, Persistence, Protocol, Request};
 use crate::{ServerSpec, ServiceKey, ServiceSpec, Thresholds, Tunnel, TunnelChecksum};
 
 /// Something that LVS can do and this director cannot.
@@ -88,6 +88,7 @@ fn list(parsed: &Parsed) -> Result<Request, Unsupported> {
     if parsed.has(Opt::Connection) {
         return Ok(Request::Connections {
             cursor: Cursor::default(),
+            filter: Filter::default(),
         });
     }
     if parsed.has(Opt::Timeout) {

@@ -8,7 +8,7 @@ use super::lower::{Unsupported, general, refusal, supported};
 use super::names::Names;
 use super::show::{self, Style};
 use crate::client::ClientError;
-use crate::{Change, Errno, Refusal, Reply, Request};
+use crate::{Change, Errno, Filter, Refusal, Reply, Request};
 
 const VERSION: &str = "ipvsadm v1.31 2019/12/24 (compiled with popt and IPVS v1.2.1)\n";
 
@@ -248,7 +248,8 @@ impl Ipvsadm<'_> {
                     }
                     self.print(&show::connections(&list, &style))?;
                     let Some(cursor) = next else { return Ok(()) };
-                    request = Request::Connections { cursor };
+                    let filter = Filter::default();
+                    request = Request::Connections { cursor, filter };
                 }
                 Reply::Refused(Refusal {
                     errno: Errno::Esrch,
@@ -272,7 +273,7 @@ impl Ipvsadm<'_> {
 }
 
 /// The words of one line of a restore: comments and a leading `ipvsadm` do not count.
-fn restore_words(line: &str) -> Vec<String> {
+pub(crate) fn restore_words(line: &str) -> Vec<String> {
     let words = line.split_ascii_whitespace();
     let mut words: Vec<String> = words
         .take_while(|word| !word.starts_with('#'))

@@ -3,14 +3,14 @@
 use anyhow::{Error, Result, bail};
 use control::client::{Client, ClientError};
 use control::{
-    Change, Cursor, Errno, ForwardMode, Netmask, NoFlag, Persistence, Refusal, Reply, Request,
+    Change, Errno, ForwardMode, Netmask, NoFlag, Persistence, Refusal, Reply, Request,
     SchedulerFlags, Server, ServerSpec, Service, ServiceKey, ServiceOptions, ServiceSpec, Settings,
     Thresholds, Tunnel, TunnelKind, Word,
 };
 
 use super::{
-    ConnectionVerb, LocalAddressVerb, NeighbourVerb, OptionArgs, OrNone, PolicyArgs, ServerKey,
-    ServerVerb, ServiceVerb, SpecArgs, Verb,
+    LocalAddressVerb, OptionArgs, OrNone, PolicyArgs, ServerKey, ServerVerb, ServiceVerb, SpecArgs,
+    Verb,
 };
 
 /// What is there now.
@@ -55,15 +55,14 @@ pub(super) fn request(verb: &Verb, present: &mut impl Present) -> Result<Request
                 address: *local,
             }
         }
-        Verb::Connection(ConnectionVerb::List(_)) => {
-            let cursor = Cursor::default();
-            return Ok(Request::Connections { cursor });
-        }
+        Verb::Connection(_) => unreachable!("they ask page by page"),
         Verb::Stats(_) => return Ok(Request::Services { only: None }),
         Verb::Status | Verb::Version => return Ok(Request::Status),
-        Verb::Completions(_) | Verb::Man(_) => unreachable!("they ask nothing"),
+        Verb::Completions(_) | Verb::Man(_) | Verb::Import(_) => unreachable!("they ask nothing"),
         Verb::Metrics | Verb::Top(_) => unreachable!("they ask by themselves"),
-        Verb::Neighbour(NeighbourVerb::List) => return Ok(Request::Neighbours),
+        Verb::Address(verb) => return Ok(verb.request()),
+        Verb::Route(verb) => return verb.request(),
+        Verb::Neighbour(verb) => return Ok(verb.request()),
         Verb::Mark(verb) => return Ok(super::mark::request(verb)),
         Verb::Timeouts {
             tcp: None,
@@ -797,7 +796,6 @@ mod tests {
         ] {
             check(line, vec![change]);
         }
-        let cursor = Cursor::default();
         for (line, request) in [
             ("service list", Request::Services { only: None }),
             ("stats", Request::Services { only: None }),
@@ -807,7 +805,6 @@ mod tests {
                 "local-address list tcp 10.0.0.1:80",
                 Request::Services { only },
             ),
-            ("connection list", Request::Connections { cursor }),
             ("status", Request::Status),
             ("version", Request::Status),
             ("neighbour list", Request::Neighbours),

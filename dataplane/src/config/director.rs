@@ -31,6 +31,8 @@ impl Reader<'_> {
         let max_templates = Templates::default_capacity(max_connections, workers.len());
         Ok(Director {
             socket: self.socket(raw.socket.as_ref(), default.socket)?,
+            socket_group: self.group("socket_group", raw.socket_group.as_ref())?,
+            socket_read_group: self.group("socket_read_group", raw.socket_read_group.as_ref())?,
             workers,
             control_core: self.number(
                 "control_core",
@@ -59,6 +61,7 @@ impl Reader<'_> {
                 1..=i64::from(SERVERS_MAX),
             )?,
             log: self.log(raw.log.as_ref(), default.log)?,
+            log_format: raw.log_format.unwrap_or(default.log_format),
         })
     }
 
@@ -73,6 +76,19 @@ impl Reader<'_> {
             return Err(self.wrong(raw.span(), reason));
         }
         Ok(path.into())
+    }
+
+    /// Whether the system has it is seen at start.
+    fn group(&self, key: &str, raw: Option<&Spanned<String>>) -> Checked<Option<String>> {
+        let Some(raw) = raw else { return Ok(None) };
+        if !is_word(raw.get_ref()) {
+            let reason = format!(
+                "{key} {:?} cannot be a group, \"director\" is right",
+                raw.get_ref()
+            );
+            return Err(self.wrong(raw.span(), reason));
+        }
+        Ok(Some(raw.get_ref().clone()))
     }
 
     fn workers(

@@ -9,7 +9,7 @@ use control::{
 use serde::Deserialize;
 use toml::{Spanned, Value};
 
-use super::Idle;
+use super::{Idle, LogFormat};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -40,6 +40,8 @@ pub(super) struct File {
 #[serde(default, deny_unknown_fields)]
 pub(super) struct RawDirector {
     pub(super) socket: Option<Spanned<String>>,
+    pub(super) socket_group: Option<Spanned<String>>,
+    pub(super) socket_read_group: Option<Spanned<String>>,
     pub(super) workers: Option<Spanned<Vec<Spanned<i64>>>>,
     pub(super) control_core: Option<Spanned<i64>>,
     pub(super) idle: Option<Idle>,
@@ -48,6 +50,7 @@ pub(super) struct RawDirector {
     pub(super) max_services: Option<Spanned<i64>>,
     pub(super) max_servers: Option<Spanned<i64>>,
     pub(super) log: Option<Spanned<String>>,
+    pub(super) log_format: Option<LogFormat>,
 }
 
 #[derive(Debug, Default, Deserialize)]

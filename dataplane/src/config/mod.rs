@@ -44,6 +44,10 @@ pub struct Config {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Director {
     pub socket: PathBuf,
+    /// Whose members may change things; the daemon's own if `None`.
+    pub socket_group: Option<String>,
+    /// Whose members may look.
+    pub socket_read_group: Option<String>,
     /// Cores, one worker each.
     pub workers: Vec<u16>,
     pub control_core: u16,
@@ -55,6 +59,7 @@ pub struct Director {
     pub max_services: u32,
     pub max_servers: u32,
     pub log: tracing::Level,
+    pub log_format: LogFormat,
 }
 
 impl Director {
@@ -70,6 +75,8 @@ impl Default for Director {
     fn default() -> Self {
         Self {
             socket: control::DEFAULT_SOCKET.into(),
+            socket_group: None,
+            socket_read_group: None,
             workers: vec![1],
             control_core: 0,
             idle: Idle::Backoff,
@@ -78,6 +85,7 @@ impl Default for Director {
             max_services: 4096,
             max_servers: 16_384,
             log: tracing::Level::INFO,
+            log_format: LogFormat::Human,
         }
     }
 }
@@ -108,6 +116,16 @@ pub enum Idle {
     Backoff,
     /// Keeps polling.
     Poll,
+}
+
+/// How a line of the log is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// A sentence and its values.
+    Human,
+    /// One JSON object a line.
+    Json,
 }
 
 /// What the EAL is started with.

@@ -9,9 +9,10 @@ use crate::director::Director;
 use crate::net::Setup;
 use crate::packet::{Egress, HeapBuf, Learned, Origin, PortId};
 use crate::steer::Steer;
+use crate::watch::Watch;
 
 /// For what a director announces.
-struct Nowhere;
+struct Nowhere(Watch);
 
 impl Egress for Nowhere {
     type Buf = HeapBuf;
@@ -25,6 +26,10 @@ impl Egress for Nowhere {
     fn share(&mut self, _learned: Learned) {}
 
     fn steer(&mut self, _worker: usize, _from: PortId, _packet: HeapBuf) {}
+
+    fn watch(&mut self) -> &mut Watch {
+        &mut self.0
+    }
 }
 
 /// The time since the last call, printed.
@@ -66,10 +71,11 @@ fn file(services: u32, servers: u32, scheduler: &str) -> String {
 
 /// As a worker applies a batch, a part between two bursts.
 fn apply(director: &mut Director<HeapBuf>, updates: &[Update], watch: &mut Stopwatch) {
+    let mut nowhere = Nowhere(Watch::new(Arc::clone(director.page())));
     let (mut rest, mut parts, mut longest) = (updates, 0, 0.0f64);
     while !rest.is_empty() {
         let part = Stopwatch::start();
-        let applied = director.apply_part(rest, &mut Nowhere);
+        let applied = director.apply_part(rest, &mut nowhere);
         longest = longest.max(part.0.elapsed().as_secs_f64() * 1e6);
         rest = &rest[applied..];
         parts += 1;

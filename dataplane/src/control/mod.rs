@@ -4,6 +4,7 @@ mod audit; // what was changed, for the log
 mod drain; // drained servers, seen to
 #[cfg(test)]
 mod load; // ten thousand services with a hundred thousand servers
+pub mod manager; // the service manager, told how the director does
 pub mod metrics; // for Prometheus
 pub mod model; // the authoritative services and servers
 pub mod server; // the Unix socket
@@ -15,13 +16,15 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use control::{Change, Connection, Cursor, Errno, Neighbour, Refusal, Reply, Request};
+use control::{Change, Connection, Cursor, Errno, Filter, Neighbour, Refusal, Reply, Request};
 use crossbeam::channel::{Receiver, Sender, bounded};
 
 use crate::conn::state::State;
 use crate::counters::Page;
+use crate::net::Setup;
 use crate::templates::Templates;
 use crate::update::{Batch, ServerId, Update};
+use manager::Manager;
 use metrics::Scrape;
 use model::{Limits, Model, STEP_S, SWEEP_S, View, refuse};
 use server::{Backend, Peer};
@@ -40,19 +43,33 @@ pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 pub enum Command {
     /// Applies every update, in order, then says so.
     Apply(Batch, Sender<()>),
-    /// Up to `limit` connections from table entry `from` on, and the entry to go on from.
+    /// Some of the worker's connections, or of the templates that all workers share.
     Connections {
-        from: u32,
-        limit: usize,
-        reply: Sender<Slice>,
-    },
-    /// As [`Self::Connections`], of the templates that all workers share.
-    Templates {
-        from: u32,
-        limit: usize,
+        wanted: Wanted,
         reply: Sender<Slice>,
     },
     Neighbours(Sender<Vec<Neighbour>>),
+}
+
+/// Which connections, and what is done with them.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    /// Of the templates, not of the worker's connections.
+    pub templates: bool,
+    /// The first table entry to look at.
+    pub from: u32,
+    pub filter: Filter,
+    pub fate: Fate,
+}
+
+/// What is done with connections that are listed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    Stays,
+    Ends {
+        /// Both ends of TCP connections are told.
+        reset: bool,
+    },
 }
 
 /// Part of a worker's connections, and the table entry to go on from.
@@ -85,6 +102,7 @@ pub struct Control {
     estimate_due: Duration,
     sweep_due: Duration,
     step_due: Duration,
+    manager: Option<Manager>,
 }
 
 impl fmt::Debug for Control {
@@ -121,6 +139,7 @@ impl Control {
             estimate_due: Duration::from_secs(ESTIMATE_S),
             sweep_due: Duration::from_secs(SWEEP_S),
             step_due: Duration::from_secs(STEP_S),
+            manager: None,
         }
     }
 
@@ -128,6 +147,13 @@ impl Control {
     #[must_use]
     pub fn naming(mut self, ports: Vec<String>) -> Self {
         self.model = self.model.naming(ports);
+        self
+    }
+
+    /// In the network that the workers begin with, whose ports were named.
+    #[must_use]
+    pub fn networked(mut self, setup: Setup) -> Self {
+        self.model = self.model.networked(setup);
         self
     }
 
@@ -158,6 +184,20 @@ impl Control {
             connections_max: self.connections_max,
             uptime: self.now,
         }
+    }
+
+    /// Each worker's core and the page that shows whether it makes progress.
+    pub fn watched(&self) -> Vec<(u16, Arc<Page>)> {
+        let workers = self.workers.iter();
+        workers
+            .map(|worker| (worker.core, Arc::clone(&worker.page)))
+            .collect()
+    }
+
+    /// Tells the service manager from now on how the workers do.
+    pub fn tell(&mut self, mut manager: Manager) {
+        manager.ready(self.model.services_len());
+        self.manager = Some(manager);
     }
 
     /// Carries out every change in order and returns when every worker has, or refuses.
@@ -218,7 +258,10 @@ impl Control {
     /// [`Control::change`], with lines in the log for what was changed, or one for what was refused.
     fn audited(&mut self, changes: &[Change], peer: &Peer) -> Reply {
         let settings = self.model.settings();
-        let lines = audit::lines(changes, settings, |change| self.model.ends_drain(change));
+        let was = |change: &Change| self.model.was(change);
+        let lines = audit::lines(changes, settings, was, |change| {
+            self.model.ends_drain(change)
+        });
         if let Err(refusal) = self.change(changes) {
             let change = refusal.step.and_then(|step| changes.get(step));
             let change = change.map(|change| audit::describe(change, settings));
@@ -233,33 +276,49 @@ impl Control {
 
     /// Walks the workers one after the other, and then the templates that they share: a reply holds
     /// connections of one.
-    fn connections(&self, cursor: Cursor) -> Result<Reply, Refusal> {
-        let Some(worker) = self.workers.get(usize::from(cursor.worker)) else {
-            if let Some(worker) = self.workers.first().filter(|_| self.has_templates()) {
-                return list_templates(worker, cursor);
-            }
+    fn connections(&self, cursor: Cursor, filter: Filter, fate: Fate) -> Result<Reply, Refusal> {
+        let own = self.workers.get(usize::from(cursor.worker));
+        let wanted = Wanted {
+            templates: own.is_none(),
+            from: cursor.entry,
+            filter,
+            fate,
+        };
+        // Any worker knows all templates.
+        let any = || self.workers.first().filter(|_| self.has_templates());
+        let Some(worker) = own.or_else(any) else {
             return Ok(Reply::Connections {
                 list: Vec::new(),
                 next: None,
             });
         };
-        let (list, entry) = ask(worker, |reply| Command::Connections {
-            from: cursor.entry,
-            limit: control::CONNECTIONS_MAX,
-            reply,
-        })?;
-        let next_worker = cursor.worker + 1;
+        let (list, entry) = ask(worker, |reply| Command::Connections { wanted, reply })?;
+        let next_worker = cursor.worker.saturating_add(1);
+        let goes_on = || usize::from(next_worker) < self.workers.len() || self.has_templates();
         let next = match entry {
             Some(entry) => Some(Cursor { entry, ..cursor }),
-            None if usize::from(next_worker) < self.workers.len() || self.has_templates() => {
-                Some(Cursor {
-                    worker: next_worker,
-                    entry: 0,
-                })
-            }
+            None if own.is_some() && goes_on() => Some(Cursor {
+                worker: next_worker,
+                entry: 0,
+            }),
             None => None,
         };
         Ok(Reply::Connections { list, next })
+    }
+
+    /// Of the slices of one walk the first says in the log what is ended.
+    fn end_connections(
+        &self,
+        cursor: Cursor,
+        filter: Filter,
+        reset: bool,
+        peer: &Peer,
+    ) -> Result<Reply, Refusal> {
+        if cursor == Cursor::default() {
+            let how = if reset { " by resets" } else { "" };
+            tracing::info!(target: "audit", %peer, "end connections{how}: {filter}");
+        }
+        self.connections(cursor, filter, Fate::Ends { reset })
     }
 
     fn has_templates(&self) -> bool {
@@ -320,7 +379,14 @@ impl Backend for Control {
         let answer = match request {
             Request::Change(changes) => Ok(self.audited(&changes, peer)),
             Request::Services { only } => self.model.services(only.as_ref()).map(Reply::Services),
-            Request::Connections { cursor } => self.connections(cursor),
+            Request::Connections { cursor, filter } => {
+                self.connections(cursor, filter, Fate::Stays)
+            }
+            Request::EndConnections {
+                cursor,
+                filter,
+                reset,
+            } => self.end_connections(cursor, filter, reset, peer),
             Request::Timeouts => Ok(self.timeouts()),
             Request::Settings => Ok(Reply::Settings(self.model.settings())),
             Request::Status => {
@@ -342,6 +408,7 @@ impl Backend for Control {
                 .first()
                 .map_or(Ok(Vec::new()), |worker| ask(worker, Command::Neighbours))
                 .map(Reply::Neighbours),
+            Request::Network => Ok(Reply::Network(self.model.network())),
             Request::Marks => Ok(Reply::Marks(self.model.marks())),
         };
         answer.unwrap_or_else(Reply::Refused)
@@ -364,6 +431,9 @@ impl Backend for Control {
         if due(&mut self.step_due, now, STEP_S) {
             self.ramp();
             self.see_to_drained();
+        }
+        if let Some(manager) = &mut self.manager {
+            manager.tick(now, self.model.services_len());
         }
     }
 }
@@ -396,17 +466,6 @@ fn ask<T>(worker: &Worker, command: impl FnOnce(Sender<T>) -> Command) -> Result
                 ),
             )
         })
-}
-
-/// Any worker knows all of them.
-fn list_templates(worker: &Worker, cursor: Cursor) -> Result<Reply, Refusal> {
-    let (list, entry) = ask(worker, |reply| Command::Templates {
-        from: cursor.entry,
-        limit: control::CONNECTIONS_MAX,
-        reply,
-    })?;
-    let next = entry.map(|entry| Cursor { entry, ..cursor });
-    Ok(Reply::Connections { list, next })
 }
 
 fn answer(confirmations: &Receiver<()>) -> Result<(), Refusal> {

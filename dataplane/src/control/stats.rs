@@ -230,7 +230,7 @@ fn pace(worker: &Worker) -> control::Pace {
         packet_cycles: pace.cycles(Pass::Packets),
         control_cycles: pace.cycles(Pass::Control),
         idle_cycles: pace.cycles(Pass::Idle),
-        passes: pace.passes.get(),
+        passes: worker.page.passes.get(),
         packets: pace.packets.get(),
         longest_gap_ns: pace.longest_gap_ns(),
         mailbox: worker.mailbox.len() as u64,

@@ -5,6 +5,7 @@ use std::thread;
 use control::{ForwardMode, Protocol, ServerSpec, ServiceKey, ServiceSpec, Settings};
 
 use super::*;
+use crate::control::server::Rights;
 use crate::counters::DropReason;
 use crate::packet::PortId;
 use crate::templates::{Key, Kind, Tie};
@@ -52,11 +53,17 @@ fn add_server() -> Change {
     }
 }
 
+fn all_from(cursor: Cursor) -> Request {
+    let filter = Filter::default();
+    Request::Connections { cursor, filter }
+}
+
 fn peer() -> Peer {
     Peer {
         uid: 0,
         gid: 0,
         pid: 1,
+        rights: Rights::Everything,
     }
 }
 
@@ -111,7 +118,8 @@ fn without_workers_changes_apply_and_lists_are_empty() {
     assert_eq!(
         control.handle(
             Request::Connections {
-                cursor: Cursor::default()
+                cursor: Cursor::default(),
+                filter: Filter::default(),
             },
             &peer()
         ),
@@ -342,10 +350,10 @@ fn connections_go_on_from_worker_to_worker() {
     let answering = thread::spawn(move || {
         for (commands, expected, next) in [(&of_a, 0, Some(7)), (&of_a, 7, None), (&of_b, 0, None)]
         {
-            let Command::Connections { from, reply, .. } = commands.recv().unwrap() else {
+            let Command::Connections { wanted, reply } = commands.recv().unwrap() else {
                 panic!()
             };
-            assert_eq!(from, expected);
+            assert_eq!((wanted.from, wanted.templates), (expected, false));
             reply.send((Vec::new(), next)).unwrap();
         }
     });
@@ -353,9 +361,7 @@ fn connections_go_on_from_worker_to_worker() {
     let mut cursor = Some(Cursor::default());
     let mut cursors = Vec::new();
     while let Some(at) = cursor {
-        let Reply::Connections { next, .. } =
-            control.handle(Request::Connections { cursor: at }, &peer())
-        else {
+        let Reply::Connections { next, .. } = control.handle(all_from(at), &peer()) else {
             panic!()
         };
         cursors.push((at.worker, at.entry));
@@ -405,9 +411,8 @@ fn the_status_names_ends_and_drops() {
 #[test]
 fn a_long_request_is_summed_up_in_the_audit_log() {
     let lines = |changes: &[Change]| {
-        audit::lines(changes, Settings::default(), |change| {
-            matches!(change, Change::AddServer { .. })
-        })
+        let added = |change: &Change| matches!(change, Change::AddServer { .. });
+        audit::lines(changes, Settings::default(), |_| None, added)
     };
     assert_eq!(lines(&[]), Vec::<String>::new());
     let mut changes = vec![add_service(); audit::LINES_MAX - 1];
@@ -420,6 +425,45 @@ fn a_long_request_is_summed_up_in_the_audit_log() {
     assert_eq!(more[..audit::LINES_MAX], all);
     let last = "and 3 more: 2 add server, 1 delete every service";
     assert_eq!(more[audit::LINES_MAX..], [last]);
+}
+
+#[test]
+fn the_audit_log_says_what_was_there_before() {
+    let mut control = Control::new(LIMITS, Vec::new(), 64, Machine::default);
+    control.change(&[add_service(), add_server()]).unwrap();
+    let (service, server) = (key(), "10.1.0.1:80".parse().unwrap());
+    let spec = ServiceSpec::new("wlc");
+    let options = control::ServiceOptions {
+        mss: Some(1400),
+        ..control::ServiceOptions::default()
+    };
+    let (tcp, tcp_fin, udp) = (Some(60), None, None);
+    for (change, words) in [
+        (
+            Change::EditService { service, spec },
+            "edit service tcp 10.0.0.1:80: wlc (was rr)",
+        ),
+        (
+            Change::SetOptions { service, options },
+            "set options of tcp 10.0.0.1:80: client address toa, mss 1400 (was client address toa)",
+        ),
+        (
+            Change::SetTimeouts { tcp, tcp_fin, udp },
+            "set timeouts: tcp 60 s, tcp_fin as it is, udp as it is (was tcp 900 s, tcp_fin 120 s, udp 300 s)",
+        ),
+        (
+            Change::DeleteServer { service, server },
+            "delete server 10.1.0.1:80 of tcp 10.0.0.1:80 (was nat, weight 1)",
+        ),
+        (
+            Change::DeleteService { service },
+            "delete service tcp 10.0.0.1:80 (was rr, with 1 servers)",
+        ),
+    ] {
+        let was = |change: &Change| control.model.was(change);
+        let lines = audit::lines(&[change], Settings::default(), was, |_| false);
+        assert_eq!(lines, [words]);
+    }
 }
 
 #[test]
@@ -443,9 +487,9 @@ fn templates_come_behind_the_last_workers_connections() {
     let player = thread::spawn(move || {
         for command in commands {
             let _ = match command {
-                Command::Connections { reply, .. } => reply.send((Vec::new(), None)),
-                Command::Templates { from, reply, .. } => {
-                    reply.send((Vec::new(), (from == 0).then_some(7)))
+                Command::Connections { wanted, reply } => {
+                    let goes_on = wanted.templates && wanted.from == 0;
+                    reply.send((Vec::new(), goes_on.then_some(7)))
                 }
                 other => panic!("{other:?}"),
             };
@@ -453,7 +497,7 @@ fn templates_come_behind_the_last_workers_connections() {
     });
     let next = |control: &mut Control, worker, entry| {
         let cursor = Cursor { worker, entry };
-        match control.handle(Request::Connections { cursor }, &peer()) {
+        match control.handle(all_from(cursor), &peer()) {
             Reply::Connections { next, .. } => next.map(|next| (next.worker, next.entry)),
             other => panic!("{other:?}"),
         }

@@ -99,7 +99,6 @@ impl Pass {
 pub struct Pace {
     /// By [`Pass`].
     cycles: [Counter; 3],
-    pub passes: Counter,
     /// Packets that were taken in hand: received here or by another worker for this one.
     pub packets: Counter,
     /// Batches of updates that were applied whole.
@@ -183,7 +182,6 @@ impl Stopwatch {
         let spent = cycles.saturating_sub(self.last);
         self.last = cycles;
         pace.cycles[pass as usize].add(spent);
-        pace.passes.add(1);
         if packets > 0 {
             pace.packets.add(packets);
             let ns = self.ns(cycles.saturating_sub(since));
@@ -237,7 +235,7 @@ mod tests {
         watch.pass(&pace, Pass::Control, 0, 5500, (0, 0));
         let spent = Pass::ALL.map(|pass| pace.cycles(pass));
         assert_eq!(spent, [4000, 100, 400]);
-        assert_eq!((pace.passes.get(), pace.packets.get()), (3, 32));
+        assert_eq!(pace.packets.get(), 32);
         let mut counts = [0; BUCKETS];
         let sum = pace.residence.add_to(&mut counts);
         assert_eq!(sum, 32 * 1800);

@@ -383,7 +383,7 @@ pub const FAMILIES: &[Family] = &[
         Total,
         "Passes over the worker's queues.",
         Worker(|worker, _, labels, out| {
-            out.sample(labels, worker.page.pace.passes.get());
+            out.sample(labels, worker.page.passes.get());
         }),
     ),
     metric(

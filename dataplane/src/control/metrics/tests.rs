@@ -394,11 +394,15 @@ fn slow_clients_are_let_go_and_hold_up_nobody_for_long() {
 
 /// The lines of docs/metrics.md that follow from the code.
 fn table() -> String {
-    let mut table = String::from("| metric | type | of | labels | meaning |\n|---|---|---|---|---|\n");
+    let mut table =
+        String::from("| metric | type | of | labels | meaning |\n|---|---|---|---|---|\n");
     for family in FAMILIES {
         let (name, kind, of) = (family.name, family.kind.name(), family.of());
         let labels = family.labels.join(", ");
-        table += &format!("| `{name}` | {kind} | {of} | {labels} | {} |\n", family.help);
+        table += &format!(
+            "| `{name}` | {kind} | {of} | {labels} | {} |\n",
+            family.help
+        );
     }
     table
 }
@@ -413,7 +417,10 @@ fn every_metric_is_documented() {
         std::fs::write(path, right).unwrap();
         return;
     }
-    assert!(text == right, "docs/metrics.md differs from the code: UPDATE_DOCS=1 writes its table");
+    assert!(
+        text == right,
+        "docs/metrics.md differs from the code: UPDATE_DOCS=1 writes its table"
+    );
 }
 
 /// How many series there are of what, as docs/metrics.md says.
@@ -431,7 +438,9 @@ fn series_are_as_many_as_documented() {
     portless.machine.ports.clear();
     let port = count(&model, &pages) - samples(&whole(&portless)).len();
     let docs = include_str!("../../../../docs/metrics.md");
-    let said = format!("A server has {server} series, a service {service}, a worker {worker}, a port {port}.");
+    let said = format!(
+        "A server has {server} series, a service {service}, a worker {worker}, a port {port}."
+    );
     assert!(docs.contains(&said), "docs/metrics.md does not say: {said}");
 }
 
@@ -449,8 +458,13 @@ fn the_dashboard_and_the_rules_name_what_there_is() {
         let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
         for word in words.filter(|word| word.starts_with("director_")) {
             let with = |end| scraped.contains(&format!("\n{word}{end}"));
-            let silent = FAMILIES.iter().any(|family| family.name == word && family.of() == "address");
-            assert!(with('{') || with(' ') || silent, "there is no metric {word}");
+            let silent = FAMILIES
+                .iter()
+                .any(|family| family.name == word && family.of() == "address");
+            assert!(
+                with('{') || with(' ') || silent,
+                "there is no metric {word}"
+            );
             named += 1;
         }
     }

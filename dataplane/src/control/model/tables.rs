@@ -75,8 +75,9 @@ impl Model {
         new.map(|table| Update::SetTable { id, table })
     }
 
-    /// Frees the tables that no worker has any more.
+    /// Frees the tables and networks that no worker has any more.
     pub fn release(&mut self) {
+        self.network.release();
         self.retired.retain(|table| Arc::strong_count(table) > 1);
     }
 }
