@@ -14,6 +14,7 @@ mod hardware; // what the drivers of ports can do
 pub mod import; // configurations of others
 pub mod ipvsadm;
 mod marks; // rules that mark packets
+mod metrics; // for Prometheus, and how much workers do
 mod network; // addresses, routes, static neighbours
 pub mod packet; // frames, read and in words
 pub mod plan; // what a file would change
@@ -39,6 +40,7 @@ pub use connections::{Connection, Cursor, Filter, Side, Traits};
 pub use file::File;
 pub use hardware::PortHardware;
 pub use marks::{MarkRule, Ports, Prefix, WhichMark};
+pub use metrics::{MetricsCursor, Pace};
 pub use network::{Address, AddressPrefix, Mac, Network, Route, StaticNeighbour, interface};
 pub use plan::Plan;
 pub use settings::{SETTINGS, Setting, Value};
@@ -126,6 +128,10 @@ pub enum Request {
     Settings,
     /// Workers, ports, ends of packets and drop reasons.
     Status,
+    /// Prometheus's text of all metrics, in parts ([`MetricsCursor::default`] starts).
+    Metrics {
+        cursor: MetricsCursor,
+    },
     /// Neighbours as the first worker knows them.
     Neighbours,
     /// Addresses, routes and static neighbours as they are configured.
@@ -155,6 +161,7 @@ impl Request {
             | Self::Timeouts
             | Self::Settings
             | Self::Status
+            | Self::Metrics { .. }
             | Self::Neighbours
             | Self::Network
             | Self::Marks => false,
@@ -688,6 +695,10 @@ pub enum Reply {
     },
     Settings(Settings),
     Status(Status),
+    Metrics {
+        text: String,
+        next: Option<MetricsCursor>,
+    },
     Neighbours(Vec<Neighbour>),
     Network(Network),
     Marks(Vec<MarkRule>),
@@ -883,6 +894,8 @@ pub struct WorkerStatus {
     pub ends: BTreeMap<String, u64>,
     /// Of the dropped: the reasons that occurred.
     pub drops: BTreeMap<String, u64>,
+    #[serde(default)]
+    pub pace: Pace,
 }
 
 /// Writes one length-prefixed message.

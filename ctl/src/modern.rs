@@ -9,12 +9,14 @@ mod files; // configuration files: check, plan, apply, save
 mod generate; // completions and man pages
 mod import; // configurations of others
 mod mark; // rules that mark packets
+mod metrics; // for Prometheus
 mod network; // addresses, routes, neighbours
 mod pcapng; // captures as files
 mod port; // the NICs
 mod request; // from verbs to requests
 mod settings; // one option for each
 mod show; // answers as tables
+mod top; // again and again
 
 use std::io::{self, ErrorKind, Write as _};
 use std::net::{IpAddr, SocketAddr};
@@ -22,6 +24,7 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::str::FromStr;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
@@ -46,6 +49,7 @@ use network::{AddressVerb, NeighbourVerb, RouteVerb};
 use port::PortVerb;
 use request::request;
 use settings::SettingArgs;
+use top::TopArgs;
 
 /// Configures and watches a running director.
 #[derive(Debug, Parser)]
@@ -78,7 +82,12 @@ enum Verb {
     /// Ports, workers and why packets were dropped.
     Status,
     /// Totals and rates of services and servers.
-    Stats,
+    Stats(StatsArgs),
+    /// What services, servers and workers do now, the busiest first, again and again. In a terminal
+    /// keys change what is shown: its last line says which.
+    Top(TopArgs),
+    /// All metrics in Prometheus's text format, as the HTTP endpoint has them.
+    Metrics,
     /// The last packets that were dropped, and why.
     Drops(DropsArgs),
     /// Capture packets as pcapng, with what was decided about each.
@@ -316,6 +325,13 @@ enum LocalAddressVerb {
     },
 }
 
+#[derive(Debug, Args)]
+struct StatsArgs {
+    /// Print them again and again, with so many seconds in between.
+    #[arg(long, value_name = "SECONDS", value_parser = top::interval)]
+    watch: Option<Duration>,
+}
+
 /// What the name of a service begins with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
@@ -527,6 +543,15 @@ fn run(cli: &Cli) -> Result<String> {
         Verb::Save(args) => return files::save(args, &mut client, cli.json),
         Verb::Server(ServerVerb::Drain(args)) => return drain::run(args, &mut client, cli.json),
         Verb::Connection(verb) => return connection::run(verb, &mut client, cli.json),
+        Verb::Metrics => return metrics::run(&mut client, cli.json),
+        Verb::Top(args) => {
+            top::unless_closed(top::run(args, &mut client, cli.json))?;
+            return Ok(String::new());
+        }
+        Verb::Stats(StatsArgs { watch: Some(every) }) => {
+            top::unless_closed(top::watch_stats(&mut client, *every, cli.json))?;
+            return Ok(String::new());
+        }
         _ => {}
     }
     match &cli.verb {
@@ -545,7 +570,7 @@ fn run(cli: &Cli) -> Result<String> {
             (Verb::LocalAddress(_), true) => json(&show::LocalAddresses::of(&list)),
             (_, true) => json(&list),
             (Verb::LocalAddress(_), false) => Ok(show::local_addresses(&list)),
-            (Verb::Stats, false) => Ok(show::stats(list)),
+            (Verb::Stats(_), false) => Ok(show::stats(list)),
             (_, false) => Ok(show::services(list)),
         },
         Reply::Timeouts { tcp, tcp_fin, udp } if cli.json => {
@@ -586,6 +611,7 @@ fn run(cli: &Cli) -> Result<String> {
         Reply::Saved { .. }
         | Reply::Connections { .. }
         | Reply::Drops { .. }
+        | Reply::Metrics { .. }
         | Reply::CaptureStarted { .. }
         | Reply::Captured { .. } => bail!(control::client::ClientError::Unexpected),
     }

@@ -3,10 +3,14 @@
 //! Every packet has exactly one end: over any quiet moment `rx + made = forwarded + answered +
 //! consumed + dropped + held` ([`Page::balanced`]).
 
+mod pace; // how busy a worker is, and how long things take
+
 use std::ops::Deref;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use crate::packet::{Origin, PORTS_MAX, PortId};
+
+pub use pace::{BUCKETS, Histogram, Pace, Pass, Stopwatch, bound};
 
 /// A counter with one writer. Never goes backwards.
 #[derive(Debug, Default)]
@@ -161,7 +165,13 @@ pub struct ServerPage {
     /// Connections in an active state, as LVS counts them.
     pub active: Gauge,
     pub inactive: Gauge,
+    /// SYNs that it answered by a SYN/ACK on its way through the director, ...
+    pub answers: Counter,
+    /// ... and the microseconds that it took, all together.
+    pub answers_us: Counter,
 }
+
+const _: () = assert!(size_of::<ServerPage>() == 64);
 
 /// One virtual service as one worker counts it; packets and bytes are its servers' sums.
 #[derive(Debug, Default)]
@@ -192,6 +202,7 @@ pub struct Page {
     pub connections: Gauge,
     pub steered_out: Counter,
     pub steered_in: Counter,
+    pub pace: Pace,
     /// Of the worker's loop: it stands still when the worker does.
     pub passes: Counter,
 }
@@ -206,6 +217,7 @@ impl Page {
             connections: Gauge::default(),
             steered_out: Counter::default(),
             steered_in: Counter::default(),
+            pace: Pace::default(),
             passes: Counter::default(),
         }
     }

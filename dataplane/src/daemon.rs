@@ -3,6 +3,7 @@
 pub mod log; // where the log goes, and how
 
 use std::hash::{BuildHasher, Hasher, RandomState};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -15,8 +16,9 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::config::{Config, PortConf};
 use crate::control::manager::Manager;
+use crate::control::metrics::{self, Scrape};
 use crate::control::server::{Access, CLIENTS_MAX, Server};
-use crate::control::stats::{Machine, PortInfo};
+use crate::control::stats::{Lost, Machine, PortInfo};
 use crate::control::{Command, Control, MAILBOX_MAX, Worker as WorkerHandle};
 use crate::counters::Page;
 use crate::director::Director;
@@ -105,7 +107,7 @@ fn serve(
     (path, reload): (&Path, Arc<AtomicBool>),
 ) -> Result<()> {
     let setup = config.setup(|port| ports[port.index()].mac());
-    let ended = AtomicBool::new(false);
+    let (ended, stopped) = (AtomicBool::new(false), Arc::new(AtomicBool::new(false)));
     std::thread::scope(|scope| {
         let (templates, clock) = (templates(config)?, Clock::start());
         let workers = start_workers(
@@ -126,6 +128,10 @@ fn serve(
             control
                 .start(config)
                 .context("applying the services of the configuration")?;
+            if let Some(address) = config.metrics.address {
+                let scraper = serve_metrics(config, address, server, &stopped);
+                control = control.scraped(scraper);
+            }
             announce_ready(config, &mut control);
             server
                 .run(&mut control, stop)
@@ -137,8 +143,30 @@ fn serve(
         }
         Manager::stopping();
         ended.store(true, Relaxed);
+        stopped.store(true, Relaxed);
         result
     })
+}
+
+/// Opens the endpoint for Prometheus, without which a director can well live.
+fn serve_metrics(
+    config: &Config,
+    address: SocketAddr,
+    server: &Server,
+    stopped: &Arc<AtomicBool>,
+) -> Receiver<Sender<Scrape>> {
+    let waker = server.waker();
+    let (scraper, asked) = metrics::scraper(move || {
+        // The main thread looks by itself before long.
+        let _ = waker.wake();
+    });
+    match metrics::serve(address, config.metrics.servers, &scraper, stopped) {
+        Ok(address) => tracing::info!(%address, "metrics at http://{address}/metrics"),
+        Err(error) => tracing::warn!(
+            "no metrics at {address}: {error}; another address under [metrics] is right, or \"none\""
+        ),
+    }
+    asked
 }
 
 /// The one table of templates that all workers share.
@@ -254,10 +282,22 @@ fn machine(ports: &[Port], pools: &[Mempool]) -> Machine {
             queues: port.queues(),
             offloads: (port.spreads().then(|| "rss".to_owned()).into_iter()).collect(),
         },
+        lost: lost(port),
     };
     Machine {
         ports: ports.iter().map(info).collect(),
         mbufs_in_use: pools.iter().map(|pool| u64::from(pool.in_use())).sum(),
+        mbufs: pools.iter().map(|pool| u64::from(pool.mbufs())).sum(),
+    }
+}
+
+fn lost(port: &Port) -> Lost {
+    let stats = port.stats();
+    Lost {
+        missed: stats.imissed,
+        receive_errors: stats.ierrors,
+        send_errors: stats.oerrors,
+        no_buffer: stats.rx_nombuf,
     }
 }
 
@@ -376,6 +416,7 @@ fn work(
                 start.mailbox,
                 clock,
                 idle,
+                eal.cycles_per_second(),
                 names,
             );
             let _ = start.ready.send(Ok(()));

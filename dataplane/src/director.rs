@@ -16,6 +16,7 @@ mod fragmented; // fragments find the way of their first one
     reason = "the system tests include it as a module of their own"
 )]
 mod frames; // packets for tests, built by code of their own
+mod handshake; // how long servers take to answer a SYN
 mod helped; // FTP: control connections, and the data connections that they announce
 mod hidden; // FULLNAT: the client's address, told to its server
 mod listing; // connections as they are shown
@@ -67,6 +68,7 @@ use crate::wire::partial;
 
 use cut::Cuts;
 use defence::Defence;
+use handshake::Handshakes;
 pub use rewrite::{translate, translate6};
 
 /// Connections looked at for expiry per call of [`Director::tick`].
@@ -97,6 +99,7 @@ pub struct Director<P> {
     /// As `secure_tcp` says now.
     transitions: &'static Transitions,
     answers: RateLimit,
+    handshakes: Handshakes,
     steer: Steer,
     macs: [[u8; 6]; PORTS_MAX],
     /// Ports whose packets may have checksums to be completed.
@@ -153,6 +156,7 @@ impl<P: PacketBuf> Director<P> {
             defence: Defence::default(),
             transitions: Transitions::new(false),
             answers: RateLimit::default(),
+            handshakes: Handshakes::new(connections_max),
             steer,
             macs,
             partial,

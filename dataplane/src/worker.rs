@@ -14,7 +14,8 @@ use rtrb::{Consumer, Producer, PushError, RingBuffer};
 
 use crate::config::Idle;
 use crate::control::Command;
-use crate::counters::DropReason;
+use crate::counters::{DropReason, Pass, Stopwatch};
+use crate::cpu::cycles;
 use crate::director::Director;
 use crate::dpdk::{Mbuf, Mempool, RxQueue, TxQueue};
 use crate::packet::{BURST, Burst, Egress, Learned, Origin, PacketBuf, PortId};
@@ -31,6 +32,28 @@ const LEARNED_RING: usize = 256;
 const IDLE_PASSES: u32 = 200;
 /// How long it then rests; the kernel adds up to 50 µs of its own.
 const REST: Duration = Duration::from_micros(20);
+
+/// Packets that a pass took in hand, and the cycle counter when the first ones had come.
+#[derive(Debug, Clone, Copy, Default)]
+struct Hand {
+    packets: u64,
+    since: u64,
+}
+
+impl Hand {
+    fn take(&mut self, packets: usize) {
+        if self.packets == 0 {
+            self.since = cycles();
+        }
+        self.packets += packets as u64;
+    }
+}
+
+/// They wrap after 71 minutes.
+#[expect(clippy::cast_possible_truncation, reason = "wraps, and says so")]
+fn microseconds(ns: u64) -> u32 {
+    (ns / 1000) as u32
+}
 
 /// What connects a worker with the others.
 #[derive(Debug)]
@@ -86,6 +109,8 @@ pub struct Worker {
     applying: Option<Applying>,
     clock: Clock,
     idle: Idle,
+    /// Cycles a second.
+    hz: u64,
     /// By port, for listings.
     port_names: Vec<String>,
 }
@@ -112,6 +137,7 @@ impl Worker {
         mailbox: Receiver<Command>,
         clock: Clock,
         idle: Idle,
+        hz: u64,
         port_names: Vec<String>,
     ) -> Self {
         let (rx, tx): (Vec<_>, Vec<_>) = queues.into_iter().unzip();
@@ -133,6 +159,7 @@ impl Worker {
             applying: None,
             clock,
             idle,
+            hz,
             port_names,
         }
     }
@@ -142,32 +169,47 @@ impl Worker {
     pub fn run(&mut self, stop: &AtomicBool) {
         let mut burst = Burst::new();
         let mut idle_passes = 0;
+        let page = Arc::clone(self.director.page());
+        let mut watch = Stopwatch::start(&page.pace, self.hz, cycles());
         while !stop.load(Relaxed) {
             let (now, now_ns) = self.clock.now();
             self.out.watch.set_time(now_ns);
+            self.director.set_microseconds(microseconds(now_ns));
+            let mut hand = Hand::default();
             let mut work = self.obey(now);
-            work |= self.receive(now, &mut burst);
-            work |= self.take_steered(now, &mut burst);
+            self.receive(now, &mut burst, &mut hand);
+            self.take_steered(now, &mut burst, &mut hand);
             work |= self.learn(now);
             self.director.tick(now, &mut self.out);
             self.out.flush();
-            self.out.watch.page().passes.add(1);
-            idle_passes = if work { 0 } else { idle_passes + 1 };
+            let pass = match (hand.packets, work) {
+                (1.., _) => Pass::Packets,
+                (0, true) => Pass::Control,
+                (0, false) => Pass::Idle,
+            };
+            page.passes.add(1);
+            let taken = (hand.packets, hand.since);
+            watch.pass(&page.pace, pass, now.0, cycles(), taken);
+            idle_passes = if pass == Pass::Idle {
+                idle_passes + 1
+            } else {
+                0
+            };
             if idle_passes > IDLE_PASSES && self.idle == Idle::Backoff {
                 std::thread::sleep(REST);
+                watch.pass(&page.pace, Pass::Idle, now.0, cycles(), (0, 0));
             }
         }
         self.director.stop(&mut self.out);
     }
 
-    fn receive(&mut self, now: Instant, burst: &mut Burst<Mbuf>) -> bool {
-        let mut any = false;
+    fn receive(&mut self, now: Instant, burst: &mut Burst<Mbuf>, hand: &mut Hand) {
         for (port, queue) in (0..).map(PortId).zip(&mut self.rx) {
             let arrived = queue.recv(burst);
             if arrived == 0 {
                 continue;
             }
-            any = true;
+            hand.take(arrived);
             if arrived > burst.len() {
                 queue.free_scattered(|first, len| self.out.watch.scattered(port, first, len));
             }
@@ -177,19 +219,23 @@ impl Worker {
                 true => director.process(now, port, burst, &mut Tapped(out)),
             }
         }
-        any
     }
 
     /// Takes in one burst from each other worker, in runs of packets from the same port.
-    fn take_steered(&mut self, now: Instant, burst: &mut Burst<Mbuf>) -> bool {
-        let mut any = false;
+    fn take_steered(&mut self, now: Instant, burst: &mut Burst<Mbuf>, hand: &mut Hand) {
+        let mut all = 0;
         for ring in &mut self.steered_in {
+            let waiting = ring.slots();
+            if waiting == 0 {
+                continue;
+            }
+            all += waiting;
+            hand.take(waiting.min(BURST));
             let mut port = PortId::default();
-            for _ in 0..BURST {
+            for _ in 0..waiting.min(BURST) {
                 let Ok((from, packet)) = ring.pop() else {
                     break;
                 };
-                any = true;
                 self.out.watch.page().steered_in.add(1);
                 if from != port && !burst.is_empty() {
                     process_home(&mut self.director, now, port, burst, &mut self.out);
@@ -201,7 +247,14 @@ impl Worker {
                 process_home(&mut self.director, now, port, burst, &mut self.out);
             }
         }
-        any
+        if !self.steered_in.is_empty() {
+            self.out
+                .watch
+                .page()
+                .pace
+                .waiting
+                .set(u32::try_from(all).unwrap_or(u32::MAX));
+        }
     }
 
     fn learn(&mut self, now: Instant) -> bool {
@@ -263,6 +316,7 @@ impl Worker {
         // Let go of before the answer, so that it is the control side that frees it.
         let Applying { batch, done, .. } = applying;
         drop(batch);
+        self.out.watch.page().pace.batches.add(1);
         let _ = done.try_send(());
     }
 

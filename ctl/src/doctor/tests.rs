@@ -513,6 +513,7 @@ fn interfaces_and_device_files() {
 
 fn running(rss: bool, link_up: bool, program: &str) -> Daemon {
     let worker = |core| WorkerStatus {
+        pace: Default::default(),
         core,
         rx: 0,
         made: 0,
@@ -530,6 +531,7 @@ fn running(rss: bool, link_up: bool, program: &str) -> Daemon {
         mac: "02:00:00:00:00:01".into(),
         mtu: 1500,
         link_up,
+        used: crate::PortUse::default(),
         tx_packets: 0,
         tx_bytes: 0,
         rx_packets: 0,

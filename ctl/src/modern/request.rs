@@ -56,7 +56,7 @@ pub(super) fn request(verb: &Verb, present: &mut impl Present) -> Result<Request
             }
         }
         Verb::Connection(_) => unreachable!("they ask page by page"),
-        Verb::Stats => return Ok(Request::Services { only: None }),
+        Verb::Stats(_) => return Ok(Request::Services { only: None }),
         Verb::Status | Verb::Version | Verb::Port(PortVerb::List) => return Ok(Request::Status),
         Verb::Apply(args) => return args.request(),
         Verb::Confirm => return Ok(Request::Confirm),
@@ -68,7 +68,9 @@ pub(super) fn request(verb: &Verb, present: &mut impl Present) -> Result<Request
         | Verb::Man(_)
         | Verb::Import(_)
         | Verb::Doctor(_) => unreachable!("they ask nothing"),
-        Verb::Drops(_) | Verb::Capture(_) => unreachable!("they ask more than once"),
+        Verb::Drops(_) | Verb::Capture(_) | Verb::Metrics | Verb::Top(_) => {
+            unreachable!("they ask by themselves")
+        }
         Verb::Address(verb) => return Ok(verb.request()),
         Verb::Route(verb) => return verb.request(),
         Verb::Neighbour(verb) => return Ok(verb.request()),

@@ -251,7 +251,7 @@ pub(super) fn status(status: &Status) -> String {
     })
 }
 
-fn duration(seconds: u64) -> String {
+pub(super) fn duration(seconds: u64) -> String {
     let (days, hours) = (seconds / 86400, seconds / 3600 % 24);
     let (minutes, rest) = (seconds / 60 % 60, seconds % 60);
     match seconds {
@@ -479,6 +479,7 @@ mod tests {
                 steered_in: 0,
                 ends,
                 drops: BTreeMap::new(),
+                pace: control::Pace::default(),
             }],
             balanced: true,
             mbufs_in_use: 4,

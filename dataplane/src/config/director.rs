@@ -1,17 +1,19 @@
-//! `[director]` and `[eal]`.
+//! `[director]`, `[eal]` and `[metrics]`.
 
 use std::path::PathBuf;
 
 use toml::Spanned;
 
-use super::file::{RawDirector, RawEal};
+use super::file::{RawDirector, RawEal, RawMetrics};
 use super::reader::{Checked, Reader, is_word};
-use super::{Director, Eal, PortConf};
+use super::{Director, Eal, Metrics, PortConf};
 use crate::templates::Templates;
 use crate::update::SERVERS_MAX;
 
 /// RTE_MAX_LCORE of widespread builds is lower, but none has more cores than this.
 const CORE_MAX: i64 = 1023;
+/// In place of an address: no endpoint.
+const NO_METRICS: &str = "none";
 /// `sun_path` less its final zero.
 const SOCKET_PATH_MAX: usize = 107;
 const LOG_LEVELS: &str = "\"error\", \"warn\", \"info\", \"debug\" or \"trace\"";
@@ -163,6 +165,23 @@ impl Reader<'_> {
             extra: raw.extra.clone(),
             mbufs,
         })
+    }
+
+    pub(super) fn metrics(&self, raw: &RawMetrics) -> Checked<Metrics> {
+        let default = Metrics::default();
+        let address = match &raw.address {
+            None => default.address,
+            Some(raw) if raw.get_ref() == NO_METRICS => None,
+            Some(raw) => Some(raw.get_ref().parse().map_err(|_| {
+                let reason = format!(
+                    "metrics address {:?} is not one, \"127.0.0.1:9145\", \"[::1]:9145\" or {NO_METRICS:?} is right",
+                    raw.get_ref()
+                );
+                self.wrong(raw.span(), reason)
+            })?),
+        };
+        let servers = raw.servers.unwrap_or(default.servers);
+        Ok(Metrics { address, servers })
     }
 
     fn file_prefix(&self, raw: Option<&Spanned<String>>, default: String) -> Checked<String> {

@@ -19,6 +19,8 @@ pub(super) struct File {
     #[serde(default)]
     pub(super) eal: RawEal,
     #[serde(default)]
+    pub(super) metrics: RawMetrics,
+    #[serde(default)]
     pub(super) port: Vec<RawPort>,
     #[serde(default)]
     pub(super) route: Vec<RawRoute>,
@@ -60,6 +62,13 @@ pub(super) struct RawEal {
     pub(super) single_file_segments: Option<bool>,
     pub(super) extra: Vec<String>,
     pub(super) mbufs: Option<Spanned<i64>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawMetrics {
+    pub(super) address: Option<Spanned<String>>,
+    pub(super) servers: Option<bool>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -1,6 +1,6 @@
 //! The TOML file, validated: the only place that reads it. `configs/example.toml` explains each key.
 
-mod director; // `[director]` and `[eal]`
+mod director; // `[director]`, `[eal]` and `[metrics]`
 mod file; // the file as it is written
 mod marks; // `[[mark]]`
 mod network; // interface addresses, `[[route]]`, `[[neighbour]]`
@@ -12,6 +12,7 @@ mod settings; // `[settings]`
 mod tests;
 mod text; // a configuration as a file
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use control::Change;
@@ -32,6 +33,7 @@ use crate::templates::Templates;
 pub struct Config {
     pub director: Director,
     pub eal: Eal,
+    pub metrics: Metrics,
     /// The index is the port's id.
     pub ports: Vec<PortConf>,
     pub routes: Vec<Route>,
@@ -86,6 +88,24 @@ impl Default for Director {
             max_servers: 16_384,
             log: tracing::Level::INFO,
             log_format: LogFormat::Human,
+        }
+    }
+}
+
+/// The HTTP endpoint for Prometheus.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Metrics {
+    /// `None`: there is none.
+    pub address: Option<SocketAddr>,
+    /// Whether each server has series of its own.
+    pub servers: bool,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self {
+            address: Some(SocketAddr::from(([127, 0, 0, 1], 9145))),
+            servers: true,
         }
     }
 }
@@ -219,6 +239,7 @@ impl Config {
         let director = reader.director(&raw.director)?;
         let ports = reader.ports(&raw.port)?;
         let eal = reader.eal(&raw.eal, &ports)?;
+        let metrics = reader.metrics(&raw.metrics)?;
         let mut connected = Connected::default();
         for (raw, port) in raw.port.iter().zip(&ports) {
             reader.connect(&mut connected, raw, port)?;
@@ -234,6 +255,7 @@ impl Config {
         Ok(Self {
             director,
             eal,
+            metrics,
             ports,
             routes,
             neighbours,

@@ -46,8 +46,8 @@ fn the_example_gives_the_defaults() {
     .unwrap();
     let default = Config::default();
     assert_eq!(
-        (config.director, config.eal),
-        (default.director, default.eal)
+        (config.director, config.eal, config.metrics),
+        (default.director, default.eal, default.metrics)
     );
     assert_eq!(config.timeouts, default.timeouts);
     assert_eq!(config.ports.len(), 2);
@@ -95,8 +95,8 @@ fn what_is_left_out_is_the_default() {
     )
     .unwrap();
     assert_eq!(
-        (config.director, config.eal),
-        (example.director, example.eal)
+        (config.director, config.eal, config.metrics),
+        (example.director, example.eal, example.metrics)
     );
     let PortConf {
         mtu,
@@ -144,6 +144,23 @@ fn every_example_is_accepted_and_explains_itself() {
         seen += 1;
     }
     assert!(seen >= 11, "{seen}");
+}
+
+#[test]
+fn metrics_may_be_elsewhere_or_nowhere() {
+    let metrics = |keys: &str| {
+        let config = Config::parse(&format!("{PORT}\n[metrics]\n{keys}"), "f");
+        config.map(|config| (config.metrics.address, config.metrics.servers))
+    };
+    let address = "[::1]:80".parse().ok();
+    assert_eq!(metrics("address = \"[::1]:80\""), Ok((address, true)));
+    assert_eq!(
+        metrics("address = \"none\"\nservers = false"),
+        Ok((None, false))
+    );
+    assert!(metrics("address = \"localhost\"").unwrap_err().to_string().ends_with(
+        ": metrics address \"localhost\" is not one, \"127.0.0.1:9145\", \"[::1]:9145\" or \"none\" is right"
+    ));
 }
 
 #[test]
@@ -208,7 +225,7 @@ fn syntax_and_unknown_keys() {
     );
     check(
         "x = 1",
-        "f:2: unknown field `x`, expected one of `director`, `eal`, `port`, `route`, `neighbour`, `timeouts`, `settings`, `mark`, `service`",
+        "f:2: unknown field `x`, expected one of `director`, `eal`, `metrics`, `port`, `route`, `neighbour`, `timeouts`, `settings`, `mark`, `service`",
     );
     check(
         "[timeouts]\nicmp = 3",

@@ -7,6 +7,7 @@ mod files; // configuration files: plan, apply, roll back, save
 #[cfg(test)]
 mod load; // ten thousand services with a hundred thousand servers
 pub mod manager; // the service manager, told how the director does
+pub mod metrics; // for Prometheus
 pub mod model; // the authoritative services and servers
 pub mod server; // the Unix socket
 pub mod stats; // sums, rates, status
@@ -32,7 +33,8 @@ use capture::Captures;
 pub use files::CONFIRM_MAX_S;
 use files::Files;
 use manager::Manager;
-use model::{Limits, Model, STEP_S, SWEEP_S, refuse};
+use metrics::Scrape;
+use model::{Limits, Model, STEP_S, SWEEP_S, View, refuse};
 use server::{Backend, Peer};
 use stats::{ESTIMATE_S, Machine};
 
@@ -114,6 +116,10 @@ pub struct Control {
     /// that is to be nobody but us.
     posted: Vec<Batch>,
     machine: Box<dyn Fn() -> Machine>,
+    /// Who waits for what a scrape is made from.
+    scrapes: Receiver<Sender<Scrape>>,
+    /// As the model was when it was wanted last; `None` once it changed.
+    view: Option<Arc<View>>,
     now: Duration,
     estimate_due: Duration,
     sweep_due: Duration,
@@ -152,6 +158,8 @@ impl Control {
             connections_max,
             posted: Vec::new(),
             machine: Box::new(machine),
+            scrapes: crossbeam::channel::never(),
+            view: None,
             now: Duration::ZERO,
             estimate_due: Duration::from_secs(ESTIMATE_S),
             sweep_due: Duration::from_secs(SWEEP_S),
@@ -191,6 +199,27 @@ impl Control {
         self
     }
 
+    /// Answers who scrapes.
+    #[must_use]
+    pub fn scraped(mut self, scrapes: Receiver<Sender<Scrape>>) -> Self {
+        self.scrapes = scrapes;
+        self
+    }
+
+    /// What metrics are made from. Short while nothing changes: the model is not walked again.
+    fn scrape(&mut self) -> Scrape {
+        let view = self.view.get_or_insert_with(|| Arc::new(self.model.view()));
+        Scrape {
+            view: Arc::clone(view),
+            workers: metrics::workers(&self.workers),
+            templates: self.templates.clone(),
+            machine: (self.machine)(),
+            limits: self.model.limits(),
+            connections_max: self.connections_max,
+            uptime: self.now,
+        }
+    }
+
     /// Each worker's core and the page that shows whether it makes progress.
     pub fn watched(&self) -> Vec<(u16, Arc<Page>)> {
         let workers = self.workers.iter();
@@ -219,6 +248,7 @@ impl Control {
             return Err(refuse(Errno::Eagain, detail));
         }
         let updates = self.model.apply(changes)?;
+        self.view = None;
         let confirmations = self.post(updates);
         for _ in &self.workers {
             match &confirmations {
@@ -347,6 +377,9 @@ impl Control {
     fn ramp(&mut self) {
         if !self.is_busy() {
             let updates = self.model.ramp();
+            if !updates.is_empty() {
+                self.view = None;
+            }
             self.post(updates);
         }
     }
@@ -411,6 +444,10 @@ impl Backend for Control {
                     uptime_s,
                 )))
             }
+            Request::Metrics { cursor } => {
+                let (text, next) = self.scrape().part(cursor, true);
+                Ok(Reply::Metrics { text, next })
+            }
             Request::Neighbours => self
                 .workers
                 .first()
@@ -429,6 +466,10 @@ impl Backend for Control {
     fn tick(&mut self, now: Duration) {
         self.now = now;
         self.finish_captures(Duration::ZERO);
+        while let Ok(scraper) = self.scrapes.try_recv() {
+            // Who asked may have given up.
+            let _ = scraper.try_send(self.scrape());
+        }
         self.release();
         self.model.set_time(now);
         if due(&mut self.estimate_due, now, ESTIMATE_S) {

@@ -411,8 +411,10 @@ fn the_status_names_ends_and_drops() {
             link_up: true,
             hardware: None,
             used: control::PortUse::default(),
+            lost: stats::Lost::default(),
         }],
         mbufs_in_use: 9,
+        mbufs: 64,
     };
     let mut control = Control::new(LIMITS, vec![a], 64, machine);
     control.tick(Duration::from_secs(5));

@@ -231,6 +231,7 @@ impl<P: PacketBuf> Director<P> {
             self.track(now, seen, hit);
             if seen.tcp_flags & tcp_flags::SYN != 0 {
                 self.conns.asked_again(now, hit.entry());
+                self.time_handshake(seen, hit);
             }
         }
         if let Fit::CutBefore(mtu) = fit {

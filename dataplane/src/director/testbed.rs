@@ -354,6 +354,7 @@ impl Testbed {
     pub(super) fn pass(&mut self, ms: u32, frame: &Frame) -> Vec<Vec<u8>> {
         let (port, frame) = arriving(frame);
         let mut burst = Burst::from_iter([HeapBuf::new(&frame.bytes())]);
+        self.director.set_microseconds(ms.wrapping_mul(1000));
         self.director
             .process(Instant::from_ms(ms), port, &mut burst, &mut self.out);
         self.settle();
@@ -383,6 +384,7 @@ impl Testbed {
     ) {
         let (before, load) = (self.counters(), self.page.held.get());
         let mut burst = Burst::from_iter([HeapBuf::new(frame)]);
+        self.director.set_microseconds(ms.wrapping_mul(1000));
         self.director
             .process(Instant::from_ms(ms), port, &mut burst, &mut self.out);
         assert!(burst.is_empty(), "process leaves packets behind");

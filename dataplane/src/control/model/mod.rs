@@ -4,6 +4,7 @@
 mod conf; // what there is, as a file says it
 mod drain; // servers that get no new connections, and their end
 mod extras; // local addresses, options, settings
+mod ledger; // what was counted since the start
 mod marks; // rules that mark packets
 mod network; // addresses, routes, static neighbours
 mod ramp; // slow start
@@ -17,17 +18,19 @@ mod totals; // zero points, rates
 mod trash; // deleted servers
 mod undo; // how each step is taken back
 mod uses; // what each address is used as
+mod view; // for whoever counts on another thread
 mod was; // what a change finds
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 use control::{Change, Errno, Refusal, ServerSpec, ServiceKey, ServiceOptions, Settings, Totals};
 
 use self::drain::Draining;
+use self::ledger::{Ledger, Past};
 use self::network::Network;
 use self::ramp::Ramp;
 use self::slots::Slots;
@@ -43,6 +46,8 @@ use crate::templates::Templates;
 use crate::update::{LocalAddress, Policy, ServerId, ServiceId, Update};
 
 pub use self::drain::Drained;
+pub use self::ledger::Tally;
+pub use self::view::{ServerView, ServiceView, View};
 
 /// The highest weight, as in LVS.
 pub const WEIGHT_MAX: u32 = i32::MAX as u32;
@@ -54,6 +59,8 @@ pub const TIMEOUT_MAX_S: u32 = 31 * 24 * 3600;
 pub const SLOW_START_MAX_S: u32 = 24 * 3600;
 /// The most local addresses of one service.
 pub const LOCAL_ADDRESSES_MAX: usize = 256;
+/// Local addresses that nobody has any more are remembered while there are no more than so many.
+const LOCALS_MAX: usize = 4096;
 /// The least and the most that a service's MSS can be; Linux's least, and what fits IPv4.
 pub const MSS_MIN: u16 = 88;
 pub const MSS_MAX: u16 = 65_495;
@@ -81,8 +88,9 @@ pub struct Model {
     /// Servers in their service and servers in the trash: an identity has one id.
     by_address: HashMap<(ServiceKey, SocketAddr), ServerId>,
     uses: Uses,
-    /// What counts each local address that a service has, or a worker still has connections of.
-    locals: HashMap<IpAddr, Weak<[LocalPage]>>,
+    /// What counts each local address that a service has or had.
+    locals: HashMap<IpAddr, Arc<[LocalPage]>>,
+    ledger: Ledger,
     timeouts: Timeouts,
     settings: Settings,
     /// Replaced, but a worker may have them yet.
@@ -106,6 +114,8 @@ struct Service {
     /// When it was added.
     since: Duration,
     head: Head,
+    /// Counted by services of this name before it.
+    past: Past,
     /// By age: the newest is last.
     servers: BTreeMap<u64, ServerId>,
     /// In the order in which they were added.
@@ -139,6 +149,8 @@ struct Server {
     joined: Totals,
     /// The page's count at the last zeroing.
     zero: Totals,
+    /// What to take off the page's count to have all that servers of this name counted.
+    origin: Tally,
     estimator: Estimator,
 }
 
@@ -162,6 +174,7 @@ impl Model {
             by_address: HashMap::new(),
             uses: Uses::default(),
             locals: HashMap::new(),
+            ledger: Ledger::default(),
             timeouts: Timeouts::default(),
             settings: Settings::default(),
             retired: Vec::new(),
@@ -206,6 +219,13 @@ impl Model {
     pub fn sharing(mut self, templates: Arc<Templates>) -> Self {
         self.templates = Some(templates);
         self
+    }
+
+    pub fn limits(&self) -> Limits {
+        Limits {
+            services_max: self.services.max,
+            servers_max: self.servers.max,
+        }
     }
 
     pub fn timeouts(&self) -> &Timeouts {
