@@ -11,6 +11,7 @@ mod file; // configuration files
 pub mod import; // configurations of others
 pub mod ipvsadm;
 mod marks; // rules that mark packets
+mod network; // addresses, routes, static neighbours
 pub mod plan; // what a file would change
 mod sense; // what nobody can mean
 mod settings; // one by one
@@ -29,6 +30,7 @@ pub use conf::{Conf, ServerConf, ServiceConf, TimeoutsConf};
 pub use connections::{Connection, Cursor, Filter, Side, Traits};
 pub use file::File;
 pub use marks::{MarkRule, Ports, Prefix, WhichMark};
+pub use network::{Address, AddressPrefix, Mac, Network, Route, StaticNeighbour, interface};
 pub use plan::Plan;
 pub use settings::{SETTINGS, Setting, Value};
 pub use words::{NoFlag, Word};
@@ -107,6 +109,8 @@ pub enum Request {
     Status,
     /// Neighbours as the first worker knows them.
     Neighbours,
+    /// Addresses, routes and static neighbours as they are configured.
+    Network,
     /// The rules that mark packets, in order.
     Marks,
 }
@@ -129,6 +133,7 @@ impl Request {
             | Self::Settings
             | Self::Status
             | Self::Neighbours
+            | Self::Network
             | Self::Marks => false,
         }
     }
@@ -206,6 +211,21 @@ pub enum Change {
         tcp_fin: Option<u32>,
         udp: Option<u32>,
     },
+    /// The port's own VLANs come with their first address and go with their last one.
+    AddAddress(Address),
+    DeleteAddress(Address),
+    AddRoute(Route),
+    /// Instead of one to the same network, if there is one.
+    ReplaceRoute(Route),
+    DeleteRoute {
+        to: Prefix,
+    },
+    AddNeighbour(StaticNeighbour),
+    DeleteNeighbour {
+        address: IpAddr,
+    },
+    /// Forgets the neighbours that were learned; those that are needed are asked for again.
+    FlushNeighbours,
     /// The rule gets number `at`, from 1 on, and those from there on one more; `None` is the end.
     AddMark {
         rule: MarkRule,
@@ -629,6 +649,7 @@ pub enum Reply {
     Settings(Settings),
     Status(Status),
     Neighbours(Vec<Neighbour>),
+    Network(Network),
     Marks(Vec<MarkRule>),
 }
 

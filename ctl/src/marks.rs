@@ -90,7 +90,7 @@ pub enum WhichMark {
 }
 
 /// A network: the addresses that share their first `length` bits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Prefix {
     address: IpAddr,
@@ -102,6 +102,14 @@ impl Prefix {
     pub const fn whole(address: IpAddr) -> Self {
         let length = longest(address);
         Self { address, length }
+    }
+
+    /// The network that `address` is in; `None` if an address of its family has fewer bits.
+    pub fn around(address: IpAddr, length: u8) -> Option<Self> {
+        (length <= longest(address)).then(|| Self {
+            address: network(address, length),
+            length,
+        })
     }
 
     /// Zeros follow its first [`Self::length`] bits.

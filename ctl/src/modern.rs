@@ -6,6 +6,7 @@ mod files; // configuration files: check, plan, apply, save
 mod generate; // completions and man pages
 mod import; // configurations of others
 mod mark; // rules that mark packets
+mod network; // addresses, routes, neighbours
 mod request; // from verbs to requests
 mod settings; // one option for each
 mod show; // answers as tables
@@ -33,6 +34,7 @@ use files::{ApplyArgs, FileArgs, SaveArgs};
 use generate::{CompletionsArgs, ManArgs};
 use import::ImportArgs;
 use mark::MarkVerb;
+use network::{AddressVerb, NeighbourVerb, RouteVerb};
 use request::request;
 use settings::SettingArgs;
 
@@ -68,6 +70,12 @@ enum Verb {
     Status,
     /// Totals and rates of services and servers.
     Stats,
+    /// Addresses of the director's ports.
+    #[command(subcommand)]
+    Address(AddressVerb),
+    /// Where packets to other networks go.
+    #[command(subcommand)]
+    Route(RouteVerb),
     /// Neighbours.
     #[command(subcommand)]
     Neighbour(NeighbourVerb),
@@ -287,12 +295,6 @@ enum LocalAddressVerb {
         #[arg(value_parser = address)]
         local: IpAddr,
     },
-}
-
-#[derive(Debug, Subcommand)]
-enum NeighbourVerb {
-    /// Who answers to which Ethernet address.
-    List,
 }
 
 /// What the name of a service begins with.
@@ -544,6 +546,12 @@ fn run(cli: &Cli) -> Result<String> {
         Reply::Settings(settings) => Ok(settings::table(settings)),
         Reply::Neighbours(list) if cli.json => json(&list),
         Reply::Neighbours(list) => Ok(show::neighbours(&list)),
+        Reply::Network(all) => match (&cli.verb, cli.json) {
+            (Verb::Route(_), true) => json(&network::ways(&all)),
+            (Verb::Route(_), false) => Ok(network::routes(&all)),
+            (_, true) => json(&all.addresses),
+            (_, false) => Ok(network::addresses(&all)),
+        },
         Reply::Marks(rules) if cli.json => json(&mark::Numbered::all(&rules)),
         Reply::Marks(rules) => Ok(mark::table(&rules)),
         Reply::Saved { .. } | Reply::Connections { .. } => {

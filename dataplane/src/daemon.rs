@@ -117,6 +117,7 @@ fn serve(
             let mut control =
                 Control::new(config.director.limits(), workers, connections_max, machine)
                     .naming(config.port_names())
+                    .networked(setup.clone())
                     .sharing(Arc::clone(&templates))
                     .reloading(path.to_owned(), reload);
             control

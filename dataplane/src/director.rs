@@ -58,7 +58,7 @@ use crate::steer::Steer;
 use crate::templates::{Sweep, Templates};
 use crate::time::Instant;
 use crate::tunnel::Tunnel;
-use crate::update::{ServerId, Update};
+use crate::update::{ServerId, ServiceId, Update};
 use crate::wire::flow::{ICMPV6, Kind, SCTP, Seen, Tuple};
 use crate::wire::partial;
 
@@ -72,8 +72,8 @@ const EXPIRE_MAX: u32 = 64;
 const PART: usize = 256;
 /// ... or until a service's own updates end, but no more than this.
 const PART_MAX: usize = 16 * PART;
-/// Servers of a service that are looked through as fast as an update is applied.
-const SERVERS_PER_WORK: usize = 64;
+/// Servers of a service, or neighbours, that are looked through as fast as an update is applied.
+const LOOKED_THROUGH_PER_WORK: usize = 64;
 
 /// One worker's load balancer.
 #[derive(Debug)]
@@ -178,17 +178,25 @@ impl<P: PacketBuf> Director<P> {
     pub fn apply_part<E: Egress<Buf = P>>(&mut self, updates: &[Update], out: &mut E) -> usize {
         let (mut work, mut last, mut done) = (0, None, 0);
         for update in updates {
-            let (service, servers) = self.services.concerned(update);
+            let (service, looked_through) = self.scope(update);
             let goes_on = service.is_some() && service == last;
             if work >= PART_MAX || work >= PART && !goes_on {
                 break;
             }
             self.take_in(update, out);
-            work += 1 + servers / SERVERS_PER_WORK;
+            work += 1 + looked_through / LOOKED_THROUGH_PER_WORK;
             (last, done) = (service, done + 1);
         }
         self.services.settle();
         done
+    }
+
+    /// The service that an update is about, and how many servers or neighbours are looked through.
+    fn scope(&self, update: &Update) -> (Option<ServiceId>, usize) {
+        match update {
+            Update::SetNetwork(_) | Update::FlushNeighbours => (None, self.net.places()),
+            _ => self.services.concerned(update),
+        }
     }
 
     /// Takes in one validated change of configuration.
@@ -215,6 +223,11 @@ impl<P: PacketBuf> Director<P> {
                     self.leases.admit(local, self.steer.share(local.address));
                 }
             }
+            Update::SetNetwork(network) => {
+                let announces = self.steer.me() == 0;
+                self.net.adopt(network, announces, out, &self.page);
+            }
+            Update::FlushNeighbours => self.net.flush(),
             _ => {}
         }
         let locals_before = match *update {

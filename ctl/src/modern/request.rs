@@ -9,8 +9,8 @@ use control::{
 };
 
 use super::{
-    LocalAddressVerb, NeighbourVerb, OptionArgs, OrNone, PolicyArgs, ServerKey, ServerVerb,
-    ServiceVerb, SpecArgs, Verb,
+    LocalAddressVerb, OptionArgs, OrNone, PolicyArgs, ServerKey, ServerVerb, ServiceVerb, SpecArgs,
+    Verb,
 };
 
 /// What is there now.
@@ -66,7 +66,9 @@ pub(super) fn request(verb: &Verb, present: &mut impl Present) -> Result<Request
         Verb::Check(_) | Verb::Completions(_) | Verb::Man(_) | Verb::Import(_) => {
             unreachable!("they ask nothing")
         }
-        Verb::Neighbour(NeighbourVerb::List) => return Ok(Request::Neighbours),
+        Verb::Address(verb) => return Ok(verb.request()),
+        Verb::Route(verb) => return verb.request(),
+        Verb::Neighbour(verb) => return Ok(verb.request()),
         Verb::Mark(verb) => return Ok(super::mark::request(verb)),
         Verb::Timeouts {
             tcp: None,

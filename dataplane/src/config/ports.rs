@@ -5,7 +5,7 @@ use toml::Spanned;
 use super::PortConf;
 use super::file::RawPort;
 use super::reader::{Checked, Reader, is_word};
-use crate::net::Prefix;
+use crate::net::{IPV6_MTU_MIN, Prefix};
 use crate::packet::{MTU_MAX, PORTS_MAX};
 
 const VDEV_PREFIX: &str = "net_";
@@ -21,8 +21,6 @@ const SHARED: [&str; 5] = [
 /// Unless the file says otherwise.
 pub(super) const MTU: u16 = 1500;
 pub(super) const DESCRIPTORS: u16 = 1024;
-/// The smallest MTU of a link that IPv6 uses (RFC 8200 §5).
-const IPV6_MTU_MIN: u16 = 1280;
 
 impl PortConf {
     /// Whether [`PortConf::device`] is a virtual device rather than a PCI address.

@@ -117,6 +117,35 @@ fn what_is_left_out_is_the_default() {
     );
 }
 
+/// Whatever is in configs/ is shipped, so it must be right, and say what it is for and what servers need.
+#[test]
+fn every_example_is_accepted_and_explains_itself() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../configs");
+    let files = std::fs::read_dir(folder).unwrap().flatten();
+    let examples = files.filter(|file| file.path().extension().is_some_and(|end| end == "toml"));
+    let mut seen = 0;
+    for example in examples {
+        let config = Config::load(&example.path()).unwrap_or_else(|error| panic!("{error}"));
+        assert!(!config.changes.is_empty());
+        let (name, text) = (
+            example.file_name(),
+            std::fs::read_to_string(example.path()).unwrap(),
+        );
+        assert!(text.starts_with("# "), "{name:?}");
+        let is_set_up = !["example.toml", "ipv6.toml", "persistence.toml"]
+            .iter()
+            .any(|other| name == **other);
+        if is_set_up {
+            assert!(
+                text.contains("# Servers:") && text.contains("───"),
+                "{name:?}"
+            );
+        }
+        seen += 1;
+    }
+    assert!(seen >= 11, "{seen}");
+}
+
 #[test]
 fn the_other_examples_are_accepted() {
     for (name, text) in [

@@ -21,6 +21,7 @@ use crossbeam::channel::{Receiver, Sender, bounded};
 
 use crate::conn::state::State;
 use crate::counters::Page;
+use crate::net::Setup;
 use crate::templates::Templates;
 use crate::update::{Batch, ServerId, Update};
 pub use files::CONFIRM_MAX_S;
@@ -143,6 +144,13 @@ impl Control {
     #[must_use]
     pub fn naming(mut self, ports: Vec<String>) -> Self {
         self.model = self.model.naming(ports);
+        self
+    }
+
+    /// In the network that the workers begin with, whose ports were named.
+    #[must_use]
+    pub fn networked(mut self, setup: Setup) -> Self {
+        self.model = self.model.networked(setup);
         self
     }
 
@@ -375,6 +383,7 @@ impl Backend for Control {
                 .first()
                 .map_or(Ok(Vec::new()), |worker| ask(worker, Command::Neighbours))
                 .map(Reply::Neighbours),
+            Request::Network => Ok(Reply::Network(self.model.network())),
             Request::Marks => Ok(Reply::Marks(self.model.marks())),
         };
         answer.unwrap_or_else(Reply::Refused)

@@ -59,7 +59,7 @@ impl<P: PacketBuf> Net<P> {
                 if let Some(mac) = mac {
                     self.meet(now, interface, source, mac, out, page);
                 }
-                let interface = &self.interfaces[usize::from(interface)];
+                let interface = self.on(interface);
                 let message = Packet::answer(interface.mac, target, source);
                 answer(interface, source, mac, &message, packet, l3, out);
             }
@@ -125,7 +125,7 @@ impl<P: PacketBuf> Net<P> {
         if is_global(address) {
             self.is_mine(address) || is_vip(address)
         } else {
-            self.interfaces[usize::from(interface)].link_local() == target
+            self.on(interface).link_local() == target
         }
     }
 
@@ -140,9 +140,9 @@ impl<P: PacketBuf> Net<P> {
         out: &mut E,
         page: &Page,
     ) {
-        let mut known = self.index.get(&(interface, address.into())).copied();
+        let mut known = self.known(interface, address.into());
         if known.is_none()
-            && self.interfaces[usize::from(interface)].is_on_link(address.into())
+            && self.on(interface).is_on_link(address.into())
             && self.index.len() < UNASKED_MAX
         {
             known = self.create(now, interface, address.into());
@@ -167,7 +167,7 @@ impl<P: PacketBuf> Net<P> {
         out: &mut E,
         page: &Page,
     ) {
-        let known = self.index.get(&(interface, address.into())).copied();
+        let known = self.known(interface, address.into());
         let news = match known {
             Some(id) => self.confirm(now, id, heard, out, page),
             // Another worker may know it.
@@ -181,7 +181,7 @@ impl<P: PacketBuf> Net<P> {
 
     /// Tells the other workers, unless the message did not say the Ethernet address.
     fn tell<E: Egress>(&self, interface: u16, address: Ipv6Addr, heard: &Heard, out: &mut E) {
-        let on = &self.interfaces[usize::from(interface)];
+        let on = self.on(interface);
         if let Some(mac) = heard.mac {
             out.share(Learned {
                 port: on.port,

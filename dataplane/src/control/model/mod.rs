@@ -5,6 +5,7 @@ mod conf; // what there is, as a file says it
 mod drain; // servers that get no new connections, and their end
 mod extras; // local addresses, options, settings
 mod marks; // rules that mark packets
+mod network; // addresses, routes, static neighbours
 mod ramp; // slow start
 mod rules; // what no service, no server and no local address may be
 mod slots; // ids
@@ -27,6 +28,7 @@ use std::time::Duration;
 use control::{Change, Errno, Refusal, ServerSpec, ServiceKey, ServiceOptions, Settings, Totals};
 
 use self::drain::Draining;
+use self::network::Network;
 use self::ramp::Ramp;
 use self::slots::Slots;
 use self::undo::Transaction;
@@ -35,6 +37,7 @@ use super::stats::{self, Estimator, minus};
 use crate::conn::Timeouts;
 use crate::counters::{LocalPage, Page};
 use crate::marks::Rule;
+use crate::net::Setup;
 use crate::sched::Table;
 use crate::templates::Templates;
 use crate::update::{LocalAddress, Policy, ServerId, ServiceId, Update};
@@ -86,6 +89,7 @@ pub struct Model {
     retired: Vec<Arc<Table>>,
     /// In order.
     marks: Vec<Rule>,
+    network: Network,
     /// Names, the index is the port's id.
     ports: Vec<String>,
     /// Orders servers by age and tells a service from an earlier one of the same key.
@@ -162,6 +166,7 @@ impl Model {
             settings: Settings::default(),
             retired: Vec::new(),
             marks: Vec::new(),
+            network: Network::new(Setup::default()),
             ports: Vec::new(),
             clock: 0,
             now: Duration::ZERO,
@@ -189,6 +194,13 @@ impl Model {
         self
     }
 
+    /// In the network that the workers begin with, whose ports were named.
+    #[must_use]
+    pub fn networked(mut self, setup: Setup) -> Self {
+        self.network = Network::new(setup);
+        self
+    }
+
     /// Counts servers' templates in `templates`, which the workers share.
     #[must_use]
     pub fn sharing(mut self, templates: Arc<Templates>) -> Self {
@@ -207,7 +219,8 @@ impl Model {
     /// Carries out every change in order and returns what the workers must apply, or refuses and
     /// leaves everything as it was.
     pub fn apply(&mut self, changes: &[Change]) -> Result<Vec<Update>, Refusal> {
-        let done = self.carry_out(changes)?;
+        let mut done = self.carry_out(changes)?;
+        done.updates.extend(self.told_network());
         Ok(self.tabulated(done))
     }
 
@@ -305,6 +318,17 @@ impl Model {
                 hash_target,
             } => self.set_hash_target(service, *hash_target, done),
             Change::SetSettings(settings) => self.set_settings(*settings, done),
+            Change::AddAddress(address) => self.add_address(address, done),
+            Change::DeleteAddress(address) => self.delete_address(address, done),
+            Change::AddRoute(route) => self.add_route(*route, done),
+            Change::ReplaceRoute(route) => self.replace_route(*route, done),
+            Change::DeleteRoute { to } => self.delete_route(*to, done),
+            Change::AddNeighbour(neighbour) => self.add_neighbour(*neighbour, done),
+            Change::DeleteNeighbour { address } => self.delete_neighbour(*address, done),
+            Change::FlushNeighbours => {
+                done.updates.push(Update::FlushNeighbours);
+                Ok(())
+            }
             Change::AddMark { rule, at } => self.add_mark(rule, *at, done),
             Change::DeleteMark(which) => self.delete_mark(which, done),
         }

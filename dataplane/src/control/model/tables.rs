@@ -96,8 +96,9 @@ impl Model {
         Spread::new(service.head.policy.scheduler, table, weighed.collect())
     }
 
-    /// Frees the tables that no worker has any more.
+    /// Frees the tables and networks that no worker has any more.
     pub fn release(&mut self) {
+        self.network.release();
         self.retired.retain(|table| Arc::strong_count(table) > 1);
     }
 }

@@ -2,6 +2,7 @@
 
 mod nd;
 
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use proptest::prelude::*;
