@@ -185,25 +185,109 @@ fn a_saved_director_is_read_back() {
     assert_eq!(self::saved(&second.changes), saved);
 }
 
-/// `ipvsadm -S -n` of a director with this configuration.
-fn saved(changes: &[Change]) -> String {
+/// So is what LVS has no words for, by ipvsadm-restore and by an import.
+#[test]
+fn a_flag_without_a_name_is_saved_and_restored() {
+    let mut first = model(&[]);
+    let line = b"-A -t 10.0.0.1:80 -s sh -b flag-3 --options mss=1380\n-A -t 10.0.0.1:81 -s mh -b flag-3\n";
+    ipvsadm(&mut first, "ipvsadm", &["-R"], line);
+    let saved = ipvsadm(&mut first, "ipvsadm-save", &["-n"], b"");
+    // As upstream, which cannot read it.
+    assert!(saved.ends_with("-A -t 10.0.0.1:81 -s mh -b \n"), "{saved}");
+    let mut second = model(&[]);
+    ipvsadm(&mut second, "ipvsadm-restore", &[], saved.as_bytes());
+    assert_eq!(second.services(None), first.services(None));
+}
+
+#[test]
+fn what_only_we_have_is_saved_and_restored() {
+    let toml = r#"
+[[service]]
+protocol = "tcp"
+address = "10.0.0.1:80"
+client_address = "proxy-v2"
+mss = 1380
+timeout_tcp = 60
+timeout_tcp_fin = 5
+refuse = "reset"
+on_server_gone = "reschedule"
+reset_on_expiry = true
+slow_start = 30
+local_addresses = ["192.168.1.200", "2001:db8::200"]
+[[service.server]]
+address = "192.168.1.2:80"
+method = "fullnat"
+[[service.server]]
+address = "[2001:db8::2]:80"
+method = "fullnat"
+
+[[service]]
+protocol = "tcp"
+address = "10.0.0.1:81"
+scheduler = "mh"
+mh_table_size = 251
+
+[[service]]
+protocol = "udp"
+address = "10.0.0.1:443"
+scheduler = "conhash"
+hash_target = "qid"
+timeout_udp = 7
+"#;
+    let first = checked(toml);
+    let saved = saved(&first.changes);
+    assert!(
+        saved.contains(
+            "-A -t 10.0.0.1:80 -s wlc --options client_address=proxy-v2,mss=1380,timeout_tcp=60,\
+             timeout_tcp_fin=5,refuse=reset,on_server_gone=reschedule,reset_on_expiry=true,\
+             slow_start=30\n--add-laddr -t 10.0.0.1:80 -z 192.168.1.200\n"
+        ),
+        "{saved}"
+    );
+    let mut second = model(&[]);
+    ipvsadm(&mut second, "ipvsadm-restore", &[], saved.as_bytes());
+    assert_eq!(second.services(None), model(&first.changes).services(None));
+    let imported = read(None, &saved, &[]).unwrap();
+    assert_eq!(imported.notes, []);
+    let third = model(&checked(&imported.toml()).changes);
+    assert_eq!(third.services(None), second.services(None));
+}
+
+fn model(changes: &[Change]) -> Model {
     let limits = Limits {
         services_max: 64,
         servers_max: 64,
     };
     let mut model = Model::new(limits);
     model.apply(changes).unwrap();
-    let mut out = Vec::new();
-    let mut ask =
-        |request: &Request| -> Result<Reply, ClientError> { Ok(recorded::told(&model, request)) };
+    model
+}
+
+/// `ipvsadm -S -n` of a director with this configuration.
+fn saved(changes: &[Change]) -> String {
+    ipvsadm(&mut model(changes), "ipvsadm-save", &["-n"], b"")
+}
+
+fn ipvsadm(model: &mut Model, name: &str, words: &[&str], mut input: &[u8]) -> String {
+    let mut output = Vec::new();
+    let mut ask = |request: &Request| -> Result<Reply, ClientError> {
+        Ok(match request {
+            Request::Change(changes) => {
+                model.apply(changes).unwrap();
+                Reply::Done
+            }
+            _ => recorded::told(model, request),
+        })
+    };
     let mut ipvsadm = Ipvsadm {
         names: &NoNames,
         ask: &mut ask,
-        input: &mut std::io::empty(),
-        output: &mut out,
+        input: &mut input,
+        output: &mut output,
     };
-    ipvsadm.run("ipvsadm-save", &["-n".to_owned()]).unwrap();
-    String::from_utf8(out).unwrap()
+    let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
+    ipvsadm.run(name, &words).unwrap();
+    String::from_utf8(output).unwrap()
 }
 
 #[test]

@@ -4,14 +4,18 @@
 //! [`Hello`]; the daemon answers with its own. Then each [`Request`] gets exactly one [`Reply`].
 //! Protocol types exist once, here; the daemon never sees command-line text.
 
+mod capture; // the last drops, and captures
 pub mod client;
 pub mod conf; // what a configuration file says, and as TOML
 mod connections; // listed, chosen and ended
+pub mod doctor; // what a machine lacks
 mod file; // configuration files
+mod hardware; // what the drivers of ports can do
 pub mod import; // configurations of others
 pub mod ipvsadm;
 mod marks; // rules that mark packets
 mod network; // addresses, routes, static neighbours
+pub mod packet; // frames, read and in words
 pub mod plan; // what a file would change
 mod sense; // what nobody can mean
 mod settings; // one by one
@@ -26,9 +30,14 @@ use std::num::NonZeroU32;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+pub use capture::{
+    BUFFER, BUFFER_MAX, BUFFER_MIN, Bytes, CaptureSpec, Captured, Dropped, End, PacketFilter,
+    SNAPLEN_MAX, Stage, TERMS_MAX, Traffic,
+};
 pub use conf::{Conf, ServerConf, ServiceConf, TimeoutsConf};
 pub use connections::{Connection, Cursor, Filter, Side, Traits};
 pub use file::File;
+pub use hardware::PortHardware;
 pub use marks::{MarkRule, Ports, Prefix, WhichMark};
 pub use network::{Address, AddressPrefix, Mac, Network, Route, StaticNeighbour, interface};
 pub use plan::Plan;
@@ -102,6 +111,16 @@ pub enum Request {
         /// Both ends of TCP connections get a reset.
         reset: bool,
     },
+    /// The last drops of every worker, but of each worker's only those after the first so many.
+    Drops {
+        after: Vec<u64>,
+    },
+    /// Begins this client's capture, which ends with it.
+    StartCapture(CaptureSpec),
+    /// What was captured since this was asked last, some of it if there is much.
+    CapturedNext,
+    /// Nothing more is captured; [`Self::CapturedNext`] goes on until it is done.
+    StopCapture,
     /// TCP, TCP-FIN and UDP timeouts.
     Timeouts,
     Settings,
@@ -124,7 +143,11 @@ impl Request {
             | Self::Apply { .. }
             | Self::Confirm
             | Self::Rollback
-            | Self::EndConnections { .. } => true,
+            | Self::EndConnections { .. }
+            | Self::Drops { .. }
+            | Self::StartCapture(_)
+            | Self::CapturedNext
+            | Self::StopCapture => true,
             Self::Plan(_)
             | Self::Save
             | Self::Services { .. }
@@ -641,6 +664,23 @@ pub enum Reply {
         list: Vec<Connection>,
         next: Option<Cursor>,
     },
+    Drops {
+        /// Oldest first.
+        list: Vec<Dropped>,
+        /// Of each worker since it started.
+        counts: Vec<u64>,
+    },
+    CaptureStarted {
+        /// The director's ports, by number.
+        ports: Vec<String>,
+    },
+    Captured {
+        packets: Vec<Captured>,
+        /// Packets so far that there was no room for.
+        missed: u64,
+        /// After [`Request::StopCapture`]: this was all, and the capture is forgotten.
+        done: bool,
+    },
     Timeouts {
         tcp: u32,
         tcp_fin: u32,
@@ -811,6 +851,9 @@ pub struct PortStatus {
     /// What became of the packets received (or made) here, by name.
     pub ends: BTreeMap<String, u64>,
     pub drops: BTreeMap<String, u64>,
+    /// What its driver can do.
+    #[serde(default)]
+    pub hardware: Option<PortHardware>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -1,12 +1,16 @@
 //! directorctl's own verbs.
 
+mod capture; // packets into a file
 mod connection; // connections listed, ended and watched
+mod doctor; // what the machine lacks
 mod drain; // a server is drained, and watched
+mod drops; // the last drops
 mod files; // configuration files: check, plan, apply, save
 mod generate; // completions and man pages
 mod import; // configurations of others
 mod mark; // rules that mark packets
 mod network; // addresses, routes, neighbours
+mod pcapng; // captures as files
 mod request; // from verbs to requests
 mod settings; // one option for each
 mod show; // answers as tables
@@ -28,8 +32,11 @@ use control::{
 };
 use serde::Serialize;
 
+use capture::CaptureArgs;
 use connection::ConnectionVerb;
+use doctor::DoctorArgs;
 use drain::DrainArgs;
+use drops::DropsArgs;
 use files::{ApplyArgs, FileArgs, SaveArgs};
 use generate::{CompletionsArgs, ManArgs};
 use import::ImportArgs;
@@ -70,6 +77,10 @@ enum Verb {
     Status,
     /// Totals and rates of services and servers.
     Stats,
+    /// The last packets that were dropped, and why.
+    Drops(DropsArgs),
+    /// Capture packets as pcapng, with what was decided about each.
+    Capture(CaptureArgs),
     /// Addresses of the director's ports.
     #[command(subcommand)]
     Address(AddressVerb),
@@ -111,6 +122,9 @@ enum Verb {
     /// Turn what ipvsadm-save printed, a keepalived.conf or a dpvs.conf into a configuration of the
     /// director's, without one running. What cannot be carried over is said line by line.
     Import(ImportArgs),
+    /// Say what this machine lacks for the director to run, and to run fast, and the command that mends
+    /// it: huge pages, drivers, NUMA nodes, cores, clocks, ports. Exits with 1 if something is bad.
+    Doctor(DoctorArgs),
     /// This program's version and the director's.
     Version,
     /// Print a completion script for a shell: source <(directorctl completions bash).
@@ -458,6 +472,9 @@ pub(crate) fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return ExitCode::from(control::usage::explain("directorctl", &error)),
     };
+    if let Verb::Doctor(args) = &cli.verb {
+        return doctor::main(args, &cli.socket, cli.json);
+    }
     let printed =
         answer(&cli).and_then(
             |(text, code)| match io::stdout().write_all(text.as_bytes()) {
@@ -507,6 +524,11 @@ fn run(cli: &Cli) -> Result<String> {
         Verb::Connection(verb) => return connection::run(verb, &mut client, cli.json),
         _ => {}
     }
+    match &cli.verb {
+        Verb::Drops(args) => return drops::run(args, &mut client, cli.json),
+        Verb::Capture(args) => return capture::run(args, &mut client, cli.json),
+        _ => {}
+    }
     let request = request(&cli.verb, &mut client)?;
     match client.ask(&request)? {
         Reply::Refused(refusal) => Err(refusal.into()),
@@ -554,9 +576,11 @@ fn run(cli: &Cli) -> Result<String> {
         },
         Reply::Marks(rules) if cli.json => json(&mark::Numbered::all(&rules)),
         Reply::Marks(rules) => Ok(mark::table(&rules)),
-        Reply::Saved { .. } | Reply::Connections { .. } => {
-            bail!(control::client::ClientError::Unexpected)
-        }
+        Reply::Saved { .. }
+        | Reply::Connections { .. }
+        | Reply::Drops { .. }
+        | Reply::CaptureStarted { .. }
+        | Reply::Captured { .. } => bail!(control::client::ClientError::Unexpected),
     }
 }
 

@@ -26,7 +26,8 @@ use crate::dpdk::{
 use crate::net::Setup;
 use crate::steer::Steer;
 use crate::templates::Templates;
-use crate::worker::{Clock, Links, Worker, links, mac_text};
+use crate::time::Clock;
+use crate::worker::{Links, Worker, links, mac_text};
 
 /// The least bytes of an mbuf, headroom included.
 const ROOM_MIN: u32 = HEADROOM as u32 + 2048;
@@ -105,9 +106,9 @@ fn serve(
     let setup = config.setup(|port| ports[port.index()].mac());
     let ended = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        let templates = templates(config)?;
+        let (templates, clock) = (templates(config)?, Clock::start());
         let workers = start_workers(
-            scope, config, eal, pools, queues, &setup, &templates, &ended,
+            scope, config, eal, pools, queues, &setup, &templates, clock, &ended,
         );
         // Whatever happens from here on, the workers must be told to end or the scope waits for ever.
         let result = workers.and_then(|workers| {
@@ -117,6 +118,7 @@ fn serve(
             let mut control =
                 Control::new(config.director.limits(), workers, connections_max, machine)
                     .naming(config.port_names())
+                    .timed_by(clock)
                     .networked(setup.clone())
                     .sharing(Arc::clone(&templates))
                     .reloading(path.to_owned(), reload);
@@ -218,7 +220,7 @@ fn start_ports(eal: &Eal, config: &Config, pools: &[Mempool]) -> Result<(Vec<Por
             port = port.name(),
             device = port.device(),
             mac = mac_text(port.mac()),
-            capabilities = port.capabilities(),
+            capabilities = %port.hardware(),
             "port started"
         );
         ports.push(port);
@@ -245,6 +247,7 @@ fn machine(ports: &[Port], pools: &[Mempool]) -> Machine {
         mac: mac_text(port.mac()),
         mtu: port.mtu(),
         link_up: port.link_up(),
+        hardware: Some(port.hardware().clone()),
     };
     Machine {
         ports: ports.iter().map(info).collect(),
@@ -278,10 +281,10 @@ fn start_workers<'s>(
     queues: Vec<Queues>,
     setup: &'s Setup,
     templates: &Arc<Templates>,
+    clock: Clock,
     ended: &'s AtomicBool,
 ) -> Result<Vec<WorkerHandle>> {
     let cores = &config.director.workers;
-    let clock = Clock::start();
     let secret = [random(), random()];
     let limits = config.director.limits();
     let new_page = |_| Arc::new(Page::new(limits.services_max, limits.servers_max));

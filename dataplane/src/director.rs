@@ -59,6 +59,7 @@ use crate::templates::{Sweep, Templates};
 use crate::time::Instant;
 use crate::tunnel::Tunnel;
 use crate::update::{ServerId, ServiceId, Update};
+use crate::watch::tap::Note;
 use crate::wire::flow::{ICMPV6, Kind, SCTP, Seen, Tuple};
 use crate::wire::partial;
 
@@ -261,6 +262,7 @@ impl<P: PacketBuf> Director<P> {
         port.rx.add(burst.len() as u64);
         port.rx_bytes
             .add(burst.iter().map(|packet| packet.bytes().len() as u64).sum());
+        out.watch().received(from, burst);
         if self.steer.is_alone() {
             self.process_home(now, from, burst, out);
         } else {
@@ -293,9 +295,13 @@ impl<P: PacketBuf> Director<P> {
         for (staged, packet) in staged.iter().zip(burst.drain(..)) {
             match staged {
                 Ok((seen, _, hit)) => self.walk(now, from, seen, *hit, packet, out),
-                Err(reason) => out.watch().discard(from, *reason, packet),
+                Err(reason) => {
+                    out.note(Note::default);
+                    out.watch().discard(from, *reason, packet);
+                }
             }
         }
+        out.note(Note::default);
     }
 
     /// Sends what other workers own to them; the rest goes its way here.
@@ -370,6 +376,7 @@ impl<P: PacketBuf> Director<P> {
         out: &mut E,
     ) {
         let hit = self.sure(seen, hit, packet.bytes());
+        out.note(|| hit.map(|hit| self.note_of(hit)).unwrap_or_default());
         match hit.and_then(|hit| self.established(now, seen, hit, &mut packet)) {
             Some(Ok(hop)) => {
                 let origin = Origin::forwarded(from);
@@ -377,6 +384,22 @@ impl<P: PacketBuf> Director<P> {
             }
             Some(Err(reason)) => out.watch().discard(from, reason, packet),
             None => self.decide(now, from, seen, packet, out),
+        }
+    }
+
+    /// What a capture says of a packet of this connection.
+    #[cold]
+    fn note_of(&self, hit: Hit) -> Note {
+        let Some(conn) = self.conns.at(hit.entry()) else {
+            return Note::default();
+        };
+        let server = self.services.server(conn.server());
+        let sides = [false, true].map(|outbound| self.conns.tuple(hit.entry(), outbound));
+        Note {
+            service: server.map(|server| server.service),
+            server: server.map(|_| conn.server()),
+            method: Some(conn.mode()),
+            sides: sides.iter().map(Note::side).collect(),
         }
     }
 

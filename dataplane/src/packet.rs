@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use arrayvec::ArrayVec;
 
 use crate::watch::Watch;
+use crate::watch::tap::Note;
 use crate::wire::ethernet;
 
 /// The most packets that travel together.
@@ -101,6 +102,9 @@ pub trait Egress {
     fn steer(&mut self, worker: usize, from: PortId, packet: Self::Buf);
     /// Where packets end that go no further.
     fn watch(&mut self) -> &mut Watch;
+    /// What is known of the packet that is being decided about; only who captures wants to know.
+    #[inline(always)]
+    fn note(&mut self, _: impl FnOnce() -> Note) {}
 }
 
 /// A packet in plain memory, for tests and replay.

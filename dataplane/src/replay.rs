@@ -21,6 +21,7 @@ use crate::packet::{Burst, Egress, HeapBuf, Learned, Origin, PacketBuf, PortId};
 use crate::steer::Steer;
 use crate::time::Instant;
 use crate::watch::Watch;
+use crate::watch::tap::Note;
 
 /// The longest pause between two calls of [`Director::tick`].
 const TICK_MS: u32 = 100;
@@ -52,6 +53,9 @@ impl Egress for Wire {
     type Buf = HeapBuf;
 
     fn send(&mut self, to: PortId, packet: HeapBuf, origin: Origin) {
+        let note = self.watch.note().clone();
+        self.watch.leaving(0, &packet, to, origin, &note);
+        self.watch.left(1);
         self.watch.page().sent(to, packet.bytes().len(), origin);
         self.sent.push((to, packet));
     }
@@ -70,6 +74,12 @@ impl Egress for Wire {
 
     fn watch(&mut self) -> &mut Watch {
         &mut self.watch
+    }
+
+    fn note(&mut self, note: impl FnOnce() -> Note) {
+        if self.watch.is_tapped() {
+            self.watch.set_note(note());
+        }
     }
 }
 

@@ -18,9 +18,10 @@ use crate::counters::DropReason;
 use crate::director::Director;
 use crate::dpdk::{Mbuf, Mempool, RxQueue, TxQueue};
 use crate::packet::{BURST, Burst, Egress, Learned, Origin, PacketBuf, PortId};
-use crate::time::Instant;
+use crate::time::{Clock, Instant};
 use crate::update::Batch;
 use crate::watch::Watch;
+use crate::watch::tap::Note;
 
 /// Packets on their way from one worker to another.
 const STEER_RING: usize = 1024;
@@ -30,25 +31,6 @@ const LEARNED_RING: usize = 256;
 const IDLE_PASSES: u32 = 200;
 /// How long it then rests; the kernel adds up to 50 µs of its own.
 const REST: Duration = Duration::from_micros(20);
-
-/// Time since the daemon started, the same for all workers.
-#[derive(Debug, Clone, Copy)]
-pub struct Clock(std::time::Instant);
-
-impl Clock {
-    #[expect(clippy::disallowed_methods, reason = "the one clock of the data plane")]
-    pub fn start() -> Self {
-        Self(std::time::Instant::now())
-    }
-
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "`Instant` wraps and says so"
-    )]
-    pub fn now(&self) -> Instant {
-        Instant::from_ms(self.0.elapsed().as_millis() as u32)
-    }
-}
 
 /// What connects a worker with the others.
 #[derive(Debug)]
@@ -161,7 +143,8 @@ impl Worker {
         let mut burst = Burst::new();
         let mut idle_passes = 0;
         while !stop.load(Relaxed) {
-            let now = self.clock.now();
+            let (now, now_ns) = self.clock.now();
+            self.out.watch.set_time(now_ns);
             let mut work = self.obey(now);
             work |= self.receive(now, &mut burst);
             work |= self.take_steered(now, &mut burst);
@@ -188,7 +171,11 @@ impl Worker {
             if arrived > burst.len() {
                 queue.free_scattered(|first, len| self.out.watch.scattered(port, first, len));
             }
-            self.director.process(now, port, burst, &mut self.out);
+            let (director, out) = (&mut self.director, &mut self.out);
+            match out.watch.is_tapped() {
+                false => director.process(now, port, burst, out),
+                true => director.process(now, port, burst, &mut Tapped(out)),
+            }
         }
         any
     }
@@ -205,13 +192,13 @@ impl Worker {
                 any = true;
                 self.out.watch.page().steered_in.add(1);
                 if from != port && !burst.is_empty() {
-                    self.director.process_home(now, port, burst, &mut self.out);
+                    process_home(&mut self.director, now, port, burst, &mut self.out);
                 }
                 port = from;
                 burst.push(packet);
             }
             if !burst.is_empty() {
-                self.director.process_home(now, port, burst, &mut self.out);
+                process_home(&mut self.director, now, port, burst, &mut self.out);
             }
         }
         any
@@ -246,6 +233,21 @@ impl Worker {
             }
             Command::Neighbours(reply) => {
                 let _ = reply.try_send(self.neighbours());
+            }
+            Command::Drops {
+                after,
+                mut into,
+                reply,
+            } => {
+                let recent = self.out.watch.recent();
+                into.extend(recent.since(after).cloned());
+                let _ = reply.try_send((into, recent.count()));
+            }
+            Command::Tap(tap, reply) => {
+                let _ = reply.try_send(self.out.watch.add_tap(tap));
+            }
+            Command::Untap { id, reply } => {
+                let _ = reply.try_send(self.out.watch.remove_tap(id));
             }
         }
         true
@@ -284,6 +286,19 @@ impl Worker {
     }
 }
 
+fn process_home(
+    director: &mut Director<Mbuf>,
+    now: Instant,
+    port: PortId,
+    burst: &mut Burst<Mbuf>,
+    out: &mut Outlet,
+) {
+    match out.watch.is_tapped() {
+        false => director.process_home(now, port, burst, out),
+        true => director.process_home(now, port, burst, &mut Tapped(out)),
+    }
+}
+
 /// `aa:bb:cc:dd:ee:ff`
 pub fn mac_text(mac: [u8; 6]) -> String {
     mac.map(|byte| format!("{byte:02x}")).join(":")
@@ -308,6 +323,8 @@ struct Tx {
     burst: Burst<Mbuf>,
     /// Origin and length of each packet of `burst`.
     tags: ArrayVec<(Origin, usize), BURST>,
+    /// While there are captures: what is known of the first packets of `burst`. It never grows.
+    notes: Vec<Note>,
 }
 
 impl Tx {
@@ -316,21 +333,43 @@ impl Tx {
             queue,
             burst: Burst::new(),
             tags: ArrayVec::new(),
+            notes: Vec::with_capacity(BURST),
         }
     }
 
     /// Sends what has gathered for port `to` and counts each packet's end.
     fn flush(&mut self, to: PortId, watch: &mut Watch) {
+        let is_tapped = watch.is_tapped();
+        if is_tapped {
+            self.show(to, watch);
+        }
         let sent = self.queue.send(&mut self.burst);
+        if is_tapped {
+            watch.left(sent);
+            self.notes.drain(..sent.min(self.notes.len()));
+        }
         let (sent, refused) = self.tags.split_at(sent);
         for run in sent.chunk_by(|a, b| a.0 == b.0) {
             let bytes = run.iter().map(|(_, len)| len).sum();
             watch.page().sent_run(to, run.len(), bytes, run[0].0);
         }
+        let mut notes = self.notes.drain(..);
         for ((origin, _), packet) in refused.iter().zip(self.burst.drain(..)) {
+            watch.set_note(notes.next().unwrap_or_default());
             watch.discard(origin.port, DropReason::TxRefused, packet);
         }
+        drop(notes);
         self.tags.clear();
+    }
+
+    /// Shows what is about to be sent to the captures.
+    #[cold]
+    fn show(&self, to: PortId, watch: &mut Watch) {
+        let none = Note::default();
+        for (number, (packet, (origin, _))) in self.burst.iter().zip(&self.tags).enumerate() {
+            let note = self.notes.get(number).unwrap_or(&none);
+            watch.leaving(number, packet, to, *origin, note);
+        }
     }
 }
 
@@ -385,5 +424,41 @@ impl Egress for Outlet {
             _ => packet,
         };
         (self.watch).discard(from, DropReason::SteerRingFull, refused);
+    }
+}
+
+/// An outlet while there are captures: it remembers what is known of each packet.
+struct Tapped<'o>(&'o mut Outlet);
+
+impl Egress for Tapped<'_> {
+    type Buf = Mbuf;
+
+    fn send(&mut self, to: PortId, packet: Mbuf, origin: Origin) {
+        let Outlet { tx, watch, .. } = &mut *self.0;
+        let tx = &mut tx[to.index()];
+        // What was sent without a note comes first.
+        tx.notes.resize_with(tx.tags.len(), Note::default);
+        tx.notes.push(watch.note().clone());
+        self.0.send(to, packet, origin);
+    }
+
+    fn make(&mut self, len: usize) -> Option<Mbuf> {
+        self.0.make(len)
+    }
+
+    fn share(&mut self, learned: Learned) {
+        self.0.share(learned);
+    }
+
+    fn steer(&mut self, worker: usize, from: PortId, packet: Mbuf) {
+        self.0.steer(worker, from, packet);
+    }
+
+    fn watch(&mut self) -> &mut Watch {
+        &mut self.0.watch
+    }
+
+    fn note(&mut self, note: impl FnOnce() -> Note) {
+        self.0.watch.set_note(note());
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use super::{Import, Kind, Note, Place};
@@ -9,6 +10,7 @@ use crate::{
     ClientAddress, ForwardMode, HashTarget, Protocol, ServerSpec, ServiceKey, ServiceOptions,
     ServiceSpec, ServiceTimeouts, Tunnel, TunnelChecksum, TunnelKind, Word,
 };
+use crate::{MH_TABLE_SIZE_MAX, MH_TABLE_SIZE_MIN};
 
 /// The director's schedulers.
 pub const SCHEDULERS: [&str; 15] = [
@@ -21,6 +23,8 @@ const SCHEDULER_DEFAULT: &str = "wlc";
 pub(super) const TIMEOUT_MAX_S: u32 = 31 * 24 * 3600;
 const INT_MAX: u32 = i32::MAX as u32;
 const LOCAL_ADDRESSES_MAX: usize = 256;
+const MSS: RangeInclusive<u16> = 88..=65_495;
+const SLOW_START_MAX_S: u32 = 24 * 3600;
 
 /// A virtual service with its servers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -233,10 +237,6 @@ impl Draft {
             ));
             persistence.timeout_s = right;
         }
-        if spec.flags.third {
-            odd("scheduler flag flag-3 is left out: no scheduler knows it".to_owned());
-            spec.flags.third = false;
-        }
         if let Some(why) = spec.pointless(&key) {
             odd(format!("the persistence engine is left out: {why}"));
             spec.engine = None;
@@ -327,20 +327,20 @@ fn port_as(key: &ServiceKey, server: SocketAddr, mode: ForwardMode) -> SocketAdd
     }
 }
 
-/// Options go with protocols.
+/// Options go with protocols, and have their bounds.
 fn options(options: &mut ServiceOptions, tcp: bool, udp: bool) -> Vec<String> {
     let mut notes = Vec::new();
-    let ServiceTimeouts {
-        tcp: established,
-        udp: datagrams,
-        ..
-    } = &mut options.timeouts;
-    for (timeout, right, name) in [(established, tcp, "TCP"), (datagrams, udp, "UDP")] {
+    let usual = ServiceOptions::default();
+    let timeouts = &mut options.timeouts;
+    for (timeout, right, name) in [
+        (&mut timeouts.tcp, tcp, "TCP"),
+        (&mut timeouts.tcp_fin, tcp, "TCP"),
+        (&mut timeouts.udp, udp, "UDP"),
+    ] {
         if let Some(seconds) = timeout.filter(|s| !right || !(1..=TIMEOUT_MAX_S).contains(s)) {
-            let why = if right {
-                format!("1 to {TIMEOUT_MAX_S} s is right")
-            } else {
-                format!("it is for {name}")
+            let why = match right {
+                true => format!("1 to {TIMEOUT_MAX_S} s is right"),
+                false => format!("it is for {name}"),
             };
             notes.push(format!("the timeout of {seconds} s is left out: {why}"));
             *timeout = None;
@@ -352,13 +352,43 @@ fn options(options: &mut ServiceOptions, tcp: bool, udp: bool) -> Vec<String> {
     );
     if proxy && !tcp {
         notes.push("the PROXY protocol is left out: it is for TCP".to_owned());
-        options.client_address = ClientAddress::default();
+        options.client_address = usual.client_address;
     }
     if options.hash_target == HashTarget::Qid && !udp {
         notes.push("hash target qid is left out: QUIC is over UDP".to_owned());
-        options.hash_target = HashTarget::default();
+        options.hash_target = usual.hash_target;
+    }
+    if options.reset_on_expiry && !tcp {
+        notes.push("reset_on_expiry is left out: it is for TCP".to_owned());
+        options.reset_on_expiry = false;
+    }
+    if let Some(mss) = options.mss.filter(|mss| !tcp || !MSS.contains(mss)) {
+        let (least, most) = (MSS.start(), MSS.end());
+        notes.push(format!(
+            "mss {mss} is left out: it is for TCP, {least} to {most}"
+        ));
+        options.mss = None;
+    }
+    if let Some(size) = options.mh_table_size.filter(|size| !is_table_size(*size)) {
+        notes.push(format!(
+            "mh_table_size {size} is left out: a prime from {MH_TABLE_SIZE_MIN} to {MH_TABLE_SIZE_MAX} is right"
+        ));
+        options.mh_table_size = None;
+    }
+    if options.slow_start_s > SLOW_START_MAX_S {
+        let seconds = options.slow_start_s;
+        notes.push(format!(
+            "slow_start {seconds} is too long, {SLOW_START_MAX_S} is taken"
+        ));
+        options.slow_start_s = SLOW_START_MAX_S;
     }
     notes
+}
+
+fn is_table_size(size: u32) -> bool {
+    let mut divisors = (2..).take_while(|d| d * d <= size);
+    (MH_TABLE_SIZE_MIN..=MH_TABLE_SIZE_MAX).contains(&size)
+        && divisors.all(|d| !size.is_multiple_of(d))
 }
 
 /// What was changed of a server, and why it cannot stand, if so.

@@ -108,99 +108,105 @@ struct Options {
 /// The words as ours. Saved lines have each option as a word of its own.
 fn translate(words: Vec<String>) -> (Vec<String>, Foreign) {
     let mut foreign = Foreign::default();
-    let command = words.first().cloned().unwrap_or_default();
-    let whole = match command.as_str() {
+    if let Some(why) = nothing_like_it(&words) {
+        let line = quoted(&words.join(" "));
+        foreign.notes.push(format!("{line}: {why}"));
+        foreign.whole = true;
+        return (words, foreign);
+    }
+    let mut out = Vec::with_capacity(words.len());
+    let mut words = words.into_iter();
+    let command = words.next().unwrap_or_default();
+    let is_server = matches!(
+        command.as_str(),
+        "-a" | "-e" | "--add-server" | "--edit-server"
+    );
+    out.push(match command.as_str() {
+        "-P" => "--add-laddr".to_owned(),
+        "-Q" => "--del-laddr".to_owned(),
+        _ => command,
+    });
+    while let Some(word) = words.next() {
+        let (name, joined) = match word.split_once('=') {
+            Some((name, value)) if name.starts_with("--") => (name, Some(value.to_owned())),
+            _ => (word.as_str(), None),
+        };
+        if name == "-b" && is_server {
+            foreign.options.dpvs = true;
+            out.push("--fullnat".to_owned());
+        } else if FOREIGN_SWITCHES.contains(&name) {
+            foreign.switch(name);
+        } else if FOREIGN_OPTIONS.contains(&name) {
+            let value = joined.or_else(|| words.next()).unwrap_or_default();
+            foreign.option(name, &value);
+        } else {
+            out.push(word);
+        }
+    }
+    (out, foreign)
+}
+
+/// Why nothing can come of the whole line, if so.
+fn nothing_like_it(words: &[String]) -> Option<&'static str> {
+    let has = |names: &[&str]| words.iter().any(|word| names.contains(&word.as_str()));
+    match words.first()?.as_str() {
         "-U" | "-V" | "-B" | "--add-blklst" | "--del-blklst" | "--get-blklst" | "-O" | "-Y"
         | "-W" | "--add-whtlst" | "--del-whtlst" | "--get-whtlst" => {
             Some("there are no lists of clients to refuse or allow")
         }
         "-G" => Some("lists, and changes nothing"),
-        _ if words
-            .iter()
-            .any(|word| matches!(word.as_str(), "-H" | "--match" | "-J" | "--snat")) =>
-        {
-            Some("the director has no SNAT")
-        }
-        _ if words.iter().any(|word| {
-            matches!(
-                word.as_str(),
-                "-q" | "--icmp-service" | "-1" | "--icmpv6-service"
-            )
-        }) =>
-        {
+        _ if has(&["-H", "--match", "-J", "--snat"]) => Some("the director has no SNAT"),
+        _ if has(&["-q", "--icmp-service", "-1", "--icmpv6-service"]) => {
             Some("services are TCP, UDP or SCTP; the director answers echo requests itself")
         }
         _ => None,
-    };
-    if let Some(why) = whole {
-        foreign
-            .notes
-            .push(format!("{}: {why}", quoted(&words.join(" "))));
-        foreign.whole = true;
-        return (words, foreign);
     }
-    let is_server = matches!(
-        command.as_str(),
-        "-a" | "-e" | "--add-server" | "--edit-server"
-    );
-    let mut out = Vec::with_capacity(words.len());
-    let mut words = words.into_iter().peekable();
-    if let Some(command) = words.next() {
-        out.push(match command.as_str() {
-            "-P" => "--add-laddr".to_owned(),
-            "-Q" => "--del-laddr".to_owned(),
-            _ => command,
-        });
-    }
-    while let Some(word) = words.next() {
-        let (name, joined) = match word.split_once('=') {
-            Some((name, value)) if name.starts_with("--") => {
-                (name.to_owned(), Some(value.to_owned()))
+}
+
+const FOREIGN_SWITCHES: [&str; 2] = ["--expire-quiescent", "--quic"];
+const FOREIGN_OPTIONS: [&str; 9] = [
+    "-F",
+    "--ifname",
+    "-j",
+    "--synproxy",
+    "-V",
+    "--vsestablish-timeout",
+    "--conn-timeout",
+    "--proxy-protocol",
+    "--dest-check",
+];
+
+impl Foreign {
+    fn switch(&mut self, name: &str) {
+        let why = match name {
+            "--quic" => {
+                "connections are known by addresses; --hash-target qid with conhash keeps QUIC's servers"
             }
-            _ => (word.clone(), None),
+            _ => "connections of a server without weight stay; directorctl server drain ends them",
         };
-        let mut value = || joined.clone().or_else(|| words.next()).unwrap_or_default();
-        match name.as_str() {
-            "-b" if is_server => {
-                foreign.options.dpvs = true;
-                out.push("--fullnat".to_owned());
-            }
-            "-F" | "--ifname" => {
-                let device = quoted(&value());
-                foreign.notes.push(format!("-F {device}: the director has its addresses at all ports"));
-            }
-            "-j" | "--synproxy" => {
-                if value() != "disable" {
-                    foreign.notes.push(format!("{name}: there is no SYN proxy"));
-                }
-            }
-            "-V" | "--vsestablish-timeout" | "--conn-timeout" => {
-                let text = value();
-                foreign.options.timeout = text.parse().ok();
-                if foreign.options.timeout.is_none() {
-                    foreign.notes.push(format!("{name} {}: not a number of seconds", quoted(&text)));
-                }
-            }
-            "--proxy-protocol" => match value().as_str() {
-                "v1" | "v1-insecure" => foreign.options.client_address = Some(ClientAddress::ProxyV1),
-                "v2" | "v2-insecure" => foreign.options.client_address = Some(ClientAddress::ProxyV2),
-                "disable" => {}
-                other => foreign.notes.push(format!("{name} {}: v1, v2 or disable is right", quoted(other))),
-            },
-            "--expire-quiescent" => foreign.notes.push(format!(
-                "{name}: connections of a server without weight stay; directorctl server drain ends them"
-            )),
-            "--quic" => foreign.notes.push(format!(
-                "{name}: connections are known by addresses; --hash-target qid with conhash keeps QUIC's servers"
-            )),
-            "--dest-check" => {
-                let what = quoted(&value());
-                foreign.notes.push(format!("{name} {what}: the director checks no servers"));
-            }
-            _ => out.push(word),
-        }
+        self.notes.push(format!("{name}: {why}"));
     }
-    (out, foreign)
+
+    fn option(&mut self, name: &str, value: &str) {
+        let why = match (name, value) {
+            ("-F" | "--ifname", _) => "the director has its addresses at all ports",
+            ("-j" | "--synproxy" | "--proxy-protocol", "disable") => return,
+            ("-j" | "--synproxy", _) => "there is no SYN proxy",
+            ("--dest-check", _) => "the director checks no servers",
+            ("--proxy-protocol", "v1" | "v1-insecure") => {
+                return self.options.client_address = Some(ClientAddress::ProxyV1);
+            }
+            ("--proxy-protocol", "v2" | "v2-insecure") => {
+                return self.options.client_address = Some(ClientAddress::ProxyV2);
+            }
+            ("--proxy-protocol", _) => "v1, v2 or disable is right",
+            _ => match value.parse() {
+                Ok(seconds) => return self.options.timeout = Some(seconds),
+                Err(_) => "not a number of seconds",
+            },
+        };
+        self.notes.push(format!("{name} {}: {why}", quoted(value)));
+    }
 }
 
 fn carry_out(draft: &mut Draft, place: &Place, change: Change, options: &Options) {
@@ -269,6 +275,14 @@ fn carry_out(draft: &mut Draft, place: &Place, change: Change, options: &Options
             service,
             hash_target,
         } => return set_hash_target(draft, service, hash_target),
+        Change::SetOptions {
+            service, options, ..
+        } => {
+            if let Some(known) = draft.service(&service) {
+                known.options = options;
+            }
+            return;
+        }
         Change::SetTimeouts { tcp, tcp_fin, udp } => {
             let now = draft.timeouts;
             draft.timeouts = ServiceTimeouts {

@@ -63,9 +63,12 @@ pub(super) fn request(verb: &Verb, present: &mut impl Present) -> Result<Request
         Verb::Rollback => return Ok(Request::Rollback),
         Verb::Save(_) => return Ok(Request::Save),
         Verb::Plan(_) => unreachable!("its exit code says something too"),
-        Verb::Check(_) | Verb::Completions(_) | Verb::Man(_) | Verb::Import(_) => {
-            unreachable!("they ask nothing")
-        }
+        Verb::Check(_)
+        | Verb::Completions(_)
+        | Verb::Man(_)
+        | Verb::Import(_)
+        | Verb::Doctor(_) => unreachable!("they ask nothing"),
+        Verb::Drops(_) | Verb::Capture(_) => unreachable!("they ask more than once"),
         Verb::Address(verb) => return Ok(verb.request()),
         Verb::Route(verb) => return verb.request(),
         Verb::Neighbour(verb) => return Ok(verb.request()),

@@ -465,6 +465,7 @@ mod tests {
                 rx_bytes: 1000,
                 ends: ends.clone(),
                 drops,
+                hardware: None,
             }],
             workers: vec![WorkerStatus {
                 core: 1,

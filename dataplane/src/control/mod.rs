@@ -1,6 +1,7 @@
 //! The control side, on the main thread: a request becomes updates in every worker's mailbox.
 
 mod audit; // what was changed, for the log
+mod capture; // packets for clients
 mod drain; // drained servers, seen to
 mod files; // configuration files: plan, apply, roll back, save
 #[cfg(test)]
@@ -23,7 +24,11 @@ use crate::conn::state::State;
 use crate::counters::Page;
 use crate::net::Setup;
 use crate::templates::Templates;
+use crate::time::Clock;
 use crate::update::{Batch, ServerId, Update};
+use crate::watch::drops::Drop;
+use crate::watch::tap::Tap;
+use capture::Captures;
 pub use files::CONFIRM_MAX_S;
 use files::Files;
 use manager::Manager;
@@ -50,6 +55,19 @@ pub enum Command {
         reply: Sender<Slice>,
     },
     Neighbours(Sender<Vec<Neighbour>>),
+    /// The last drops, without the first so many, and how many there were.
+    Drops {
+        after: u64,
+        /// Empty, with room for all.
+        into: Vec<Drop>,
+        reply: Sender<(Vec<Drop>, u64)>,
+    },
+    /// Begins a capture, or gives it back.
+    Tap(Box<Tap>, Sender<Result<(), Box<Tap>>>),
+    Untap {
+        id: u64,
+        reply: Sender<Option<Box<Tap>>>,
+    },
 }
 
 /// Which connections, and what is done with them.
@@ -101,6 +119,8 @@ pub struct Control {
     sweep_due: Duration,
     step_due: Duration,
     manager: Option<Manager>,
+    clock: Clock,
+    captures: Captures,
 }
 
 impl fmt::Debug for Control {
@@ -137,7 +157,16 @@ impl Control {
             sweep_due: Duration::from_secs(SWEEP_S),
             step_due: Duration::from_secs(STEP_S),
             manager: None,
+            clock: Clock::start(),
+            captures: Captures::default(),
         }
+    }
+
+    /// The workers' clock.
+    #[must_use]
+    pub fn timed_by(mut self, clock: Clock) -> Self {
+        self.clock = clock;
+        self
     }
 
     /// Of ports with these names; the index is a port's id.
@@ -366,6 +395,10 @@ impl Backend for Control {
                 filter,
                 reset,
             } => self.end_connections(cursor, filter, reset, peer),
+            Request::Drops { after } => self.drops(&after),
+            Request::StartCapture(spec) => self.start_capture(spec, peer),
+            Request::CapturedNext => self.captured_next(peer.client),
+            Request::StopCapture => self.stop_capture(peer.client, ANSWER_TIMEOUT),
             Request::Timeouts => Ok(self.timeouts()),
             Request::Settings => Ok(Reply::Settings(self.model.settings())),
             Request::Status => {
@@ -389,8 +422,13 @@ impl Backend for Control {
         answer.unwrap_or_else(Reply::Refused)
     }
 
+    fn gone(&mut self, peer: &Peer) {
+        self.end_capture(peer.client);
+    }
+
     fn tick(&mut self, now: Duration) {
         self.now = now;
+        self.finish_captures(Duration::ZERO);
         self.release();
         self.model.set_time(now);
         if due(&mut self.estimate_due, now, ESTIMATE_S) {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use control::{PortStatus, Rates, Status, Totals, WorkerStatus};
+use control::{PortHardware, PortStatus, Rates, Status, Totals, WorkerStatus};
 
 use super::Worker;
 use crate::counters::{DropReason, Page, PortPage, balanced};
@@ -141,6 +141,7 @@ pub struct PortInfo {
     pub mac: String,
     pub mtu: u16,
     pub link_up: bool,
+    pub hardware: Option<PortHardware>,
 }
 
 pub(super) fn status(
@@ -183,6 +184,7 @@ fn port_status(info: PortInfo, pages: &[&Page], id: usize) -> PortStatus {
         rx_bytes: sum(|port| port.rx_bytes.get()),
         ends: ends(&ports),
         drops: drops(&ports),
+        hardware: info.hardware,
     }
 }
 

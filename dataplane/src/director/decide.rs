@@ -140,6 +140,9 @@ impl<P: PacketBuf> Director<P> {
                     .receive_nd(now, from, vlan, packet, l3, l4, is_vip, out, &self.page);
             }
             Err(Denied(reason, service)) => {
+                if let Some(service) = service {
+                    out.watch().note_service(service);
+                }
                 out.watch().discard(from, reason, packet);
                 if let Some(service) = service {
                     self.page.services[service.index()].drops[reason as usize].add(1);
@@ -211,6 +214,7 @@ impl<P: PacketBuf> Director<P> {
         out: &mut E,
     ) -> Result<Verdict, Denied> {
         let denied = |reason| Denied(reason, service);
+        out.note(|| self.note_of(hit));
         let hop = self.hop(now, hit, server, available).map_err(denied)?;
         let fit = self
             .fits(now, seen, hit, hop, packet, out)

@@ -55,7 +55,10 @@ impl<P: PacketBuf> Director<P> {
                 Fate::Known(packet, tuple, home) => {
                     self.follow(now, from, &tuple, usize::from(home), chosen, packet, out);
                 }
-                Fate::Held => page.held.up(),
+                Fate::Held => match self.fragments.last_held(&piece.key) {
+                    Some(packet) => out.watch().held(from, packet),
+                    None => page.held.up(),
+                },
                 Fate::Dropped(packet, reason) => out.watch().discard(from, reason, packet),
             };
         }

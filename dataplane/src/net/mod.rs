@@ -295,7 +295,7 @@ impl<P: PacketBuf> Net<P> {
             return;
         }
         match self.held.push(&mut entry.queue, waiting) {
-            Ok(()) => page.held.up(),
+            Ok(waiting) => out.watch().held(origin.port, &waiting.packet),
             Err(Waiting { packet, .. }) => {
                 (out.watch()).discard(origin.port, DropReason::HeldFull, packet);
             }

@@ -534,9 +534,9 @@ fn round_trip_and_refusal(eal: &Eal, pool: &Mempool) {
         ("test", "net_ring0", 1500)
     );
     assert!(
-        port.capabilities().contains("net_ring"),
+        port.hardware().driver.contains("net_ring"),
         "{}",
-        port.capabilities()
+        port.hardware()
     );
     let twice = Port::start(eal, &port_config("net_ring0", 1), one)
         .map(drop)

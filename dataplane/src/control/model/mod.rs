@@ -339,6 +339,21 @@ impl Model {
         self.by_key.len()
     }
 
+    /// By a port's id.
+    pub fn port_names(&self) -> &[String] {
+        &self.ports
+    }
+
+    pub fn service_named(&self, id: ServiceId) -> Option<ServiceKey> {
+        self.services.find(id.0).map(|service| service.key)
+    }
+
+    /// A server and its service, or the one it has left.
+    pub fn server_named(&self, id: ServerId) -> Option<(ServiceKey, SocketAddr)> {
+        let server = self.servers.find(id.0)?;
+        Some((server.service, server.address))
+    }
+
     /// All services, newest first, or the one named.
     pub fn services(&self, only: Option<&ServiceKey>) -> Result<Vec<control::Service>, Refusal> {
         let mut chosen: Vec<&Service> = match only {

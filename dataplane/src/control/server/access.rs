@@ -25,6 +25,8 @@ pub struct Peer {
     pub gid: u32,
     pub pid: i32,
     pub rights: Rights,
+    /// Tells its connection from all others.
+    pub client: u64,
 }
 
 impl fmt::Display for Peer {
@@ -77,6 +79,7 @@ impl Access {
             gid,
             pid: credentials.pid(),
             rights: self.rights(uid, gid),
+            client: 0,
         })
     }
 

@@ -44,6 +44,8 @@ const WAKER: Token = Token(CLIENTS_MAX + 1);
 pub trait Backend {
     /// `peer` may do what `request` asks.
     fn handle(&mut self, request: Request, peer: &Peer) -> Reply;
+    /// The client asks nothing any more.
+    fn gone(&mut self, _peer: &Peer) {}
     /// Called after every wake-up, at least every [`TICK`]; `now` counts from the server's start.
     fn tick(&mut self, now: Duration);
 }
@@ -78,6 +80,8 @@ pub struct Server {
     /// Whose turn is first in the next round.
     first: usize,
     complaints: Complaints,
+    /// Clients so far.
+    served: u64,
     started: Instant,
 }
 
@@ -123,6 +127,7 @@ impl Server {
             clients: (0..CLIENTS_MAX).map(|_| None).collect(),
             first: 0,
             complaints: Complaints::default(),
+            served: 0,
             started: clock(),
         })
     }
@@ -176,7 +181,9 @@ impl Server {
     }
 
     fn welcome(&mut self, mut stream: UnixStream, now: Duration) -> io::Result<()> {
-        let peer = self.access.peer(&stream)?;
+        let mut peer = self.access.peer(&stream)?;
+        self.served += 1;
+        peer.client = self.served;
         let slot = match self.slot(&peer) {
             Ok(slot) => slot,
             Err(refusal) => {
@@ -263,6 +270,7 @@ impl Server {
             if matches!(next, Next::Close)
                 || client.deadline.is_some_and(|deadline| now >= deadline)
             {
+                backend.gone(client.peer());
                 self.clients[slot] = None;
             }
         }

@@ -307,6 +307,7 @@ fn peer(uid: u32, rights: Rights) -> Peer {
         gid,
         pid,
         rights,
+        client: 1,
     }
 }
 

@@ -56,6 +56,7 @@ fn peer() -> Peer {
         gid: 0,
         pid: 1,
         rights: Rights::Everything,
+        client: 0,
     }
 }
 
