@@ -7,13 +7,16 @@ use std::net::{IpAddr, SocketAddr};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ForwardMode, MarkRule, Protocol, SETTINGS, SchedulerFlags, ServerSpec, ServiceKey,
+    ForwardMode, MarkRule, Network, Protocol, SETTINGS, SchedulerFlags, ServerSpec, ServiceKey,
     ServiceOptions, ServiceSpec, ServiceTimeouts, Settings, Thresholds, Tunnel, TunnelKind, Word,
 };
 
 /// Everything that may change while a director runs.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Conf {
+    /// A file says it of its ports, which [`Self::toml`] leaves to who knows them.
+    #[serde(default)]
+    pub network: Network,
     pub timeouts: TimeoutsConf,
     pub settings: Settings,
     /// In the order in which they are tried.
@@ -433,6 +436,7 @@ weight = 3
         };
         service.servers = vec![gue];
         let conf = Conf {
+            network: Network::default(),
             timeouts: TimeoutsConf {
                 udp: 10,
                 ..TimeoutsConf::default()

@@ -1,11 +1,11 @@
 //! What a configuration file would change of what runs, and what that would do.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{MarkRule, Refusal, ServiceKey};
+use crate::{Address, MarkRule, Prefix, Refusal, ServiceKey};
 
 /// The difference between what runs and what a file says.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -53,6 +53,17 @@ pub enum Action {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "what", rename_all = "snake_case")]
 pub enum What {
+    /// Of a port.
+    Address {
+        address: Address,
+    },
+    Route {
+        to: Prefix,
+    },
+    /// A static one.
+    Neighbour {
+        neighbour: IpAddr,
+    },
     Timeouts,
     Settings,
     Mark {

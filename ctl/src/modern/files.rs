@@ -205,6 +205,9 @@ fn differences(out: &mut String, plan: &Plan) {
     let mut of: Option<ServiceKey> = None;
     for difference in &plan.differences {
         let (indent, name) = match &difference.what {
+            What::Address { address } => ("", format!("address {address}")),
+            What::Route { to } => ("", format!("route to {}/{}", to.address(), to.length())),
+            What::Neighbour { neighbour } => ("", format!("neighbour {neighbour}")),
             What::Timeouts => ("", "timeouts".to_owned()),
             What::Settings => ("", "settings".to_owned()),
             What::Mark { rule, number } => ("", format!("rule {number}: {rule}")),
@@ -273,7 +276,7 @@ fn cut(what: &What, plan: &Plan) -> Option<u64> {
             service,
             server: at,
         } => server.service == *service && server.server == *at,
-        What::Timeouts | What::Settings | What::Mark { .. } => false,
+        _ => false,
     });
     let cut = servers.map(|server| server.connections).sum();
     (cut > 0).then_some(cut)

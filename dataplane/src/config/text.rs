@@ -1,8 +1,10 @@
 //! The configuration as a file: what a director is started with, section by section, and behind it
 //! what may change while it runs.
 
+use std::net::IpAddr;
+
 use control::conf::{self, Key, array, quoted};
-use control::{Conf, Refusal};
+use control::{Address, Conf, Network, Refusal};
 
 use super::ports::is_shared;
 use super::{Config, Director, Eal, Idle, LogFormat, PortConf};
@@ -31,7 +33,60 @@ impl Config {
     pub fn conf(&self) -> Result<Conf, Refusal> {
         let mut model = Model::new(self.director.limits()).naming(self.port_names());
         model.check(&self.changes)?;
-        Ok(model.conf())
+        Ok(Conf {
+            network: self.network(),
+            ..model.conf()
+        })
+    }
+
+    /// Addresses, routes and neighbours, in the order in which a model has them.
+    pub fn network(&self) -> Network {
+        let model = Model::new(self.director.limits()).naming(self.port_names());
+        // Whatever Ethernet addresses the ports have.
+        model.networked(self.setup(|_| [0; 6])).network()
+    }
+
+    /// Of the same ports with other addresses, routes and neighbours.
+    pub fn with_network(&self, network: &Network) -> Self {
+        let mut config = self.clone();
+        for port in &mut config.ports {
+            port.addresses.clear();
+            for (_, addresses) in &mut port.vlans {
+                addresses.clear();
+            }
+            let own = (network.addresses.iter()).filter(|address| address.port == port.name);
+            for Address { vlan, prefix, .. } in own {
+                let prefix = shape(prefix.address(), prefix.length());
+                let Some(vlan) = vlan else {
+                    port.addresses.push(prefix);
+                    continue;
+                };
+                match port.vlans.iter_mut().find(|(id, _)| id == vlan) {
+                    Some((_, addresses)) => addresses.push(prefix),
+                    None => port.vlans.push((*vlan, vec![prefix])),
+                }
+            }
+        }
+        let routes = network.routes.iter().map(|route| Route {
+            to: shape(route.to.address(), route.to.length()),
+            via: route.via,
+        });
+        config.routes = routes.collect();
+        let neighbours = network.neighbours.iter().map(|known| StaticNeighbour {
+            address: known.address,
+            mac: known.mac.bytes(),
+        });
+        config.neighbours = neighbours.collect();
+        config
+    }
+
+    /// Without what may change while it runs.
+    pub fn fixed(&self) -> Self {
+        let mut config = self.with_network(&Network::default());
+        for port in &mut config.ports {
+            port.vlans.clear();
+        }
+        config
     }
 
     /// What the director is started with.
@@ -59,7 +114,7 @@ impl Config {
     /// A file that says what this one does of the start, and `running` of the rest.
     pub fn toml(&self, running: &Conf) -> String {
         let mut out = String::new();
-        for section in self.sections() {
+        for section in self.with_network(&running.network).sections() {
             conf::section(&mut out, section.header, &section.keys);
         }
         running.write(&mut out);
@@ -172,6 +227,10 @@ fn port(said: &PortConf) -> Vec<Key> {
         Key::new("rx_descriptors", rx_descriptors, super::ports::DESCRIPTORS),
         Key::new("tx_descriptors", tx_descriptors, super::ports::DESCRIPTORS),
     ]
+}
+
+const fn shape(address: IpAddr, length: u8) -> Prefix {
+    Prefix { address, length }
 }
 
 fn prefix_text(prefix: Prefix) -> String {

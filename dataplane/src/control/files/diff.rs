@@ -48,16 +48,17 @@ fn servers(service: Option<&ServiceConf>) -> Servers<'_> {
 
 /// Steps that must not come in another order.
 #[derive(Default)]
-struct Steps {
-    deletions: Vec<Change>,
+pub(super) struct Steps {
+    pub(super) deletions: Vec<Change>,
     edits: Vec<Change>,
-    additions: Vec<Change>,
+    pub(super) additions: Vec<Change>,
     differences: Vec<Difference>,
 }
 
 impl Sides<'_> {
     pub(super) fn diff(self) -> Diff {
         let mut steps = Steps::default();
+        self.network(&mut steps);
         self.globals(&mut steps);
         self.marks(&mut steps);
         let (now, said, wanted) = (
@@ -251,7 +252,13 @@ impl Sides<'_> {
 }
 
 impl Steps {
-    fn tell(&mut self, action: Action, what: What, keys: Vec<KeyDifference>, by_hand: bool) {
+    pub(super) fn tell(
+        &mut self,
+        action: Action,
+        what: What,
+        keys: Vec<KeyDifference>,
+        by_hand: bool,
+    ) {
         self.differences.push(Difference {
             action,
             what,
@@ -260,7 +267,7 @@ impl Steps {
         });
     }
 
-    fn tell_edit(&mut self, what: What, keys: Vec<KeyDifference>) {
+    pub(super) fn tell_edit(&mut self, what: What, keys: Vec<KeyDifference>) {
         let by_hand = keys.iter().any(|key| key.by_hand);
         self.tell(Action::Edit, what, keys, by_hand);
     }
@@ -323,7 +330,7 @@ impl Steps {
 }
 
 /// Keys whose values differ; `said` has none of them, or all.
-fn changed(now: &[Key], said: &[Key], wanted: &[Key]) -> Vec<KeyDifference> {
+pub(super) fn changed(now: &[Key], said: &[Key], wanted: &[Key]) -> Vec<KeyDifference> {
     let pairs = now.iter().zip(wanted).enumerate();
     let differ = pairs.filter(|(_, (now, wanted))| now.value != wanted.value);
     differ
@@ -337,7 +344,7 @@ fn changed(now: &[Key], said: &[Key], wanted: &[Key]) -> Vec<KeyDifference> {
 }
 
 /// Keys of what is new that are not their defaults.
-fn given(keys: &[Key]) -> Vec<KeyDifference> {
+pub(super) fn given(keys: &[Key]) -> Vec<KeyDifference> {
     let given = keys.iter().filter(|key| !key.is_default);
     given
         .map(|key| KeyDifference {

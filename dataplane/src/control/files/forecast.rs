@@ -34,7 +34,7 @@ pub(super) fn forecast(
 fn service(difference: &Difference) -> Option<ServiceKey> {
     match difference.what {
         What::Service { service } | What::Server { service, .. } => Some(service),
-        What::Timeouts | What::Settings | What::Mark { .. } => None,
+        _ => None,
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod diff; // the changes from what runs to what a file says
 mod forecast; // what they would do
+mod network; // addresses, routes, neighbours
 mod restart; // what they cannot change
 #[cfg(test)]
 mod tests;
@@ -87,7 +88,12 @@ impl Control {
         let wrong = |detail: String| refuse(Errno::Einval, detail);
         let config =
             Config::parse(&file.text, &file.name).map_err(|error| wrong(error.to_string()))?;
-        let wanted = config.conf()?;
+        let mut wanted = config.conf()?;
+        let started = &self.files.started;
+        let (network, waits) = network::reachable(started, &config, &self.model.network());
+        wanted.network = network;
+        let mut needs_restart = restart::needs_restart(started, &config);
+        needs_restart.extend(waits);
         let diff = self.diff(&wanted);
         let forecast = forecast::forecast(&mut self.model, &diff.changes, &diff.differences);
         let (forecast, refused) = match forecast {
@@ -97,7 +103,7 @@ impl Control {
         let plan = Plan {
             file: file.name.clone(),
             differences: diff.differences,
-            needs_restart: restart::needs_restart(&self.files.started, &config),
+            needs_restart,
             forecast,
             refused,
             confirm_s: None,

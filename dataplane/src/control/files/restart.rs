@@ -9,7 +9,7 @@ use crate::config::{Config, Section};
 
 /// Keys and sections in which `file` differs from what the director was started with.
 pub(super) fn needs_restart(started: &Config, file: &Config) -> Vec<Restart> {
-    let (started, file) = (started.sections(), file.sections());
+    let (started, file) = (started.fixed().sections(), file.fixed().sections());
     let by_name = |sections: &[Section]| -> HashMap<String, Vec<Key>> {
         let named = |section: &Section| (section.name.clone(), section.keys.clone());
         sections.iter().map(named).collect()

@@ -17,6 +17,7 @@ impl Model {
         services.sort_unstable_by_key(|service| service.born);
         let seconds = |state| self.timeouts.ms(state) / 1000;
         Conf {
+            network: self.network(),
             timeouts: TimeoutsConf {
                 tcp: seconds(State::Established),
                 tcp_fin: seconds(State::FinWait),

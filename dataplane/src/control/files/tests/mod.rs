@@ -126,6 +126,9 @@ fn lines(plan: &Plan) -> Vec<String> {
             format!(" {} {before}>{}{hand}", key.key, key.after)
         });
         let what = match &difference.what {
+            What::Address { address } => address.to_string(),
+            What::Route { to } => format!("route to {to}"),
+            What::Neighbour { neighbour } => format!("neighbour {neighbour}"),
             What::Timeouts => "timeouts".to_owned(),
             What::Settings => "settings".to_owned(),
             What::Mark { rule, number } => format!("{number} {rule}"),
@@ -242,6 +245,70 @@ fn what_needs_a_restart_is_told_and_left_alone() {
     };
     assert_eq!(flaw, None);
     assert!(!text.contains("workers") && text.contains("net_null0"));
+}
+
+#[test]
+fn the_network_follows_the_file() {
+    let before = |addresses: &str, rest: &str| {
+        format!("[[port]]\nname = \"wan\"\ndevice = \"net_null0\"\naddresses = {addresses}\n{rest}")
+    };
+    let first = before(
+        "[\"10.0.0.254/24\"]",
+        "[[route]]\nto = \"10.8.0.0/16\"\nvia = \"10.0.0.1\"\n\
+         [[neighbour]]\naddress = \"10.0.0.9\"\nmac = \"02:00:00:00:00:09\"\n",
+    );
+    let second = before(
+        "[\"10.0.0.253/24\"]",
+        "[[port.vlan]]\nid = 7\naddresses = [\"10.7.0.1/24\"]\n\
+         [[route]]\nto = \"10.8.0.0/16\"\nvia = \"10.0.0.1\"\n\
+         [[route]]\nto = \"0.0.0.0/0\"\nvia = \"10.7.0.9\"\n\
+         [[neighbour]]\naddress = \"10.0.0.9\"\nmac = \"02:00:00:00:00:0a\"\n\
+         [[port]]\nname = \"new\"\ndevice = \"net_null1\"\naddresses = [\"10.9.0.1/24\"]\n\
+         [[route]]\nto = \"10.99.0.0/16\"\nvia = \"10.9.0.2\"\n",
+    );
+    let start = config(&first);
+    let mut control = Control::new(LIMITS, Vec::new(), 64, Machine::default)
+        .naming(start.port_names())
+        .networked(start.setup(|_| [2; 6]));
+    control.start(&start).unwrap();
+    let whole = |text: &str| File {
+        name: "f".to_owned(),
+        text: text.to_owned(),
+    };
+    assert!(ask(&mut control, Request::Plan(whole(&first))).is_empty());
+    let request = Request::Apply {
+        file: whole(&second),
+        confirm_s: Some(9),
+    };
+    let plan = ask(&mut control, request);
+    assert_eq!(
+        lines(&plan),
+        [
+            "Add route to 0.0.0.0/0 via >10.7.0.9",
+            "Edit neighbour 10.0.0.9 mac 02:00:00:00:00:09>02:00:00:00:00:0a",
+            "Delete 10.0.0.254/24 on wan",
+            "Add 10.0.0.253/24 on wan",
+            "Add 10.7.0.1/24 on wan.7",
+        ]
+    );
+    let needs: Vec<String> = plan.needs_restart.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        needs,
+        [
+            "port new: only in the file",
+            "route 10.99.0.0/16: only in the file"
+        ]
+    );
+    let again = ask(&mut control, Request::Plan(whole(&second)));
+    assert_eq!(again.differences, []);
+    let Reply::Saved { text, flaw } = control.save() else {
+        panic!()
+    };
+    assert_eq!(flaw, None);
+    assert!(ask(&mut control, Request::Plan(whole(&text))).is_empty());
+    ask(&mut control, Request::Rollback);
+    assert_eq!(control.model.network(), start.network());
+    assert!(ask(&mut control, Request::Plan(whole(&first))).is_empty());
 }
 
 #[test]

@@ -237,6 +237,7 @@ pub(super) fn conf() -> impl Strategy<Value = Conf> {
         ..Settings::default()
     });
     (timeouts, settings, marks(), services).prop_map(|(timeouts, settings, marks, services)| Conf {
+        network: control::Network::default(),
         timeouts,
         settings,
         marks,
@@ -343,7 +344,8 @@ proptest! {
 
     /// What is written is what is read.
     #[test]
-    fn a_saved_file_says_what_was_saved(start in start(), conf in conf()) {
+    fn a_saved_file_says_what_was_saved(start in start(), mut conf in conf()) {
+        conf.network = start.network();
         let text = start.toml(&conf);
         let config = Config::parse(&text, "f").unwrap();
         prop_assert_eq!(config.sections(), start.sections());
