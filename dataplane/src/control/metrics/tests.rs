@@ -56,6 +56,8 @@ fn scrape(model: &Model, pages: &[Arc<Page>]) -> Scrape {
         mailbox: 2,
     };
     let port = PortInfo {
+        hardware: None,
+        used: control::PortUse::default(),
         name: "wan".to_owned(),
         device: "net_pcap0,rx_pcap=\"a\\b\"".to_owned(),
         mac: "02:00:00:00:00:01".to_owned(),
