@@ -22,6 +22,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 const KIB: u32 = 1024;
 
 #[derive(Debug, Args)]
+#[command(allow_missing_positional = true)]
 pub(super) struct CaptureArgs {
     /// As packets are received (rx), once it is decided what becomes of them (decided), as ports take
     /// them (tx), or those that are dropped (drop).
