@@ -9,7 +9,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -19,7 +19,8 @@ use tempfile::TempDir;
 const ATTEMPTS_MAX: u32 = 400;
 const NOBODY: u32 = 65534;
 
-static PLACES: AtomicU32 = AtomicU32::new(0);
+/// Programs are copied, and what one test is writing another must not inherit and keep busy.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 /// A folder with a configuration, a socket and the command line under its names.
 struct Place {
@@ -81,9 +82,7 @@ impl Place {
         for name in ["ipvsadm", "ipvsadm-save", "ipvsadm-restore"] {
             symlink("directorctl", folder.path().join(name)).unwrap();
         }
-        // Tests of one process run side by side.
-        let number = PLACES.fetch_add(1, Relaxed);
-        let prefix = format!("control-test-{}-{number}", std::process::id());
+        let prefix = format!("control-test-{}", std::process::id());
         let place = Self { folder, prefix };
         place.configure("director.toml", &place.prefix, "");
         place
@@ -172,6 +171,7 @@ impl Place {
 /// Members of one group may change things, of another look, and others nothing.
 #[test]
 fn each_group_has_its_rights() {
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let place = Place::new();
     let groups = "socket_group = \"daemon\"\nsocket_read_group = \"games\"\n";
     place.configure("groups.toml", &place.prefix, groups);
@@ -243,6 +243,7 @@ fn crowd(place: &Place, gid: u32) {
 
 #[test]
 fn people_and_a_daemon() {
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let place = Place::new();
     place.fails(
         "ipvsadm -Ln",
