@@ -101,7 +101,7 @@ pub(super) fn run(args: &CaptureArgs, client: &mut Client, json: bool) -> Result
     let (captured, missed) = (capture.captured, capture.missed);
     eprintln!("{captured} packets captured, {missed} missed");
     match json && !pcapng::is_stdout(&args.file) {
-        true => super::json(&serde_json::json!({ "captured": captured, "missed": missed })),
+        true => super::json(&super::answers::Captured { captured, missed }),
         false => Ok(String::new()),
     }
 }
