@@ -5,6 +5,7 @@
 //! Protocol types exist once, here; the daemon never sees command-line text.
 
 pub mod client;
+mod explain; // what becomes of a packet
 mod file; // configuration files
 pub mod ipvsadm;
 mod marks; // rules that mark packets
@@ -21,6 +22,7 @@ use std::num::NonZeroU32;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+pub use explain::{Candidate, End, Explained, Frame, Question, Says, Sent, Step};
 pub use file::File;
 pub use marks::{MarkRule, Ports, Prefix, WhichMark};
 pub use settings::{SETTINGS, Setting, Value};
@@ -65,6 +67,8 @@ pub enum Request {
     Services {
         only: Option<ServiceKey>,
     },
+    /// What would become of a packet, and why.
+    Explain(Box<Question>),
     /// Up to [`CONNECTIONS_MAX`] connections from `cursor` on ([`Cursor::default`] starts).
     Connections {
         cursor: Cursor,
@@ -556,6 +560,7 @@ pub enum Reply {
     Done,
     Refused(Refusal),
     Services(Vec<Service>),
+    Explained(Box<Explained>),
     Connections {
         list: Vec<Connection>,
         next: Option<Cursor>,

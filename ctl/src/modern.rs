@@ -1,6 +1,7 @@
 //! directorctl's own verbs.
 
 mod drain; // a server is drained, and watched
+mod explain; // where a packet would go
 mod generate; // completions and man pages
 mod mark; // rules that mark packets
 mod request; // from verbs to requests
@@ -26,6 +27,7 @@ use control::{
 use serde::Serialize;
 
 use drain::DrainArgs;
+use explain::ExplainArgs;
 use generate::{CompletionsArgs, ManArgs};
 use mark::MarkVerb;
 use request::request;
@@ -56,6 +58,8 @@ enum Verb {
     /// What the servers reached by fullnat see as their client.
     #[command(subcommand)]
     LocalAddress(LocalAddressVerb),
+    /// Where a packet would go, and why; nothing is sent and nothing changes.
+    Explain(ExplainArgs),
     /// Connections.
     #[command(subcommand)]
     Connection(ConnectionVerb),
@@ -511,6 +515,8 @@ fn run(cli: &Cli) -> Result<String> {
             (Verb::Stats, false) => Ok(show::stats(list)),
             (_, false) => Ok(show::services(list)),
         },
+        Reply::Explained(explained) if cli.json => json(&explained),
+        Reply::Explained(explained) => Ok(explain::text(&explained)),
         Reply::Timeouts { tcp, tcp_fin, udp } if cli.json => {
             json(&serde_json::json!({ "tcp": tcp, "tcp_fin": tcp_fin, "udp": udp }))
         }

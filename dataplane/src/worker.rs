@@ -245,6 +245,9 @@ impl Worker {
             Command::Templates { from, limit, reply } => {
                 let _ = reply.try_send(self.director.listed_templates(now, from, limit));
             }
+            Command::Explain { query, reply } => {
+                let _ = reply.try_send(self.director.excerpt(now, &query));
+            }
             Command::Neighbours(reply) => {
                 let _ = reply.try_send(self.neighbours());
             }

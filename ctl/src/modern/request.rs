@@ -55,6 +55,7 @@ pub(super) fn request(verb: &Verb, present: &mut impl Present) -> Result<Request
                 address: *local,
             }
         }
+        Verb::Explain(args) => return super::explain::request(args),
         Verb::Connection(ConnectionVerb::List(_)) => {
             let cursor = Cursor::default();
             return Ok(Request::Connections { cursor });

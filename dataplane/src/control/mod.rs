@@ -2,6 +2,7 @@
 
 mod audit; // what was changed, for the log
 mod drain; // drained servers, seen to
+mod explain; // what becomes of a packet
 #[cfg(test)]
 mod load; // ten thousand services with a hundred thousand servers
 pub mod model; // the authoritative services and servers
@@ -19,6 +20,7 @@ use crossbeam::channel::{Receiver, Sender, bounded};
 
 use crate::conn::state::State;
 use crate::counters::Page;
+use crate::director::explain::{Excerpt, Query};
 use crate::templates::Templates;
 use crate::update::{Batch, ServerId, Update};
 use model::{Limits, Model, STEP_S, SWEEP_S, refuse};
@@ -51,6 +53,11 @@ pub enum Command {
         reply: Sender<Slice>,
     },
     Neighbours(Sender<Vec<Neighbour>>),
+    /// Copies what concerns a packet.
+    Explain {
+        query: Box<Query>,
+        reply: Sender<Excerpt>,
+    },
 }
 
 /// Part of a worker's connections, and the table entry to go on from.
@@ -287,6 +294,7 @@ impl Backend for Control {
         let answer = match request {
             Request::Change(changes) => Ok(self.audited(&changes, peer)),
             Request::Services { only } => self.model.services(only.as_ref()).map(Reply::Services),
+            Request::Explain(question) => self.explain(&question),
             Request::Connections { cursor } => self.connections(cursor),
             Request::Timeouts => Ok(self.timeouts()),
             Request::Settings => Ok(Reply::Settings(self.model.settings())),

@@ -2,6 +2,7 @@
 //! discovery.
 
 mod arp;
+mod excerpt; // what concerns a few addresses, copied
 mod held;
 mod nd;
 mod neigh;
@@ -13,6 +14,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use hashbrown::{HashMap, HashSet};
 
+pub use excerpt::{Excerpt, Way};
 pub use held::{HELD_MAX, HELD_PER_NEIGHBOUR};
 pub use neigh::{NEIGHBOURS_MAX, NeighbourView};
 pub use route::Prefix;

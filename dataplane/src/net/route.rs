@@ -28,6 +28,12 @@ impl Prefix {
             && (bits(address) ^ bits(self.address)) & self.mask() == 0
     }
 
+    /// The one of this address alone.
+    pub fn whole(address: IpAddr) -> Self {
+        let length = if address.is_ipv4() { 32 } else { 128 };
+        Self { address, length }
+    }
+
     /// The prefix with zeros in the place of the bits that do not matter.
     #[must_use]
     pub fn network(self) -> Self {

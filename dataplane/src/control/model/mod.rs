@@ -4,6 +4,7 @@
 mod drain; // servers that get no new connections, and their end
 mod extras; // local addresses, options, settings
 mod marks; // rules that mark packets
+mod near; // services that a packet nearly belongs to
 mod ramp; // slow start
 mod rules; // what no service, no server and no local address may be
 mod slots; // ids
