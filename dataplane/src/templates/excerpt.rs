@@ -71,10 +71,15 @@ impl Templates {
         let spare = u32::try_from(copied.len()).unwrap_or(u32::MAX);
         let servers = servers.max(1);
         let mut templates = Self::for_servers(servers, spare.saturating_add(1), secret)?;
-        let adopted = copied
-            .iter()
-            .map(|copied| templates.adopt(now, &copied.template));
-        let adopted = adopted.collect();
+        // Those that nobody finds first: they would be taken for their successors.
+        let mut adopted = vec![None; copied.len()];
+        for invalid in [true, false] {
+            for (number, Copied { template, .. }) in adopted.iter_mut().zip(copied) {
+                if template.invalid == invalid {
+                    *number = templates.adopt(now, template);
+                }
+            }
+        }
         if !room {
             templates.capacity = 0;
         }
