@@ -20,6 +20,7 @@ const FUNCTIONS: &[&str] = &[
     "rte_eth_allmulticast_enable",
     "rte_eth_macaddr_get",
     "rte_eth_stats_get",
+    "rte_get_tsc_hz",
     "rte_version",
     "director_.*",
 ];

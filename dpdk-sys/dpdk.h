@@ -4,6 +4,7 @@
 #include <stddef.h>
 #include <stdio.h>
 
+#include <rte_cycles.h>
 #include <rte_eal.h>
 #include <rte_errno.h>
 #include <rte_ethdev.h>
@@ -38,3 +39,14 @@ static inline int director_link_up(uint16_t port)
 
 	return rte_eth_link_get_nowait(port, &link) == 0 && link.link_status == RTE_ETH_LINK_UP;
 }
+
+/* Megabits a second; RTE_ETH_SPEED_NUM_NONE while the link is down. */
+static inline uint32_t director_link_speed(uint16_t port)
+{
+	struct rte_eth_link link = {0};
+
+	return rte_eth_link_get_nowait(port, &link) == 0 ? link.link_speed : RTE_ETH_SPEED_NUM_NONE;
+}
+
+static const uint32_t DIRECTOR_SPEED_NONE = RTE_ETH_SPEED_NUM_NONE;
+static const uint32_t DIRECTOR_SPEED_UNKNOWN = RTE_ETH_SPEED_NUM_UNKNOWN;

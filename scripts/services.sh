@@ -233,5 +233,6 @@ services() {
     with_services "services of every port, $with" every_port
     with_services "servers deleted and back, $with" deleted_and_back
     with_services "draining, $with" draining
+    metrics_tests "$with"
     check "every packet accounted for in lab d, $with" accounting
 }

@@ -4,10 +4,12 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs::{self, Permissions};
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -16,6 +18,8 @@ use tempfile::TempDir;
 /// How often a daemon that starts is asked, 50 ms apart.
 const ATTEMPTS_MAX: u32 = 400;
 const NOBODY: u32 = 65534;
+
+static PLACES: AtomicU32 = AtomicU32::new(0);
 
 /// A folder with a configuration, a socket and the command line under its names.
 struct Place {
@@ -77,9 +81,11 @@ impl Place {
         for name in ["ipvsadm", "ipvsadm-save", "ipvsadm-restore"] {
             symlink("directorctl", folder.path().join(name)).unwrap();
         }
-        let prefix = format!("control-test-{}", std::process::id());
+        // Tests of one process run side by side.
+        let number = PLACES.fetch_add(1, Relaxed);
+        let prefix = format!("control-test-{}-{number}", std::process::id());
         let place = Self { folder, prefix };
-        place.configure("director.toml", &place.prefix);
+        place.configure("director.toml", &place.prefix, "");
         place
     }
 
@@ -87,14 +93,14 @@ impl Place {
         self.folder.path().join(name)
     }
 
-    fn configure(&self, file: &str, prefix: &str) {
+    fn configure(&self, file: &str, prefix: &str, more: &str) {
         let port = |n| {
             format!(
                 "[[port]]\nname = \"p{n}\"\ndevice = \"net_null{n},no-rx=1\"\naddresses = [\"10.{n}.0.254/24\"]\n"
             )
         };
         let text = format!(
-            "[director]\nsocket = {:?}\nworkers = [0]\nmax_connections = 1024\n\
+            "[director]\nsocket = {:?}\nworkers = [0]\nmax_connections = 1024\n{more}\
              [eal]\nhuge_pages = false\nmemory_mb = 128\nfile_prefix = {prefix:?}\nmbufs = 8192\n{}{}",
             self.path("director.sock"),
             port(0),
@@ -111,8 +117,12 @@ impl Place {
 
     /// A daemon that answers.
     fn start(&self) -> Daemon {
+        self.start_by("director.toml")
+    }
+
+    fn start_by(&self, file: &str) -> Daemon {
         let log = fs::File::create(self.path("log")).unwrap();
-        let mut command = self.daemon("director.toml");
+        let mut command = self.daemon(file);
         let mut daemon = Daemon(command.stdout(Stdio::null()).stderr(log).spawn().unwrap());
         let mut attempts = 0;
         while self.ask("directorctl status").code != Some(0) {
@@ -157,6 +167,77 @@ impl Place {
         assert_eq!(said.code, Some(code), "{line}: {}", said.err);
         assert!(said.err.trim_end().ends_with(words), "{line}: {}", said.err);
     }
+}
+
+/// Members of one group may change things, of another look, and others nothing.
+#[test]
+fn each_group_has_its_rights() {
+    let place = Place::new();
+    let groups = "socket_group = \"daemon\"\nsocket_read_group = \"games\"\n";
+    place.configure("groups.toml", &place.prefix, groups);
+    let _daemon = place.start_by("groups.toml");
+    let (admins, readers) = (1, 60);
+    let of = |gid: u32, line: &str| -> Said {
+        let mut command = place.command(line);
+        command.uid(NOBODY).gid(gid).output().unwrap().into()
+    };
+    let add = "directorctl service add tcp 10.0.0.1:80";
+    let said = of(admins, add);
+    assert_eq!((said.code, said.err.as_str()), (Some(0), ""));
+    let said = of(readers, "ipvsadm -Ln");
+    assert_eq!((said.code, said.err.as_str()), (Some(0), ""));
+    assert!(said.out.contains("TCP  10.0.0.1:80 wlc"), "{}", said.out);
+    let only = "only root, the daemon's user and";
+    for (gid, line) in [
+        (readers, "directorctl service delete tcp 10.0.0.1:80"),
+        (readers, "directorctl connection kill --all"),
+        (NOBODY, "directorctl status"),
+    ] {
+        let said = of(gid, line);
+        assert_eq!(said.code, Some(1), "{line}");
+        assert!(said.err.contains(only), "{line}: {}", said.err);
+    }
+    assert_eq!(
+        of(readers, "ipvsadm -C").err,
+        "Permission denied (you must be root)\n"
+    );
+    crowd(&place, readers);
+}
+
+/// A reader opens more connections than he may, half a request on each: others are served.
+fn crowd(place: &Place, gid: u32) {
+    let script = "import socket, sys\n\
+        def message(text): return len(text).to_bytes(4, 'big') + text\n\
+        def answer(s): return s.recv(int.from_bytes(s.recv(4), 'big'))\n\
+        open = []\n\
+        for _ in range(400):\n    \
+            s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1])\n    \
+            s.sendall(message(b'{\"version\":3,\"program\":\"x\"}')); answer(s)\n    \
+            try: s.sendall(message(b'\"timeouts\"'))\n    \
+            except BrokenPipeError: pass\n    \
+            if b'tcp_fin' in answer(s): open.append(s)\n\
+        for s in open: s.sendall(b'\\0\\0')\n\
+        print(len(open), flush=True)\n\
+        sys.stdin.read()\n";
+    let mut child = Command::new("python3")
+        .args(["-c", script])
+        .arg(place.path("director.sock"))
+        .uid(NOBODY)
+        .gid(gid)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut served = String::new();
+    BufReader::new(child.stdout.take().unwrap())
+        .read_line(&mut served)
+        .unwrap();
+    assert_eq!(served.trim(), "256", "of one user");
+    place.done("directorctl service delete tcp 10.0.0.1:80");
+    let out = place.done("ipvsadm -Ln");
+    assert!(!out.contains("10.0.0.1:80"), "{out}");
+    drop(child.stdin.take());
+    assert!(child.wait().unwrap().success());
 }
 
 #[test]
@@ -338,7 +419,7 @@ fn strangers(place: &Place) {
 
 fn second_daemon(place: &Place) {
     let prefix = format!("{}-2", place.prefix);
-    place.configure("second.toml", &prefix);
+    place.configure("second.toml", &prefix, "");
     let said: Said = place.daemon("second.toml").output().unwrap().into();
     let _ = fs::remove_dir_all(Path::new("/var/run/dpdk").join(prefix));
     assert_eq!(said.code, Some(1), "{}", said.err);

@@ -150,8 +150,8 @@ impl Lab {
         match request {
             Request::Change(changes) => self.applied(changes),
             Request::Connections { .. } => {
-                let (mut list, _) = self.director.connections(self.now, 0, usize::MAX);
-                let (templates, _) = self.director.listed_templates(self.now, 0, usize::MAX);
+                let mut list = self.director.listed(self.now);
+                let templates = self.director.listed_templates(self.now);
                 list.extend(templates);
                 Reply::Connections { list, next: None }
             }
@@ -214,7 +214,7 @@ impl Lab {
 
     /// The templates that clients' next connections go by.
     pub fn templates(&self) -> Vec<Connection> {
-        let (list, _) = self.director.listed_templates(self.now, 0, usize::MAX);
+        let list = self.director.listed_templates(self.now);
         let is_valid = |template: &Connection| template.virtual_address.port() != INVALID_PORT;
         list.into_iter().filter(is_valid).collect()
     }

@@ -73,8 +73,12 @@ impl Client {
 
     /// Asks one thing and waits for its answer.
     pub fn ask(&mut self, request: &Request) -> Result<Reply, ClientError> {
-        send(&mut self.stream, request).map_err(ClientError::Lost)?;
-        receive(&mut self.stream).map_err(ClientError::Lost)
+        let sent = send(&mut self.stream, request);
+        match (receive(&mut self.stream), sent) {
+            // Whoever is not served is told so, perhaps before he asks.
+            (Ok(reply), _) => Ok(reply),
+            (Err(_), Err(error)) | (Err(error), Ok(())) => Err(ClientError::Lost(error)),
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{File, ForwardMode, Protocol, ServiceKey};
+use crate::{End, File, ForwardMode, Protocol, ServiceKey};
 
 /// The packet that is asked about.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -95,8 +95,11 @@ pub struct Candidate {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Frame {
     pub port: String,
-    /// Its layers, outermost first.
-    pub layers: Vec<String>,
+    /// The Ethernet addresses of the stations.
+    pub from: String,
+    pub to: String,
+    /// In words.
+    pub packet: String,
     /// All of it, in hexadecimal.
     pub bytes: String,
 }
@@ -108,17 +111,4 @@ pub struct Sent {
     pub frame: Frame,
     /// The director made it: an answer, or a question to a neighbour.
     pub made: bool,
-}
-
-/// What became of the packet.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum End {
-    Forwarded,
-    Answered,
-    /// It waits for a neighbour.
-    Held,
-    Consumed,
-    /// For the reason of this name.
-    Dropped(String),
 }

@@ -4,6 +4,7 @@ pub mod address;
 pub mod args;
 pub mod lower;
 pub mod names;
+mod options; // what LVS has no words for
 pub mod popt;
 pub mod run;
 pub mod show;

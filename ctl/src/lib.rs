@@ -4,11 +4,21 @@
 //! [`Hello`]; the daemon answers with its own. Then each [`Request`] gets exactly one [`Reply`].
 //! Protocol types exist once, here; the daemon never sees command-line text.
 
+mod capture; // the last drops, and captures
 pub mod client;
+pub mod conf; // what a configuration file says, and as TOML
+mod connections; // listed, chosen and ended
+pub mod doctor; // what a machine lacks
 mod explain; // what becomes of a packet
 mod file; // configuration files
+mod hardware; // what the drivers of ports can do
+pub mod import; // configurations of others
 pub mod ipvsadm;
 mod marks; // rules that mark packets
+mod metrics; // for Prometheus, and how much workers do
+mod network; // addresses, routes, static neighbours
+pub mod packet; // frames, read and in words
+pub mod plan; // what a file would change
 mod sense; // what nobody can mean
 mod settings; // one by one
 pub mod usage;
@@ -22,9 +32,19 @@ use std::num::NonZeroU32;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-pub use explain::{Candidate, End, Explained, Frame, Question, Says, Sent, Step};
+pub use capture::{
+    BUFFER, BUFFER_MAX, BUFFER_MIN, Bytes, CaptureSpec, Captured, Dropped, End, PacketFilter,
+    SNAPLEN_MAX, Stage, TERMS_MAX, Traffic,
+};
+pub use conf::{Conf, ServerConf, ServiceConf, TimeoutsConf};
+pub use connections::{Connection, Cursor, Filter, Side, Traits};
+pub use explain::{Candidate, Explained, Frame, Question, Says, Sent, Step};
 pub use file::File;
+pub use hardware::PortHardware;
 pub use marks::{MarkRule, Ports, Prefix, WhichMark};
+pub use metrics::{MetricsCursor, Pace};
+pub use network::{Address, AddressPrefix, Mac, Network, Route, StaticNeighbour, interface};
+pub use plan::Plan;
 pub use settings::{SETTINGS, Setting, Value};
 pub use words::{NoFlag, Word};
 
@@ -63,25 +83,95 @@ pub struct Hello {
 pub enum Request {
     /// Applies every change in order, or none of them.
     Change(Vec<Change>),
+    /// What a file would change, and what that would do.
+    Plan(File),
+    /// Applies a file: all of it but what needs a restart, or nothing. With `confirm_s` the
+    /// configuration from before comes back after so many seconds, unless [`Self::Confirm`] comes.
+    Apply {
+        file: File,
+        confirm_s: Option<u32>,
+    },
+    /// What was applied last stays.
+    Confirm,
+    /// The configuration from before what waits for its confirmation comes back.
+    Rollback,
+    /// The running configuration, as a file.
+    Save,
     /// Services with their servers and counters: all, newest first, or the one named.
     Services {
         only: Option<ServiceKey>,
     },
     /// What would become of a packet, and why.
     Explain(Box<Question>),
-    /// Up to [`CONNECTIONS_MAX`] connections from `cursor` on ([`Cursor::default`] starts).
+    /// Up to [`CONNECTIONS_MAX`] of the connections that `filter` chooses, from `cursor` on
+    /// ([`Cursor::default`] starts).
     Connections {
         cursor: Cursor,
+        #[serde(default)]
+        filter: Filter,
     },
+    /// As [`Self::Connections`], and ends them; the answer tells which.
+    EndConnections {
+        cursor: Cursor,
+        filter: Filter,
+        /// Both ends of TCP connections get a reset.
+        reset: bool,
+    },
+    /// The last drops of every worker, but of each worker's only those after the first so many.
+    Drops {
+        after: Vec<u64>,
+    },
+    /// Begins this client's capture, which ends with it.
+    StartCapture(CaptureSpec),
+    /// What was captured since this was asked last, some of it if there is much.
+    CapturedNext,
+    /// Nothing more is captured; [`Self::CapturedNext`] goes on until it is done.
+    StopCapture,
     /// TCP, TCP-FIN and UDP timeouts.
     Timeouts,
     Settings,
     /// Workers, ports, ends of packets and drop reasons.
     Status,
+    /// Prometheus's text of all metrics, in parts ([`MetricsCursor::default`] starts).
+    Metrics {
+        cursor: MetricsCursor,
+    },
     /// Neighbours as the first worker knows them.
     Neighbours,
+    /// Addresses, routes and static neighbours as they are configured.
+    Network,
     /// The rules that mark packets, in order.
     Marks,
+}
+
+impl Request {
+    /// Whether only who may change things may ask for it: it changes something, or shows what clients
+    /// and servers say to each other.
+    pub const fn is_privileged(&self) -> bool {
+        match self {
+            Self::Change(_)
+            | Self::Apply { .. }
+            | Self::Confirm
+            | Self::Rollback
+            | Self::EndConnections { .. }
+            | Self::Drops { .. }
+            | Self::StartCapture(_)
+            | Self::CapturedNext
+            | Self::StopCapture => true,
+            Self::Plan(_)
+            | Self::Save
+            | Self::Services { .. }
+            | Self::Explain(_)
+            | Self::Connections { .. }
+            | Self::Timeouts
+            | Self::Settings
+            | Self::Status
+            | Self::Metrics { .. }
+            | Self::Neighbours
+            | Self::Network
+            | Self::Marks => false,
+        }
+    }
 }
 
 /// One step of a [`Request::Change`].
@@ -156,6 +246,21 @@ pub enum Change {
         tcp_fin: Option<u32>,
         udp: Option<u32>,
     },
+    /// The port's own VLANs come with their first address and go with their last one.
+    AddAddress(Address),
+    DeleteAddress(Address),
+    AddRoute(Route),
+    /// Instead of one to the same network, if there is one.
+    ReplaceRoute(Route),
+    DeleteRoute {
+        to: Prefix,
+    },
+    AddNeighbour(StaticNeighbour),
+    DeleteNeighbour {
+        address: IpAddr,
+    },
+    /// Forgets the neighbours that were learned; those that are needed are asked for again.
+    FlushNeighbours,
     /// The rule gets number `at`, from 1 on, and those from there on one more; `None` is the end.
     AddMark {
         rule: MarkRule,
@@ -558,12 +663,36 @@ pub struct Drain {
 #[serde(rename_all = "snake_case")]
 pub enum Reply {
     Done,
+    Plan(Plan),
+    Saved {
+        /// TOML.
+        text: String,
+        /// Why it cannot be loaded as it is: what runs may be what no file may say.
+        flaw: Option<String>,
+    },
     Refused(Refusal),
     Services(Vec<Service>),
     Explained(Box<Explained>),
     Connections {
         list: Vec<Connection>,
         next: Option<Cursor>,
+    },
+    Drops {
+        /// Oldest first.
+        list: Vec<Dropped>,
+        /// Of each worker since it started.
+        counts: Vec<u64>,
+    },
+    CaptureStarted {
+        /// The director's ports, by number.
+        ports: Vec<String>,
+    },
+    Captured {
+        packets: Vec<Captured>,
+        /// Packets so far that there was no room for.
+        missed: u64,
+        /// After [`Request::StopCapture`]: this was all, and the capture is forgotten.
+        done: bool,
     },
     Timeouts {
         tcp: u32,
@@ -572,7 +701,12 @@ pub enum Reply {
     },
     Settings(Settings),
     Status(Status),
+    Metrics {
+        text: String,
+        next: Option<MetricsCursor>,
+    },
     Neighbours(Vec<Neighbour>),
+    Network(Network),
     Marks(Vec<MarkRule>),
 }
 
@@ -690,42 +824,6 @@ pub struct Draining {
     pub weight: u32,
 }
 
-/// Where a listing of connections goes on: a worker and an entry of its table.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Cursor {
-    pub worker: u16,
-    pub entry: u32,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Connection {
-    /// `None` for a persistence template of every protocol.
-    pub protocol: Option<Protocol>,
-    /// Of a template the masked address, with port 0.
-    pub client: SocketAddr,
-    /// Of a template by mark the mark in place of an address, as LVS shows it.
-    pub virtual_address: SocketAddr,
-    pub server: SocketAddr,
-    /// What the server sees as its client, in FULLNAT.
-    #[serde(default)]
-    pub local: Option<SocketAddr>,
-    /// LVS's name of the state, `ESTABLISHED`, `UDP`, …
-    pub state: String,
-    /// Until it expires.
-    pub expires_ms: u64,
-    pub in_packets: u32,
-    pub out_packets: u32,
-    /// IP bytes in both directions.
-    pub bytes: u64,
-    pub worker: u16,
-    /// A client's tie to its server, not a connection.
-    #[serde(default)]
-    pub template: bool,
-    /// What tied it, where an engine did.
-    #[serde(default)]
-    pub engine: Option<(Engine, String)>,
-}
-
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Neighbour {
     pub port: String,
@@ -762,6 +860,8 @@ pub struct PortStatus {
     pub mac: String,
     pub mtu: u16,
     pub link_up: bool,
+    #[serde(default)]
+    pub used: PortUse,
     pub tx_packets: u64,
     pub tx_bytes: u64,
     /// Received here: each packet once.
@@ -770,6 +870,21 @@ pub struct PortStatus {
     /// What became of the packets received (or made) here, by name.
     pub ends: BTreeMap<String, u64>,
     pub drops: BTreeMap<String, u64>,
+    /// What its driver can do.
+    #[serde(default)]
+    pub hardware: Option<PortHardware>,
+}
+
+/// How a port is used.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PortUse {
+    /// Megabits a second; `None` if the driver does not say.
+    pub speed_mbps: Option<u32>,
+    /// For receiving, and as many for sending: one of each for every worker.
+    pub queues: u16,
+    /// What the device does for us.
+    pub offloads: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -785,6 +900,8 @@ pub struct WorkerStatus {
     pub ends: BTreeMap<String, u64>,
     /// Of the dropped: the reasons that occurred.
     pub drops: BTreeMap<String, u64>,
+    #[serde(default)]
+    pub pace: Pace,
 }
 
 /// Writes one length-prefixed message.

@@ -90,7 +90,7 @@ pub enum WhichMark {
 }
 
 /// A network: the addresses that share their first `length` bits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Prefix {
     address: IpAddr,
@@ -104,6 +104,14 @@ impl Prefix {
         Self { address, length }
     }
 
+    /// The network that `address` is in; `None` if an address of its family has fewer bits.
+    pub fn around(address: IpAddr, length: u8) -> Option<Self> {
+        (length <= longest(address)).then(|| Self {
+            address: network(address, length),
+            length,
+        })
+    }
+
     /// Zeros follow its first [`Self::length`] bits.
     pub const fn address(self) -> IpAddr {
         self.address
@@ -112,6 +120,11 @@ impl Prefix {
     /// 0 to 32, or to 128 for IPv6.
     pub const fn length(self) -> u8 {
         self.length
+    }
+
+    /// Whether it has the address; never one of the other family.
+    pub fn contains(self, address: IpAddr) -> bool {
+        self.address.is_ipv4() == address.is_ipv4() && network(address, self.length) == self.address
     }
 
     /// The address, if it is but one.

@@ -1,12 +1,23 @@
 //! directorctl's own verbs.
 
+mod capture; // packets into a file
+mod connection; // connections listed, ended and watched
+mod doctor; // what the machine lacks
 mod drain; // a server is drained, and watched
+mod drops; // the last drops
 mod explain; // where a packet would go
+mod files; // configuration files: check, plan, apply, save
 mod generate; // completions and man pages
+mod import; // configurations of others
 mod mark; // rules that mark packets
+mod metrics; // for Prometheus
+mod network; // addresses, routes, neighbours
+mod pcapng; // captures as files
+mod port; // the NICs
 mod request; // from verbs to requests
 mod settings; // one option for each
 mod show; // answers as tables
+mod top; // again and again
 
 use std::io::{self, ErrorKind, Write as _};
 use std::net::{IpAddr, SocketAddr};
@@ -14,24 +25,33 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::str::FromStr;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{ArgGroup, Args, Parser, Subcommand};
 use control::client::Client;
 use control::{
-    ClientAddress, Connection, Cursor, DEFAULT_SOCKET, Engine, ForwardMode, HashTarget,
-    OnServerGone, Protocol, Refusal, Refuse, Reply, Request, ServiceKey, TunnelChecksum,
-    TunnelKind, Word,
+    ClientAddress, DEFAULT_SOCKET, Engine, ForwardMode, HashTarget, OnServerGone, Protocol,
+    Refusal, Refuse, Reply, ServiceKey, TunnelChecksum, TunnelKind, Word,
 };
 use serde::Serialize;
 
+use capture::CaptureArgs;
+use connection::ConnectionVerb;
+use doctor::DoctorArgs;
 use drain::DrainArgs;
+use drops::DropsArgs;
 use explain::ExplainArgs;
+use files::{ApplyArgs, FileArgs, SaveArgs};
 use generate::{CompletionsArgs, ManArgs};
+use import::ImportArgs;
 use mark::MarkVerb;
+use network::{AddressVerb, NeighbourVerb, RouteVerb};
+use port::PortVerb;
 use request::request;
 use settings::SettingArgs;
+use top::TopArgs;
 
 /// Configures and watches a running director.
 #[derive(Debug, Parser)]
@@ -66,7 +86,25 @@ enum Verb {
     /// Ports, workers and why packets were dropped.
     Status,
     /// Totals and rates of services and servers.
-    Stats,
+    Stats(StatsArgs),
+    /// What services, servers and workers do now, the busiest first, again and again. In a terminal
+    /// keys change what is shown: its last line says which.
+    Top(TopArgs),
+    /// All metrics in Prometheus's text format, as the HTTP endpoint has them.
+    Metrics,
+    /// The last packets that were dropped, and why.
+    Drops(DropsArgs),
+    /// Capture packets as pcapng, with what was decided about each.
+    Capture(CaptureArgs),
+    /// Ports: the NICs, physical and virtual.
+    #[command(subcommand)]
+    Port(PortVerb),
+    /// Addresses of the director's ports.
+    #[command(subcommand)]
+    Address(AddressVerb),
+    /// Where packets to other networks go.
+    #[command(subcommand)]
+    Route(RouteVerb),
     /// Neighbours.
     #[command(subcommand)]
     Neighbour(NeighbourVerb),
@@ -86,6 +124,25 @@ enum Verb {
     },
     /// Show the settings, what each is unless set and what it means, or set those named.
     Settings(SettingArgs),
+    /// Say whether a configuration file is valid; works without a director.
+    Check(FileArgs),
+    /// Show what a configuration file would change of what runs. Exits with 0 if nothing, with 2 if
+    /// something.
+    Plan(FileArgs),
+    /// Make what runs what a configuration file says, all at once; what stays keeps its connections.
+    Apply(ApplyArgs),
+    /// Keep what apply --confirm applied.
+    Confirm,
+    /// Go back to the configuration from before apply --confirm.
+    Rollback,
+    /// Write the running configuration as a file.
+    Save(SaveArgs),
+    /// Turn what ipvsadm-save printed, a keepalived.conf or a dpvs.conf into a configuration of the
+    /// director's, without one running. What cannot be carried over is said line by line.
+    Import(ImportArgs),
+    /// Say what this machine lacks for the director to run, and to run fast, and the command that mends
+    /// it: huge pages, drivers, NUMA nodes, cores, clocks, ports. Exits with 1 if something is bad.
+    Doctor(DoctorArgs),
     /// This program's version and the director's.
     Version,
     /// Print a completion script for a shell: source <(directorctl completions bash).
@@ -272,42 +329,11 @@ enum LocalAddressVerb {
     },
 }
 
-#[derive(Debug, Subcommand)]
-enum ConnectionVerb {
-    /// All connections and persistence templates, or those of which all holds that is named.
-    List(ConnectionArgs),
-}
-
 #[derive(Debug, Args)]
-struct ConnectionArgs {
-    /// Its client's address; of a template the masked one.
-    #[arg(long, value_parser = address)]
-    client: Option<IpAddr>,
-    /// Its server's address.
-    #[arg(long, value_parser = address)]
-    server: Option<IpAddr>,
-    /// Its state as listed, ESTABLISHED for example.
-    #[arg(long)]
-    state: Option<String>,
-    /// Templates, which tie persistent clients to their server, only.
-    #[arg(long)]
-    templates: bool,
-}
-
-impl ConnectionArgs {
-    fn chooses(&self, conn: &Connection) -> bool {
-        let state = self.state.as_deref();
-        self.client.is_none_or(|client| conn.client.ip() == client)
-            && self.server.is_none_or(|server| conn.server.ip() == server)
-            && state.is_none_or(|state| conn.state.eq_ignore_ascii_case(state))
-            && (conn.template || !self.templates)
-    }
-}
-
-#[derive(Debug, Subcommand)]
-enum NeighbourVerb {
-    /// Who answers to which Ethernet address.
-    List,
+struct StatsArgs {
+    /// Print them again and again, with so many seconds in between.
+    #[arg(long, value_name = "SECONDS", value_parser = top::interval)]
+    watch: Option<Duration>,
 }
 
 /// What the name of a service begins with.
@@ -471,12 +497,18 @@ pub(crate) fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return ExitCode::from(control::usage::explain("directorctl", &error)),
     };
-    let printed = run(&cli).and_then(|text| match io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error.into()),
-        _ => Ok(()),
-    });
+    if let Verb::Doctor(args) = &cli.verb {
+        return doctor::main(args, &cli.socket, cli.json);
+    }
+    let printed =
+        answer(&cli).and_then(
+            |(text, code)| match io::stdout().write_all(text.as_bytes()) {
+                Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error.into()),
+                _ => Ok(code),
+            },
+        );
     match printed {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             // A program that reads JSON finds the reason where the answer would be.
             if let Some(refusal) = error.downcast_ref::<Refusal>().filter(|_| cli.json) {
@@ -489,30 +521,60 @@ pub(crate) fn main() -> ExitCode {
     }
 }
 
+/// What is printed, and the exit code.
+fn answer(cli: &Cli) -> Result<(String, ExitCode)> {
+    match &cli.verb {
+        Verb::Check(args) => files::check(args, cli.json),
+        Verb::Plan(args) => files::plan(args, &mut connect(cli)?, cli.json),
+        _ => Ok((run(cli)?, ExitCode::SUCCESS)),
+    }
+}
+
+fn connect(cli: &Cli) -> Result<Client> {
+    let hint = "--socket names another path";
+    Ok(Client::connect(&cli.socket, "directorctl", hint)?)
+}
+
 fn run(cli: &Cli) -> Result<String> {
     match &cli.verb {
         Verb::Completions(args) => return Ok(generate::completions(args)),
         Verb::Man(args) => return generate::man(args),
+        Verb::Import(args) => return import::run(args, cli.json),
         _ => {}
     }
-    let hint = "--socket names another path";
-    let mut client = Client::connect(&cli.socket, "directorctl", hint)?;
-    if let Verb::Server(ServerVerb::Drain(args)) = &cli.verb {
-        return drain::run(args, &mut client, cli.json);
+    let mut client = connect(cli)?;
+    match &cli.verb {
+        Verb::Save(args) => return files::save(args, &mut client, cli.json),
+        Verb::Server(ServerVerb::Drain(args)) => return drain::run(args, &mut client, cli.json),
+        Verb::Connection(verb) => return connection::run(verb, &mut client, cli.json),
+        Verb::Metrics => return metrics::run(&mut client, cli.json),
+        Verb::Top(args) => {
+            top::unless_closed(top::run(args, &mut client, cli.json))?;
+            return Ok(String::new());
+        }
+        Verb::Stats(StatsArgs { watch: Some(every) }) => {
+            top::unless_closed(top::watch_stats(&mut client, *every, cli.json))?;
+            return Ok(String::new());
+        }
+        _ => {}
+    }
+    match &cli.verb {
+        Verb::Drops(args) => return drops::run(args, &mut client, cli.json),
+        Verb::Capture(args) => return capture::run(args, &mut client, cli.json),
+        _ => {}
     }
     let request = request(&cli.verb, &mut client)?;
-    if let Verb::Connection(ConnectionVerb::List(chosen)) = &cli.verb {
-        return connections(cli, chosen, &mut client);
-    }
     match client.ask(&request)? {
         Reply::Refused(refusal) => Err(refusal.into()),
         Reply::Done if cli.json => json(&Reply::Done),
         Reply::Done => Ok(String::new()),
+        Reply::Plan(plan) if cli.json => json(&plan),
+        Reply::Plan(plan) => Ok(files::applied(&plan)),
         Reply::Services(list) => match (&cli.verb, cli.json) {
             (Verb::LocalAddress(_), true) => json(&show::LocalAddresses::of(&list)),
             (_, true) => json(&list),
             (Verb::LocalAddress(_), false) => Ok(show::local_addresses(&list)),
-            (Verb::Stats, false) => Ok(show::stats(list)),
+            (Verb::Stats(_), false) => Ok(show::stats(list)),
             (_, false) => Ok(show::services(list)),
         },
         Reply::Explained(explained) if cli.json => json(&explained),
@@ -535,6 +597,8 @@ fn run(cli: &Cli) -> Result<String> {
                 control::VERSION,
                 status.program
             )),
+            (Verb::Port(_), true) => json(&status.ports),
+            (Verb::Port(_), false) => Ok(port::table(&status.ports)),
             (_, true) => json(&status),
             (_, false) => Ok(show::status(&status)),
         },
@@ -542,33 +606,24 @@ fn run(cli: &Cli) -> Result<String> {
         Reply::Settings(settings) => Ok(settings::table(settings)),
         Reply::Neighbours(list) if cli.json => json(&list),
         Reply::Neighbours(list) => Ok(show::neighbours(&list)),
+        Reply::Network(all) => match (&cli.verb, cli.json) {
+            (Verb::Route(_), true) => json(&network::ways(&all)),
+            (Verb::Route(_), false) => Ok(network::routes(&all)),
+            (_, true) => json(&all.addresses),
+            (_, false) => Ok(network::addresses(&all)),
+        },
         Reply::Marks(rules) if cli.json => json(&mark::Numbered::all(&rules)),
         Reply::Marks(rules) => Ok(mark::table(&rules)),
-        Reply::Connections { .. } => bail!(control::client::ClientError::Unexpected),
+        Reply::Saved { .. }
+        | Reply::Connections { .. }
+        | Reply::Drops { .. }
+        | Reply::Metrics { .. }
+        | Reply::CaptureStarted { .. }
+        | Reply::Captured { .. } => bail!(control::client::ClientError::Unexpected),
     }
 }
 
 fn json(answer: &impl Serialize) -> Result<String> {
     let text = serde_json::to_string_pretty(answer).context("writing JSON")?;
     Ok(text + "\n")
-}
-
-/// All pages of the connections.
-fn connections(cli: &Cli, chosen: &ConnectionArgs, client: &mut Client) -> Result<String> {
-    let mut all: Vec<Connection> = Vec::new();
-    let mut cursor = Some(Cursor::default());
-    while let Some(from) = cursor {
-        match client.ask(&Request::Connections { cursor: from })? {
-            Reply::Connections { list, next } => {
-                all.extend(list.into_iter().filter(|conn| chosen.chooses(conn)));
-                cursor = next;
-            }
-            Reply::Refused(refusal) => return Err(refusal.into()),
-            _ => bail!(control::client::ClientError::Unexpected),
-        }
-    }
-    if cli.json {
-        return json(&all);
-    }
-    Ok(show::connections(&all))
 }

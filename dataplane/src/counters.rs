@@ -3,10 +3,14 @@
 //! Every packet has exactly one end: over any quiet moment `rx + made = forwarded + answered +
 //! consumed + dropped + held` ([`Page::balanced`]).
 
+mod pace; // how busy a worker is, and how long things take
+
 use std::ops::Deref;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use crate::packet::{Origin, PORTS_MAX, PortId};
+
+pub use pace::{BUCKETS, Histogram, Pace, Pass, Stopwatch, bound};
 
 /// A counter with one writer. Never goes backwards.
 #[derive(Debug, Default)]
@@ -161,7 +165,13 @@ pub struct ServerPage {
     /// Connections in an active state, as LVS counts them.
     pub active: Gauge,
     pub inactive: Gauge,
+    /// SYNs that it answered by a SYN/ACK on its way through the director, ...
+    pub answers: Counter,
+    /// ... and the microseconds that it took, all together.
+    pub answers_us: Counter,
 }
+
+const _: () = assert!(size_of::<ServerPage>() == 64);
 
 /// One virtual service as one worker counts it; packets and bytes are its servers' sums.
 #[derive(Debug, Default)]
@@ -192,6 +202,9 @@ pub struct Page {
     pub connections: Gauge,
     pub steered_out: Counter,
     pub steered_in: Counter,
+    pub pace: Pace,
+    /// Of the worker's loop: it stands still when the worker does.
+    pub passes: Counter,
 }
 
 impl Page {
@@ -204,6 +217,8 @@ impl Page {
             connections: Gauge::default(),
             steered_out: Counter::default(),
             steered_in: Counter::default(),
+            pace: Pace::default(),
+            passes: Counter::default(),
         }
     }
 
@@ -216,14 +231,6 @@ impl Page {
     #[inline]
     pub fn count_drop(&self, origin: PortId, reason: DropReason) {
         self.port(origin).drops[reason as usize].add(1);
-    }
-
-    /// Counts `frames` that port `from` received in pieces and that went no further.
-    pub fn scattered(&self, from: PortId, frames: u64, bytes: u64) {
-        let port = self.port(from);
-        port.rx.add(frames);
-        port.rx_bytes.add(bytes);
-        port.drops[DropReason::Scattered as usize].add(frames);
     }
 
     /// Counts the ends of `packets` of the same origin, `bytes` together, that port `to` took.
@@ -278,19 +285,4 @@ pub fn balanced<'p>(pages: impl IntoIterator<Item = &'p Page>) -> bool {
         went += page.ended() + u64::from(page.held.get());
     }
     came == went
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn frames_in_pieces_balance() {
-        let page = Page::new(1, 1);
-        page.scattered(PortId(1), 2, 9000);
-        let port = page.port(PortId(1));
-        assert_eq!((port.rx.get(), port.rx_bytes.get()), (2, 9000));
-        assert_eq!(port.drops[DropReason::Scattered as usize].get(), 2);
-        assert!(page.balanced());
-    }
 }

@@ -1,16 +1,24 @@
 //! The daemon around the director: configuration, EAL, ports, workers, control server, and the end.
 
+pub mod log; // where the log goes, and how
+
 use std::hash::{BuildHasher, Hasher, RandomState};
+use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::Scope;
 
 use anyhow::{Context, Result, bail};
+use control::PortUse;
 use crossbeam::channel::{Receiver, Sender, bounded};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::config::{Config, PortConf};
-use crate::control::server::Server;
-use crate::control::stats::{Machine, PortInfo};
+use crate::control::manager::Manager;
+use crate::control::metrics::{self, Scrape};
+use crate::control::server::{Access, CLIENTS_MAX, Server};
+use crate::control::stats::{Lost, Machine, PortInfo};
 use crate::control::{Command, Control, MAILBOX_MAX, Worker as WorkerHandle};
 use crate::counters::Page;
 use crate::director::Director;
@@ -21,27 +29,49 @@ use crate::dpdk::{
 use crate::net::Setup;
 use crate::steer::Steer;
 use crate::templates::Templates;
-use crate::worker::{Clock, Links, Worker, links, mac_text};
+use crate::time::Clock;
+use crate::worker::{Links, Worker, links, mac_text};
 
 /// The least bytes of an mbuf, headroom included.
 const ROOM_MIN: u32 = HEADROOM as u32 + 2048;
 /// Bytes behind the longest frame, in which a packet can grow.
 const ROOM_SPARE: u32 = 64;
 
+/// Open files that are not the control socket's: logs, devices, huge pages.
+const DESCRIPTORS_SPARE: usize = 1024;
+
 /// One worker's queues, by port.
 type Queues = Vec<(RxQueue, TxQueue)>;
 
-/// Runs until SIGTERM or SIGINT.
-pub fn run(config: &Config) -> Result<()> {
+/// Runs until SIGTERM or SIGINT; with SIGHUP the file at `path`, which `config` was read from, is
+/// read again.
+pub fn run(config: &Config, path: &Path) -> Result<()> {
     let stop = Arc::new(AtomicBool::new(false));
+    let reload = Arc::new(AtomicBool::new(false));
+    signal_hook::flag::register(signal_hook::consts::SIGHUP, Arc::clone(&reload))
+        .context("taking over signals")?;
     for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
         signal_hook::flag::register(signal, Arc::clone(&stop)).context("taking over signals")?;
     }
-    let mut server = Server::bind(&config.director.socket)?;
+    let director = &config.director;
+    let (group, read_group) = (&director.socket_group, &director.socket_read_group);
+    let access = Access::by_name(group.as_deref(), read_group.as_deref())?;
+    let mut server = Server::bind(&director.socket, access)?;
+    allow_descriptors();
     let eal = Eal::init(&eal_config(config))?;
     let pools = pools(&eal, config)?;
     let (ports, queues) = start_ports(&eal, config, &pools)?;
-    let result = serve(config, &mut server, &eal, &pools, ports, queues, &stop);
+    let asked = (path, reload);
+    let result = serve(
+        config,
+        &mut server,
+        &eal,
+        &pools,
+        ports,
+        queues,
+        &stop,
+        asked,
+    );
     let in_use: u32 = pools.iter().map(Mempool::in_use).sum();
     if in_use > 0 {
         tracing::error!(in_use, "packet buffers were not returned");
@@ -50,7 +80,22 @@ pub fn run(config: &Config) -> Result<()> {
     result
 }
 
+/// Each client of the socket takes a descriptor, and the usual limit is for less than there may be.
+fn allow_descriptors() {
+    let wanted = (CLIENTS_MAX + DESCRIPTORS_SPARE) as u64;
+    let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| {
+        setrlimit(Resource::RLIMIT_NOFILE, soft.max(wanted.min(hard)), hard)
+    });
+    if let Err(error) = raised {
+        tracing::warn!(%error, "cannot raise the limit of open files");
+    }
+}
+
 /// Starts the workers, serves the socket until `stop`, and ends the workers.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "everything that was started, given once"
+)]
 fn serve(
     config: &Config,
     server: &mut Server,
@@ -59,13 +104,14 @@ fn serve(
     ports: Vec<Port>,
     queues: Vec<Queues>,
     stop: &AtomicBool,
+    (path, reload): (&Path, Arc<AtomicBool>),
 ) -> Result<()> {
     let setup = config.setup(|port| ports[port.index()].mac());
-    let ended = AtomicBool::new(false);
+    let (ended, stopped) = (AtomicBool::new(false), Arc::new(AtomicBool::new(false)));
     std::thread::scope(|scope| {
-        let templates = templates(config)?;
+        let (templates, clock) = (templates(config)?, Clock::start());
         let workers = start_workers(
-            scope, config, eal, pools, queues, &setup, &templates, &ended,
+            scope, config, eal, pools, queues, &setup, &templates, clock, &ended,
         );
         // Whatever happens from here on, the workers must be told to end or the scope waits for ever.
         let result = workers.and_then(|workers| {
@@ -75,19 +121,52 @@ fn serve(
             let mut control =
                 Control::new(config.director.limits(), workers, connections_max, machine)
                     .naming(config.port_names())
-                    .sharing(Arc::clone(&templates));
+                    .timed_by(clock)
+                    .networked(setup.clone())
+                    .sharing(Arc::clone(&templates))
+                    .reloading(path.to_owned(), reload);
             control
-                .change(&config.changes)
+                .start(config)
                 .context("applying the services of the configuration")?;
-            announce_ready(config);
+            if let Some(address) = config.metrics.address {
+                let scraper = serve_metrics(config, address, server, &stopped);
+                control = control.scraped(scraper);
+            }
+            announce_ready(config, &mut control);
             server
                 .run(&mut control, stop)
                 .context("serving the control socket")
         });
+        match &result {
+            Ok(()) => tracing::info!("told to stop; the connections end with the director"),
+            Err(_) => tracing::error!("cannot go on, stopping"),
+        }
+        Manager::stopping();
         ended.store(true, Relaxed);
-        let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+        stopped.store(true, Relaxed);
         result
     })
+}
+
+/// Opens the endpoint for Prometheus, without which a director can well live.
+fn serve_metrics(
+    config: &Config,
+    address: SocketAddr,
+    server: &Server,
+    stopped: &Arc<AtomicBool>,
+) -> Receiver<Sender<Scrape>> {
+    let waker = server.waker();
+    let (scraper, asked) = metrics::scraper(move || {
+        // The main thread looks by itself before long.
+        let _ = waker.wake();
+    });
+    match metrics::serve(address, config.metrics.servers, &scraper, stopped) {
+        Ok(address) => tracing::info!(%address, "metrics at http://{address}/metrics"),
+        Err(error) => tracing::warn!(
+            "no metrics at {address}: {error}; another address under [metrics] is right, or \"none\""
+        ),
+    }
+    asked
 }
 
 /// The one table of templates that all workers share.
@@ -98,11 +177,13 @@ fn templates(config: &Config) -> Result<Arc<Templates>> {
     Ok(Arc::new(table))
 }
 
-fn announce_ready(config: &Config) {
+fn announce_ready(config: &Config, control: &mut Control) {
     let (socket, workers) = (config.director.socket.display(), &config.director.workers);
     tracing::info!(%socket, ?workers, "ready");
-    // Fails only when nobody asked to be notified in a way we can reach: nothing to do about it.
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    control.tell(Manager::new(
+        control.watched(),
+        sd_notify::watchdog_enabled(),
+    ));
 }
 
 fn eal_config(config: &Config) -> EalConfig {
@@ -168,7 +249,7 @@ fn start_ports(eal: &Eal, config: &Config, pools: &[Mempool]) -> Result<(Vec<Por
             port = port.name(),
             device = port.device(),
             mac = mac_text(port.mac()),
-            capabilities = port.capabilities(),
+            capabilities = %port.hardware(),
             "port started"
         );
         ports.push(port);
@@ -195,10 +276,28 @@ fn machine(ports: &[Port], pools: &[Mempool]) -> Machine {
         mac: mac_text(port.mac()),
         mtu: port.mtu(),
         link_up: port.link_up(),
+        hardware: Some(port.hardware().clone()),
+        used: PortUse {
+            speed_mbps: port.speed_mbps(),
+            queues: port.queues(),
+            offloads: (port.spreads().then(|| "rss".to_owned()).into_iter()).collect(),
+        },
+        lost: lost(port),
     };
     Machine {
         ports: ports.iter().map(info).collect(),
         mbufs_in_use: pools.iter().map(|pool| u64::from(pool.in_use())).sum(),
+        mbufs: pools.iter().map(|pool| u64::from(pool.mbufs())).sum(),
+    }
+}
+
+fn lost(port: &Port) -> Lost {
+    let stats = port.stats();
+    Lost {
+        missed: stats.imissed,
+        receive_errors: stats.ierrors,
+        send_errors: stats.oerrors,
+        no_buffer: stats.rx_nombuf,
     }
 }
 
@@ -228,10 +327,10 @@ fn start_workers<'s>(
     queues: Vec<Queues>,
     setup: &'s Setup,
     templates: &Arc<Templates>,
+    clock: Clock,
     ended: &'s AtomicBool,
 ) -> Result<Vec<WorkerHandle>> {
     let cores = &config.director.workers;
-    let clock = Clock::start();
     let secret = [random(), random()];
     let limits = config.director.limits();
     let new_page = |_| Arc::new(Page::new(limits.services_max, limits.servers_max));
@@ -317,6 +416,7 @@ fn work(
                 start.mailbox,
                 clock,
                 idle,
+                eal.cycles_per_second(),
                 names,
             );
             let _ = start.ready.send(Ok(()));

@@ -17,6 +17,7 @@ mod fragmented; // fragments find the way of their first one
     reason = "the system tests include it as a module of their own"
 )]
 mod frames; // packets for tests, built by code of their own
+mod handshake; // how long servers take to answer a SYN
 mod helped; // FTP: control connections, and the data connections that they announce
 mod hidden; // FULLNAT: the client's address, told to its server
 mod listing; // connections as they are shown
@@ -51,6 +52,8 @@ use crate::counters::{DropReason, Page};
 use crate::fragments::Fragments;
 use crate::fullnat::lease::Leases;
 use crate::icmp::RateLimit;
+#[cfg(test)]
+use crate::net::NEIGHBOURS_MAX;
 use crate::net::{HopId, Net, Setup};
 use crate::packet::{BURST, Burst, Egress, Learned, Origin, PORTS_MAX, PacketBuf, PortId};
 use crate::sched::Loads;
@@ -59,12 +62,14 @@ use crate::steer::Steer;
 use crate::templates::{Sweep, Templates};
 use crate::time::Instant;
 use crate::tunnel::Tunnel;
-use crate::update::{ServerId, Update};
+use crate::update::{ServerId, ServiceId, Update};
+use crate::watch::tap::Note;
 use crate::wire::flow::{ICMPV6, Kind, SCTP, Seen, Tuple};
 use crate::wire::partial;
 
 use cut::Cuts;
 use defence::Defence;
+use handshake::Handshakes;
 pub use rewrite::{translate, translate6};
 
 /// Connections looked at for expiry per call of [`Director::tick`].
@@ -73,8 +78,8 @@ const EXPIRE_MAX: u32 = 64;
 const PART: usize = 256;
 /// ... or until a service's own updates end, but no more than this.
 const PART_MAX: usize = 16 * PART;
-/// Servers of a service that are looked through as fast as an update is applied.
-const SERVERS_PER_WORK: usize = 64;
+/// Servers of a service, or neighbours, that are looked through as fast as an update is applied.
+const LOOKED_THROUGH_PER_WORK: usize = 64;
 
 /// One worker's load balancer.
 #[derive(Debug)]
@@ -95,6 +100,7 @@ pub struct Director<P> {
     /// As `secure_tcp` says now.
     transitions: &'static Transitions,
     answers: RateLimit,
+    handshakes: Handshakes,
     steer: Steer,
     macs: [[u8; 6]; PORTS_MAX],
     /// Ports whose packets may have checksums to be completed.
@@ -151,6 +157,7 @@ impl<P: PacketBuf> Director<P> {
             defence: Defence::default(),
             transitions: Transitions::new(false),
             answers: RateLimit::default(),
+            handshakes: Handshakes::new(connections_max),
             steer,
             macs,
             partial,
@@ -179,17 +186,25 @@ impl<P: PacketBuf> Director<P> {
     pub fn apply_part<E: Egress<Buf = P>>(&mut self, updates: &[Update], out: &mut E) -> usize {
         let (mut work, mut last, mut done) = (0, None, 0);
         for update in updates {
-            let (service, servers) = self.services.concerned(update);
+            let (service, looked_through) = self.scope(update);
             let goes_on = service.is_some() && service == last;
             if work >= PART_MAX || work >= PART && !goes_on {
                 break;
             }
             self.take_in(update, out);
-            work += 1 + servers / SERVERS_PER_WORK;
+            work += 1 + looked_through / LOOKED_THROUGH_PER_WORK;
             (last, done) = (service, done + 1);
         }
         self.services.settle();
         done
+    }
+
+    /// The service that an update is about, and how many servers or neighbours are looked through.
+    fn scope(&self, update: &Update) -> (Option<ServiceId>, usize) {
+        match update {
+            Update::SetNetwork(_) | Update::FlushNeighbours => (None, self.net.places()),
+            _ => self.services.concerned(update),
+        }
     }
 
     /// Takes in one validated change of configuration.
@@ -216,6 +231,11 @@ impl<P: PacketBuf> Director<P> {
                     self.leases.admit(local, self.steer.share(local.address));
                 }
             }
+            Update::SetNetwork(network) => {
+                let announces = self.steer.me() == 0;
+                self.net.adopt(network, announces, out, &self.page);
+            }
+            Update::FlushNeighbours => self.net.flush(),
             _ => {}
         }
         let locals_before = match *update {
@@ -249,6 +269,7 @@ impl<P: PacketBuf> Director<P> {
         port.rx.add(burst.len() as u64);
         port.rx_bytes
             .add(burst.iter().map(|packet| packet.bytes().len() as u64).sum());
+        out.watch().received(from, burst);
         if self.steer.is_alone() {
             self.process_home(now, from, burst, out);
         } else {
@@ -281,9 +302,13 @@ impl<P: PacketBuf> Director<P> {
         for (staged, packet) in staged.iter().zip(burst.drain(..)) {
             match staged {
                 Ok((seen, _, hit)) => self.walk(now, from, seen, *hit, packet, out),
-                Err(reason) => self.page.count_drop(from, *reason),
+                Err(reason) => {
+                    out.note(Note::default);
+                    out.watch().discard(from, *reason, packet);
+                }
             }
         }
+        out.note(Note::default);
     }
 
     /// Sends what other workers own to them; the rest goes its way here.
@@ -362,13 +387,30 @@ impl<P: PacketBuf> Director<P> {
         out: &mut E,
     ) {
         let hit = self.sure(seen, hit, packet.bytes());
+        out.note(|| hit.map(|hit| self.note_of(hit)).unwrap_or_default());
         match hit.and_then(|hit| self.established(now, seen, hit, &mut packet)) {
             Some(Ok(hop)) => {
                 let origin = Origin::forwarded(from);
                 self.leave(now, hop, packet, usize::from(seen.l3), origin, out);
             }
-            Some(Err(reason)) => self.page.count_drop(from, reason),
+            Some(Err(reason)) => out.watch().discard(from, reason, packet),
             None => self.decide(now, from, seen, packet, out),
+        }
+    }
+
+    /// What a capture says of a packet of this connection.
+    #[cold]
+    fn note_of(&self, hit: Hit) -> Note {
+        let Some(conn) = self.conns.at(hit.entry()) else {
+            return Note::default();
+        };
+        let server = self.services.server(conn.server());
+        let sides = [false, true].map(|outbound| self.conns.tuple(hit.entry(), outbound));
+        Note {
+            service: server.map(|server| server.service),
+            server: server.map(|_| conn.server()),
+            method: Some(conn.mode()),
+            sides: sides.iter().map(Note::side).collect(),
         }
     }
 
@@ -576,7 +618,8 @@ impl<P: PacketBuf> Director<P> {
         if hop.address(&mut packet, l3) {
             out.send(port, packet, origin);
         } else {
-            self.page.count_drop(origin.port, DropReason::NoHeadroom);
+            let watch = out.watch();
+            watch.discard(origin.port, DropReason::NoHeadroom, packet);
         }
     }
 
@@ -606,7 +649,7 @@ impl<P: PacketBuf> Director<P> {
         }
         self.cut_some(now, out);
         self.defend(now);
-        self.forget_fragments(now);
+        self.forget_fragments(now, out);
         self.leases.tick(now);
         let services = &self.services;
         let is_gone = |id| !services.server(id).is_some_and(|server| server.available);
@@ -615,13 +658,22 @@ impl<P: PacketBuf> Director<P> {
     }
 
     /// Gives back every packet that is held.
-    pub fn stop(&mut self) {
-        self.drop_fragments();
-        self.net.stop(&self.page);
+    pub fn stop<E: Egress<Buf = P>>(&mut self, out: &mut E) {
+        self.drop_fragments(out);
+        self.net.stop(out, &self.page);
     }
 
     pub fn net(&self) -> &Net<P> {
         &self.net
+    }
+
+    /// Fills the table of neighbours.
+    #[cfg(test)]
+    pub(crate) fn meet_everybody(&mut self) {
+        for n in (1..).take(NEIGHBOURS_MAX) {
+            let address = std::net::Ipv4Addr::from_bits(0x0a00_0000 | n);
+            let _ = self.net.hop_to(Instant::default(), address.into());
+        }
     }
 
     pub fn page(&self) -> &Arc<Page> {

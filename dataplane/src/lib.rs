@@ -26,12 +26,13 @@ pub mod templates; // which server a client is tied to, shared by all workers
 pub mod time; // milliseconds, handed in by the worker
 pub mod tunnel; // the outer headers of packets to real servers behind a tunnel
 pub mod update; // what the control side tells every worker
+pub mod watch; // what is shown of packets: the last drops, captures
 pub mod wire; // headers as typed views, checksums
 
 #[cfg(feature = "dpdk")]
 pub mod bench; // clients and servers played on the worker's own core
 #[cfg(feature = "dpdk")]
-pub mod daemon; // configuration, EAL, ports, workers, control server
+pub mod daemon; // configuration, EAL, ports, workers, control server; the log
 #[cfg(feature = "dpdk")]
 pub mod dpdk; // EAL, mempools, mbufs, ports, queues
 #[cfg(feature = "dpdk")]

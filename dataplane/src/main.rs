@@ -1,14 +1,13 @@
 //! `directord`: the daemon.
 
-use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use dataplane::bench;
-use dataplane::config::Config;
-use dataplane::daemon;
+use dataplane::config::{Config, LogFormat};
+use dataplane::daemon::{self, log};
 
 /// A Linux Virtual Server director in userspace, on DPDK.
 #[derive(Debug, Parser)]
@@ -32,9 +31,11 @@ enum Command {
 
 fn version() -> &'static str {
     let version = format!(
-        "{} ({})",
+        "{} ({})\n{}\n{}",
         env!("CARGO_PKG_VERSION"),
-        dataplane::dpdk::version()
+        env!("DIRECTOR_BUILD"),
+        dataplane::dpdk::version(),
+        env!("DIRECTOR_TARGET"),
     );
     // clap wants it for the life of the program.
     version.leak()
@@ -45,16 +46,18 @@ fn main() -> ExitCode {
         Ok(args) => args,
         Err(error) => return ExitCode::from(control::usage::explain("directord", &error)),
     };
-    match run(args) {
+    let mut format = LogFormat::Human;
+    match run(args, &mut format) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("directord: {error:#}");
+            log::failure(format, &error);
             ExitCode::FAILURE
         }
     }
 }
 
-fn run(args: Args) -> Result<()> {
+/// `format` is how the log is written, once it is.
+fn run(args: Args, format: &mut LogFormat) -> Result<()> {
     if let Some(command) = args.command {
         return match command {
             Command::Bench(options) => bench::command(&options),
@@ -67,15 +70,7 @@ fn run(args: Args) -> Result<()> {
     if args.check {
         return Ok(());
     }
-    log_at(config.director.log);
-    daemon::run(&config)
-}
-
-fn log_at(level: tracing::Level) {
-    tracing_subscriber::fmt()
-        .with_max_level(level)
-        .with_writer(std::io::stderr)
-        .with_target(false)
-        .with_ansi(std::io::stderr().is_terminal())
-        .init();
+    log::start(&config.director);
+    *format = config.director.log_format;
+    daemon::run(&config, &path)
 }

@@ -4,6 +4,8 @@ use std::net::IpAddr;
 
 use arrayvec::ArrayVec;
 
+use crate::watch::Watch;
+use crate::watch::tap::Note;
 use crate::wire::ethernet;
 
 /// The most packets that travel together.
@@ -98,6 +100,11 @@ pub trait Egress {
     fn share(&mut self, learned: Learned);
     /// Hands a packet received on `from` to the worker that owns it.
     fn steer(&mut self, worker: usize, from: PortId, packet: Self::Buf);
+    /// Where packets end that go no further.
+    fn watch(&mut self) -> &mut Watch;
+    /// What is known of the packet that is being decided about; only who captures wants to know.
+    #[inline(always)]
+    fn note(&mut self, _: impl FnOnce() -> Note) {}
 }
 
 /// A packet in plain memory, for tests and replay.

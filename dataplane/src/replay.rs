@@ -20,6 +20,8 @@ use crate::director::Director;
 use crate::packet::{Burst, Egress, HeapBuf, Learned, Origin, PacketBuf, PortId};
 use crate::steer::Steer;
 use crate::time::Instant;
+use crate::watch::Watch;
+use crate::watch::tap::Note;
 
 /// The longest pause between two calls of [`Director::tick`].
 const TICK_MS: u32 = 100;
@@ -29,7 +31,7 @@ const SECRET: [u64; 2] = [0x243f_6a88_85a3_08d3, 0x1319_8a2e_0370_7344];
 /// What leaves a director that has no NIC: kept, and counted as a NIC that refuses nothing would.
 #[derive(Debug)]
 pub struct Wire {
-    page: Arc<Page>,
+    watch: Watch,
     pub sent: Vec<(PortId, HeapBuf)>,
     pub learned: Vec<Learned>,
     pub steered: Vec<(usize, PortId, HeapBuf)>,
@@ -39,7 +41,7 @@ impl Wire {
     /// Counts in `page`, the director's own.
     pub fn new(page: Arc<Page>) -> Self {
         Self {
-            page,
+            watch: Watch::new(page),
             sent: Vec::new(),
             learned: Vec::new(),
             steered: Vec::new(),
@@ -51,7 +53,10 @@ impl Egress for Wire {
     type Buf = HeapBuf;
 
     fn send(&mut self, to: PortId, packet: HeapBuf, origin: Origin) {
-        self.page.sent(to, packet.bytes().len(), origin);
+        let note = self.watch.note().clone();
+        self.watch.leaving(0, &packet, to, origin, &note);
+        self.watch.left(1);
+        self.watch.page().sent(to, packet.bytes().len(), origin);
         self.sent.push((to, packet));
     }
 
@@ -65,6 +70,16 @@ impl Egress for Wire {
 
     fn steer(&mut self, worker: usize, from: PortId, packet: HeapBuf) {
         self.steered.push((worker, from, packet));
+    }
+
+    fn watch(&mut self) -> &mut Watch {
+        &mut self.watch
+    }
+
+    fn note(&mut self, note: impl FnOnce() -> Note) {
+        if self.watch.is_tapped() {
+            self.watch.set_note(note());
+        }
     }
 }
 
@@ -119,7 +134,7 @@ pub fn run(config: &Config, frames: &[Frame]) -> io::Result<Outcome> {
         director.tick(now, &mut wire);
         take(now, &mut wire, &mut sent);
     }
-    director.stop();
+    director.stop(&mut wire);
     Ok(Outcome {
         sent,
         counters: counters(&page, config.ports.len(), &model),

@@ -390,6 +390,8 @@ impl Services {
             | Update::CutServer { .. }
             | Update::SetTimeouts(_)
             | Update::SetSettings(_)
+            | Update::SetNetwork(_)
+            | Update::FlushNeighbours
             | Update::SetMarks(_) => (None, 0),
         }
     }
@@ -535,7 +537,11 @@ impl Services {
             }
             Update::SetTable { id, ref table } => self.service_mut(id).scheduler.tabled(table),
             Update::SetMarks(ref marks) => return self.set_marks(marks),
-            Update::SetTimeouts(_) | Update::SetSettings(_) | Update::CutServer { .. } => {}
+            Update::SetTimeouts(_)
+            | Update::SetSettings(_)
+            | Update::CutServer { .. }
+            | Update::SetNetwork(_)
+            | Update::FlushNeighbours => {}
         }
         Vec::new()
     }

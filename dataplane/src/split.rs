@@ -164,15 +164,23 @@ fn finish(header: &mut [u8], ip_len: usize, field: u16) -> Result<(), DropReason
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use proptest::collection::vec;
     use proptest::prelude::*;
 
     use super::*;
+    use crate::counters::Page;
     use crate::fragments::piece;
     use crate::packet::{HeapBuf, Learned, Origin, PortId};
+    use crate::watch::Watch;
 
     /// Makes so many packets, in memory full of something else.
-    struct Maker(usize);
+    struct Maker(usize, Watch);
+
+    fn maker(buffers: usize) -> Maker {
+        Maker(buffers, Watch::new(Arc::new(Page::new(1, 1))))
+    }
 
     impl Egress for Maker {
         type Buf = HeapBuf;
@@ -185,6 +193,9 @@ mod tests {
         fn send(&mut self, _: PortId, _: HeapBuf, _: Origin) {}
         fn share(&mut self, _: Learned) {}
         fn steer(&mut self, _: usize, _: PortId, _: HeapBuf) {}
+        fn watch(&mut self) -> &mut Watch {
+            &mut self.1
+        }
     }
 
     const L3: usize = 14;
@@ -212,7 +223,7 @@ mod tests {
     }
 
     fn made(frame: &[u8], mtu: u16) -> Vec<Vec<u8>> {
-        let made = split(frame, L3, mtu, &mut Maker(FRAGMENTS_MAX)).unwrap();
+        let made = split(frame, L3, mtu, &mut maker(FRAGMENTS_MAX)).unwrap();
         made.iter().map(|p| p.bytes().to_vec()).collect()
     }
 
@@ -269,7 +280,7 @@ mod tests {
         );
         assert_eq!((word(&made[0], 2), word(&made[1], 2)), (84, 28 + 52));
         for broken in [[0x88, 1, 1, 1], [0x88, 9, 0, 0], [1, 1, 1, 0x88]] {
-            let made = split(&frame(&broken, 0, &[1; 100]), L3, 84, &mut Maker(9)).unwrap();
+            let made = split(&frame(&broken, 0, &[1; 100]), L3, 84, &mut maker(9)).unwrap();
             assert_eq!(header_len(made[1].bytes()), 20, "{broken:?}");
         }
     }
@@ -278,7 +289,7 @@ mod tests {
     fn all_or_none() {
         let long = frame(&[], 0, &[1; 3000]);
         let try_with = |frame: &[u8], mtu: u16, buffers: usize| {
-            split(frame, L3, mtu, &mut Maker(buffers)).map(|made| made.len())
+            split(frame, L3, mtu, &mut maker(buffers)).map(|made| made.len())
         };
         assert_eq!(try_with(&long, 1500, 3), Ok(3));
         for buffers in 0..3 {
@@ -343,7 +354,7 @@ mod tests {
                 bytes[l3 + 2] = 0;
                 bytes[l3 + 3] %= 180;
             }
-            let _ = split(&bytes, l3, mtu % 128, &mut Maker(20));
+            let _ = split(&bytes, l3, mtu % 128, &mut maker(20));
         }
     }
 }

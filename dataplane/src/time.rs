@@ -1,4 +1,4 @@
-//! Time is an argument. Only the worker and the control server read a clock.
+//! Time is an argument. Only the worker and the control side read a clock.
 
 /// Milliseconds since the daemon started. Wraps after 49 days: compare with [`Instant::since`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -29,6 +29,36 @@ impl Instant {
 
     pub const fn minus_ms(self, ms: u32) -> Self {
         Self(self.0.wrapping_sub(ms))
+    }
+}
+
+/// Time since the daemon started, the same for all workers.
+#[derive(Debug, Clone, Copy)]
+pub struct Clock(std::time::Instant);
+
+impl Clock {
+    #[expect(clippy::disallowed_methods, reason = "the one clock of the data plane")]
+    pub fn start() -> Self {
+        Self(std::time::Instant::now())
+    }
+
+    /// Now, and in nanoseconds since the start.
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "`Instant` wraps and says so; nanoseconds do after 584 years"
+    )]
+    pub fn now(&self) -> (Instant, u64) {
+        let elapsed = self.0.elapsed();
+        let now = Instant::from_ms(elapsed.as_millis() as u32);
+        (now, elapsed.as_nanos() as u64)
+    }
+
+    /// When it was started by the system's clock as that is set now: nanoseconds since the epoch.
+    #[expect(clippy::disallowed_methods, reason = "what people are shown")]
+    pub fn epoch_ns(&self) -> u64 {
+        let wall = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        let wall = wall.map_or(0, |wall| u64::try_from(wall.as_nanos()).unwrap_or(0));
+        wall.saturating_sub(self.now().1)
     }
 }
 

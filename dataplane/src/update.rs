@@ -13,6 +13,7 @@ use control::{
 use crate::conn::Timeouts;
 use crate::counters::LocalPage;
 use crate::marks::Marks;
+use crate::net::Network;
 use crate::sched::{Kind, Table};
 
 /// Index of a virtual service in every worker's tables and counters.
@@ -168,6 +169,11 @@ pub enum Update {
         table: Arc<Table>,
     },
     SetSettings(Settings),
+    /// Interfaces, routes and static neighbours, all of them; shared by the workers. Whoever made it
+    /// keeps it for as long as a worker may have it, so that no worker frees it.
+    SetNetwork(Arc<Network>),
+    /// Neighbours that were learned are forgotten.
+    FlushNeighbours,
     /// The rules that mark packets, all of them; shared by the workers.
     SetMarks(Arc<Marks>),
 }

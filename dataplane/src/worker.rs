@@ -10,16 +10,19 @@ use std::time::Duration;
 
 use arrayvec::ArrayVec;
 use crossbeam::channel::{Receiver, Sender, bounded};
-use rtrb::{Consumer, Producer, RingBuffer};
+use rtrb::{Consumer, Producer, PushError, RingBuffer};
 
 use crate::config::Idle;
 use crate::control::Command;
-use crate::counters::{DropReason, Page};
+use crate::counters::{DropReason, Pass, Stopwatch};
+use crate::cpu::cycles;
 use crate::director::Director;
-use crate::dpdk::{Mbuf, Mempool, RxQueue, Scattered, TxQueue};
+use crate::dpdk::{Mbuf, Mempool, RxQueue, TxQueue};
 use crate::packet::{BURST, Burst, Egress, Learned, Origin, PacketBuf, PortId};
-use crate::time::Instant;
+use crate::time::{Clock, Instant};
 use crate::update::Batch;
+use crate::watch::Watch;
+use crate::watch::tap::Note;
 
 /// Packets on their way from one worker to another.
 const STEER_RING: usize = 1024;
@@ -30,23 +33,26 @@ const IDLE_PASSES: u32 = 200;
 /// How long it then rests; the kernel adds up to 50 µs of its own.
 const REST: Duration = Duration::from_micros(20);
 
-/// Time since the daemon started, the same for all workers.
-#[derive(Debug, Clone, Copy)]
-pub struct Clock(std::time::Instant);
+/// Packets that a pass took in hand, and the cycle counter when the first ones had come.
+#[derive(Debug, Clone, Copy, Default)]
+struct Hand {
+    packets: u64,
+    since: u64,
+}
 
-impl Clock {
-    #[expect(clippy::disallowed_methods, reason = "the one clock of the data plane")]
-    pub fn start() -> Self {
-        Self(std::time::Instant::now())
+impl Hand {
+    fn take(&mut self, packets: usize) {
+        if self.packets == 0 {
+            self.since = cycles();
+        }
+        self.packets += packets as u64;
     }
+}
 
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "`Instant` wraps and says so"
-    )]
-    pub fn now(&self) -> Instant {
-        Instant::from_ms(self.0.elapsed().as_millis() as u32)
-    }
+/// They wrap after 71 minutes.
+#[expect(clippy::cast_possible_truncation, reason = "wraps, and says so")]
+fn microseconds(ns: u64) -> u32 {
+    (ns / 1000) as u32
 }
 
 /// What connects a worker with the others.
@@ -103,6 +109,8 @@ pub struct Worker {
     applying: Option<Applying>,
     clock: Clock,
     idle: Idle,
+    /// Cycles a second.
+    hz: u64,
     /// By port, for listings.
     port_names: Vec<String>,
 }
@@ -129,12 +137,13 @@ impl Worker {
         mailbox: Receiver<Command>,
         clock: Clock,
         idle: Idle,
+        hz: u64,
         port_names: Vec<String>,
     ) -> Self {
         let (rx, tx): (Vec<_>, Vec<_>) = queues.into_iter().unzip();
         let out = Outlet {
             tx: tx.into_iter().map(Tx::new).collect(),
-            page: Arc::clone(director.page()),
+            watch: Watch::new(Arc::clone(director.page())),
             pool,
             steered: links.steered_out,
             learned: links.learned_out,
@@ -150,6 +159,7 @@ impl Worker {
             applying: None,
             clock,
             idle,
+            hz,
             port_names,
         }
     }
@@ -159,61 +169,92 @@ impl Worker {
     pub fn run(&mut self, stop: &AtomicBool) {
         let mut burst = Burst::new();
         let mut idle_passes = 0;
+        let page = Arc::clone(self.director.page());
+        let mut watch = Stopwatch::start(&page.pace, self.hz, cycles());
         while !stop.load(Relaxed) {
-            let now = self.clock.now();
+            let (now, now_ns) = self.clock.now();
+            self.out.watch.set_time(now_ns);
+            self.director.set_microseconds(microseconds(now_ns));
+            let mut hand = Hand::default();
             let mut work = self.obey(now);
-            work |= self.receive(now, &mut burst);
-            work |= self.take_steered(now, &mut burst);
+            self.receive(now, &mut burst, &mut hand);
+            self.take_steered(now, &mut burst, &mut hand);
             work |= self.learn(now);
             self.director.tick(now, &mut self.out);
             self.out.flush();
-            idle_passes = if work { 0 } else { idle_passes + 1 };
+            let pass = match (hand.packets, work) {
+                (1.., _) => Pass::Packets,
+                (0, true) => Pass::Control,
+                (0, false) => Pass::Idle,
+            };
+            page.passes.add(1);
+            let taken = (hand.packets, hand.since);
+            watch.pass(&page.pace, pass, now.0, cycles(), taken);
+            idle_passes = if pass == Pass::Idle {
+                idle_passes + 1
+            } else {
+                0
+            };
             if idle_passes > IDLE_PASSES && self.idle == Idle::Backoff {
                 std::thread::sleep(REST);
+                watch.pass(&page.pace, Pass::Idle, now.0, cycles(), (0, 0));
             }
         }
-        self.director.stop();
+        self.director.stop(&mut self.out);
     }
 
-    fn receive(&mut self, now: Instant, burst: &mut Burst<Mbuf>) -> bool {
-        let mut any = false;
+    fn receive(&mut self, now: Instant, burst: &mut Burst<Mbuf>, hand: &mut Hand) {
         for (port, queue) in (0..).map(PortId).zip(&mut self.rx) {
             let arrived = queue.recv(burst);
             if arrived == 0 {
                 continue;
             }
-            any = true;
+            hand.take(arrived);
             if arrived > burst.len() {
-                let Scattered { frames, bytes } = queue.take_scattered();
-                self.out.page.scattered(port, frames, bytes);
+                queue.free_scattered(|first, len| self.out.watch.scattered(port, first, len));
             }
-            self.director.process(now, port, burst, &mut self.out);
+            let (director, out) = (&mut self.director, &mut self.out);
+            match out.watch.is_tapped() {
+                false => director.process(now, port, burst, out),
+                true => director.process(now, port, burst, &mut Tapped(out)),
+            }
         }
-        any
     }
 
     /// Takes in one burst from each other worker, in runs of packets from the same port.
-    fn take_steered(&mut self, now: Instant, burst: &mut Burst<Mbuf>) -> bool {
-        let mut any = false;
+    fn take_steered(&mut self, now: Instant, burst: &mut Burst<Mbuf>, hand: &mut Hand) {
+        let mut all = 0;
         for ring in &mut self.steered_in {
+            let waiting = ring.slots();
+            if waiting == 0 {
+                continue;
+            }
+            all += waiting;
+            hand.take(waiting.min(BURST));
             let mut port = PortId::default();
-            for _ in 0..BURST {
+            for _ in 0..waiting.min(BURST) {
                 let Ok((from, packet)) = ring.pop() else {
                     break;
                 };
-                any = true;
-                self.out.page.steered_in.add(1);
+                self.out.watch.page().steered_in.add(1);
                 if from != port && !burst.is_empty() {
-                    self.director.process_home(now, port, burst, &mut self.out);
+                    process_home(&mut self.director, now, port, burst, &mut self.out);
                 }
                 port = from;
                 burst.push(packet);
             }
             if !burst.is_empty() {
-                self.director.process_home(now, port, burst, &mut self.out);
+                process_home(&mut self.director, now, port, burst, &mut self.out);
             }
         }
-        any
+        if !self.steered_in.is_empty() {
+            self.out
+                .watch
+                .page()
+                .pace
+                .waiting
+                .set(u32::try_from(all).unwrap_or(u32::MAX));
+        }
     }
 
     fn learn(&mut self, now: Instant) -> bool {
@@ -239,17 +280,30 @@ impl Worker {
                 applied: 0,
                 done,
             }),
-            Command::Connections { from, limit, reply } => {
-                let _ = reply.try_send(self.director.connections(now, from, limit));
-            }
-            Command::Templates { from, limit, reply } => {
-                let _ = reply.try_send(self.director.listed_templates(now, from, limit));
+            Command::Connections { wanted, reply } => {
+                let slice = self.director.connections(now, &wanted, &mut self.out);
+                let _ = reply.try_send(slice);
             }
             Command::Explain { query, reply } => {
                 let _ = reply.try_send(self.director.excerpt(now, &query));
             }
             Command::Neighbours(reply) => {
                 let _ = reply.try_send(self.neighbours());
+            }
+            Command::Drops {
+                after,
+                mut into,
+                reply,
+            } => {
+                let recent = self.out.watch.recent();
+                into.extend(recent.since(after).cloned());
+                let _ = reply.try_send((into, recent.count()));
+            }
+            Command::Tap(tap, reply) => {
+                let _ = reply.try_send(self.out.watch.add_tap(tap));
+            }
+            Command::Untap { id, reply } => {
+                let _ = reply.try_send(self.out.watch.remove_tap(id));
             }
         }
         true
@@ -265,6 +319,7 @@ impl Worker {
         // Let go of before the answer, so that it is the control side that frees it.
         let Applying { batch, done, .. } = applying;
         drop(batch);
+        self.out.watch.page().pace.batches.add(1);
         let _ = done.try_send(());
     }
 
@@ -288,6 +343,19 @@ impl Worker {
     }
 }
 
+fn process_home(
+    director: &mut Director<Mbuf>,
+    now: Instant,
+    port: PortId,
+    burst: &mut Burst<Mbuf>,
+    out: &mut Outlet,
+) {
+    match out.watch.is_tapped() {
+        false => director.process_home(now, port, burst, out),
+        true => director.process_home(now, port, burst, &mut Tapped(out)),
+    }
+}
+
 /// `aa:bb:cc:dd:ee:ff`
 pub fn mac_text(mac: [u8; 6]) -> String {
     mac.map(|byte| format!("{byte:02x}")).join(":")
@@ -298,7 +366,7 @@ pub fn mac_text(mac: [u8; 6]) -> String {
 struct Outlet {
     /// By port.
     tx: Vec<Tx>,
-    page: Arc<Page>,
+    watch: Watch,
     pool: Mempool,
     /// By worker; none to itself.
     steered: Vec<Option<Producer<(PortId, Mbuf)>>>,
@@ -312,6 +380,8 @@ struct Tx {
     burst: Burst<Mbuf>,
     /// Origin and length of each packet of `burst`.
     tags: ArrayVec<(Origin, usize), BURST>,
+    /// While there are captures: what is known of the first packets of `burst`. It never grows.
+    notes: Vec<Note>,
 }
 
 impl Tx {
@@ -320,21 +390,43 @@ impl Tx {
             queue,
             burst: Burst::new(),
             tags: ArrayVec::new(),
+            notes: Vec::with_capacity(BURST),
         }
     }
 
     /// Sends what has gathered for port `to` and counts each packet's end.
-    fn flush(&mut self, to: PortId, page: &Page) {
+    fn flush(&mut self, to: PortId, watch: &mut Watch) {
+        let is_tapped = watch.is_tapped();
+        if is_tapped {
+            self.show(to, watch);
+        }
         let sent = self.queue.send(&mut self.burst);
+        if is_tapped {
+            watch.left(sent);
+            self.notes.drain(..sent.min(self.notes.len()));
+        }
         let (sent, refused) = self.tags.split_at(sent);
         for run in sent.chunk_by(|a, b| a.0 == b.0) {
             let bytes = run.iter().map(|(_, len)| len).sum();
-            page.sent_run(to, run.len(), bytes, run[0].0);
+            watch.page().sent_run(to, run.len(), bytes, run[0].0);
         }
-        for (origin, _) in refused {
-            page.count_drop(origin.port, DropReason::TxRefused);
+        let mut notes = self.notes.drain(..);
+        for ((origin, _), packet) in refused.iter().zip(self.burst.drain(..)) {
+            watch.set_note(notes.next().unwrap_or_default());
+            watch.discard(origin.port, DropReason::TxRefused, packet);
         }
+        drop(notes);
         self.tags.clear();
+    }
+
+    /// Shows what is about to be sent to the captures.
+    #[cold]
+    fn show(&self, to: PortId, watch: &mut Watch) {
+        let none = Note::default();
+        for (number, (packet, (origin, _))) in self.burst.iter().zip(&self.tags).enumerate() {
+            let note = self.notes.get(number).unwrap_or(&none);
+            watch.leaving(number, packet, to, *origin, note);
+        }
     }
 }
 
@@ -342,7 +434,7 @@ impl Outlet {
     fn flush(&mut self) {
         for (to, tx) in (0..).map(PortId).zip(&mut self.tx) {
             if !tx.burst.is_empty() {
-                tx.flush(to, &self.page);
+                tx.flush(to, &mut self.watch);
             }
         }
     }
@@ -357,7 +449,7 @@ impl Egress for Outlet {
         tx.tags.push((origin, packet.bytes().len()));
         tx.burst.push(packet);
         if tx.burst.is_full() {
-            tx.flush(to, &self.page);
+            tx.flush(to, &mut self.watch);
         }
     }
 
@@ -376,12 +468,54 @@ impl Egress for Outlet {
         }
     }
 
+    fn watch(&mut self) -> &mut Watch {
+        &mut self.watch
+    }
+
     fn steer(&mut self, worker: usize, from: PortId, packet: Mbuf) {
-        let ring = self.steered.get_mut(worker).and_then(Option::as_mut);
-        match ring.map(|ring| ring.push((from, packet))) {
-            Some(Ok(())) => self.page.steered_out.add(1),
-            // The packet is freed with the error that carries it.
-            Some(Err(_)) | None => self.page.count_drop(from, DropReason::SteerRingFull),
-        }
+        let refused = match self.steered.get_mut(worker) {
+            Some(Some(ring)) => match ring.push((from, packet)) {
+                Ok(()) => return self.watch.page().steered_out.add(1),
+                Err(PushError::Full((_, packet))) => packet,
+            },
+            _ => packet,
+        };
+        (self.watch).discard(from, DropReason::SteerRingFull, refused);
+    }
+}
+
+/// An outlet while there are captures: it remembers what is known of each packet.
+struct Tapped<'o>(&'o mut Outlet);
+
+impl Egress for Tapped<'_> {
+    type Buf = Mbuf;
+
+    fn send(&mut self, to: PortId, packet: Mbuf, origin: Origin) {
+        let Outlet { tx, watch, .. } = &mut *self.0;
+        let tx = &mut tx[to.index()];
+        // What was sent without a note comes first.
+        tx.notes.resize_with(tx.tags.len(), Note::default);
+        tx.notes.push(watch.note().clone());
+        self.0.send(to, packet, origin);
+    }
+
+    fn make(&mut self, len: usize) -> Option<Mbuf> {
+        self.0.make(len)
+    }
+
+    fn share(&mut self, learned: Learned) {
+        self.0.share(learned);
+    }
+
+    fn steer(&mut self, worker: usize, from: PortId, packet: Mbuf) {
+        self.0.steer(worker, from, packet);
+    }
+
+    fn watch(&mut self) -> &mut Watch {
+        &mut self.0.watch
+    }
+
+    fn note(&mut self, note: impl FnOnce() -> Note) {
+        self.0.watch.set_note(note());
     }
 }

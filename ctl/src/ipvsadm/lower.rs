@@ -5,8 +5,10 @@ use std::net::{IpAddr, SocketAddr};
 use super::Failure;
 use super::args::{Command, Forward, Opt, Parsed, Service};
 use super::names::Transport;
-use crate::{Change, Cursor, Errno, ForwardMode, Netmask, Persistence, Protocol, Request};
-use crate::{ServerSpec, ServiceKey, ServiceSpec, Thresholds, Tunnel, TunnelChecksum};
+use crate::{Change, Cursor, Errno, Filter, ForwardMode, Netmask, Persistence, Protocol, Request};
+use crate::{
+    ServerSpec, ServiceKey, ServiceOptions, ServiceSpec, Thresholds, Tunnel, TunnelChecksum,
+};
 
 /// Something that LVS can do and this director cannot.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -20,14 +22,14 @@ pub struct Unsupported(pub &'static str);
 pub fn supported(parsed: &Parsed) -> Result<Option<Request>, Unsupported> {
     let changed = |change| Ok(Some(Request::Change(vec![change])));
     match parsed.command {
-        Command::AddService => Ok(Some(with_hash_target(
+        Command::AddService => Ok(Some(with_options(
             parsed,
             Change::AddService {
                 service: service(parsed),
                 spec: service_spec(parsed),
             },
         ))),
-        Command::EditService => Ok(Some(with_hash_target(
+        Command::EditService => Ok(Some(with_options(
             parsed,
             Change::EditService {
                 service: service(parsed),
@@ -76,18 +78,30 @@ pub fn supported(parsed: &Parsed) -> Result<Option<Request>, Unsupported> {
 }
 
 /// A service's change, and what goes with it that is ours.
-fn with_hash_target(parsed: &Parsed, change: Change) -> Request {
-    let target = parsed.hash_target.map(|hash_target| Change::SetHashTarget {
-        service: service(parsed),
-        hash_target,
-    });
-    Request::Change([change].into_iter().chain(target).collect())
+fn with_options(parsed: &Parsed, change: Change) -> Request {
+    let service = || service(parsed);
+    let own = match (parsed.options, parsed.hash_target) {
+        (Some(options), target) => Some(Change::SetOptions {
+            service: service(),
+            options: ServiceOptions {
+                hash_target: target.unwrap_or_default(),
+                ..options
+            },
+        }),
+        (None, Some(hash_target)) => Some(Change::SetHashTarget {
+            service: service(),
+            hash_target,
+        }),
+        (None, None) => None,
+    };
+    Request::Change([change].into_iter().chain(own).collect())
 }
 
 fn list(parsed: &Parsed) -> Result<Request, Unsupported> {
     if parsed.has(Opt::Connection) {
         return Ok(Request::Connections {
             cursor: Cursor::default(),
+            filter: Filter::default(),
         });
     }
     if parsed.has(Opt::Timeout) {

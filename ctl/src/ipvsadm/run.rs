@@ -8,7 +8,7 @@ use super::lower::{Unsupported, general, refusal, supported};
 use super::names::Names;
 use super::show::{self, Style};
 use crate::client::ClientError;
-use crate::{Change, Errno, Refusal, Reply, Request};
+use crate::{Change, Errno, Filter, Refusal, Reply, Request};
 
 const VERSION: &str = "ipvsadm v1.31 2019/12/24 (compiled with popt and IPVS v1.2.1)\n";
 
@@ -28,6 +28,10 @@ Services: SERVICE is -t|-u|--sctp-service ADDRESS:PORT, an IPv6 address stands i
         -b FLAG[,FLAG]                        sh-fallback, sh-port, mh-fallback, mh-port
         --hash-target sip|qid                 what conhash goes by: the client's address, or QUIC's
                                               connection id
+        --options NAME=VALUE[,NAME=VALUE]     what LVS has no words for, by its names in a
+                                              configuration: client_address, mss, mh_table_size,
+                                              timeout_tcp, timeout_tcp_fin, timeout_udp, refuse,
+                                              on_server_gone, reset_on_expiry, slow_start
   -D SERVICE                                  delete
   -C                                          delete all
 Real servers
@@ -53,9 +57,9 @@ Other
   -S [-n]                                     save as command lines on stdout
   -R                                          restore from stdin: all lines or none
   -h, -v                                      help, version
---fullnat, local addresses, conhash and --hash-target are extensions. What only directorctl sets (client address, MSS,
-settings, marks) is not saved, and a service that is deleted and restored has its defaults. The sync
-daemon's words are understood, and refused while the director cannot do it.
+--fullnat, local addresses, conhash, --hash-target and --options are extensions; -S writes them for
+services that use them. As upstream it saves no thresholds and no timeouts of all services; settings
+and marks, which only directorctl sets, stay as they are in a restore. The sync daemon's words are understood, and refused while the director cannot do it.
 The director's socket is that of DIRECTOR_SOCKET or the default.
 ";
 
@@ -248,7 +252,8 @@ impl Ipvsadm<'_> {
                     }
                     self.print(&show::connections(&list, &style))?;
                     let Some(cursor) = next else { return Ok(()) };
-                    request = Request::Connections { cursor };
+                    let filter = Filter::default();
+                    request = Request::Connections { cursor, filter };
                 }
                 Reply::Refused(Refusal {
                     errno: Errno::Esrch,
@@ -272,7 +277,7 @@ impl Ipvsadm<'_> {
 }
 
 /// The words of one line of a restore: comments and a leading `ipvsadm` do not count.
-fn restore_words(line: &str) -> Vec<String> {
+pub(crate) fn restore_words(line: &str) -> Vec<String> {
     let words = line.split_ascii_whitespace();
     let mut words: Vec<String> = words
         .take_while(|word| !word.starts_with('#'))
@@ -285,6 +290,11 @@ fn restore_words(line: &str) -> Vec<String> {
         && let Ok(negative @ ..0) = mark.parse::<i32>()
     {
         *mark = negative.cast_unsigned().to_string();
+    }
+    // Nor the third scheduler flag of sh and mh, which has no name.
+    let service = words.first().is_some_and(|word| word == "-A");
+    if service && words.last().is_some_and(|word| word == "-b") {
+        words.push("flag-3".to_owned());
     }
     words
 }

@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::args::{Opt, Parsed};
 use super::names::{Names, Transport};
+use super::options;
 use crate::{Connection, ForwardMode, HashTarget, Persistence, Protocol, SchedulerFlags};
 use crate::{Server, Service};
 use crate::{ServiceKey, ServiceSpec, Thresholds, Tunnel, TunnelChecksum, TunnelKind, Word};
@@ -124,9 +125,10 @@ pub fn save(services: Vec<Service>, style: &Style<'_>) -> String {
         };
         let spec = &service.spec;
         let (flags, target) = (flag_options(spec), hash_target_option(&service));
+        let own = options::written(&service.options);
         line(
             &mut out,
-            format_args!("-A {name} -s {}{flags}{target}", spec.scheduler),
+            format_args!("-A {name} -s {}{target}{own}{flags}", spec.scheduler),
         );
         for local in &service.local_addresses {
             let address = local.address;
@@ -384,6 +386,7 @@ fn flag_options(spec: &ServiceSpec) -> String {
     if spec.one_packet {
         out += " -o";
     }
+    // Last: where there is but the third flag, which has no name with sh and mh, nothing follows.
     if spec.flags != SchedulerFlags::default() {
         out += &format!(" -b {}", spec.flags.names(&spec.scheduler).join(","));
     }

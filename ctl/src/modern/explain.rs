@@ -86,18 +86,15 @@ pub(super) fn text(explained: &Explained) -> String {
         frame(&mut out, name, &sent.frame);
     }
     for held in &explained.held {
-        line(
-            &mut out,
-            "waits",
-            &held.layers[1.min(held.layers.len())..].join(" / "),
-        );
+        line(&mut out, "waits", &held.packet);
     }
     let end = match &explained.end {
         End::Forwarded => "FORWARDED".to_owned(),
         End::Answered => "ANSWERED".to_owned(),
         End::Held => "HELD".to_owned(),
         End::Consumed => "CONSUMED".to_owned(),
-        End::Dropped(reason) => format!("DROPPED ({reason})"),
+        End::Received => "RECEIVED".to_owned(),
+        End::Dropped { reason, .. } => format!("DROPPED ({reason})"),
     };
     line(&mut out, "end", &format!("{end}: {}", explained.says));
     out
@@ -107,13 +104,16 @@ fn line(out: &mut String, name: &str, says: &str) {
     *out += &format!("{name:<INDENT$}{says}\n");
 }
 
-/// A frame's port and its layers.
+/// A frame's port, its stations and what it is.
 fn frame(out: &mut String, name: &str, frame: &Frame) {
-    line(
-        out,
-        name,
-        &format!("{}: {}", frame.port, frame.layers.join(" / ")),
-    );
+    let Frame {
+        port,
+        from,
+        to,
+        packet,
+        ..
+    } = frame;
+    line(out, name, &format!("{port}: {from} > {to}, {packet}"));
 }
 
 fn near(out: &mut String, explained: &Explained) {

@@ -3,14 +3,14 @@
 use anyhow::{Error, Result, bail};
 use control::client::{Client, ClientError};
 use control::{
-    Change, Cursor, Errno, ForwardMode, Netmask, NoFlag, Persistence, Refusal, Reply, Request,
+    Change, Errno, ForwardMode, Netmask, NoFlag, Persistence, Refusal, Reply, Request,
     SchedulerFlags, Server, ServerSpec, Service, ServiceKey, ServiceOptions, ServiceSpec, Settings,
     Thresholds, Tunnel, TunnelKind, Word,
 };
 
 use super::{
-    ConnectionVerb, LocalAddressVerb, NeighbourVerb, OptionArgs, OrNone, PolicyArgs, ServerKey,
-    ServerVerb, ServiceVerb, SpecArgs, Verb,
+    LocalAddressVerb, OptionArgs, OrNone, PolicyArgs, PortVerb, ServerKey, ServerVerb, ServiceVerb,
+    SpecArgs, Verb,
 };
 
 /// What is there now.
@@ -56,14 +56,25 @@ pub(super) fn request(verb: &Verb, present: &mut impl Present) -> Result<Request
             }
         }
         Verb::Explain(args) => return super::explain::request(args),
-        Verb::Connection(ConnectionVerb::List(_)) => {
-            let cursor = Cursor::default();
-            return Ok(Request::Connections { cursor });
+        Verb::Connection(_) => unreachable!("they ask page by page"),
+        Verb::Stats(_) => return Ok(Request::Services { only: None }),
+        Verb::Status | Verb::Version | Verb::Port(PortVerb::List) => return Ok(Request::Status),
+        Verb::Apply(args) => return args.request(),
+        Verb::Confirm => return Ok(Request::Confirm),
+        Verb::Rollback => return Ok(Request::Rollback),
+        Verb::Save(_) => return Ok(Request::Save),
+        Verb::Plan(_) => unreachable!("its exit code says something too"),
+        Verb::Check(_)
+        | Verb::Completions(_)
+        | Verb::Man(_)
+        | Verb::Import(_)
+        | Verb::Doctor(_) => unreachable!("they ask nothing"),
+        Verb::Drops(_) | Verb::Capture(_) | Verb::Metrics | Verb::Top(_) => {
+            unreachable!("they ask by themselves")
         }
-        Verb::Stats => return Ok(Request::Services { only: None }),
-        Verb::Status | Verb::Version => return Ok(Request::Status),
-        Verb::Completions(_) | Verb::Man(_) => unreachable!("they ask nothing"),
-        Verb::Neighbour(NeighbourVerb::List) => return Ok(Request::Neighbours),
+        Verb::Address(verb) => return Ok(verb.request()),
+        Verb::Route(verb) => return verb.request(),
+        Verb::Neighbour(verb) => return Ok(verb.request()),
         Verb::Mark(verb) => return Ok(super::mark::request(verb)),
         Verb::Timeouts {
             tcp: None,
@@ -797,7 +808,6 @@ mod tests {
         ] {
             check(line, vec![change]);
         }
-        let cursor = Cursor::default();
         for (line, request) in [
             ("service list", Request::Services { only: None }),
             ("stats", Request::Services { only: None }),
@@ -807,7 +817,6 @@ mod tests {
                 "local-address list tcp 10.0.0.1:80",
                 Request::Services { only },
             ),
-            ("connection list", Request::Connections { cursor }),
             ("status", Request::Status),
             ("version", Request::Status),
             ("neighbour list", Request::Neighbours),

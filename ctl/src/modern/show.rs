@@ -251,7 +251,7 @@ pub(super) fn status(status: &Status) -> String {
     })
 }
 
-fn duration(seconds: u64) -> String {
+pub(super) fn duration(seconds: u64) -> String {
     let (days, hours) = (seconds / 86400, seconds / 3600 % 24);
     let (minutes, rest) = (seconds / 60 % 60, seconds % 60);
     match seconds {
@@ -459,12 +459,14 @@ mod tests {
                 mac: "02:00:00:00:00:01".into(),
                 mtu: 1500,
                 link_up: true,
+                used: control::PortUse::default(),
                 tx_packets: 7,
                 tx_bytes: 700,
                 rx_packets: 10,
                 rx_bytes: 1000,
                 ends: ends.clone(),
                 drops,
+                hardware: None,
             }],
             workers: vec![WorkerStatus {
                 core: 1,
@@ -477,6 +479,7 @@ mod tests {
                 steered_in: 0,
                 ends,
                 drops: BTreeMap::new(),
+                pace: control::Pace::default(),
             }],
             balanced: true,
             mbufs_in_use: 4,

@@ -5,6 +5,7 @@
 //! cache. All of this happens while the cycle counter is not looked at.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
 use control::Protocol;
@@ -16,6 +17,7 @@ use crate::cpu;
 use crate::director::Director;
 use crate::dpdk::{Mbuf, Mempool};
 use crate::packet::{BURST, Burst, Egress, Learned, Origin, PacketBuf, PortId};
+use crate::watch::Watch;
 use crate::wire::flow::tcp_flags;
 
 /// Packets that pass between a packet's leaving and its answer's coming back.
@@ -64,6 +66,7 @@ impl Script {
 #[derive(Debug)]
 struct Outbox {
     pool: Mempool,
+    watch: Watch,
     sent: Vec<(PortId, Mbuf, Origin)>,
 }
 
@@ -88,6 +91,10 @@ impl Egress for Outbox {
 
     fn steer(&mut self, _worker: usize, _from: PortId, _packet: Mbuf) {
         unreachable!("there is one worker");
+    }
+
+    fn watch(&mut self) -> &mut Watch {
+        &mut self.watch
     }
 }
 
@@ -117,12 +124,14 @@ impl Generator {
         flows: u32,
         pool: Mempool,
     ) -> Result<Self> {
+        let page = Arc::clone(director.page());
         let mut generator = Self {
             director,
             clock,
             way,
             outbox: Outbox {
                 pool,
+                watch: Watch::new(page),
                 sent: Vec::with_capacity(MBUFS as usize),
             },
             coming: [(); 2].map(|()| VecDeque::with_capacity(2 * DELAY)),

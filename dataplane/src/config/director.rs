@@ -1,17 +1,19 @@
-//! `[director]` and `[eal]`.
+//! `[director]`, `[eal]` and `[metrics]`.
 
 use std::path::PathBuf;
 
 use toml::Spanned;
 
-use super::file::{RawDirector, RawEal};
+use super::file::{RawDirector, RawEal, RawMetrics};
 use super::reader::{Checked, Reader, is_word};
-use super::{Director, Eal, PortConf};
+use super::{Director, Eal, Metrics, PortConf};
 use crate::templates::Templates;
 use crate::update::SERVERS_MAX;
 
 /// RTE_MAX_LCORE of widespread builds is lower, but none has more cores than this.
 const CORE_MAX: i64 = 1023;
+/// In place of an address: no endpoint.
+const NO_METRICS: &str = "none";
 /// `sun_path` less its final zero.
 const SOCKET_PATH_MAX: usize = 107;
 const LOG_LEVELS: &str = "\"error\", \"warn\", \"info\", \"debug\" or \"trace\"";
@@ -29,6 +31,8 @@ impl Reader<'_> {
         let max_templates = Templates::default_capacity(max_connections, workers.len());
         Ok(Director {
             socket: self.socket(raw.socket.as_ref(), default.socket)?,
+            socket_group: self.group("socket_group", raw.socket_group.as_ref())?,
+            socket_read_group: self.group("socket_read_group", raw.socket_read_group.as_ref())?,
             workers,
             control_core: self.number(
                 "control_core",
@@ -57,6 +61,7 @@ impl Reader<'_> {
                 1..=i64::from(SERVERS_MAX),
             )?,
             log: self.log(raw.log.as_ref(), default.log)?,
+            log_format: raw.log_format.unwrap_or(default.log_format),
         })
     }
 
@@ -71,6 +76,19 @@ impl Reader<'_> {
             return Err(self.wrong(raw.span(), reason));
         }
         Ok(path.into())
+    }
+
+    /// Whether the system has it is seen at start.
+    fn group(&self, key: &str, raw: Option<&Spanned<String>>) -> Checked<Option<String>> {
+        let Some(raw) = raw else { return Ok(None) };
+        if !is_word(raw.get_ref()) {
+            let reason = format!(
+                "{key} {:?} cannot be a group, \"director\" is right",
+                raw.get_ref()
+            );
+            return Err(self.wrong(raw.span(), reason));
+        }
+        Ok(Some(raw.get_ref().clone()))
     }
 
     fn workers(
@@ -147,6 +165,23 @@ impl Reader<'_> {
             extra: raw.extra.clone(),
             mbufs,
         })
+    }
+
+    pub(super) fn metrics(&self, raw: &RawMetrics) -> Checked<Metrics> {
+        let default = Metrics::default();
+        let address = match &raw.address {
+            None => default.address,
+            Some(raw) if raw.get_ref() == NO_METRICS => None,
+            Some(raw) => Some(raw.get_ref().parse().map_err(|_| {
+                let reason = format!(
+                    "metrics address {:?} is not one, \"127.0.0.1:9145\", \"[::1]:9145\" or {NO_METRICS:?} is right",
+                    raw.get_ref()
+                );
+                self.wrong(raw.span(), reason)
+            })?),
+        };
+        let servers = raw.servers.unwrap_or(default.servers);
+        Ok(Metrics { address, servers })
     }
 
     fn file_prefix(&self, raw: Option<&Spanned<String>>, default: String) -> Checked<String> {

@@ -9,7 +9,7 @@ use control::{
 use serde::Deserialize;
 use toml::{Spanned, Value};
 
-use super::Idle;
+use super::{Idle, LogFormat};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -18,6 +18,8 @@ pub(super) struct File {
     pub(super) director: RawDirector,
     #[serde(default)]
     pub(super) eal: RawEal,
+    #[serde(default)]
+    pub(super) metrics: RawMetrics,
     #[serde(default)]
     pub(super) port: Vec<RawPort>,
     #[serde(default)]
@@ -38,6 +40,8 @@ pub(super) struct File {
 #[serde(default, deny_unknown_fields)]
 pub(super) struct RawDirector {
     pub(super) socket: Option<Spanned<String>>,
+    pub(super) socket_group: Option<Spanned<String>>,
+    pub(super) socket_read_group: Option<Spanned<String>>,
     pub(super) workers: Option<Spanned<Vec<Spanned<i64>>>>,
     pub(super) control_core: Option<Spanned<i64>>,
     pub(super) idle: Option<Idle>,
@@ -46,6 +50,7 @@ pub(super) struct RawDirector {
     pub(super) max_services: Option<Spanned<i64>>,
     pub(super) max_servers: Option<Spanned<i64>>,
     pub(super) log: Option<Spanned<String>>,
+    pub(super) log_format: Option<LogFormat>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -57,6 +62,13 @@ pub(super) struct RawEal {
     pub(super) single_file_segments: Option<bool>,
     pub(super) extra: Vec<String>,
     pub(super) mbufs: Option<Spanned<i64>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawMetrics {
+    pub(super) address: Option<Spanned<String>>,
+    pub(super) servers: Option<bool>,
 }
 
 #[derive(Debug, Deserialize)]

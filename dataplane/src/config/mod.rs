@@ -1,6 +1,6 @@
 //! The TOML file, validated: the only place that reads it. `configs/example.toml` explains each key.
 
-mod director; // `[director]` and `[eal]`
+mod director; // `[director]`, `[eal]` and `[metrics]`
 mod file; // the file as it is written
 mod marks; // `[[mark]]`
 mod network; // interface addresses, `[[route]]`, `[[neighbour]]`
@@ -10,7 +10,9 @@ mod services; // `[timeouts]` and `[[service]]`
 mod settings; // `[settings]`
 #[cfg(test)]
 mod tests;
+mod text; // a configuration as a file
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use control::Change;
@@ -19,6 +21,7 @@ use serde::Deserialize;
 use self::file::File;
 use self::network::Connected;
 use self::reader::Reader;
+pub use self::text::Section;
 use crate::conn::Timeouts;
 use crate::control::model::{Limits, Model};
 use crate::net::{Interface, Prefix, Route, Setup, StaticNeighbour};
@@ -30,6 +33,7 @@ use crate::templates::Templates;
 pub struct Config {
     pub director: Director,
     pub eal: Eal,
+    pub metrics: Metrics,
     /// The index is the port's id.
     pub ports: Vec<PortConf>,
     pub routes: Vec<Route>,
@@ -42,6 +46,10 @@ pub struct Config {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Director {
     pub socket: PathBuf,
+    /// Whose members may change things; the daemon's own if `None`.
+    pub socket_group: Option<String>,
+    /// Whose members may look.
+    pub socket_read_group: Option<String>,
     /// Cores, one worker each.
     pub workers: Vec<u16>,
     pub control_core: u16,
@@ -53,6 +61,7 @@ pub struct Director {
     pub max_services: u32,
     pub max_servers: u32,
     pub log: tracing::Level,
+    pub log_format: LogFormat,
 }
 
 impl Director {
@@ -68,6 +77,8 @@ impl Default for Director {
     fn default() -> Self {
         Self {
             socket: control::DEFAULT_SOCKET.into(),
+            socket_group: None,
+            socket_read_group: None,
             workers: vec![1],
             control_core: 0,
             idle: Idle::Backoff,
@@ -76,6 +87,25 @@ impl Default for Director {
             max_services: 4096,
             max_servers: 16_384,
             log: tracing::Level::INFO,
+            log_format: LogFormat::Human,
+        }
+    }
+}
+
+/// The HTTP endpoint for Prometheus.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Metrics {
+    /// `None`: there is none.
+    pub address: Option<SocketAddr>,
+    /// Whether each server has series of its own.
+    pub servers: bool,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self {
+            address: Some(SocketAddr::from(([127, 0, 0, 1], 9145))),
+            servers: true,
         }
     }
 }
@@ -88,6 +118,16 @@ pub enum Idle {
     Backoff,
     /// Keeps polling.
     Poll,
+}
+
+/// How a line of the log is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// A sentence and its values.
+    Human,
+    /// One JSON object a line.
+    Json,
 }
 
 /// What the EAL is started with.
@@ -199,6 +239,7 @@ impl Config {
         let director = reader.director(&raw.director)?;
         let ports = reader.ports(&raw.port)?;
         let eal = reader.eal(&raw.eal, &ports)?;
+        let metrics = reader.metrics(&raw.metrics)?;
         let mut connected = Connected::default();
         for (raw, port) in raw.port.iter().zip(&ports) {
             reader.connect(&mut connected, raw, port)?;
@@ -214,6 +255,7 @@ impl Config {
         Ok(Self {
             director,
             eal,
+            metrics,
             ports,
             routes,
             neighbours,

@@ -3,12 +3,13 @@
 use std::collections::HashSet;
 use std::net::IpAddr;
 
+use control::Mac;
 use toml::Spanned;
 
 use super::PortConf;
 use super::file::{RawNeighbour, RawPort, RawRoute};
 use super::reader::{Checked, Reader};
-use crate::net::{Prefix, Route, StaticNeighbour, is_global, is_station};
+use crate::net::{Prefix, Route, StaticNeighbour, wrong_address, wrong_family, wrong_station};
 
 /// The interfaces' addresses, for what must be reachable through them.
 #[derive(Debug, Default)]
@@ -35,39 +36,9 @@ impl Reader<'_> {
 
     fn interface_address(&self, raw: &Spanned<String>) -> Checked<Prefix> {
         let prefix = self.prefix(raw, "10.0.0.254/24", "2001:db8::fe/64")?;
-        let Prefix { address, length } = prefix;
-        let (example, longest) = match address {
-            IpAddr::V4(_) => ("10.0.0.254/24", 32),
-            IpAddr::V6(_) => ("2001:db8::fe/64", 128),
-        };
-        if is_station(address) && !is_global(address) {
-            let reason = format!(
-                "{address} is link-local, which each interface has one of by itself, one for all \
-                 links like {example} is right"
-            );
-            return Err(self.wrong(raw.span(), reason));
-        }
-        if length == 0 || !is_station(address) {
-            let reason = format!(
-                "{address}/{length} cannot be an interface's, a unicast one like {example} is right"
-            );
-            return Err(self.wrong(raw.span(), reason));
-        }
-        // The two of a point-to-point link (RFC 3021, RFC 6164) and one alone have no such ones.
-        let what = match address {
-            _ if length >= longest - 1 => None,
-            IpAddr::V4(_) if prefix.network() == prefix => Some("network"),
-            IpAddr::V6(_) if prefix.network() == prefix => Some("routers' anycast"),
-            IpAddr::V4(v4) if prefix.broadcast() == Some(v4) => Some("broadcast"),
-            _ => None,
-        };
-        match what {
+        match wrong_address(prefix) {
             None => Ok(prefix),
-            Some(what) => {
-                let reason =
-                    format!("{address} is the {what} address of its network, a host's is right");
-                Err(self.wrong(raw.span(), reason))
-            }
+            Some(reason) => Err(self.wrong(raw.span(), reason)),
         }
     }
 
@@ -148,15 +119,7 @@ impl Reader<'_> {
                 return Err(self.wrong(raw.to.span(), reason));
             }
             let via = self.neighbour_address(&raw.via, "gateway", connected)?;
-            if via.is_ipv4() != to.address.is_ipv4() {
-                let (family, other) = match via {
-                    IpAddr::V4(_) => ("IPv4", "IPv6"),
-                    IpAddr::V6(_) => ("IPv6", "IPv4"),
-                };
-                let reason = format!(
-                    "gateway {via} is {family}, an {other} address is right for the route to {}/{}",
-                    to.address, to.length
-                );
+            if let Some(reason) = wrong_family(to, via) {
                 return Err(self.wrong(raw.via.span(), reason));
             }
             routes.push(Route { to, via });
@@ -176,20 +139,10 @@ impl Reader<'_> {
             let reason = format!("{what} {text:?} is not an address, 10.0.0.1 is right");
             return Err(self.wrong(raw.span(), reason));
         };
-        if is_station(address) && !is_global(address) {
-            let reason = format!(
-                "{what} {address} is link-local, which does not say on which port, its address on a \
-                 port's network is right"
-            );
-            return Err(self.wrong(raw.span(), reason));
+        match wrong_station(what, address, connected.reaches(address)) {
+            None => Ok(address),
+            Some(reason) => Err(self.wrong(raw.span(), reason)),
         }
-        if !connected.reaches(address) {
-            let reason = format!(
-                "{what} {address} is on no port's network, another station's address on one is right"
-            );
-            return Err(self.wrong(raw.span(), reason));
-        }
-        Ok(address)
     }
 
     pub(super) fn neighbours(
@@ -205,28 +158,11 @@ impl Reader<'_> {
                 let reason = format!("neighbour {address} is given twice, once is right");
                 return Err(self.wrong(raw.address.span(), reason));
             }
-            let mac = parse_mac(raw.mac.get_ref()).ok_or_else(|| {
-                let reason = format!(
-                    "mac {:?} is not a station's, 02:00:00:00:00:07 is right",
-                    raw.mac.get_ref()
-                );
-                self.wrong(raw.mac.span(), reason)
-            })?;
+            let mac: Mac = (raw.mac.get_ref().parse())
+                .map_err(|reason: String| self.wrong(raw.mac.span(), reason))?;
+            let mac = mac.bytes();
             neighbours.push(StaticNeighbour { address, mac });
         }
         Ok(neighbours)
     }
-}
-
-/// A station's own address: neither a group's nor zero.
-fn parse_mac(text: &str) -> Option<[u8; 6]> {
-    let mut mac = [0; 6];
-    let mut parts = text.split(':');
-    for byte in &mut mac {
-        let part = parts
-            .next()
-            .filter(|part| part.len() == 2 && part.bytes().all(|c| c.is_ascii_hexdigit()))?;
-        *byte = u8::from_str_radix(part, 16).ok()?;
-    }
-    (parts.next().is_none() && mac[0] & 1 == 0 && mac != [0; 6]).then_some(mac)
 }

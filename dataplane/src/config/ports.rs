@@ -5,7 +5,7 @@ use toml::Spanned;
 use super::PortConf;
 use super::file::RawPort;
 use super::reader::{Checked, Reader, is_word};
-use crate::net::Prefix;
+use crate::net::{IPV6_MTU_MIN, Prefix};
 use crate::packet::{MTU_MAX, PORTS_MAX};
 
 const VDEV_PREFIX: &str = "net_";
@@ -18,8 +18,9 @@ const SHARED: [&str; 5] = [
     "net_virtio_user",
     "net_vhost",
 ];
-/// The smallest MTU of a link that IPv6 uses (RFC 8200 §5).
-const IPV6_MTU_MIN: u16 = 1280;
+/// Unless the file says otherwise.
+pub(super) const MTU: u16 = 1500;
+pub(super) const DESCRIPTORS: u16 = 1024;
 
 impl PortConf {
     /// Whether [`PortConf::device`] is a virtual device rather than a PCI address.
@@ -92,7 +93,7 @@ impl Reader<'_> {
             vlans.push((id, self.addresses(&vlan.addresses)?));
         }
         let addresses = self.addresses(&raw.addresses)?;
-        let mtu = self.number("mtu", raw.mtu.as_ref(), 1500, 68..=MTU_MAX.into())?;
+        let mtu = self.number("mtu", raw.mtu.as_ref(), MTU, 68..=MTU_MAX.into())?;
         let mut all = vlans
             .iter()
             .flat_map(|(_, tagged)| tagged)
@@ -120,7 +121,7 @@ impl Reader<'_> {
     }
 
     fn descriptors(&self, key: &str, raw: Option<&Spanned<i64>>) -> Checked<u16> {
-        let number: u16 = self.number(key, raw, 1024, 64..=8192)?;
+        let number: u16 = self.number(key, raw, DESCRIPTORS, 64..=8192)?;
         match raw {
             Some(raw) if !number.is_power_of_two() => {
                 let reason = format!(
@@ -144,7 +145,7 @@ fn is_vdev(device: &str) -> bool {
     name.len() > VDEV_PREFIX.len() && name.starts_with(VDEV_PREFIX) && is_word(name)
 }
 
-fn is_shared(device: &str) -> bool {
+pub(super) fn is_shared(device: &str) -> bool {
     SHARED.iter().any(|driver| device.starts_with(driver))
 }
 

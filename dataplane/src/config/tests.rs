@@ -46,8 +46,8 @@ fn the_example_gives_the_defaults() {
     .unwrap();
     let default = Config::default();
     assert_eq!(
-        (config.director, config.eal),
-        (default.director, default.eal)
+        (config.director, config.eal, config.metrics),
+        (default.director, default.eal, default.metrics)
     );
     assert_eq!(config.timeouts, default.timeouts);
     assert_eq!(config.ports.len(), 2);
@@ -95,8 +95,8 @@ fn what_is_left_out_is_the_default() {
     )
     .unwrap();
     assert_eq!(
-        (config.director, config.eal),
-        (example.director, example.eal)
+        (config.director, config.eal, config.metrics),
+        (example.director, example.eal, example.metrics)
     );
     let PortConf {
         mtu,
@@ -115,6 +115,52 @@ fn what_is_left_out_is_the_default() {
         (config.timeouts, &config.changes[..]),
         (example.timeouts, &example.changes[..2])
     );
+}
+
+/// Whatever is in configs/ is shipped, so it must be right, and say what it is for and what servers need.
+#[test]
+fn every_example_is_accepted_and_explains_itself() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../configs");
+    let files = std::fs::read_dir(folder).unwrap().flatten();
+    let examples = files.filter(|file| file.path().extension().is_some_and(|end| end == "toml"));
+    let mut seen = 0;
+    for example in examples {
+        let config = Config::load(&example.path()).unwrap_or_else(|error| panic!("{error}"));
+        assert!(!config.changes.is_empty());
+        let (name, text) = (
+            example.file_name(),
+            std::fs::read_to_string(example.path()).unwrap(),
+        );
+        assert!(text.starts_with("# "), "{name:?}");
+        let is_set_up = !["example.toml", "ipv6.toml", "persistence.toml"]
+            .iter()
+            .any(|other| name == **other);
+        if is_set_up {
+            assert!(
+                text.contains("# Servers:") && text.contains("───"),
+                "{name:?}"
+            );
+        }
+        seen += 1;
+    }
+    assert!(seen >= 11, "{seen}");
+}
+
+#[test]
+fn metrics_may_be_elsewhere_or_nowhere() {
+    let metrics = |keys: &str| {
+        let config = Config::parse(&format!("{PORT}\n[metrics]\n{keys}"), "f");
+        config.map(|config| (config.metrics.address, config.metrics.servers))
+    };
+    let address = "[::1]:80".parse().ok();
+    assert_eq!(metrics("address = \"[::1]:80\""), Ok((address, true)));
+    assert_eq!(
+        metrics("address = \"none\"\nservers = false"),
+        Ok((None, false))
+    );
+    assert!(metrics("address = \"localhost\"").unwrap_err().to_string().ends_with(
+        ": metrics address \"localhost\" is not one, \"127.0.0.1:9145\", \"[::1]:9145\" or \"none\" is right"
+    ));
 }
 
 #[test]
@@ -179,7 +225,7 @@ fn syntax_and_unknown_keys() {
     );
     check(
         "x = 1",
-        "f:2: unknown field `x`, expected one of `director`, `eal`, `port`, `route`, `neighbour`, `timeouts`, `settings`, `mark`, `service`",
+        "f:2: unknown field `x`, expected one of `director`, `eal`, `metrics`, `port`, `route`, `neighbour`, `timeouts`, `settings`, `mark`, `service`",
     );
     check(
         "[timeouts]\nicmp = 3",
@@ -194,6 +240,10 @@ fn syntax_and_unknown_keys() {
         "f:3: unknown variant `sleep`, expected `backoff` or `poll`",
     );
     check(
+        "[director]\nlog_format = \"xml\"",
+        "f:3: unknown variant `xml`, expected `human` or `json`",
+    );
+    check(
         "\n[[route]]\nto = \"0.0.0.0/0\"",
         "f:3: missing field `via`",
     );
@@ -204,6 +254,10 @@ fn director_and_eal() {
     check(
         "[director]\nsocket = \"run/s\"",
         "f:3: socket \"run/s\" cannot be one, an absolute path of at most 107 bytes like \"/run/director/director.sock\" is right",
+    );
+    check(
+        "[director]\nsocket_group = \"a b\"",
+        "f:3: socket_group \"a b\" cannot be a group, \"director\" is right",
     );
     check(
         "[director]\nworkers = []",

@@ -9,11 +9,12 @@ use super::model::name;
 /// Changes of one request that get a line each; of the others the last line says how many there are.
 pub(super) const LINES_MAX: usize = 100;
 
-/// What a request changes, which finds these settings; `ends_drain` says which of its changes end a
-/// server's draining.
+/// What a request changes, which finds these settings; `was` says what each of its changes finds of
+/// what it changes, and `ends_drain` which of them end a server's draining.
 pub(super) fn lines(
     changes: &[Change],
     mut settings: Settings,
+    was: impl Fn(&Change) -> Option<String>,
     ends_drain: impl Fn(&Change) -> bool,
 ) -> Vec<String> {
     let (shown, rest) = changes.split_at(changes.len().min(LINES_MAX));
@@ -24,7 +25,8 @@ pub(super) fn lines(
         } else {
             ""
         };
-        lines.push(format!("{}{more}", describe(change, settings)));
+        let was = was(change).map_or(String::new(), |was| format!(" (was {was})"));
+        lines.push(format!("{}{was}{more}", describe(change, settings)));
         if let Change::SetSettings(new) = change {
             settings = *new;
         }
@@ -64,6 +66,14 @@ fn kind(change: &Change) -> &'static str {
         Change::SetOptions { .. } => "set options",
         Change::SetHashTarget { .. } => "set hash target",
         Change::SetSettings(_) => "set settings",
+        Change::AddAddress(_) => "add address",
+        Change::DeleteAddress(_) => "delete address",
+        Change::AddRoute(_) => "add route",
+        Change::ReplaceRoute(_) => "replace route",
+        Change::DeleteRoute { .. } => "delete route",
+        Change::AddNeighbour(_) => "add neighbour",
+        Change::DeleteNeighbour { .. } => "delete neighbour",
+        Change::FlushNeighbours => "flush neighbours",
         Change::AddMark { .. } => "add mark rule",
         Change::DeleteMark(_) => "delete mark rule",
         Change::SetTimeouts { .. } => "set timeouts",
@@ -72,7 +82,6 @@ fn kind(change: &Change) -> &'static str {
 
 /// A change in words; `before` are the settings that it finds.
 pub(super) fn describe(change: &Change, before: Settings) -> String {
-    let shown = |spec: &ServerSpec| format!("{}, weight {}", spec.how(), spec.weight);
     match change {
         Change::AddService { service, spec } => {
             format!("add service {}: {spec}", name(service))
@@ -87,14 +96,22 @@ pub(super) fn describe(change: &Change, before: Settings) -> String {
             server,
             spec,
         } => {
-            format!("add server {server} to {}: {}", name(service), shown(spec))
+            format!(
+                "add server {server} to {}: {}",
+                name(service),
+                weighed(spec)
+            )
         }
         Change::EditServer {
             service,
             server,
             spec,
         } => {
-            format!("edit server {server} of {}: {}", name(service), shown(spec))
+            format!(
+                "edit server {server} of {}: {}",
+                name(service),
+                weighed(spec)
+            )
         }
         Change::DeleteServer { service, server } => {
             format!("delete server {server} of {}", name(service))
@@ -132,6 +149,14 @@ pub(super) fn describe(change: &Change, before: Settings) -> String {
             hash_target.word()
         ),
         Change::SetSettings(settings) => format!("set {}", settings.changed_from(before)),
+        Change::AddAddress(address) => format!("add address {address}"),
+        Change::DeleteAddress(address) => format!("delete address {address}"),
+        Change::AddRoute(route) => format!("add route to {route}"),
+        Change::ReplaceRoute(route) => format!("replace route to {route}"),
+        Change::DeleteRoute { to } => format!("delete route to {to}"),
+        Change::AddNeighbour(neighbour) => format!("add static neighbour {neighbour}"),
+        Change::DeleteNeighbour { address } => format!("delete static neighbour {address}"),
+        Change::FlushNeighbours => "flush learned neighbours".to_owned(),
         Change::AddMark { rule, at: None } => format!("add {rule}"),
         Change::AddMark { rule, at: Some(at) } => format!("add at {at}: {rule}"),
         Change::DeleteMark(WhichMark::Number(number)) => format!("delete mark rule {number}"),
@@ -148,4 +173,9 @@ pub(super) fn describe(change: &Change, before: Settings) -> String {
             )
         }
     }
+}
+
+/// `nat, weight 1`
+pub(super) fn weighed(spec: &ServerSpec) -> String {
+    format!("{}, weight {}", spec.how(), spec.weight)
 }

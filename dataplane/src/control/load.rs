@@ -9,9 +9,10 @@ use crate::director::Director;
 use crate::net::Setup;
 use crate::packet::{Egress, HeapBuf, Learned, Origin, PortId};
 use crate::steer::Steer;
+use crate::watch::Watch;
 
 /// For what a director announces.
-struct Nowhere;
+struct Nowhere(Watch);
 
 impl Egress for Nowhere {
     type Buf = HeapBuf;
@@ -25,6 +26,10 @@ impl Egress for Nowhere {
     fn share(&mut self, _learned: Learned) {}
 
     fn steer(&mut self, _worker: usize, _from: PortId, _packet: HeapBuf) {}
+
+    fn watch(&mut self) -> &mut Watch {
+        &mut self.0
+    }
 }
 
 /// The time since the last call, printed.
@@ -66,10 +71,11 @@ fn file(services: u32, servers: u32, scheduler: &str) -> String {
 
 /// As a worker applies a batch, a part between two bursts.
 fn apply(director: &mut Director<HeapBuf>, updates: &[Update], watch: &mut Stopwatch) {
+    let mut nowhere = Nowhere(Watch::new(Arc::clone(director.page())));
     let (mut rest, mut parts, mut longest) = (updates, 0, 0.0f64);
     while !rest.is_empty() {
         let part = Stopwatch::start();
-        let applied = director.apply_part(rest, &mut Nowhere);
+        let applied = director.apply_part(rest, &mut nowhere);
         longest = longest.max(part.0.elapsed().as_secs_f64() * 1e6);
         rest = &rest[applied..];
         parts += 1;
@@ -160,4 +166,68 @@ fn ten_thousand_services_with_tables() {
 fn one_service_of_ten_thousand_servers() {
     load(1, 10_000, "wrr");
     load(1, 10_000, "conhash");
+}
+
+/// So many routes in one batch, to a worker that knows as many neighbours as it can.
+#[test]
+fn ten_thousand_routes() {
+    const ROUTES: u32 = 10_000;
+    let text = "[[port]]\nname = \"lan\"\ndevice = \"net_null0\"\naddresses = [\"10.0.0.254/8\"]\n";
+    let config = Config::parse(text, "f").unwrap();
+    let setup = config.setup(|_| [2, 0, 0, 0, 0, 1]);
+    let page = Arc::new(Page::new(1, 1));
+    let mut model = Model::new(config.director.limits())
+        .naming(config.port_names())
+        .networked(setup.clone());
+    let steer = Steer::new(0, 1);
+    let mut director = Director::<HeapBuf>::new(1024, [1, 2], setup, steer, page).unwrap();
+    director.meet_everybody();
+
+    let ip = |base: u32, n: u32| std::net::IpAddr::from(std::net::Ipv4Addr::from_bits(base + n));
+    let to = |n| control::Prefix::around(ip(0xc000_0000, n << 8), 24).unwrap();
+    let route = |n| {
+        let via = ip(0x0a00_0001, n % 16);
+        Change::AddRoute(control::Route { to: to(n), via })
+    };
+    let mut watch = Stopwatch::start();
+    let request = Request::Change((0..ROUTES).map(route).collect());
+    let mut message = Vec::new();
+    send(&mut message, &request).unwrap();
+    let Request::Change(changes) = receive(&mut message.as_slice()).unwrap() else {
+        unreachable!()
+    };
+    watch.lap(&format!(
+        "request of {} bytes written and read",
+        message.len()
+    ));
+    let updates = model.apply(&changes).unwrap();
+    watch.lap(&format!("{ROUTES} routes added"));
+    apply(&mut director, &updates, &mut watch);
+    let far = ip(0xc000_0009, (ROUTES - 1) << 8);
+    let hop = director.net().way(far).map(|(_, station)| station);
+    assert_eq!(hop, Some(ip(0x0a00_0001, (ROUTES - 1) % 16)));
+
+    watch.lap("looked up");
+    let via = ip(0x0a00_0002, 0);
+    let one = [Change::ReplaceRoute(control::Route { to: to(7), via })];
+    let updates = model.apply(&one).unwrap();
+    watch.lap("one of them replaced");
+    apply(&mut director, &updates, &mut watch);
+    let more = [Change::AddAddress(control::Address {
+        port: "lan".to_owned(),
+        vlan: None,
+        prefix: "172.16.0.1/12".parse().unwrap(),
+    })];
+    let updates = model.apply(&more).unwrap();
+    watch.lap("an address added");
+    apply(&mut director, &updates, &mut watch);
+    let gone: Vec<_> = (0..ROUTES)
+        .map(|n| Change::DeleteRoute { to: to(n) })
+        .collect();
+    let updates = model.apply(&gone).unwrap();
+    watch.lap("all of them deleted");
+    apply(&mut director, &updates, &mut watch);
+    assert!(director.net().way(far).is_none());
+    model.release();
+    watch.lap("what was before freed");
 }

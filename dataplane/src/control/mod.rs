@@ -1,10 +1,14 @@
 //! The control side, on the main thread: a request becomes updates in every worker's mailbox.
 
 mod audit; // what was changed, for the log
+mod capture; // packets for clients
 mod drain; // drained servers, seen to
 mod explain; // what becomes of a packet
+mod files; // configuration files: plan, apply, roll back, save
 #[cfg(test)]
 mod load; // ten thousand services with a hundred thousand servers
+pub mod manager; // the service manager, told how the director does
+pub mod metrics; // for Prometheus
 pub mod model; // the authoritative services and servers
 pub mod server; // the Unix socket
 pub mod stats; // sums, rates, status
@@ -15,15 +19,24 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use control::{Change, Connection, Cursor, Errno, Neighbour, Refusal, Reply, Request};
+use control::{Change, Connection, Cursor, Errno, Filter, Neighbour, Refusal, Reply, Request};
 use crossbeam::channel::{Receiver, Sender, bounded};
 
 use crate::conn::state::State;
 use crate::counters::Page;
 use crate::director::explain::{Excerpt, Query};
+use crate::net::Setup;
 use crate::templates::Templates;
+use crate::time::Clock;
 use crate::update::{Batch, ServerId, Update};
-use model::{Limits, Model, STEP_S, SWEEP_S, refuse};
+use crate::watch::drops::Drop;
+use crate::watch::tap::Tap;
+use capture::Captures;
+pub use files::CONFIRM_MAX_S;
+use files::Files;
+use manager::Manager;
+use metrics::Scrape;
+use model::{Limits, Model, STEP_S, SWEEP_S, View, refuse};
 use server::{Backend, Peer};
 use stats::{ESTIMATE_S, Machine};
 
@@ -40,16 +53,9 @@ pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 pub enum Command {
     /// Applies every update, in order, then says so.
     Apply(Batch, Sender<()>),
-    /// Up to `limit` connections from table entry `from` on, and the entry to go on from.
+    /// Some of the worker's connections, or of the templates that all workers share.
     Connections {
-        from: u32,
-        limit: usize,
-        reply: Sender<Slice>,
-    },
-    /// As [`Self::Connections`], of the templates that all workers share.
-    Templates {
-        from: u32,
-        limit: usize,
+        wanted: Wanted,
         reply: Sender<Slice>,
     },
     Neighbours(Sender<Vec<Neighbour>>),
@@ -57,6 +63,40 @@ pub enum Command {
     Explain {
         query: Box<Query>,
         reply: Sender<Excerpt>,
+    },
+    /// The last drops, without the first so many, and how many there were.
+    Drops {
+        after: u64,
+        /// Empty, with room for all.
+        into: Vec<Drop>,
+        reply: Sender<(Vec<Drop>, u64)>,
+    },
+    /// Begins a capture, or gives it back.
+    Tap(Box<Tap>, Sender<Result<(), Box<Tap>>>),
+    Untap {
+        id: u64,
+        reply: Sender<Option<Box<Tap>>>,
+    },
+}
+
+/// Which connections, and what is done with them.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    /// Of the templates, not of the worker's connections.
+    pub templates: bool,
+    /// The first table entry to look at.
+    pub from: u32,
+    pub filter: Filter,
+    pub fate: Fate,
+}
+
+/// What is done with connections that are listed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    Stays,
+    Ends {
+        /// Both ends of TCP connections are told.
+        reset: bool,
     },
 }
 
@@ -76,16 +116,24 @@ pub struct Control {
     model: Model,
     workers: Vec<Worker>,
     templates: Option<Arc<Templates>>,
+    files: Files,
     /// Per worker.
     connections_max: u64,
     /// What some worker has not carried out yet: the last one that lets go of a batch frees it, and
     /// that is to be nobody but us.
     posted: Vec<Batch>,
     machine: Box<dyn Fn() -> Machine>,
+    /// Who waits for what a scrape is made from.
+    scrapes: Receiver<Sender<Scrape>>,
+    /// As the model was when it was wanted last; `None` once it changed.
+    view: Option<Arc<View>>,
     now: Duration,
     estimate_due: Duration,
     sweep_due: Duration,
     step_due: Duration,
+    manager: Option<Manager>,
+    clock: Clock,
+    captures: Captures,
 }
 
 impl fmt::Debug for Control {
@@ -113,14 +161,27 @@ impl Control {
             model: Model::new(limits).watching(pages),
             workers,
             templates: None,
+            files: Files::default(),
             connections_max,
             posted: Vec::new(),
             machine: Box::new(machine),
+            scrapes: crossbeam::channel::never(),
+            view: None,
             now: Duration::ZERO,
             estimate_due: Duration::from_secs(ESTIMATE_S),
             sweep_due: Duration::from_secs(SWEEP_S),
             step_due: Duration::from_secs(STEP_S),
+            manager: None,
+            clock: Clock::start(),
+            captures: Captures::default(),
         }
+    }
+
+    /// The workers' clock.
+    #[must_use]
+    pub fn timed_by(mut self, clock: Clock) -> Self {
+        self.clock = clock;
+        self
     }
 
     /// Of ports with these names; the index is a port's id.
@@ -130,12 +191,54 @@ impl Control {
         self
     }
 
+    /// In the network that the workers begin with, whose ports were named.
+    #[must_use]
+    pub fn networked(mut self, setup: Setup) -> Self {
+        self.model = self.model.networked(setup);
+        self
+    }
+
     /// Shows the templates that the workers share.
     #[must_use]
     pub fn sharing(mut self, templates: Arc<Templates>) -> Self {
         self.model = self.model.sharing(Arc::clone(&templates));
         self.templates = Some(templates);
         self
+    }
+
+    /// Answers who scrapes.
+    #[must_use]
+    pub fn scraped(mut self, scrapes: Receiver<Sender<Scrape>>) -> Self {
+        self.scrapes = scrapes;
+        self
+    }
+
+    /// What metrics are made from. Short while nothing changes: the model is not walked again.
+    fn scrape(&mut self) -> Scrape {
+        let view = self.view.get_or_insert_with(|| Arc::new(self.model.view()));
+        Scrape {
+            view: Arc::clone(view),
+            workers: metrics::workers(&self.workers),
+            templates: self.templates.clone(),
+            machine: (self.machine)(),
+            limits: self.model.limits(),
+            connections_max: self.connections_max,
+            uptime: self.now,
+        }
+    }
+
+    /// Each worker's core and the page that shows whether it makes progress.
+    pub fn watched(&self) -> Vec<(u16, Arc<Page>)> {
+        let workers = self.workers.iter();
+        workers
+            .map(|worker| (worker.core, Arc::clone(&worker.page)))
+            .collect()
+    }
+
+    /// Tells the service manager from now on how the workers do.
+    pub fn tell(&mut self, mut manager: Manager) {
+        manager.ready(self.model.services_len());
+        self.manager = Some(manager);
     }
 
     /// Carries out every change in order and returns when every worker has, or refuses.
@@ -152,6 +255,7 @@ impl Control {
             return Err(refuse(Errno::Eagain, detail));
         }
         let updates = self.model.apply(changes)?;
+        self.view = None;
         let confirmations = self.post(updates);
         for _ in &self.workers {
             match &confirmations {
@@ -193,9 +297,12 @@ impl Control {
     }
 
     /// [`Control::change`], with lines in the log for what was changed, or one for what was refused.
-    fn audited(&mut self, changes: &[Change], peer: &Peer) -> Reply {
+    fn audited(&mut self, changes: &[Change], peer: &dyn fmt::Display) -> Reply {
         let settings = self.model.settings();
-        let lines = audit::lines(changes, settings, |change| self.model.ends_drain(change));
+        let was = |change: &Change| self.model.was(change);
+        let lines = audit::lines(changes, settings, was, |change| {
+            self.model.ends_drain(change)
+        });
         if let Err(refusal) = self.change(changes) {
             let change = refusal.step.and_then(|step| changes.get(step));
             let change = change.map(|change| audit::describe(change, settings));
@@ -210,33 +317,49 @@ impl Control {
 
     /// Walks the workers one after the other, and then the templates that they share: a reply holds
     /// connections of one.
-    fn connections(&self, cursor: Cursor) -> Result<Reply, Refusal> {
-        let Some(worker) = self.workers.get(usize::from(cursor.worker)) else {
-            if let Some(worker) = self.workers.first().filter(|_| self.has_templates()) {
-                return list_templates(worker, cursor);
-            }
+    fn connections(&self, cursor: Cursor, filter: Filter, fate: Fate) -> Result<Reply, Refusal> {
+        let own = self.workers.get(usize::from(cursor.worker));
+        let wanted = Wanted {
+            templates: own.is_none(),
+            from: cursor.entry,
+            filter,
+            fate,
+        };
+        // Any worker knows all templates.
+        let any = || self.workers.first().filter(|_| self.has_templates());
+        let Some(worker) = own.or_else(any) else {
             return Ok(Reply::Connections {
                 list: Vec::new(),
                 next: None,
             });
         };
-        let (list, entry) = ask(worker, |reply| Command::Connections {
-            from: cursor.entry,
-            limit: control::CONNECTIONS_MAX,
-            reply,
-        })?;
-        let next_worker = cursor.worker + 1;
+        let (list, entry) = ask(worker, |reply| Command::Connections { wanted, reply })?;
+        let next_worker = cursor.worker.saturating_add(1);
+        let goes_on = || usize::from(next_worker) < self.workers.len() || self.has_templates();
         let next = match entry {
             Some(entry) => Some(Cursor { entry, ..cursor }),
-            None if usize::from(next_worker) < self.workers.len() || self.has_templates() => {
-                Some(Cursor {
-                    worker: next_worker,
-                    entry: 0,
-                })
-            }
+            None if own.is_some() && goes_on() => Some(Cursor {
+                worker: next_worker,
+                entry: 0,
+            }),
             None => None,
         };
         Ok(Reply::Connections { list, next })
+    }
+
+    /// Of the slices of one walk the first says in the log what is ended.
+    fn end_connections(
+        &self,
+        cursor: Cursor,
+        filter: Filter,
+        reset: bool,
+        peer: &Peer,
+    ) -> Result<Reply, Refusal> {
+        if cursor == Cursor::default() {
+            let how = if reset { " by resets" } else { "" };
+            tracing::info!(target: "audit", %peer, "end connections{how}: {filter}");
+        }
+        self.connections(cursor, filter, Fate::Ends { reset })
     }
 
     fn has_templates(&self) -> bool {
@@ -261,6 +384,9 @@ impl Control {
     fn ramp(&mut self) {
         if !self.is_busy() {
             let updates = self.model.ramp();
+            if !updates.is_empty() {
+                self.view = None;
+            }
             self.post(updates);
         }
     }
@@ -293,9 +419,27 @@ impl Backend for Control {
     fn handle(&mut self, request: Request, peer: &Peer) -> Reply {
         let answer = match request {
             Request::Change(changes) => Ok(self.audited(&changes, peer)),
+            Request::Plan(file) => self.plan(&file).map(Reply::Plan),
+            Request::Apply { file, confirm_s } => {
+                (self.apply_file(&file, confirm_s, peer)).map(Reply::Plan)
+            }
+            Request::Confirm => self.confirm(peer).map(|()| Reply::Done),
+            Request::Rollback => self.roll_back(peer).map(Reply::Plan),
+            Request::Save => Ok(self.save()),
             Request::Services { only } => self.model.services(only.as_ref()).map(Reply::Services),
             Request::Explain(question) => self.explain(&question),
-            Request::Connections { cursor } => self.connections(cursor),
+            Request::Connections { cursor, filter } => {
+                self.connections(cursor, filter, Fate::Stays)
+            }
+            Request::EndConnections {
+                cursor,
+                filter,
+                reset,
+            } => self.end_connections(cursor, filter, reset, peer),
+            Request::Drops { after } => self.drops(&after),
+            Request::StartCapture(spec) => self.start_capture(spec, peer),
+            Request::CapturedNext => self.captured_next(peer.client),
+            Request::StopCapture => self.stop_capture(peer.client, ANSWER_TIMEOUT),
             Request::Timeouts => Ok(self.timeouts()),
             Request::Settings => Ok(Reply::Settings(self.model.settings())),
             Request::Status => {
@@ -308,18 +452,32 @@ impl Backend for Control {
                     uptime_s,
                 )))
             }
+            Request::Metrics { cursor } => {
+                let (text, next) = self.scrape().part(cursor, true);
+                Ok(Reply::Metrics { text, next })
+            }
             Request::Neighbours => self
                 .workers
                 .first()
                 .map_or(Ok(Vec::new()), |worker| ask(worker, Command::Neighbours))
                 .map(Reply::Neighbours),
+            Request::Network => Ok(Reply::Network(self.model.network())),
             Request::Marks => Ok(Reply::Marks(self.model.marks())),
         };
         answer.unwrap_or_else(Reply::Refused)
     }
 
+    fn gone(&mut self, peer: &Peer) {
+        self.end_capture(peer.client);
+    }
+
     fn tick(&mut self, now: Duration) {
         self.now = now;
+        self.finish_captures(Duration::ZERO);
+        while let Ok(scraper) = self.scrapes.try_recv() {
+            // Who asked may have given up.
+            let _ = scraper.try_send(self.scrape());
+        }
         self.release();
         self.model.set_time(now);
         if due(&mut self.estimate_due, now, ESTIMATE_S) {
@@ -331,6 +489,10 @@ impl Backend for Control {
         if due(&mut self.step_due, now, STEP_S) {
             self.ramp();
             self.see_to_drained();
+        }
+        self.see_to_files();
+        if let Some(manager) = &mut self.manager {
+            manager.tick(now, self.model.services_len());
         }
     }
 }
@@ -363,17 +525,6 @@ fn ask<T>(worker: &Worker, command: impl FnOnce(Sender<T>) -> Command) -> Result
                 ),
             )
         })
-}
-
-/// Any worker knows all of them.
-fn list_templates(worker: &Worker, cursor: Cursor) -> Result<Reply, Refusal> {
-    let (list, entry) = ask(worker, |reply| Command::Templates {
-        from: cursor.entry,
-        limit: control::CONNECTIONS_MAX,
-        reply,
-    })?;
-    let next = entry.map(|entry| Cursor { entry, ..cursor });
-    Ok(Reply::Connections { list, next })
 }
 
 fn answer(confirmations: &Receiver<()>) -> Result<(), Refusal> {

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use control::{PortStatus, Rates, Status, Totals, WorkerStatus};
+use control::{PortHardware, PortStatus, PortUse, Rates, Status, Totals, WorkerStatus};
 
 use super::Worker;
-use crate::counters::{DropReason, Page, PortPage, balanced};
+use crate::counters::{Counter, DropReason, Page, Pass, PortPage, balanced};
 use crate::packet::PORTS_MAX;
 use crate::templates::Templates;
-use crate::update::{LocalAddress, ServerId};
+use crate::update::{LocalAddress, ServerId, ServiceId};
 
 /// Seconds between two steps of the estimator.
 pub const ESTIMATE_S: u64 = 2;
@@ -32,6 +32,13 @@ pub(super) fn counted(pages: &[Arc<Page>], server: ServerId) -> Totals {
         );
     }
     sum
+}
+
+/// Packets for a service that were dropped since the daemon started, whatever service had its number.
+pub(super) fn service_drops(pages: &[Arc<Page>], service: ServiceId) -> u64 {
+    let pages = pages.iter().map(|page| &page.services[service.index()]);
+    let drops = pages.flat_map(|page| page.drops.iter().map(Counter::get));
+    drops.fold(0, u64::wrapping_add)
 }
 
 /// Active and inactive connections of `server` now.
@@ -131,6 +138,17 @@ pub struct Machine {
     /// In the configuration's order: the index is the port's id.
     pub ports: Vec<PortInfo>,
     pub mbufs_in_use: u64,
+    /// In all pools.
+    pub mbufs: u64,
+}
+
+/// What a port lost before anything here saw it, as its driver counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Lost {
+    pub missed: u64,
+    pub receive_errors: u64,
+    pub send_errors: u64,
+    pub no_buffer: u64,
 }
 
 /// A port as its driver sees it now.
@@ -141,6 +159,9 @@ pub struct PortInfo {
     pub mac: String,
     pub mtu: u16,
     pub link_up: bool,
+    pub hardware: Option<PortHardware>,
+    pub used: PortUse,
+    pub lost: Lost,
 }
 
 pub(super) fn status(
@@ -177,12 +198,14 @@ fn port_status(info: PortInfo, pages: &[&Page], id: usize) -> PortStatus {
         mac: info.mac,
         mtu: info.mtu,
         link_up: info.link_up,
+        used: info.used,
         tx_packets: sum(|port| port.tx.get()),
         tx_bytes: sum(|port| port.tx_bytes.get()),
         rx_packets: sum(|port| port.rx.get()),
         rx_bytes: sum(|port| port.rx_bytes.get()),
         ends: ends(&ports),
         drops: drops(&ports),
+        hardware: info.hardware,
     }
 }
 
@@ -200,6 +223,23 @@ fn worker_status(worker: &Worker, connections_max: u64) -> WorkerStatus {
         steered_in: page.steered_in.get(),
         ends: ends(&ports),
         drops: drops(&ports),
+        pace: pace(worker),
+    }
+}
+
+fn pace(worker: &Worker) -> control::Pace {
+    let pace = &worker.page.pace;
+    control::Pace {
+        hz: pace.hz(),
+        packet_cycles: pace.cycles(Pass::Packets),
+        control_cycles: pace.cycles(Pass::Control),
+        idle_cycles: pace.cycles(Pass::Idle),
+        passes: worker.page.passes.get(),
+        packets: pace.packets.get(),
+        longest_gap_ns: pace.longest_gap_ns(),
+        mailbox: worker.mailbox.len() as u64,
+        steering_waiting: pace.waiting.get().into(),
+        batches: pace.batches.get(),
     }
 }
 

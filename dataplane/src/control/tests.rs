@@ -5,10 +5,12 @@ use std::thread;
 use control::{ForwardMode, Protocol, ServerSpec, ServiceKey, ServiceSpec, Settings};
 
 use super::*;
+use crate::control::server::Rights;
 use crate::counters::DropReason;
-use crate::packet::PortId;
+use crate::packet::{HeapBuf, PortId};
 use crate::templates::{Key, Kind, Tie};
 use crate::time::Instant;
+use crate::watch::Watch;
 
 const LIMITS: Limits = Limits {
     services_max: 4,
@@ -52,11 +54,18 @@ fn add_server() -> Change {
     }
 }
 
+fn all_from(cursor: Cursor) -> Request {
+    let filter = Filter::default();
+    Request::Connections { cursor, filter }
+}
+
 fn peer() -> Peer {
     Peer {
         uid: 0,
         gid: 0,
         pid: 1,
+        rights: Rights::Everything,
+        client: 1,
     }
 }
 
@@ -111,7 +120,8 @@ fn without_workers_changes_apply_and_lists_are_empty() {
     assert_eq!(
         control.handle(
             Request::Connections {
-                cursor: Cursor::default()
+                cursor: Cursor::default(),
+                filter: Filter::default(),
             },
             &peer()
         ),
@@ -218,6 +228,28 @@ fn the_audit_log_has_words_for_what_was_changed() {
                 ..Settings::default()
             }),
             "set conn-reuse-mode 1 -> 0, sloppy-tcp false -> true",
+        ),
+        (
+            Change::DeleteAddress(control::Address {
+                port: "lan".to_owned(),
+                vlan: Some(7),
+                prefix: "10.0.0.5/24".parse().unwrap(),
+            }),
+            "delete address 10.0.0.5/24 on lan.7",
+        ),
+        (
+            Change::ReplaceRoute(control::Route {
+                to: "0.0.0.0/0".parse().unwrap(),
+                via: address,
+            }),
+            "replace route to 0.0.0.0/0 via 10.0.0.5",
+        ),
+        (
+            Change::AddNeighbour(control::StaticNeighbour {
+                address,
+                mac: "02:00:00:00:00:07".parse().unwrap(),
+            }),
+            "add static neighbour 10.0.0.5 at 02:00:00:00:00:07",
         ),
     ] {
         assert_eq!(audit::describe(&change, Settings::default()), words);
@@ -342,10 +374,10 @@ fn connections_go_on_from_worker_to_worker() {
     let answering = thread::spawn(move || {
         for (commands, expected, next) in [(&of_a, 0, Some(7)), (&of_a, 7, None), (&of_b, 0, None)]
         {
-            let Command::Connections { from, reply, .. } = commands.recv().unwrap() else {
+            let Command::Connections { wanted, reply } = commands.recv().unwrap() else {
                 panic!()
             };
-            assert_eq!(from, expected);
+            assert_eq!((wanted.from, wanted.templates), (expected, false));
             reply.send((Vec::new(), next)).unwrap();
         }
     });
@@ -353,9 +385,7 @@ fn connections_go_on_from_worker_to_worker() {
     let mut cursor = Some(Cursor::default());
     let mut cursors = Vec::new();
     while let Some(at) = cursor {
-        let Reply::Connections { next, .. } =
-            control.handle(Request::Connections { cursor: at }, &peer())
-        else {
+        let Reply::Connections { next, .. } = control.handle(all_from(at), &peer()) else {
             panic!()
         };
         cursors.push((at.worker, at.entry));
@@ -379,8 +409,12 @@ fn the_status_names_ends_and_drops() {
             mac: "02:00:00:00:00:01".into(),
             mtu: 1500,
             link_up: true,
+            hardware: None,
+            used: control::PortUse::default(),
+            lost: stats::Lost::default(),
         }],
         mbufs_in_use: 9,
+        mbufs: 64,
     };
     let mut control = Control::new(LIMITS, vec![a], 64, machine);
     control.tick(Duration::from_secs(5));
@@ -403,9 +437,8 @@ fn the_status_names_ends_and_drops() {
 #[test]
 fn a_long_request_is_summed_up_in_the_audit_log() {
     let lines = |changes: &[Change]| {
-        audit::lines(changes, Settings::default(), |change| {
-            matches!(change, Change::AddServer { .. })
-        })
+        let added = |change: &Change| matches!(change, Change::AddServer { .. });
+        audit::lines(changes, Settings::default(), |_| None, added)
     };
     assert_eq!(lines(&[]), Vec::<String>::new());
     let mut changes = vec![add_service(); audit::LINES_MAX - 1];
@@ -418,6 +451,45 @@ fn a_long_request_is_summed_up_in_the_audit_log() {
     assert_eq!(more[..audit::LINES_MAX], all);
     let last = "and 3 more: 2 add server, 1 delete every service";
     assert_eq!(more[audit::LINES_MAX..], [last]);
+}
+
+#[test]
+fn the_audit_log_says_what_was_there_before() {
+    let mut control = Control::new(LIMITS, Vec::new(), 64, Machine::default);
+    control.change(&[add_service(), add_server()]).unwrap();
+    let (service, server) = (key(), "10.1.0.1:80".parse().unwrap());
+    let spec = ServiceSpec::new("wlc");
+    let options = control::ServiceOptions {
+        mss: Some(1400),
+        ..control::ServiceOptions::default()
+    };
+    let (tcp, tcp_fin, udp) = (Some(60), None, None);
+    for (change, words) in [
+        (
+            Change::EditService { service, spec },
+            "edit service tcp 10.0.0.1:80: wlc (was rr)",
+        ),
+        (
+            Change::SetOptions { service, options },
+            "set options of tcp 10.0.0.1:80: client address toa, mss 1400 (was client address toa)",
+        ),
+        (
+            Change::SetTimeouts { tcp, tcp_fin, udp },
+            "set timeouts: tcp 60 s, tcp_fin as it is, udp as it is (was tcp 900 s, tcp_fin 120 s, udp 300 s)",
+        ),
+        (
+            Change::DeleteServer { service, server },
+            "delete server 10.1.0.1:80 of tcp 10.0.0.1:80 (was nat, weight 1)",
+        ),
+        (
+            Change::DeleteService { service },
+            "delete service tcp 10.0.0.1:80 (was rr, with 1 servers)",
+        ),
+    ] {
+        let was = |change: &Change| control.model.was(change);
+        let lines = audit::lines(&[change], Settings::default(), was, |_| false);
+        assert_eq!(lines, [words]);
+    }
 }
 
 #[test]
@@ -441,9 +513,9 @@ fn templates_come_behind_the_last_workers_connections() {
     let player = thread::spawn(move || {
         for command in commands {
             let _ = match command {
-                Command::Connections { reply, .. } => reply.send((Vec::new(), None)),
-                Command::Templates { from, reply, .. } => {
-                    reply.send((Vec::new(), (from == 0).then_some(7)))
+                Command::Connections { wanted, reply } => {
+                    let goes_on = wanted.templates && wanted.from == 0;
+                    reply.send((Vec::new(), goes_on.then_some(7)))
                 }
                 other => panic!("{other:?}"),
             };
@@ -451,7 +523,7 @@ fn templates_come_behind_the_last_workers_connections() {
     });
     let next = |control: &mut Control, worker, entry| {
         let cursor = Cursor { worker, entry };
-        match control.handle(Request::Connections { cursor }, &peer()) {
+        match control.handle(all_from(cursor), &peer()) {
             Reply::Connections { next, .. } => next.map(|next| (next.worker, next.entry)),
             other => panic!("{other:?}"),
         }
@@ -549,4 +621,182 @@ fn no_worker_frees_what_it_was_sent() {
     control.tick(Duration::from_millis(1));
     assert!(control.posted.is_empty());
     assert!(tables.iter().all(|table| table.strong_count() == 0));
+}
+
+/// A worker that does nothing but what captures ask of it.
+fn watching(commands: Receiver<Command>) -> thread::JoinHandle<Watch> {
+    thread::spawn(move || {
+        let mut watch = Watch::new(Arc::new(Page::new(4, 4)));
+        watch.set_time(1000);
+        for command in commands {
+            match command {
+                Command::Drops {
+                    after,
+                    mut into,
+                    reply,
+                } => {
+                    into.extend(watch.recent().since(after).cloned());
+                    reply.send((into, watch.recent().count())).unwrap();
+                }
+                Command::Tap(tap, reply) => {
+                    reply.send(watch.add_tap(tap)).unwrap();
+                    watch.received(PortId(1), &[HeapBuf::new(&[7; 60])]);
+                }
+                Command::Untap { id, reply } => {
+                    let _ = reply.try_send(watch.remove_tap(id));
+                }
+                Command::Neighbours(_) => {
+                    watch.discard(PortId(0), DropReason::NotOurs, HeapBuf::new(&[1; 300]));
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        watch
+    })
+}
+
+fn spec() -> control::CaptureSpec {
+    control::CaptureSpec {
+        stage: control::Stage::Rx,
+        filter: control::PacketFilter::default(),
+        snaplen: 50,
+        buffer: control::BUFFER_MIN,
+    }
+}
+
+#[test]
+fn the_last_drops_of_all_workers_are_shown() {
+    let (workers, commands): (Vec<_>, Vec<_>) = [worker(1, 8), worker(2, 8)].into_iter().unzip();
+    let threads: Vec<_> = commands.into_iter().map(watching).collect();
+    let mailbox = workers[1].mailbox.clone();
+    let mut control =
+        Control::new(LIMITS, workers, 64, Machine::default).naming(vec!["lan".into(), "rs".into()]);
+    for _ in 0..3 {
+        mailbox.send(Command::Neighbours(bounded(1).0)).unwrap();
+    }
+    let mut ask = |after| match control.handle(Request::Drops { after }, &peer()) {
+        Reply::Drops { list, counts } => (list, counts),
+        other => panic!("{other:?}"),
+    };
+    let (list, counts) = ask(vec![]);
+    assert_eq!((list.len(), &counts), (3, &vec![0, 3]));
+    let drop = &list[0];
+    assert_eq!(
+        (drop.worker, &*drop.port, &*drop.reason),
+        (2, "lan", "not_ours")
+    );
+    assert_eq!((drop.length, &drop.bytes.0), (300, &vec![1; 128]));
+    assert_eq!(drop.sentence, DropReason::NotOurs.sentence());
+    assert!(drop.at_ns > 1_600_000_000_000_000_000, "since the epoch");
+    assert_eq!(ask(vec![0, 2]).0.len(), 1);
+    assert_eq!(ask(counts).0, []);
+    drop_all(control, mailbox, threads);
+}
+
+fn drop_all(control: Control, mailbox: Sender<Command>, threads: Vec<thread::JoinHandle<Watch>>) {
+    drop((control, mailbox));
+    for thread in threads {
+        assert!(!thread.join().unwrap().is_tapped(), "a capture is left");
+    }
+}
+
+#[test]
+fn a_capture_is_one_clients_until_it_stops_or_goes() {
+    let (workers, commands): (Vec<_>, Vec<_>) = [worker(1, 8), worker(2, 8)].into_iter().unzip();
+    let threads: Vec<_> = commands.into_iter().map(watching).collect();
+    let mailbox = workers[1].mailbox.clone();
+    let mut control =
+        Control::new(LIMITS, workers, 64, Machine::default).naming(vec!["lan".into(), "rs".into()]);
+    let client = |client| Peer { client, ..peer() };
+    let next =
+        |control: &mut Control, of: u64| match control.handle(Request::CapturedNext, &client(of)) {
+            Reply::Captured {
+                packets,
+                missed: 0,
+                done,
+            } => (packets, done),
+            other => panic!("{other:?}"),
+        };
+    let refused = |reply: Reply| match reply {
+        Reply::Refused(refusal) => refusal.errno,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(
+        refused(control.handle(Request::CapturedNext, &client(1))),
+        Errno::Enoent
+    );
+    assert_eq!(
+        refused(control.handle(Request::StopCapture, &client(1))),
+        Errno::Enoent
+    );
+    let started = Reply::CaptureStarted {
+        ports: vec!["lan".into(), "rs".into()],
+    };
+    for of in 1..=4 {
+        assert_eq!(
+            control.handle(Request::StartCapture(spec()), &client(of)),
+            started
+        );
+    }
+    assert_eq!(
+        refused(control.handle(Request::StartCapture(spec()), &client(1))),
+        Errno::Eexist
+    );
+    assert_eq!(
+        refused(control.handle(Request::StartCapture(spec()), &client(5))),
+        Errno::Enomem
+    );
+    let (packets, done) = next(&mut control, 4);
+    assert_eq!((packets.len(), done), (2, false), "one of each worker");
+    let packet = &packets[1];
+    assert_eq!((packet.worker, packet.from, packet.length), (2, 1, 60));
+    assert_eq!(
+        (&packet.end, packet.bytes.0.len()),
+        (&control::End::Received, 50)
+    );
+    assert_eq!(
+        control.handle(Request::StopCapture, &client(4)),
+        Reply::Done
+    );
+    assert_eq!(next(&mut control, 4), (vec![], true));
+    assert_eq!(
+        refused(control.handle(Request::CapturedNext, &client(4))),
+        Errno::Enoent
+    );
+    for of in 1..=3 {
+        control.gone(&client(of));
+    }
+    for wrong in [
+        control::CaptureSpec {
+            snaplen: 0,
+            ..spec()
+        },
+        control::CaptureSpec {
+            buffer: 1,
+            ..spec()
+        },
+        control::CaptureSpec {
+            filter: control::PacketFilter {
+                port: Some("wan".into()),
+                ..control::PacketFilter::default()
+            },
+            ..spec()
+        },
+        control::CaptureSpec {
+            filter: control::PacketFilter {
+                reason: Some("no_reason".into()),
+                ..control::PacketFilter::default()
+            },
+            ..spec()
+        },
+    ] {
+        assert_eq!(
+            refused(control.handle(Request::StartCapture(wrong), &client(1))),
+            Errno::Einval
+        );
+    }
+    while !control.captures.are_none() {
+        control.tick(Duration::ZERO);
+    }
+    drop_all(control, mailbox, threads);
 }

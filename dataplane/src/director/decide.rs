@@ -113,7 +113,7 @@ impl<P: PacketBuf> Director<P> {
             Ok(Verdict::Cut(hit, hop, mtu)) => {
                 self.cut(from, packet, l3, mtu, out, |this, mut piece, out| {
                     let Ok(mut seen) = Seen::parse(piece.bytes()) else {
-                        return this.page.count_drop(from, DropReason::BadHeader);
+                        return out.watch().discard(from, DropReason::BadHeader, piece);
                     };
                     this.conns.digest(&mut seen, piece.bytes());
                     match this.rewrite(&seen, hit, &mut piece, mtu) {
@@ -121,11 +121,11 @@ impl<P: PacketBuf> Director<P> {
                             let origin = Origin::forwarded(from);
                             this.leave_fitting(now, hop, piece, l3, origin, out);
                         }
-                        Err(reason) => this.page.count_drop(from, reason),
+                        Err(reason) => out.watch().discard(from, reason, piece),
                     }
                 });
             }
-            Ok(Verdict::Consumed) => self.page.port(from).consumed.add(1),
+            Ok(Verdict::Consumed) => out.watch().consumed(from, &packet),
             Ok(Verdict::Arp) => {
                 let services = &self.services;
                 let is_vip = |address| services.owns(address);
@@ -140,7 +140,10 @@ impl<P: PacketBuf> Director<P> {
                     .receive_nd(now, from, vlan, packet, l3, l4, is_vip, out, &self.page);
             }
             Err(Denied(reason, service)) => {
-                self.page.count_drop(from, reason);
+                if let Some(service) = service {
+                    out.watch().note_service(service);
+                }
+                out.watch().discard(from, reason, packet);
                 if let Some(service) = service {
                     self.page.services[service.index()].drops[reason as usize].add(1);
                 }
@@ -211,6 +214,7 @@ impl<P: PacketBuf> Director<P> {
         out: &mut E,
     ) -> Result<Verdict, Denied> {
         let denied = |reason| Denied(reason, service);
+        out.note(|| self.note_of(hit));
         let hop = self.hop(now, hit, server, available).map_err(denied)?;
         let fit = self
             .fits(now, seen, hit, hop, packet, out)
@@ -227,6 +231,7 @@ impl<P: PacketBuf> Director<P> {
             self.track(now, seen, hit);
             if seen.tcp_flags & tcp_flags::SYN != 0 {
                 self.conns.asked_again(now, hit.entry());
+                self.time_handshake(seen, hit);
             }
         }
         if let Fit::CutBefore(mtu) = fit {

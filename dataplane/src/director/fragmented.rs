@@ -42,31 +42,36 @@ impl<P: PacketBuf> Director<P> {
     ) {
         let page = Arc::clone(&self.page);
         if !matches!(seen.flow.protocol, TCP | UDP | SCTP) {
-            return page.count_drop(from, DropReason::Fragment);
+            return out.watch().discard(from, DropReason::Fragment, packet);
         }
         let piece = match piece(packet.bytes(), usize::from(seen.l3)) {
             Ok(piece) => piece,
-            Err(reason) => return page.count_drop(from, reason),
+            Err(reason) => return out.watch().discard(from, reason, packet),
         };
-        let give_up = |port, _, reason| give_up(&page, port, reason);
         if seen.kind == Kind::Fragment {
             let chosen = self.fragments.chosen(&piece.key);
+            let give_up = give_up(&page, out);
             return match self.fragments.later(now, &piece, packet, from, give_up) {
                 Fate::Known(packet, tuple, home) => {
                     self.follow(now, from, &tuple, usize::from(home), chosen, packet, out);
                 }
-                Fate::Held => page.held.up(),
-                Fate::Dropped(_, reason) => page.count_drop(from, reason),
+                Fate::Held => match self.fragments.last_held(&piece.key) {
+                    Some(packet) => out.watch().held(from, packet),
+                    None => page.held.up(),
+                },
+                Fate::Dropped(packet, reason) => out.watch().discard(from, reason, packet),
             };
         }
         let tuple = seen.tuple(packet.bytes());
         let home = self.home(from, seen, &tuple);
         let number = u16::try_from(home).unwrap_or(u16::MAX);
-        if let Err(reason) = self.fragments.first(now, &piece, tuple, number, give_up) {
-            return page.count_drop(from, reason);
+        let noted = (self.fragments).first(now, &piece, tuple, number, give_up(&page, out));
+        if let Err(reason) = noted {
+            return out.watch().discard(from, reason, packet);
         }
         if let Some(reason) = self.follow(now, from, &tuple, home, None, packet, out) {
-            self.fragments.refuse(now, &piece, reason, give_up);
+            self.fragments
+                .refuse(now, &piece, reason, give_up(&page, out));
         }
         let chosen = self.fragments.chosen(&piece.key);
         while let Some((from, packet)) = self.fragments.release(&piece.key) {
@@ -98,7 +103,7 @@ impl<P: PacketBuf> Director<P> {
         let mut seen = match Seen::parse(packet.bytes()) {
             Ok(seen) => seen,
             Err(reason) => {
-                self.page.count_drop(from, reason);
+                out.watch().discard(from, reason, packet);
                 return Some(reason);
             }
         };
@@ -136,16 +141,12 @@ impl<P: PacketBuf> Director<P> {
     }
 
     /// Drops fragments whose first one did not come in time.
-    pub(super) fn forget_fragments(&mut self, now: Instant) {
-        let page = &self.page;
-        self.fragments
-            .tick(now, |port, _, reason| give_up(page, port, reason));
+    pub(super) fn forget_fragments<E: Egress<Buf = P>>(&mut self, now: Instant, out: &mut E) {
+        self.fragments.tick(now, give_up(&self.page, out));
     }
 
-    pub(super) fn drop_fragments(&mut self) {
-        let page = &self.page;
-        self.fragments
-            .stop(|port, _, reason| give_up(page, port, reason));
+    pub(super) fn drop_fragments<E: Egress<Buf = P>>(&mut self, out: &mut E) {
+        self.fragments.stop(give_up(&self.page, out));
     }
 
     /// As [`Director::leave`], for a packet that may be longer than its hop takes: it is cut.
@@ -185,19 +186,20 @@ impl<P: PacketBuf> Director<P> {
         }
         let pieces = match split::split(packet.bytes(), l3, mtu, out) {
             Ok(pieces) => pieces,
-            Err(reason) => return self.page.count_drop(from, reason),
+            Err(reason) => return out.watch().discard(from, reason, packet),
         };
-        let port = self.page.port(from);
-        port.consumed.add(1);
-        port.made.add(pieces.len() as u64);
+        out.watch().consumed(from, &packet);
+        self.page.port(from).made.add(pieces.len() as u64);
         for piece in pieces {
             each(self, piece, out);
         }
     }
 }
 
-/// Counts the end of a fragment that waited in vain.
-fn give_up(page: &Page, port: PortId, reason: DropReason) {
-    page.held.down();
-    page.count_drop(port, reason);
+/// Ends fragments that waited in vain.
+fn give_up<E: Egress>(page: &Page, out: &mut E) -> impl FnMut(PortId, E::Buf, DropReason) {
+    |port, packet, reason| {
+        page.held.down();
+        out.watch().discard(port, reason, packet);
+    }
 }

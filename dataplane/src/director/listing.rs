@@ -2,56 +2,120 @@
 
 use std::net::SocketAddr;
 
-use control::{Engine, ForwardMode, Protocol};
+use control::{Engine, Filter, ForwardMode, Protocol, Traits};
 
 use super::Director;
 use crate::conn::{Conn, Conns};
-use crate::packet::PacketBuf;
+use crate::control::{Fate, Wanted};
+use crate::packet::{Egress, PacketBuf};
 use crate::templates::{INVALID_PORT, Kind, Template};
 use crate::time::Instant;
 
 /// Table entries looked at for one slice of a connection listing.
-const LIST_SCAN: u32 = 16_384;
+const LIST_SCAN: u32 = 4096;
+/// Connections ended for one slice.
+const ENDS_MAX: usize = 128;
 
 impl<P: PacketBuf> Director<P> {
-    /// A slice of the connections: up to `limit` from table entry `from` on, and where to go on.
-    pub fn connections(
-        &self,
+    /// A slice of the connections or templates, as they are, or were before they were ended; and where
+    /// to go on.
+    pub fn connections<E: Egress<Buf = P>>(
+        &mut self,
         now: Instant,
-        from: u32,
-        limit: usize,
+        wanted: &Wanted,
+        out: &mut E,
     ) -> (Vec<control::Connection>, Option<u32>) {
+        let entries = if wanted.templates {
+            self.templates.lines()
+        } else {
+            self.conns.capacity()
+        };
+        let limit = match wanted.fate {
+            Fate::Stays => control::CONNECTIONS_MAX,
+            Fate::Ends { .. } => ENDS_MAX,
+        };
         let mut list = Vec::new();
-        let end = self.conns.capacity().min(from.saturating_add(LIST_SCAN));
-        for entry in from..end {
+        let end = entries.min(wanted.from.saturating_add(LIST_SCAN));
+        for entry in wanted.from..end {
             if list.len() == limit {
                 return (list, Some(entry));
             }
-            let conn = self.conns.at(entry).filter(|conn| !conn.expired(now));
-            list.extend(conn.map(|conn| self.shown(now, entry, conn)));
+            let chosen = if wanted.templates {
+                self.chosen_template(now, entry, wanted)
+            } else {
+                self.chosen(now, entry, &wanted.filter)
+            };
+            let Some(chosen) = chosen else { continue };
+            list.push(chosen);
+            if let (Fate::Ends { reset }, false) = (wanted.fate, wanted.templates) {
+                self.end(now, entry, reset, out);
+            }
         }
-        (list, Some(end).filter(|end| *end < self.conns.capacity()))
+        (list, Some(end).filter(|end| *end < entries))
     }
 
-    /// A slice of the templates that all workers share: up to `limit` from line `from` on, and where
-    /// to go on.
-    pub fn listed_templates(
+    /// Every connection at once: for tests, which have few.
+    pub fn listed(&self, now: Instant) -> Vec<control::Connection> {
+        let all = Filter::default();
+        (0..self.conns.capacity())
+            .filter_map(|entry| self.chosen(now, entry, &all))
+            .collect()
+    }
+
+    /// As [`Self::listed`], of templates.
+    pub fn listed_templates(&self, now: Instant) -> Vec<control::Connection> {
+        (0..self.templates.lines())
+            .filter_map(|line| self.templates.at(line, now))
+            .filter_map(|template| self.shown_template(template))
+            .collect()
+    }
+
+    fn end<E: Egress<Buf = P>>(&mut self, now: Instant, entry: u32, reset: bool, out: &mut E) {
+        let has_numbers = |conn: &Conn| conn.state().has_numbers() && !conn.is_doomed();
+        if reset && self.conns.at(entry).is_some_and(has_numbers) {
+            self.doom(now, entry, out);
+        } else {
+            self.close(now, entry, None);
+        }
+    }
+
+    fn chosen_template(
         &self,
         now: Instant,
-        from: u32,
-        limit: usize,
-    ) -> (Vec<control::Connection>, Option<u32>) {
-        let mut list = Vec::new();
-        let lines = self.templates.lines();
-        let end = lines.min(from.saturating_add(LIST_SCAN));
-        for line in from..end {
-            if list.len() == limit {
-                return (list, Some(line));
-            }
-            let template = self.templates.at(line, now);
-            list.extend(template.and_then(|template| self.shown_template(template)));
+        line: u32,
+        wanted: &Wanted,
+    ) -> Option<control::Connection> {
+        let shown = |template: Template| {
+            let shown = self.shown_template(template)?;
+            let is_chosen = wanted.filter.chooses(&Traits {
+                protocol: shown.protocol,
+                client: shown.client,
+                virtual_address: shown.virtual_address,
+                server: shown.server,
+                state: &shown.state,
+                template: shown.template,
+            });
+            is_chosen.then_some(shown)
+        };
+        match wanted.fate {
+            Fate::Stays => self.templates.at(line, now).and_then(shown),
+            Fate::Ends { .. } => self.templates.end_if(line, now, shown),
         }
-        (list, Some(end).filter(|end| *end < lines))
+    }
+
+    fn chosen(&self, now: Instant, entry: u32, filter: &Filter) -> Option<control::Connection> {
+        let conn = self.conns.at(entry).filter(|conn| !conn.expired(now))?;
+        let inbound = self.conns.tuple(entry, false);
+        let is_chosen = filter.is_all()
+            || filter.chooses(&Traits {
+                protocol: Some(Conns::protocol(conn)),
+                client: inbound.from,
+                virtual_address: inbound.to,
+                server: self.server_of(entry, conn),
+                state: conn.state().name(),
+                template: false,
+            });
+        is_chosen.then(|| self.shown(now, entry, conn))
     }
 
     /// As LVS shows it: an invalid template's ports are gone, an expected connection listens. One that

@@ -844,7 +844,7 @@ impl World {
     /// The director's templates, and when they end.
     fn listed_templates(&self) -> Vec<(Shown, u32)> {
         let now = Instant(self.now);
-        let (listed, _) = (self.bed.director).listed_templates(now, 0, usize::MAX);
+        let listed = (self.bed.director).listed_templates(now);
         let shown = listed.into_iter().map(|template| {
             let expires = u32::try_from(template.expires_ms).unwrap();
             let ends = (template.virtual_address, template.client, template.server);
@@ -882,7 +882,7 @@ impl World {
 
     /// Both have the same connections, and count the same.
     fn holds(&self) -> Result<(), TestCaseError> {
-        let (listed, _) = self.bed.director.connections(Instant(self.now), 0, 64);
+        let listed = self.bed.director.listed(Instant(self.now));
         let listed: BTreeSet<_> = (listed.iter())
             .map(|conn| {
                 let expires = u32::try_from(conn.expires_ms).unwrap();

@@ -65,6 +65,7 @@ fn a_million_frames_of_rubbish_each_have_one_end() {
         }
         bed.out.learned.clear();
         assert!(bed.page.balanced(), "after {frames} frames");
+        bed.every_drop_is_kept();
         if frames.is_multiple_of(2048) {
             let change = &changes[dice.roll(changes.len())];
             bed.reconfigure(&mut model, change, dice.roll(4) > 0);

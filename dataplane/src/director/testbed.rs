@@ -19,7 +19,7 @@ use super::Director;
 use super::frames::{Frame, Mac, address, describe, wrong_checksum};
 use crate::counters::{DropReason, Page, balanced};
 use crate::net::{Interface, Prefix, Route, Setup, StaticNeighbour};
-use crate::packet::{Burst, HeapBuf, PacketBuf, PortId};
+use crate::packet::{Burst, Egress, HeapBuf, PacketBuf, PortId};
 use crate::replay::Wire;
 use crate::sched::Kind;
 use crate::steer::Steer;
@@ -110,6 +110,8 @@ pub(super) struct Testbed {
     pub(super) page: Arc<Page>,
     /// Bytes of the one datagram whose fragments wait.
     waiting: u64,
+    /// Drops that were kept to be shown, by port and reason.
+    kept: BTreeMap<(PortId, &'static str), u64>,
 }
 
 pub(super) fn mac_of(address: IpAddr) -> Mac {
@@ -293,6 +295,7 @@ impl Testbed {
             out,
             page,
             waiting: 0,
+            kept: BTreeMap::new(),
         }
     }
 
@@ -351,6 +354,7 @@ impl Testbed {
     pub(super) fn pass(&mut self, ms: u32, frame: &Frame) -> Vec<Vec<u8>> {
         let (port, frame) = arriving(frame);
         let mut burst = Burst::from_iter([HeapBuf::new(&frame.bytes())]);
+        self.director.set_microseconds(ms.wrapping_mul(1000));
         self.director
             .process(Instant::from_ms(ms), port, &mut burst, &mut self.out);
         self.settle();
@@ -380,6 +384,7 @@ impl Testbed {
     ) {
         let (before, load) = (self.counters(), self.page.held.get());
         let mut burst = Burst::from_iter([HeapBuf::new(frame)]);
+        self.director.set_microseconds(ms.wrapping_mul(1000));
         self.director
             .process(Instant::from_ms(ms), port, &mut burst, &mut self.out);
         assert!(burst.is_empty(), "process leaves packets behind");
@@ -554,6 +559,7 @@ impl Testbed {
     #[track_caller]
     pub(super) fn settle(&mut self) {
         assert!(balanced([&*self.page]), "a packet has no end, or two");
+        self.every_drop_is_kept();
         for (_, packet) in &self.out.sent {
             let wrong = wrong_checksum(packet.bytes());
             assert_eq!(wrong, None, "checksum of {}", describe(packet.bytes()));
@@ -568,6 +574,27 @@ impl Testbed {
                 SEEN.set(SEEN.get() | 1 << i);
             }
         }
+    }
+
+    /// What was counted since the last call, at most what a worker remembers, can be shown.
+    #[track_caller]
+    pub(super) fn every_drop_is_kept(&mut self) {
+        let recent = self.out.watch().recent();
+        for drop in recent.since(self.kept.values().sum()) {
+            *self
+                .kept
+                .entry((drop.port, drop.reason.name()))
+                .or_default() += 1;
+        }
+        let mut counted = BTreeMap::new();
+        for (id, port) in (0..).map(PortId).zip(&self.page.ports) {
+            for (reason, drops) in DropReason::ALL.iter().zip(port.drops.iter()) {
+                if drops.get() > 0 {
+                    counted.insert((id, reason.name()), drops.get());
+                }
+            }
+        }
+        assert_eq!(self.kept, counted, "drops by port and reason");
     }
 
     /// Every counter but the gauges, by name.

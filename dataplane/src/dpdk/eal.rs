@@ -78,6 +78,12 @@ impl Eal {
         }
         Ok(eal)
     }
+
+    /// How many cycles of [`crate::cpu::cycles`] a second has.
+    pub fn cycles_per_second(&self) -> u64 {
+        // SAFETY: wants the EAL initialised, as it is while `self` lives.
+        unsafe { ffi::rte_get_tsc_hz() }
+    }
 }
 
 /// What keeps the EAL alive, and what must not happen behind its back.

@@ -22,7 +22,7 @@ pub use eal::{Eal, EalConfig};
 pub use mbuf::{Mbuf, free_burst};
 pub use mempool::Mempool;
 pub use port::{Port, PortConfig, PortStats, data_room};
-pub use queue::{RxQueue, Scattered, TxQueue};
+pub use queue::{RxQueue, TxQueue};
 pub use thread::{WorkerThread, register_worker, socket_of};
 
 use std::ffi::{CStr, CString, c_int};

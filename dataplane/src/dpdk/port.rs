@@ -3,6 +3,7 @@
 use std::ffi::{CStr, c_char, c_int};
 use std::sync::Arc;
 
+use control::PortHardware;
 use dpdk_sys as ffi;
 use nix::libc::ENOTSUP;
 
@@ -70,7 +71,8 @@ pub struct Port {
     device: String,
     mac: [u8; 6],
     mtu: u16,
-    capabilities: String,
+    hardware: PortHardware,
+    spreads: bool,
 }
 
 impl Port {
@@ -89,7 +91,7 @@ impl Port {
         port.receive_multicast()?;
         port.start()?;
         let mac = port.mac()?;
-        let capabilities = capabilities(&port.info);
+        let (hardware, spreads) = (hardware(&port.info), port.rss() != 0);
         let started = Arc::new(port.started);
         let rx = (0..config.queues).map(|queue| RxQueue::new(Arc::clone(&started), queue));
         let tx = (0..config.queues).map(|queue| TxQueue::new(Arc::clone(&started), queue));
@@ -102,7 +104,8 @@ impl Port {
                 device,
                 mac,
                 mtu: config.mtu,
-                capabilities,
+                hardware,
+                spreads,
             },
             rx,
             tx,
@@ -125,9 +128,28 @@ impl Port {
         self.mtu
     }
 
-    /// What driver and NIC offer, in one line for people.
-    pub fn capabilities(&self) -> &str {
-        &self.capabilities
+    /// Receive queues, and as many transmit queues.
+    pub fn queues(&self) -> u16 {
+        self.started.queues
+    }
+
+    /// Whether the NIC spreads what it receives over the queues (RSS), as configured.
+    pub fn spreads(&self) -> bool {
+        self.spreads
+    }
+
+    /// Megabits a second; `None` if the driver does not say, or the link is down.
+    pub fn speed_mbps(&self) -> Option<u32> {
+        // SAFETY: wants a valid port, which `Started` is.
+        let speed = unsafe { ffi::director_link_speed(self.started.id) };
+        Some(speed).filter(|speed| {
+            ![ffi::DIRECTOR_SPEED_NONE, ffi::DIRECTOR_SPEED_UNKNOWN].contains(speed)
+        })
+    }
+
+    /// What driver and NIC offer.
+    pub fn hardware(&self) -> &PortHardware {
+        &self.hardware
     }
 
     pub fn link_up(&self) -> bool {
@@ -321,8 +343,8 @@ impl<'a> Configuring<'a> {
         self.started.configured = true;
         let mut conf = Box::<ffi::rte_eth_conf>::default();
         conf.rxmode.mtu = u32::from(config.mtu.min(mtu_max(&self.info)));
-        let rss = self.info.flow_type_rss_offloads & ffi::DIRECTOR_RSS_L3_L4;
-        if config.queues > 1 && rss != 0 {
+        let rss = self.rss();
+        if rss != 0 {
             conf.rxmode.mq_mode = ffi::rte_eth_rx_mq_mode::RTE_ETH_MQ_RX_RSS;
             conf.rx_adv_conf.rss_conf.rss_hf = rss;
         }
@@ -333,6 +355,14 @@ impl<'a> Configuring<'a> {
         // SAFETY: wants a valid port and two numbers to adjust.
         let code = unsafe { ffi::rte_eth_dev_adjust_nb_rx_tx_desc(id, rx, tx) };
         config.check(code, "choosing the numbers of descriptors")
+    }
+
+    /// What the NIC is asked to spread packets by; 0 for not.
+    fn rss(&self) -> u64 {
+        match self.config.queues {
+            0..=1 => 0,
+            _ => self.info.flow_type_rss_offloads & ffi::DIRECTOR_RSS_L3_L4,
+        }
     }
 
     fn set_mtu(&self) -> Result<(), Error> {
@@ -505,7 +535,7 @@ fn queue_hint(device: &str, queues: u16) -> String {
     })
 }
 
-fn capabilities(info: &ffi::rte_eth_dev_info) -> String {
+fn hardware(info: &ffi::rte_eth_dev_info) -> PortHardware {
     let driver = if info.driver_name.is_null() {
         "unknown driver".to_owned()
     } else {
@@ -514,31 +544,27 @@ fn capabilities(info: &ffi::rte_eth_dev_info) -> String {
             .to_string_lossy()
             .into_owned()
     };
-    format!(
-        "{driver}, {} rx and {} tx queues, MTU {} to {}, RSS {}, rx offloads {}, tx offloads {}",
-        info.max_rx_queues,
-        info.max_tx_queues,
-        info.min_mtu,
-        info.max_mtu,
-        if info.flow_type_rss_offloads == 0 {
-            "no"
-        } else {
-            "yes"
-        },
+    PortHardware {
+        driver,
+        rx_queues_max: info.max_rx_queues,
+        tx_queues_max: info.max_tx_queues,
+        mtu_min: info.min_mtu,
+        mtu_max: info.max_mtu,
+        rss: info.flow_type_rss_offloads != 0,
         // SAFETY: the function takes any number and answers with a static string.
-        offloads(info.rx_offload_capa, |bit| unsafe {
+        rx_offloads: offloads(info.rx_offload_capa, |bit| unsafe {
             ffi::rte_eth_dev_rx_offload_name(bit)
         }),
         // SAFETY: as above.
-        offloads(info.tx_offload_capa, |bit| unsafe {
+        tx_offloads: offloads(info.tx_offload_capa, |bit| unsafe {
             ffi::rte_eth_dev_tx_offload_name(bit)
         }),
-    )
+    }
 }
 
 /// The names of the bits set in `capabilities`; `name` answers with a static C string.
-fn offloads(capabilities: u64, name: impl Fn(u64) -> *const c_char) -> String {
-    let names: Vec<_> = (0..u64::BITS)
+fn offloads(capabilities: u64, name: impl Fn(u64) -> *const c_char) -> Vec<String> {
+    (0..u64::BITS)
         .map(|shift| 1 << shift)
         .filter(|bit| capabilities & bit != 0)
         .map(|bit| {
@@ -546,10 +572,5 @@ fn offloads(capabilities: u64, name: impl Fn(u64) -> *const c_char) -> String {
             let name = unsafe { CStr::from_ptr(name(bit)) };
             name.to_string_lossy().into_owned()
         })
-        .collect();
-    if names.is_empty() {
-        "none".to_owned()
-    } else {
-        names.join(" ")
-    }
+        .collect()
 }

@@ -6,21 +6,14 @@ use dpdk_sys as ffi;
 
 use super::port::Started;
 use super::{BURST_LEN, Mbuf};
-use crate::packet::Burst;
+use crate::packet::{Burst, PacketBuf};
 
 /// One receive queue. Not `Clone`, not shared: one worker polls it.
 #[derive(Debug)]
 pub struct RxQueue {
     port: Arc<Started>,
     queue: u16,
-    scattered: Scattered,
-}
-
-/// Frames that came in several buffers: longer than the port's MTU.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Scattered {
-    pub frames: u64,
-    pub bytes: u64,
+    scattered: Burst<Mbuf>,
 }
 
 impl RxQueue {
@@ -28,12 +21,12 @@ impl RxQueue {
         Self {
             port,
             queue,
-            scattered: Scattered::default(),
+            scattered: Burst::new(),
         }
     }
 
     /// Fills `burst` with what has arrived; returns how many. Of these, the ones that came in
-    /// several buffers are not in `burst` but freed: see [`Self::take_scattered`].
+    /// several buffers, longer than the port's MTU, are not in `burst`: see [`Self::free_scattered`].
     #[inline]
     pub fn recv(&mut self, burst: &mut Burst<Mbuf>) -> usize {
         burst.clear();
@@ -47,27 +40,29 @@ impl RxQueue {
         }
         let arrived = burst.len();
         if !burst.iter().all(Mbuf::is_one_segment) {
-            self.drop_scattered(burst);
+            self.set_scattered_aside(burst);
         }
         arrived
     }
 
-    /// What was dropped since this was asked last.
-    pub fn take_scattered(&mut self) -> Scattered {
-        std::mem::take(&mut self.scattered)
+    /// Frees those of the last call of [`Self::recv`] that came in several buffers; `each` sees what is
+    /// in the first buffer, and the whole length.
+    pub fn free_scattered(&mut self, mut each: impl FnMut(&[u8], usize)) {
+        for mbuf in self.scattered.drain(..) {
+            each(mbuf.bytes(), mbuf.frame_len() as usize);
+        }
     }
 
     #[cold]
-    fn drop_scattered(&mut self, burst: &mut Burst<Mbuf>) {
-        let scattered = &mut self.scattered;
-        burst.retain(|mbuf| {
-            let whole = mbuf.is_one_segment();
-            if !whole {
-                scattered.frames += 1;
-                scattered.bytes += u64::from(mbuf.frame_len());
+    fn set_scattered_aside(&mut self, burst: &mut Burst<Mbuf>) {
+        self.scattered.clear();
+        for mbuf in std::mem::take(burst) {
+            if mbuf.is_one_segment() {
+                burst.push(mbuf);
+            } else {
+                self.scattered.push(mbuf);
             }
-            whole
-        });
+        }
     }
 }
 
@@ -83,8 +78,8 @@ impl TxQueue {
         Self { port, queue }
     }
 
-    /// Sends `burst`, leaving it empty; what the NIC refuses is freed. Returns how many were
-    /// sent: the first so many.
+    /// Sends `burst`, leaving in it what the NIC refuses. Returns how many were sent: the first so
+    /// many.
     #[inline]
     #[expect(
         clippy::cast_possible_truncation,
@@ -94,15 +89,17 @@ impl TxQueue {
         let len = burst.len();
         // SAFETY: length 0 first, so no mbuf is ever owned twice. The port is started while we
         // hold it, and `&mut self` of its only handle keeps other threads off the queue. After
-        // the call the NIC owns [..sent]; [sent..len] is still ours, and exactly that is freed.
-        // `Mbuf` is a transparent non-null mbuf pointer, so the array is what DPDK expects.
+        // the call the NIC owns [..sent]; [sent..len] is still ours, and exactly that is moved to
+        // the front, where it is again what an array of that length owns. `Mbuf` is a transparent
+        // non-null mbuf pointer, so the array is what DPDK expects.
         unsafe {
             burst.set_len(0);
-            let mbufs = burst.as_mut_ptr().cast();
-            let sent = ffi::rte_eth_tx_burst(self.port.id(), self.queue, mbufs, len as u16);
+            let mbufs = burst.as_mut_ptr();
+            let sent = ffi::rte_eth_tx_burst(self.port.id(), self.queue, mbufs.cast(), len as u16);
             let sent = usize::from(sent);
             if sent < len {
-                ffi::rte_pktmbuf_free_bulk(mbufs.add(sent), (len - sent) as u32);
+                std::ptr::copy(mbufs.add(sent), mbufs, len - sent);
+                burst.set_len(len - sent);
             }
             sent
         }

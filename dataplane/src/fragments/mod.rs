@@ -125,6 +125,12 @@ impl<P: PacketBuf> Fragments<P> {
         self.slots.len() - self.free_slots.len()
     }
 
+    /// The packet of this datagram that waits since the last call of [`Self::later`].
+    pub fn last_held(&self, key: &Key) -> Option<&P> {
+        let slot = *self.at(*self.index.get(key)?).held.last()?;
+        self.slots[slot].as_ref().map(|(_, packet)| packet)
+    }
+
     /// Datagrams known now.
     pub fn datagrams(&self) -> usize {
         self.index.len()

@@ -4,8 +4,9 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use zerocopy::IntoBytes;
 
+use super::adopt::announce_on;
 use super::neigh::Heard;
-use super::{Interface, Net, is_station, is_unicast, make, nd, replace_header};
+use super::{Interface, Net, is_station, is_unicast, make, replace_header};
 use crate::counters::{DropReason, Page};
 use crate::packet::{Egress, Learned, Origin, PacketBuf, PortId};
 use crate::time::Instant;
@@ -36,16 +37,16 @@ impl<P: PacketBuf> Net<P> {
         };
         let (interface, arp) = match checked {
             Ok(checked) => checked,
-            Err(reason) => return page.count_drop(port, reason),
+            Err(reason) => return out.watch().discard(port, reason, packet),
         };
         let target = IpAddr::from(arp.target);
         let to_us = self.is_mine(target) || is_vip(target);
         self.learn(now, interface, &arp, to_us, out, page);
         if to_us && arp.operation.get() == arp::REQUEST {
-            let interface = &self.interfaces[usize::from(interface)];
-            answer(interface, &arp, packet, l3, out, page);
+            let interface = self.on(interface);
+            answer(interface, &arp, packet, l3, out);
         } else {
-            page.port(port).consumed.add(1);
+            out.watch().consumed(port, &packet);
         }
     }
 
@@ -94,8 +95,8 @@ impl<P: PacketBuf> Net<P> {
         if address.is_unspecified() {
             return;
         }
-        let mut known = self.index.get(&(interface, address)).copied();
-        let on = &self.interfaces[usize::from(interface)];
+        let mut known = self.known(interface, address);
+        let on = self.on(interface);
         let (port, vlan) = (on.port, on.vlan);
         if known.is_none() && to_us && on.is_on_link(address) {
             known = self.create(now, interface, address);
@@ -128,7 +129,7 @@ impl<P: PacketBuf> Net<P> {
         page: &Page,
     ) {
         let interface = self.interface_id(learned.port, learned.vlan);
-        let known = interface.and_then(|id| self.index.get(&(id, learned.address)).copied());
+        let known = interface.and_then(|id| self.known(id, learned.address));
         if let Some(id) = known {
             let heard = Heard {
                 mac: Some(learned.mac),
@@ -143,12 +144,14 @@ impl<P: PacketBuf> Net<P> {
     /// unsolicited advertisement): on the interfaces whose subnet holds it, or else on all.
     pub fn announce<E: Egress<Buf = P>>(&self, address: IpAddr, out: &mut E, page: &Page) {
         let holds = |i: &Interface| i.addresses.iter().any(|p| p.contains(address));
-        let everywhere = !self.interfaces.iter().any(holds);
-        for interface in self.interfaces.iter().filter(|i| everywhere || holds(i)) {
-            match address {
-                IpAddr::V4(address) => ask(interface, address, address, None, out, page),
-                IpAddr::V6(address) => nd::announce(interface, address, out, page),
-            }
+        let everywhere = !self.network.interfaces.iter().any(holds);
+        for interface in self
+            .network
+            .interfaces
+            .iter()
+            .filter(|i| everywhere || holds(i))
+        {
+            announce_on(interface, address, out, page);
         }
     }
 }
@@ -181,7 +184,6 @@ fn answer<E: Egress>(
     mut packet: E::Buf,
     l3: usize,
     out: &mut E,
-    page: &Page,
 ) {
     let port = interface.port;
     let (l2, len) = ethernet::header(
@@ -191,7 +193,7 @@ fn answer<E: Egress>(
         ethernet::ARP,
     );
     if !replace_header(&mut packet, l3, &l2, len) || !packet.resize(FRAME_MIN) {
-        return page.count_drop(port, DropReason::NoHeadroom);
+        return out.watch().discard(port, DropReason::NoHeadroom, packet);
     }
     let (message, padding) = packet.bytes_mut()[usize::from(len)..].split_at_mut(arp::LEN);
     message.copy_from_slice(request.answer(interface.mac).as_bytes());

@@ -1,11 +1,14 @@
-//! What concerns packets between a few addresses, copied.
+//! What concerns packets between a few addresses: the network, which nobody changes, and of the
+//! neighbours a few, copied.
 
 use std::net::IpAddr;
+use std::sync::Arc;
+
+use hashbrown::HashMap;
 
 use super::held::{Pool, Queue};
 use super::neigh::{Entry, State};
-use super::route::{Prefix, Routes, Target};
-use super::{Hop, HopId, Interface, NEIGHBOURS_MAX, NeighbourView, Net, Setup};
+use super::{Hop, HopId, Interface, NEIGHBOURS_MAX, NeighbourView, Net, Network};
 use crate::packet::{Learned, PacketBuf, PortId};
 use crate::time::Instant;
 use crate::wire::ethernet;
@@ -18,19 +21,10 @@ struct Place {
     entry: Entry,
 }
 
-/// What is known of one address.
-#[derive(Debug, Clone, Copy)]
-struct Known {
-    address: IpAddr,
-    mine: bool,
-    broadcast: bool,
-    target: Option<Target>,
-}
-
 #[derive(Debug, Clone)]
 pub struct Excerpt {
-    interfaces: Vec<Interface>,
-    known: Vec<Known>,
+    /// The control side holds it too and lets go of it later than a worker does.
+    network: Arc<Network>,
     places: Vec<Place>,
     /// Numbers that neighbours have or had.
     numbers: usize,
@@ -54,23 +48,11 @@ pub struct Way {
 }
 
 impl<P: PacketBuf> Net<P> {
-    /// What is known of these addresses and numbers.
+    /// The next hops of packets to these addresses, and those of these numbers.
     pub fn excerpt(&self, addresses: &[IpAddr], hops: &[HopId]) -> Excerpt {
-        let mut known: Vec<Known> = Vec::new();
-        for &address in addresses {
-            if known.iter().all(|known| known.address != address) {
-                known.push(Known {
-                    address,
-                    mine: self.is_mine(address),
-                    broadcast: self.is_broadcast(address),
-                    target: self.routes.lookup(address),
-                });
-            }
-        }
-        let next = known.iter().filter_map(|known| {
-            let target = known.target?;
-            let next = (target.interface, target.via.unwrap_or(known.address));
-            self.index.get(&next).copied()
+        let next = addresses.iter().filter_map(|&address| {
+            let target = self.network.target(address)?;
+            self.known(target.interface, target.via.unwrap_or(address))
         });
         let valid = |id: &HopId| id.index() < self.entries.len();
         let mut ids: Vec<HopId> = next.chain(hops.iter().copied().filter(valid)).collect();
@@ -82,8 +64,7 @@ impl<P: PacketBuf> Net<P> {
             entry: self.entries[id.index()],
         };
         Excerpt {
-            interfaces: self.interfaces.clone(),
-            known,
+            network: Arc::clone(&self.network),
             places: ids.into_iter().map(place).collect(),
             numbers: self.entries.len(),
             free: self.free.last().copied(),
@@ -94,34 +75,6 @@ impl<P: PacketBuf> Net<P> {
 
     /// A net of this and nothing else: neighbours keep their numbers.
     pub fn of(excerpt: &Excerpt) -> Self {
-        let mut net = Self::new(Setup {
-            interfaces: excerpt.interfaces.clone(),
-            ..Setup::default()
-        });
-        net.generation = excerpt.generation;
-        net.routes = Routes::default();
-        for known in &excerpt.known {
-            if let Some(target) = known.target {
-                net.routes.insert(Prefix::whole(known.address), target);
-            }
-            if known.mine {
-                net.addresses.insert(known.address);
-            } else {
-                net.addresses.remove(&known.address);
-            }
-            if let (true, IpAddr::V4(address)) = (known.broadcast, known.address) {
-                net.broadcasts.insert(address);
-            }
-        }
-        net.settle(excerpt);
-        if excerpt.full {
-            net.held = Pool::full();
-        }
-        net
-    }
-
-    /// Gives each neighbour its number.
-    fn settle(&mut self, excerpt: &Excerpt) {
         let vacant = Hop {
             l2: [0; ethernet::HEADER_MAX],
             l2_len: 14,
@@ -132,23 +85,39 @@ impl<P: PacketBuf> Net<P> {
         };
         let nobody = Entry {
             interface: 0,
+            vlan: None,
             address: IpAddr::from([0, 0, 0, 0]),
             source: IpAddr::from([0, 0, 0, 0]),
             state: State::Free,
             queue: Queue::default(),
         };
         let numbers = excerpt.numbers.min(NEIGHBOURS_MAX);
-        self.hops.resize(numbers, vacant);
-        self.entries.resize(numbers, nobody);
-        self.free = excerpt.free.into_iter().collect();
-        for place in &excerpt.places {
-            let Place { id, hop, entry } = place;
-            self.hops[id.index()] = hop.clone();
-            self.entries[id.index()] = *entry;
+        let mut net = Self {
+            network: Arc::clone(&excerpt.network),
+            _first: Arc::clone(&excerpt.network),
+            hops: vec![vacant; numbers],
+            entries: vec![nobody; numbers],
+            free: excerpt.free.into_iter().collect(),
+            index: HashMap::new(),
+            held: if excerpt.full {
+                Pool::full()
+            } else {
+                Pool::new()
+            },
+            generation: excerpt.generation,
+            swept: Instant::default(),
+            freed: Instant::default(),
+            cursor: 0,
+        };
+        for Place { id, hop, entry } in &excerpt.places {
+            net.hops[id.index()] = hop.clone();
+            net.entries[id.index()] = *entry;
             if entry.state != State::Free {
-                self.index.insert((entry.interface, entry.address), *id);
+                let key = (hop.port, entry.vlan, entry.address);
+                net.index.insert(key, *id);
             }
         }
+        net
     }
 
     /// From now on a neighbour is known, whether anybody asked for it or not.
@@ -175,23 +144,19 @@ impl<P: PacketBuf> Net<P> {
 impl Excerpt {
     /// The way of packets to an address that was asked for.
     pub fn way(&self, to: IpAddr) -> Option<Way> {
-        let target = self
-            .known
-            .iter()
-            .find(|known| known.address == to)?
-            .target?;
-        let interface = &self.interfaces[usize::from(target.interface)];
+        let target = self.network.target(to)?;
+        let Interface {
+            port, vlan, mtu, ..
+        } = *self.network.interfaces.get(usize::from(target.interface))?;
         let next = target.via.unwrap_or(to);
         let place = self.places.iter().find(|place| {
-            let Entry {
-                interface, address, ..
-            } = place.entry;
-            (interface, address) == (target.interface, next)
+            let key = (place.hop.port, place.entry.vlan, place.entry.address);
+            key == (port, vlan, next) && place.entry.state != State::Free
         });
         let neighbour = place.map(|place| {
             let view = NeighbourView {
-                port: interface.port,
-                vlan: interface.vlan,
+                port,
+                vlan,
                 address: next,
                 mac: place.hop.mac(),
                 state: place.entry.state.name(),
@@ -199,15 +164,11 @@ impl Excerpt {
             (view, place.entry.queue.len())
         });
         Some(Way {
-            port: interface.port,
-            vlan: interface.vlan,
+            port,
+            vlan,
             via: target.via,
-            mtu: interface.mtu,
+            mtu,
             neighbour,
         })
-    }
-
-    pub fn interfaces(&self) -> &[Interface] {
-        &self.interfaces
     }
 }

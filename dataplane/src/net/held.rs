@@ -72,19 +72,18 @@ impl<P> Pool<P> {
         waiting.map(|waiting| &waiting.packet)
     }
 
-    /// Gives the packet back when the queue or the pool is full.
+    /// Shows the packet where it waits, or gives it back when the queue or the pool is full.
     pub(super) fn push(
         &mut self,
         queue: &mut Queue,
         waiting: Waiting<P>,
-    ) -> Result<(), Waiting<P>> {
+    ) -> Result<&Waiting<P>, Waiting<P>> {
         if queue.len >= HELD_PER_NEIGHBOUR {
             return Err(waiting);
         }
         let Some(slot) = self.free.pop() else {
             return Err(waiting);
         };
-        self.slots[slot].waiting = Some(waiting);
         if queue.len == 0 {
             queue.first = slot;
         } else {
@@ -92,7 +91,7 @@ impl<P> Pool<P> {
         }
         queue.last = slot;
         queue.len += 1;
-        Ok(())
+        Ok(self.slots[slot].waiting.insert(waiting))
     }
 
     pub(super) fn pop(&mut self, queue: &mut Queue) -> Option<Waiting<P>> {

@@ -1,34 +1,40 @@
 //! Where a packet leaves, and to which station: interfaces, routes, neighbours, ARP and neighbour
 //! discovery.
 
+mod adopt; // the network changes
 mod arp;
 mod excerpt; // what concerns a few addresses, copied
 mod held;
 mod nd;
 mod neigh;
+mod network;
 mod route;
 #[cfg(test)]
 mod tests;
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
+use std::sync::Arc;
 
-use hashbrown::{HashMap, HashSet};
+use hashbrown::HashMap;
 
 pub use excerpt::{Excerpt, Way};
 pub use held::{HELD_MAX, HELD_PER_NEIGHBOUR};
 pub use neigh::{NEIGHBOURS_MAX, NeighbourView};
+pub use network::{
+    ADDRESSES_MAX, Connected, INTERFACES_MAX, IPV6_MTU_MIN, Interface, Network, ROUTES_MAX, Route,
+    STATIC_NEIGHBOURS_MAX, Setup, StaticNeighbour, wrong_address, wrong_family, wrong_station,
+};
 pub use route::Prefix;
 
 pub use crate::wire::nd::is_group_of_ours;
 
 use crate::counters::{DropReason, Page};
-use crate::packet::{Egress, Origin, PORTS_MAX, PacketBuf, PortId};
+use crate::packet::{Egress, Origin, PacketBuf, PortId};
 use crate::time::Instant;
 use crate::wire::ethernet::{self, FRAME_MIN};
-use crate::wire::nd::link_local;
 use held::{Pool, Waiting};
 use neigh::{Entry, State};
-use route::{Routes, Target};
+use route::Target;
 
 /// A next hop. Right for as long as [`Net::generation`] stays the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -38,73 +44,6 @@ impl HopId {
     fn index(self) -> usize {
         usize::from(self.0)
     }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Route {
-    pub to: Prefix,
-    /// Of the same family.
-    pub via: IpAddr,
-}
-
-/// A neighbour whose Ethernet address is given: it never changes and never expires.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct StaticNeighbour {
-    pub address: IpAddr,
-    pub mac: [u8; 6],
-}
-
-/// A port's untagged side, or one VLAN of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Interface {
-    pub port: PortId,
-    pub vlan: Option<u16>,
-    pub mac: [u8; 6],
-    /// The longest IP packet.
-    pub mtu: u16,
-    /// Our own addresses, each with its subnet. [`Self::link_local`] is one more.
-    pub addresses: Vec<Prefix>,
-}
-
-impl Interface {
-    /// Its address on its own link, made from its Ethernet address.
-    pub fn link_local(&self) -> Ipv6Addr {
-        link_local(self.mac)
-    }
-
-    /// Whether a station with this address may be here.
-    fn is_on_link(&self, address: IpAddr) -> bool {
-        is_link_local(address) || self.addresses.iter().any(|p| p.contains(address))
-    }
-
-    /// Our address for what goes to `to`, preferably of its subnet; unspecified where there is none.
-    fn source_for(&self, to: IpAddr) -> IpAddr {
-        let addresses = self.addresses.iter();
-        let near = addresses.clone().find(|p| p.contains(to));
-        match (near, to) {
-            (Some(prefix), _) => prefix.address,
-            (None, IpAddr::V4(_)) => self
-                .first_of_family(to)
-                .unwrap_or(Ipv4Addr::UNSPECIFIED.into()),
-            (None, IpAddr::V6(_)) => self.link_local().into(),
-        }
-    }
-
-    fn first_of_family(&self, other: IpAddr) -> Option<IpAddr> {
-        let mut addresses = self.addresses.iter().map(|p| p.address);
-        addresses.find(|address| address.is_ipv4() == other.is_ipv4())
-    }
-}
-
-/// What the configuration says. Routes and static neighbours that no interface's subnet reaches
-/// are left out.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Setup {
-    pub interfaces: Vec<Interface>,
-    pub routes: Vec<Route>,
-    pub neighbours: Vec<StaticNeighbour>,
-    /// Ports whose senders may leave checksums to hardware that is not there.
-    pub partial_checksums: Vec<PortId>,
 }
 
 /// What the fast path reads of a next hop: half a cache line.
@@ -174,19 +113,15 @@ fn replace<P: PacketBuf, const LEN: usize>(
 /// One worker's interfaces, routes and neighbours, and the packets that wait for one.
 #[derive(Debug)]
 pub struct Net<P> {
-    interfaces: Vec<Interface>,
-    /// By port.
-    untagged: [Option<u16>; PORTS_MAX],
-    tagged: HashMap<(PortId, u16), u16>,
-    addresses: HashSet<IpAddr>,
-    broadcasts: HashSet<Ipv4Addr>,
-    routes: Routes,
+    network: Arc<Network>,
+    /// The one that it began with: nobody else has it, so that it is not freed before the end.
+    _first: Arc<Network>,
     /// By [`HopId`], like `entries`.
     hops: Vec<Hop>,
     entries: Vec<Entry>,
     free: Vec<HopId>,
-    /// By interface and address.
-    index: HashMap<(u16, IpAddr), HopId>,
+    /// By port, VLAN and address, whatever number the interface has.
+    index: HashMap<(PortId, Option<u16>, IpAddr), HopId>,
     held: Pool<P>,
     generation: u16,
     /// When [`Net::tick`] last did something, freed something, and where it goes on.
@@ -197,13 +132,11 @@ pub struct Net<P> {
 
 impl<P: PacketBuf> Net<P> {
     pub fn new(setup: Setup) -> Self {
+        let network = Network::new(setup.interfaces, setup.routes, setup.neighbours);
+        let network = Arc::new(network);
         let mut net = Self {
-            interfaces: setup.interfaces,
-            untagged: [None; PORTS_MAX],
-            tagged: HashMap::new(),
-            addresses: HashSet::new(),
-            broadcasts: HashSet::from([Ipv4Addr::BROADCAST]),
-            routes: Routes::default(),
+            network: Arc::clone(&network),
+            _first: Arc::clone(&network),
             hops: Vec::with_capacity(NEIGHBOURS_MAX),
             entries: Vec::with_capacity(NEIGHBOURS_MAX),
             free: Vec::with_capacity(NEIGHBOURS_MAX),
@@ -214,95 +147,44 @@ impl<P: PacketBuf> Net<P> {
             freed: Instant::default(),
             cursor: 0,
         };
-        net.connect();
-        net.route(&setup.routes);
-        for neighbour in &setup.neighbours {
-            net.pin(neighbour);
+        for (&(interface, address), &mac) in &network.neighbours {
+            net.place_static(interface, address, mac);
         }
         net
     }
 
-    /// Makes the interfaces and their subnets known.
-    fn connect(&mut self) {
-        for (id, interface) in (0..).zip(&self.interfaces) {
-            match interface.vlan {
-                Some(vlan) => {
-                    self.tagged.entry((interface.port, vlan)).or_insert(id);
-                }
-                None => {
-                    if let Some(slot) = self.untagged.get_mut(interface.port.index()) {
-                        slot.get_or_insert(id);
-                    }
-                }
-            }
-            self.addresses.insert(interface.link_local().into());
-            for &prefix in &interface.addresses {
-                self.addresses.insert(prefix.address);
-                self.broadcasts.extend(prefix.broadcast());
-                self.routes.insert(
-                    prefix,
-                    Target {
-                        interface: id,
-                        via: None,
-                    },
-                );
-            }
-        }
-    }
-
-    /// Subnets are known already, so of equal prefixes the subnet wins.
-    fn route(&mut self, routes: &[Route]) {
-        let on_link: Vec<_> = routes
-            .iter()
-            .filter_map(|route| Some((route, self.interface_of_subnet(route.via)?)))
-            .collect();
-        for (route, interface) in on_link {
-            self.routes.insert(
-                route.to,
-                Target {
-                    interface,
-                    via: Some(route.via),
-                },
-            );
-        }
-    }
-
-    /// The interface whose subnet holds `address`, the smallest subnet first.
-    fn interface_of_subnet(&self, address: IpAddr) -> Option<u16> {
-        (0..)
-            .zip(&self.interfaces)
-            .flat_map(|(id, interface)| interface.addresses.iter().map(move |p| (id, p)))
-            .filter(|(_, prefix)| prefix.contains(address))
-            .reduce(|best, other| {
-                if other.1.length > best.1.length {
-                    other
-                } else {
-                    best
-                }
-            })
-            .map(|(id, _)| id)
-    }
-
     fn interface_id(&self, port: PortId, vlan: Option<u16>) -> Option<u16> {
-        match vlan {
-            None => *self.untagged.get(port.index())?,
-            Some(vlan) => self.tagged.get(&(port, vlan)).copied(),
-        }
+        self.network.interface_id(port, vlan)
     }
 
+    #[inline]
     pub fn interface(&self, port: PortId, vlan: Option<u16>) -> Option<&Interface> {
-        self.interface_id(port, vlan)
-            .map(|id| &self.interfaces[usize::from(id)])
+        self.interface_id(port, vlan).map(|id| self.on(id))
+    }
+
+    fn on(&self, interface: u16) -> &Interface {
+        &self.network.interfaces[usize::from(interface)]
+    }
+
+    /// The neighbour with this address on that interface.
+    fn known(&self, interface: u16, address: IpAddr) -> Option<HopId> {
+        let on = self.on(interface);
+        self.index.get(&(on.port, on.vlan, address)).copied()
+    }
+
+    /// Where what goes to `to` leaves, and the station that it is sent to.
+    pub fn way(&self, to: IpAddr) -> Option<(&Interface, IpAddr)> {
+        self.network.way(to)
     }
 
     /// Whether an interface has this address.
     pub fn is_mine(&self, address: IpAddr) -> bool {
-        self.addresses.contains(&address)
+        self.network.is_mine(address)
     }
 
     /// Whether it is the limited broadcast address or that of a subnet of ours.
     pub fn is_broadcast(&self, address: IpAddr) -> bool {
-        matches!(address, IpAddr::V4(address) if self.broadcasts.contains(&address))
+        self.network.is_broadcast(address)
     }
 
     /// Our address on that hop's interface, of the hop's family and preferably in its subnet;
@@ -318,7 +200,7 @@ impl<P: PacketBuf> Net<P> {
         if entry.source.is_ipv6() == v6 {
             return Some(entry.source).filter(|source| !source.is_unspecified());
         }
-        let interface = &self.interfaces[usize::from(entry.interface)];
+        let interface = self.on(entry.interface);
         let mut addresses = interface.addresses.iter().map(|p| p.address);
         addresses.find(|address| address.is_ipv6() == v6)
     }
@@ -357,10 +239,7 @@ impl<P: PacketBuf> Net<P> {
     }
 
     fn target(&self, to: IpAddr) -> Result<Target, DropReason> {
-        if !is_global(to) || self.is_broadcast(to) || self.is_mine(to) {
-            return Err(DropReason::NoRoute);
-        }
-        self.routes.lookup(to).ok_or(DropReason::NoRoute)
+        self.network.target(to).ok_or(DropReason::NoRoute)
     }
 
     fn hop_on(
@@ -369,8 +248,8 @@ impl<P: PacketBuf> Net<P> {
         interface: u16,
         address: IpAddr,
     ) -> Result<HopId, DropReason> {
-        match self.index.get(&(interface, address)) {
-            Some(&id) => Ok(id),
+        match self.known(interface, address) {
+            Some(id) => Ok(id),
             None => self
                 .create(now, interface, address)
                 .ok_or(DropReason::NeighbourFailed),
@@ -387,7 +266,8 @@ impl<P: PacketBuf> Net<P> {
         &mut self.hops[id.index()]
     }
 
-    /// Changes when a [`HopId`] may have come to mean another hop; at most once a second.
+    /// Changes when a [`HopId`] may have come to mean another hop, and with the network; otherwise at
+    /// most once a second.
     #[inline]
     pub fn generation(&self) -> u16 {
         self.generation
@@ -413,16 +293,19 @@ impl<P: PacketBuf> Net<P> {
         let (hop, entry) = (&mut self.hops[id.index()], &mut self.entries[id.index()]);
         hop.used = true;
         if hop.ready {
-            deliver(hop, waiting, out, page);
+            deliver(hop, waiting, out);
             return;
         }
         if !entry.may_wait(now) {
-            page.count_drop(origin.port, DropReason::NeighbourFailed);
+            let watch = out.watch();
+            watch.discard(origin.port, DropReason::NeighbourFailed, waiting.packet);
             return;
         }
         match self.held.push(&mut entry.queue, waiting) {
-            Ok(()) => page.held.up(),
-            Err(_) => page.count_drop(origin.port, DropReason::HeldFull),
+            Ok(waiting) => out.watch().held(origin.port, &waiting.packet),
+            Err(Waiting { packet, .. }) => {
+                (out.watch()).discard(origin.port, DropReason::HeldFull, packet);
+            }
         }
         if matches!(entry.state, State::Incomplete { tries: 0, .. }) {
             self.ask(now, id, out, page);
@@ -430,9 +313,9 @@ impl<P: PacketBuf> Net<P> {
     }
 
     /// Drops what is held, because the director stops.
-    pub fn stop(&mut self, page: &Page) {
+    pub fn stop<E: Egress<Buf = P>>(&mut self, out: &mut E, page: &Page) {
         for id in self.ids() {
-            self.drop_held(id, DropReason::Stopped, page);
+            self.drop_held(id, DropReason::Stopped, out, page);
         }
     }
 
@@ -442,25 +325,33 @@ impl<P: PacketBuf> Net<P> {
         while let Some(waiting) = self.held.pop(&mut entry.queue) {
             page.held.down();
             hop.used = true;
-            deliver(hop, waiting, out, page);
+            deliver(hop, waiting, out);
         }
     }
 
-    fn drop_held(&mut self, id: HopId, reason: DropReason, page: &Page) {
+    fn drop_held<E: Egress<Buf = P>>(
+        &mut self,
+        id: HopId,
+        reason: DropReason,
+        out: &mut E,
+        page: &Page,
+    ) {
         let entry = &mut self.entries[id.index()];
         while let Some(waiting) = self.held.pop(&mut entry.queue) {
             page.held.down();
-            page.count_drop(waiting.origin.port, reason);
+            let watch = out.watch();
+            watch.discard(waiting.origin.port, reason, waiting.packet);
         }
     }
 }
 
 /// Addresses one packet and sends it.
-fn deliver<E: Egress>(hop: &Hop, mut waiting: Waiting<E::Buf>, out: &mut E, page: &Page) {
+fn deliver<E: Egress>(hop: &Hop, mut waiting: Waiting<E::Buf>, out: &mut E) {
     if hop.address(&mut waiting.packet, waiting.l3) {
         out.send(hop.port, waiting.packet, waiting.origin);
     } else {
-        page.count_drop(waiting.origin.port, DropReason::NoHeadroom);
+        let watch = out.watch();
+        watch.discard(waiting.origin.port, DropReason::NoHeadroom, waiting.packet);
     }
 }
 

@@ -48,7 +48,7 @@ impl<P: PacketBuf> Net<P> {
         };
         let (interface, message) = match checked {
             Ok(checked) => checked,
-            Err(reason) => return page.count_drop(port, reason),
+            Err(reason) => return out.watch().discard(port, reason, packet),
         };
         match message {
             Message::Solicitation {
@@ -59,9 +59,9 @@ impl<P: PacketBuf> Net<P> {
                 if let Some(mac) = mac {
                     self.meet(now, interface, source, mac, out, page);
                 }
-                let interface = &self.interfaces[usize::from(interface)];
+                let interface = self.on(interface);
                 let message = Packet::answer(interface.mac, target, source);
-                answer(interface, source, mac, &message, packet, l3, out, page);
+                answer(interface, source, mac, &message, packet, l3, out);
             }
             Message::Advertisement {
                 target,
@@ -76,9 +76,9 @@ impl<P: PacketBuf> Net<P> {
                     overrides,
                 };
                 self.heed(now, interface, target, &heard, out, page);
-                page.port(port).consumed.add(1);
+                out.watch().consumed(port, &packet);
             }
-            Message::Solicitation { .. } | Message::Router => page.port(port).consumed.add(1),
+            Message::Solicitation { .. } | Message::Router => out.watch().consumed(port, &packet),
         }
     }
 
@@ -125,7 +125,7 @@ impl<P: PacketBuf> Net<P> {
         if is_global(address) {
             self.is_mine(address) || is_vip(address)
         } else {
-            self.interfaces[usize::from(interface)].link_local() == target
+            self.on(interface).link_local() == target
         }
     }
 
@@ -140,9 +140,9 @@ impl<P: PacketBuf> Net<P> {
         out: &mut E,
         page: &Page,
     ) {
-        let mut known = self.index.get(&(interface, address.into())).copied();
+        let mut known = self.known(interface, address.into());
         if known.is_none()
-            && self.interfaces[usize::from(interface)].is_on_link(address.into())
+            && self.on(interface).is_on_link(address.into())
             && self.index.len() < UNASKED_MAX
         {
             known = self.create(now, interface, address.into());
@@ -167,7 +167,7 @@ impl<P: PacketBuf> Net<P> {
         out: &mut E,
         page: &Page,
     ) {
-        let known = self.index.get(&(interface, address.into())).copied();
+        let known = self.known(interface, address.into());
         let news = match known {
             Some(id) => self.confirm(now, id, heard, out, page),
             // Another worker may know it.
@@ -181,7 +181,7 @@ impl<P: PacketBuf> Net<P> {
 
     /// Tells the other workers, unless the message did not say the Ethernet address.
     fn tell<E: Egress>(&self, interface: u16, address: Ipv6Addr, heard: &Heard, out: &mut E) {
-        let on = &self.interfaces[usize::from(interface)];
+        let on = self.on(interface);
         if let Some(mac) = heard.mac {
             out.share(Learned {
                 port: on.port,
@@ -240,10 +240,6 @@ pub(super) fn announce<E: Egress>(
 }
 
 /// Turns a solicitation's frame into `message` to who sent it.
-#[expect(
-    clippy::too_many_arguments,
-    reason = "who asked, what is said, the frame, two outlets"
-)]
 fn answer<E: Egress>(
     interface: &Interface,
     asker: Ipv6Addr,
@@ -252,7 +248,6 @@ fn answer<E: Egress>(
     mut packet: E::Buf,
     l3: usize,
     out: &mut E,
-    page: &Page,
 ) {
     let port = interface.port;
     let station = if asker.is_unspecified() {
@@ -268,7 +263,7 @@ fn answer<E: Egress>(
     );
     let l2_len = usize::from(header.1);
     if !replace_header(&mut packet, l3, &header.0, header.1) || !packet.resize(l2_len + nd::LEN) {
-        return page.count_drop(port, DropReason::NoHeadroom);
+        return out.watch().discard(port, DropReason::NoHeadroom, packet);
     }
     packet.bytes_mut()[l2_len..].copy_from_slice(message.as_bytes());
     out.send(port, packet, Origin::answer(port));

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::held::Queue;
-use super::{Hop, HopId, Net, StaticNeighbour, arp, is_station, nd};
+use super::{Hop, HopId, Net, arp, nd};
 use crate::counters::{DropReason, Page};
 use crate::packet::{Egress, PacketBuf, PortId};
 use crate::time::Instant;
@@ -32,6 +32,8 @@ const FREE_EVERY_MS: u32 = 1000;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Entry {
     pub(super) interface: u16,
+    /// Of the interface, as its port is the hop's.
+    pub(super) vlan: Option<u16>,
     pub(super) address: IpAddr,
     pub(super) source: IpAddr,
     pub(super) state: State,
@@ -129,16 +131,17 @@ impl<P: PacketBuf> Net<P> {
         (0..=u16::MAX).take(self.entries.len()).map(HopId)
     }
 
-    /// A new neighbour, not asked yet; `None` when the table is full.
+    /// A new neighbour, not asked yet unless it is static; `None` when the table is full.
     pub(super) fn create(
         &mut self,
         now: Instant,
         interface: u16,
         address: IpAddr,
     ) -> Option<HopId> {
-        let on = &self.interfaces[usize::from(interface)];
+        let on = self.on(interface);
         let entry = Entry {
             interface,
+            vlan: on.vlan,
             address,
             source: on.source_for(address),
             state: State::Incomplete {
@@ -160,8 +163,12 @@ impl<P: PacketBuf> Net<P> {
             port: on.port,
             mtu: on.mtu,
         };
+        let key = (hop.port, entry.vlan, address);
         let id = self.place(hop, entry)?;
-        self.index.insert((interface, address), id);
+        self.index.insert(key, id);
+        if let Some(mac) = self.network.neighbours.get(&(interface, address)).copied() {
+            self.pin(id, mac);
+        }
         Some(id)
     }
 
@@ -180,21 +187,10 @@ impl<P: PacketBuf> Net<P> {
         Some(id)
     }
 
-    /// Makes a static neighbour, if an interface's subnet holds it.
-    pub(super) fn pin(&mut self, neighbour: &StaticNeighbour) {
-        let address = neighbour.address;
-        let Some(interface) = self
-            .interface_of_subnet(address)
-            .filter(|_| is_station(address))
-        else {
-            return;
-        };
-        let known = self.index.get(&(interface, address)).copied();
-        let Some(id) = known.or_else(|| self.create(Instant::default(), interface, address)) else {
-            return;
-        };
+    /// Makes a neighbour static.
+    pub(super) fn pin(&mut self, id: HopId, mac: [u8; 6]) {
         self.entries[id.index()].state = State::Static;
-        self.set_mac(id, neighbour.mac);
+        self.set_mac(id, mac);
     }
 
     pub(super) fn set_mac(&mut self, id: HopId, mac: [u8; 6]) {
@@ -263,7 +259,7 @@ impl<P: PacketBuf> Net<P> {
             }
             State::Free | State::Reachable { .. } | State::Failed { .. } | State::Static => return,
         }
-        let interface = &self.interfaces[usize::from(entry.interface)];
+        let interface = &self.network.interfaces[usize::from(entry.interface)];
         match (entry.source, entry.address) {
             (IpAddr::V4(source), IpAddr::V4(target)) => {
                 arp::ask(interface, source, target, known, out, page);
@@ -315,11 +311,12 @@ impl<P: PacketBuf> Net<P> {
         }
     }
 
-    fn forget(&mut self, id: HopId) {
-        let entry = &mut self.entries[id.index()];
-        self.index.remove(&(entry.interface, entry.address));
+    /// Whoever calls it sees to it that the generation changes.
+    pub(super) fn forget(&mut self, id: HopId) {
+        let (hop, entry) = (&mut self.hops[id.index()], &mut self.entries[id.index()]);
+        self.index.remove(&(hop.port, entry.vlan, entry.address));
         entry.state = State::Free;
-        self.hops[id.index()].ready = false;
+        hop.ready = false;
         self.free.push(id);
     }
 
@@ -332,7 +329,7 @@ impl<P: PacketBuf> Net<P> {
                     entry.state = State::Failed {
                         until: now.plus_ms(FAILED_MS),
                     };
-                    self.drop_held(id, DropReason::NeighbourFailed, page);
+                    self.drop_held(id, DropReason::NeighbourFailed, out, page);
                     return;
                 }
             }
@@ -364,7 +361,7 @@ impl<P: PacketBuf> Net<P> {
     }
 
     fn view(&self, entry: &Entry, hop: &Hop) -> NeighbourView {
-        let interface = &self.interfaces[usize::from(entry.interface)];
+        let interface = self.on(entry.interface);
         NeighbourView {
             port: interface.port,
             vlan: interface.vlan,

@@ -1,6 +1,7 @@
 //! Longest prefix match.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 
 use hashbrown::HashMap;
 
@@ -19,25 +20,23 @@ impl Prefix {
         u128::MAX.checked_shl(128 - u32::from(length)).unwrap_or(0)
     }
 
+    /// The bits that must agree, of its own.
+    fn key(self) -> u128 {
+        bits(self.address) & self.mask()
+    }
+
     fn longest(self) -> u8 {
         if self.address.is_ipv4() { 32 } else { 128 }
     }
 
     pub fn contains(self, address: IpAddr) -> bool {
-        self.address.is_ipv4() == address.is_ipv4()
-            && (bits(address) ^ bits(self.address)) & self.mask() == 0
-    }
-
-    /// The one of this address alone.
-    pub fn whole(address: IpAddr) -> Self {
-        let length = if address.is_ipv4() { 32 } else { 128 };
-        Self { address, length }
+        self.address.is_ipv4() == address.is_ipv4() && bits(address) & self.mask() == self.key()
     }
 
     /// The prefix with zeros in the place of the bits that do not matter.
     #[must_use]
     pub fn network(self) -> Self {
-        let left = bits(self.address) & self.mask();
+        let left = self.key();
         let address = match self.address {
             IpAddr::V4(_) => Ipv4Addr::from_bits(high(left)).into(),
             IpAddr::V6(_) => IpAddr::V6(left.into()),
@@ -77,8 +76,8 @@ pub(super) struct Target {
     pub(super) via: Option<IpAddr>,
 }
 
-/// A table a family.
-#[derive(Debug, Default)]
+/// A table a family. A copy costs nothing until it changes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Routes {
     v4: Table,
     v6: Table,
@@ -87,10 +86,28 @@ pub(super) struct Routes {
 impl Routes {
     /// A prefix that is there already keeps its target.
     pub(super) fn insert(&mut self, to: Prefix, target: Target) {
-        match to.address {
-            IpAddr::V4(_) => self.v4.insert(to, target),
-            IpAddr::V6(_) => self.v6.insert(to, target),
-        }
+        self.table(to)
+            .of_length(to)
+            .entry(to.key())
+            .or_insert(target);
+    }
+
+    pub(super) fn replace(&mut self, to: Prefix, target: Target) {
+        self.table(to).of_length(to).insert(to.key(), target);
+    }
+
+    pub(super) fn remove(&mut self, to: Prefix) {
+        self.table(to).remove(to);
+    }
+
+    /// The target of exactly this prefix.
+    pub(super) fn get(&self, to: Prefix) -> Option<Target> {
+        let table = if to.address.is_ipv4() {
+            &self.v4
+        } else {
+            &self.v6
+        };
+        table.get(to)
     }
 
     pub(super) fn lookup(&self, to: IpAddr) -> Option<Target> {
@@ -99,22 +116,56 @@ impl Routes {
             IpAddr::V6(_) => self.v6.lookup(bits(to)),
         }
     }
+
+    fn table(&mut self, of: Prefix) -> &mut Table {
+        if of.address.is_ipv4() {
+            &mut self.v4
+        } else {
+            &mut self.v6
+        }
+    }
 }
 
+/// By a prefix's bits.
+type Targets = HashMap<u128, Target>;
+
 /// One hash table a prefix length, by mask, longest first: a lookup costs as many probes as there
-/// are different lengths.
-#[derive(Debug, Default)]
-struct Table(Vec<(u128, HashMap<u128, Target>)>);
+/// are different lengths. Copies share what neither has changed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Table(Vec<(u128, Arc<Targets>)>);
 
 impl Table {
-    fn insert(&mut self, to: Prefix, target: Target) {
+    /// Where the table for `mask` is, or belongs.
+    fn place(&self, mask: u128) -> Result<usize, usize> {
+        self.0.binary_search_by(|(other, _)| mask.cmp(other))
+    }
+
+    fn of_length(&mut self, to: Prefix) -> &mut Targets {
         let mask = to.mask();
-        let at = self.0.partition_point(|(other, _)| *other > mask);
-        if self.0.get(at).is_none_or(|(other, _)| *other != mask) {
-            self.0.insert(at, (mask, HashMap::new()));
+        let at = self.place(mask).unwrap_or_else(|at| {
+            self.0.insert(at, (mask, Arc::default()));
+            at
+        });
+        Arc::make_mut(&mut self.0[at].1)
+    }
+
+    fn remove(&mut self, to: Prefix) {
+        let Ok(at) = self.place(to.mask()) else {
+            return;
+        };
+        if !self.0[at].1.contains_key(&to.key()) {
+            return;
         }
-        let targets = &mut self.0[at].1;
-        targets.entry(bits(to.address) & mask).or_insert(target);
+        let targets = Arc::make_mut(&mut self.0[at].1);
+        targets.remove(&to.key());
+        if targets.is_empty() {
+            self.0.remove(at);
+        }
+    }
+
+    fn get(&self, to: Prefix) -> Option<Target> {
+        let at = self.place(to.mask()).ok()?;
+        self.0[at].1.get(&to.key()).copied()
     }
 
     fn lookup(&self, to: u128) -> Option<Target> {

@@ -21,6 +21,7 @@ mod sed;
 mod sh;
 #[cfg(test)]
 mod shares; // how evenly tables share clients out, and how few they move
+mod spread; // whom slots belong to, and how many move
 mod table; // what mh and conhash look servers up in
 #[cfg(test)]
 mod tests; // every scheduler against the reference's vectors, and what none may do
@@ -39,6 +40,7 @@ use crate::wire::flow::Tuple;
 
 pub use limit::Limit;
 pub use loads::{Load, Loads};
+pub use spread::Spread;
 pub use table::{Member, Recipe, Table};
 
 /// A real server as a scheduler sees it.

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use super::hash::{fold, slot};
 use super::{Ask, Candidate, Scheduler};
 
-const SLOTS: usize = 256;
+pub(super) const SLOTS: usize = 256;
 
 #[derive(Debug, Clone, Default)]
 pub(super) struct Sh {
@@ -14,22 +14,21 @@ pub(super) struct Sh {
     table: Vec<usize>,
 }
 
-impl Sh {
-    fn fill(&mut self, servers: &[Candidate]) {
-        let newest_first = (0..servers.len()).rev().cycle();
-        // A quiesced server keeps one slot.
-        let runs = newest_first.flat_map(|at| {
-            let len = servers[at].weight.max(1);
-            std::iter::repeat_n(at, (len as usize).min(SLOTS))
-        });
-        self.table.extend(runs.take(SLOTS));
-    }
+/// The place of each slot's server among those with these weights, oldest first.
+pub(super) fn slots(
+    weights: impl DoubleEndedIterator<Item = u32> + Clone + ExactSizeIterator,
+) -> Vec<usize> {
+    let newest_first = weights.enumerate().rev().cycle();
+    // A quiesced server keeps one slot.
+    let runs = newest_first
+        .flat_map(|(at, weight)| std::iter::repeat_n(at, (weight.max(1) as usize).min(SLOTS)));
+    runs.take(SLOTS).collect()
 }
 
 impl Scheduler for Sh {
     fn pick(&mut self, ask: &Ask<'_>) -> Option<usize> {
         if self.table.is_empty() {
-            self.fill(ask.servers);
+            self.table = slots(ask.servers.iter().map(|server| server.weight));
         }
         let first = slot(client(ask));
         let usable = |at: &usize| ask.servers[*at].is_usable();

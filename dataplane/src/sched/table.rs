@@ -58,6 +58,10 @@ impl Table {
         &self.recipe
     }
 
+    pub fn bytes(&self) -> usize {
+        size_of_val(&*self.ends) + size_of_val(&*self.slots)
+    }
+
     /// Where the server of a slot stands. `None` if it does not stand where it stood when the table
     /// was built: a batch of changes is under way, and the next table is part of it.
     pub(super) fn find(&self, slot: usize, servers: &[Candidate]) -> Option<usize> {

@@ -321,19 +321,47 @@ impl Templates {
 
     /// The template on this line, if there is one.
     pub fn at(&self, index: u32, now: Instant) -> Option<Template> {
+        self.held(index, now, |_, template| template)
+    }
+
+    /// Ends the template on this line if `chosen` makes something of it, which is returned: from now on
+    /// nobody finds it, and it goes with the last connection that holds it.
+    pub fn end_if<T>(
+        &self,
+        index: u32,
+        now: Instant,
+        chosen: impl FnOnce(Template) -> Option<T>,
+    ) -> Option<T> {
         let place = index as usize;
-        if place >= self.lines.len() || !self.is_published(place) {
+        let made = self.held(index, now, |hold, template| {
+            let made = chosen(template)?;
+            self.invalidate(hold);
+            self.lines[place].set_timer(now, 0);
+            Some(made)
+        })??;
+        self.dismiss(index);
+        Some(made)
+    }
+
+    /// The template on this line, while it is held: nobody else's comes in its place.
+    fn held<T>(
+        &self,
+        index: u32,
+        now: Instant,
+        of: impl FnOnce(&Hold, Template) -> T,
+    ) -> Option<T> {
+        let place = index as usize;
+        if !(self.lines.len() > place && self.is_published(place)) {
             return None;
         }
         let line = &self.lines[place];
         let before = line.life.fetch_add(1, Acquire);
         let hold = Hold(index);
-        let template = (before & (OWNED | DEAD) == OWNED && self.is_published(place)).then(|| {
-            let engine = &self.engines[place];
-            line.template(before & HOLDS, engine, now)
-        });
+        let is_there = before & (OWNED | DEAD) == OWNED && self.is_published(place);
+        let template = is_there.then(|| line.template(before & HOLDS, &self.engines[place], now));
+        let made = template.map(|template| of(&hold, template));
         self.release(hold);
-        template
+        made
     }
 
     /// Ends the template on this line, if there is one that nobody holds; whether it did.

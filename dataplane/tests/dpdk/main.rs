@@ -15,8 +15,8 @@ use std::collections::HashSet;
 use std::process::Command;
 
 use dataplane::dpdk::{
-    Eal, EalConfig, Error, HEADROOM, Mbuf, Mempool, Port, PortConfig, RxQueue, Scattered, TxQueue,
-    data_room, free_burst, register_worker, socket_of, with_room,
+    Eal, EalConfig, Error, HEADROOM, Mbuf, Mempool, Port, PortConfig, RxQueue, TxQueue, data_room,
+    free_burst, register_worker, socket_of, with_room,
 };
 use dataplane::packet::{BURST, Burst, PacketBuf};
 use pcap_file::pcap::{PcapPacket, PcapWriter};
@@ -311,9 +311,16 @@ fn frames_in_pieces() {
     assert_eq!(rx[0].recv(&mut burst), 4);
     let lengths: Vec<_> = burst.iter().map(|mbuf| mbuf.bytes().len()).collect();
     assert_eq!(lengths, [60, 61]);
-    let (frames, bytes) = (2, 9000);
-    assert_eq!(rx[0].take_scattered(), Scattered { frames, bytes });
-    assert_eq!(rx[0].take_scattered(), Scattered::default());
+    let mut pieces = Vec::new();
+    rx[0].free_scattered(|first, len| pieces.push((first.to_vec(), len)));
+    for (first, _) in &pieces {
+        assert!(first.len() >= 1024 && first.iter().all(|byte| *byte == 0xa5));
+    }
+    assert_eq!(
+        pieces.iter().map(|piece| piece.1).collect::<Vec<_>>(),
+        [5000, 4000]
+    );
+    rx[0].free_scattered(|_, _| panic!("they are freed"));
     assert_eq!(pool.in_use(), 2, "the pieces are freed");
     drop((burst, port, rx, tx));
     assert_eq!(pool.in_use(), 0);
@@ -521,15 +528,21 @@ fn start(eal: &Eal, device: &str, pools: &[Mempool]) -> (Port, Vec<RxQueue>, Vec
 fn round_trip_and_refusal(eal: &Eal, pool: &Mempool) {
     let one = std::slice::from_ref(pool);
     let (port, mut rx, mut tx) = start(eal, "net_ring0", one);
+    assert_eq!(
+        (port.hardware().driver.as_str(), port.queues()),
+        ("net_ring", 1)
+    );
+    assert_eq!(port.speed_mbps(), Some(10_000), "as the driver claims");
+    assert!(!port.spreads(), "one queue");
     assert!(port.link_up());
     assert_eq!(
         (port.name(), port.device(), port.mtu()),
         ("test", "net_ring0", 1500)
     );
     assert!(
-        port.capabilities().contains("net_ring"),
+        port.hardware().driver.contains("net_ring"),
         "{}",
-        port.capabilities()
+        port.hardware()
     );
     let twice = Port::start(eal, &port_config("net_ring0", 1), one)
         .map(drop)
@@ -553,9 +566,11 @@ fn round_trip_and_refusal(eal: &Eal, pool: &Mempool) {
     loop {
         let mut burst: Burst<Mbuf> = (sent..sent + 32).map(|i| frame(pool, 60, i)).collect();
         let taken = u32::try_from(tx[0].send(&mut burst)).unwrap();
-        assert!(burst.is_empty());
+        let refused: Vec<_> = burst.iter().map(number).collect();
+        assert_eq!(refused, (sent + taken..sent + 32).collect::<Vec<_>>());
+        burst.clear();
         sent += taken;
-        assert_eq!(pool.in_use(), sent, "exactly what was refused is freed");
+        assert_eq!(pool.in_use(), sent, "what was refused is ours to free");
         if taken < 32 {
             break;
         }
@@ -568,7 +583,7 @@ fn round_trip_and_refusal(eal: &Eal, pool: &Mempool) {
         (0..32).collect::<Vec<_>>()
     );
     drop(burst);
-    assert_eq!(rx[0].take_scattered(), Scattered::default());
+    rx[0].free_scattered(|_, _| panic!("none was"));
     port.stop();
     drop(rx);
     assert_eq!(

@@ -16,6 +16,7 @@ use dataplane::dpdk::{Eal, Mbuf, Mempool};
 use dataplane::packet::{BURST, Burst, Egress, Learned, Origin, PacketBuf, PortId};
 use dataplane::steer::Steer;
 use dataplane::time::Instant;
+use dataplane::watch::Watch;
 use spoil::{CASES, Dice, LEN_MAX, Seeds, golden};
 
 const FRAMES: u32 = 1_000_000;
@@ -23,14 +24,14 @@ const FRAMES: u32 = 1_000_000;
 /// Takes what is sent and gives it back at once, as a port that sends does.
 struct Sink {
     pool: Mempool,
-    page: Arc<Page>,
+    watch: Watch,
 }
 
 impl Egress for Sink {
     type Buf = Mbuf;
 
     fn send(&mut self, to: PortId, packet: Mbuf, origin: Origin) {
-        self.page.sent(to, packet.bytes().len(), origin);
+        self.watch.page().sent(to, packet.bytes().len(), origin);
     }
 
     fn make(&mut self, len: usize) -> Option<Mbuf> {
@@ -43,12 +44,16 @@ impl Egress for Sink {
     fn steer(&mut self, _worker: usize, _from: PortId, _packet: Mbuf) {
         unreachable!("one worker owns everything");
     }
+
+    fn watch(&mut self) -> &mut Watch {
+        &mut self.watch
+    }
 }
 
 /// A director with the services of all cases.
-fn with_every_method(sink: &mut Sink, configs: &[Config]) -> Director<Mbuf> {
+fn with_every_method(sink: &mut Sink, page: Arc<Page>, configs: &[Config]) -> Director<Mbuf> {
     let setup = configs[0].setup(|port| [2, 0, 0, 0, 0, port.0]);
-    let (steer, page) = (Steer::new(0, 1), sink.page.clone());
+    let steer = Steer::new(0, 1);
     let mut director = Director::new(20_000, [1, 2], setup, steer, page).unwrap();
     let mut model = Model::new(configs[0].director.limits());
     for config in configs {
@@ -68,9 +73,9 @@ pub(super) fn returns_every_mbuf(eal: &Eal) {
     let page = Arc::new(Page::new(limits.services_max, limits.servers_max));
     let mut sink = Sink {
         pool: pool.clone(),
-        page: page.clone(),
+        watch: Watch::new(page.clone()),
     };
-    let mut director = with_every_method(&mut sink, &configs);
+    let mut director = with_every_method(&mut sink, page.clone(), &configs);
     for round in 0..FRAMES / u32::try_from(BURST).unwrap() {
         let now = Instant(round * 5);
         let mut bursts = [Burst::new(), Burst::new()];
@@ -97,6 +102,6 @@ pub(super) fn returns_every_mbuf(eal: &Eal) {
         forwarded > u64::from(FRAMES) / 8,
         "only {forwarded} came through"
     );
-    director.stop();
+    director.stop(&mut sink);
     assert_eq!((pool.in_use(), page.held.get()), (0, 0));
 }

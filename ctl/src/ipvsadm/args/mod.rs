@@ -11,8 +11,9 @@ use std::num::NonZeroU32;
 use super::Failure;
 use super::address::{host_port, number, v4_host};
 use super::names::{Names, Transport};
+use super::options;
 use super::popt::Words;
-use crate::{Engine, HashTarget, Netmask, SchedulerFlags, TunnelKind, Word};
+use crate::{Engine, HashTarget, Netmask, SchedulerFlags, ServiceOptions, TunnelKind, Word};
 use check::{check_command, check_rules};
 pub use words::{Command, Opt};
 use words::{Meaning, SWITCHES};
@@ -90,6 +91,8 @@ pub struct Parsed {
     pub scheduler_flags: SchedulerFlags,
     /// No part of upstream's grammar.
     pub hash_target: Option<HashTarget>,
+    /// No part of upstream's grammar.
+    pub options: Option<ServiceOptions>,
     pub server: Option<SocketAddr>,
     pub forward: Forward,
     pub weight: u32,
@@ -121,6 +124,7 @@ impl Parsed {
             engine: None,
             scheduler_flags: SchedulerFlags::default(),
             hash_target: None,
+            options: None,
             server: None,
             forward: Forward::Direct,
             weight: 1,
@@ -300,6 +304,13 @@ fn with_value(
             let target = targets.find(|target| target.word() == text).copied();
             let illegal = || Failure::invalid("illegal hash target specified");
             parsed.hash_target = Some(target.ok_or_else(illegal)?);
+        }
+        Opt::Options => {
+            let options = options::read(text).map_err(|why| Failure {
+                detail: Some(why),
+                ..Failure::invalid("illegal options specified")
+            });
+            parsed.options = Some(options?);
         }
         Opt::LocalAddress => {
             let local = text.parse().ok();

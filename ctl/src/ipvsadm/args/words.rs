@@ -67,6 +67,7 @@ impl Command {
                 &[Service],
                 &[
                     Scheduler, Persistent, Netmask, OnePacket, Engine, SchedFlags, HashTarget,
+                    Options,
                 ],
             ),
             Self::DeleteService => rules(&[Service], NONE),
@@ -162,6 +163,7 @@ pub enum Opt {
     TunRemCsum,
     LocalAddress,
     HashTarget,
+    Options,
 }
 
 pub(super) const OPTS: &[(Opt, &str)] = &[
@@ -201,6 +203,7 @@ pub(super) const OPTS: &[(Opt, &str)] = &[
     (Opt::TunRemCsum, "tun-remcsum"),
     (Opt::LocalAddress, "local-address"),
     (Opt::HashTarget, "hash-target"),
+    (Opt::Options, "options"),
 ];
 
 impl Opt {
@@ -327,6 +330,7 @@ pub(super) const SWITCHES: &[Switch<Meaning>] = {
         switch(Some('b'), "sched-flags", Value, Other(Opt::SchedFlags)),
         // As DPVS has it.
         switch(None, "hash-target", Value, Other(Opt::HashTarget)),
+        switch(None, "options", Value, Other(Opt::Options)),
         switch(Some('r'), "real-server", Value, Other(Opt::Server)),
         switch(
             Some('g'),

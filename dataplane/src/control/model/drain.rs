@@ -160,6 +160,11 @@ impl Model {
 }
 
 impl Draining {
+    /// Before.
+    pub(super) const fn weight(&self) -> u32 {
+        self.weight
+    }
+
     /// As it is listed at `now`.
     pub(super) fn shown(&self, now: Duration) -> control::Draining {
         let left = |deadline: Duration| deadline.saturating_sub(now).as_millis().div_ceil(1000);

@@ -1,7 +1,7 @@
 //! What LVS does not have: local addresses, options of a service, settings as requests.
 
 use std::net::IpAddr;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
 use control::{Errno, HashTarget, Refusal, ServiceKey, ServiceOptions, Settings};
 
@@ -61,14 +61,15 @@ impl Model {
     }
 
     /// Counted where it is counted already, if it is.
-    fn local(&mut self, address: IpAddr) -> LocalAddress {
+    pub(super) fn local(&mut self, address: IpAddr) -> LocalAddress {
         let workers = self.pages.len();
-        let known = self.locals.get(&address).and_then(Weak::upgrade);
+        let known = self.locals.get(&address);
         if let Some(pages) = known {
+            let pages = Arc::clone(pages);
             return LocalAddress { address, pages };
         }
         let new = LocalAddress::new(address, workers);
-        self.locals.insert(address, Arc::downgrade(&new.pages));
+        self.locals.insert(address, Arc::clone(&new.pages));
         new
     }
 

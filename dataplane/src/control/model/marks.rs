@@ -5,15 +5,13 @@ use std::sync::Arc;
 
 use control::{Errno, MarkRule, Prefix, Refusal, WhichMark};
 
+use super::network::VLAN_MAX;
 use super::undo::{Transaction, Undo};
 use super::uses::Use;
 use super::{Model, refuse};
 use crate::marks::{MARK_RULES_MAX, Marks, Rule};
 use crate::packet::PortId;
 use crate::update::Update;
-
-/// The highest VLAN that there can be.
-const VLAN_MAX: u16 = 4094;
 
 impl Model {
     /// In order.
@@ -45,7 +43,10 @@ impl Model {
             return Err(refuse(Errno::Eexist, detail));
         }
         sensible(rule)?;
-        let from = self.port_named(rule)?;
+        let in_port = rule.in_port.as_deref();
+        let from = in_port
+            .map(|name| self.port_named(name, "a mark rule"))
+            .transpose()?;
         if let Some(address) = asked(rule) {
             self.uses.allow(address, Use::Rule)?;
         }
@@ -106,20 +107,17 @@ impl Model {
         Update::SetMarks(Arc::new(Marks::new(self.marks.clone())))
     }
 
-    /// The port that a rule names.
-    fn port_named(&self, rule: &MarkRule) -> Result<Option<PortId>, Refusal> {
-        let Some(name) = &rule.in_port else {
-            return Ok(None);
-        };
+    /// The port of that name, for `what`.
+    pub(super) fn port_named(&self, name: &str, what: &str) -> Result<PortId, Refusal> {
         let mut ports = (0..).map(PortId).zip(&self.ports);
         if let Some((id, _)) = ports.find(|(_, known)| *known == name) {
-            return Ok(Some(id));
+            return Ok(id);
         }
         let known = match self.ports.is_empty() {
             true => "there is none".to_owned(),
             false => format!("there is {}", self.ports.join(", ")),
         };
-        let detail = format!("no port {name:?} for a mark rule, {known}");
+        let detail = format!("no port {name:?} for {what}, {known}");
         Err(refuse(Errno::Enoent, detail))
     }
 }

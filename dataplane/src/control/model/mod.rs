@@ -1,10 +1,13 @@
 //! The authoritative services and servers. It judges every change before a worker hears of it,
 //! hands out ids, and keeps what outlives a server: the trash, zero points, rates.
 
+mod conf; // what there is, as a file says it
 mod drain; // servers that get no new connections, and their end
 mod extras; // local addresses, options, settings
+mod ledger; // what was counted since the start
 mod marks; // rules that mark packets
 mod near; // services that a packet nearly belongs to
+mod network; // addresses, routes, static neighbours
 mod ramp; // slow start
 mod rules; // what no service, no server and no local address may be
 mod slots; // ids
@@ -16,16 +19,20 @@ mod totals; // zero points, rates
 mod trash; // deleted servers
 mod undo; // how each step is taken back
 mod uses; // what each address is used as
+mod view; // for whoever counts on another thread
+mod was; // what a change finds
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 use control::{Change, Errno, Refusal, ServerSpec, ServiceKey, ServiceOptions, Settings, Totals};
 
 use self::drain::Draining;
+use self::ledger::{Ledger, Past};
+use self::network::Network;
 use self::ramp::Ramp;
 use self::slots::Slots;
 use self::undo::Transaction;
@@ -34,11 +41,14 @@ use super::stats::{self, Estimator, minus};
 use crate::conn::Timeouts;
 use crate::counters::{LocalPage, Page};
 use crate::marks::Rule;
+use crate::net::Setup;
 use crate::sched::Table;
 use crate::templates::Templates;
 use crate::update::{LocalAddress, Policy, ServerId, ServiceId, Update};
 
 pub use self::drain::Drained;
+pub use self::ledger::Tally;
+pub use self::view::{ServerView, ServiceView, View};
 
 /// The highest weight, as in LVS.
 pub const WEIGHT_MAX: u32 = i32::MAX as u32;
@@ -50,6 +60,8 @@ pub const TIMEOUT_MAX_S: u32 = 31 * 24 * 3600;
 pub const SLOW_START_MAX_S: u32 = 24 * 3600;
 /// The most local addresses of one service.
 pub const LOCAL_ADDRESSES_MAX: usize = 256;
+/// Local addresses that nobody has any more are remembered while there are no more than so many.
+const LOCALS_MAX: usize = 4096;
 /// The least and the most that a service's MSS can be; Linux's least, and what fits IPv4.
 pub const MSS_MIN: u16 = 88;
 pub const MSS_MAX: u16 = 65_495;
@@ -77,14 +89,16 @@ pub struct Model {
     /// Servers in their service and servers in the trash: an identity has one id.
     by_address: HashMap<(ServiceKey, SocketAddr), ServerId>,
     uses: Uses,
-    /// What counts each local address that a service has, or a worker still has connections of.
-    locals: HashMap<IpAddr, Weak<[LocalPage]>>,
+    /// What counts each local address that a service has or had.
+    locals: HashMap<IpAddr, Arc<[LocalPage]>>,
+    ledger: Ledger,
     timeouts: Timeouts,
     settings: Settings,
     /// Replaced, but a worker may have them yet.
     retired: Vec<Arc<Table>>,
     /// In order.
     marks: Vec<Rule>,
+    network: Network,
     /// Names, the index is the port's id.
     ports: Vec<String>,
     /// Orders servers by age and tells a service from an earlier one of the same key.
@@ -101,6 +115,8 @@ struct Service {
     /// When it was added.
     since: Duration,
     head: Head,
+    /// Counted by services of this name before it.
+    past: Past,
     /// By age: the newest is last.
     servers: BTreeMap<u64, ServerId>,
     /// In the order in which they were added.
@@ -134,6 +150,8 @@ struct Server {
     joined: Totals,
     /// The page's count at the last zeroing.
     zero: Totals,
+    /// What to take off the page's count to have all that servers of this name counted.
+    origin: Tally,
     estimator: Estimator,
 }
 
@@ -157,10 +175,12 @@ impl Model {
             by_address: HashMap::new(),
             uses: Uses::default(),
             locals: HashMap::new(),
+            ledger: Ledger::default(),
             timeouts: Timeouts::default(),
             settings: Settings::default(),
             retired: Vec::new(),
             marks: Vec::new(),
+            network: Network::new(Setup::default()),
             ports: Vec::new(),
             clock: 0,
             now: Duration::ZERO,
@@ -188,11 +208,25 @@ impl Model {
         self
     }
 
+    /// In the network that the workers begin with, whose ports were named.
+    #[must_use]
+    pub fn networked(mut self, setup: Setup) -> Self {
+        self.network = Network::new(setup);
+        self
+    }
+
     /// Counts servers' templates in `templates`, which the workers share.
     #[must_use]
     pub fn sharing(mut self, templates: Arc<Templates>) -> Self {
         self.templates = Some(templates);
         self
+    }
+
+    pub fn limits(&self) -> Limits {
+        Limits {
+            services_max: self.services.max,
+            servers_max: self.servers.max,
+        }
     }
 
     pub fn timeouts(&self) -> &Timeouts {
@@ -206,13 +240,28 @@ impl Model {
     /// Carries out every change in order and returns what the workers must apply, or refuses and
     /// leaves everything as it was.
     pub fn apply(&mut self, changes: &[Change]) -> Result<Vec<Update>, Refusal> {
-        let done = self.carry_out(changes)?;
+        let mut done = self.carry_out(changes)?;
+        done.updates.extend(self.told_network());
         Ok(self.tabulated(done))
     }
 
     /// As [`Model::apply`], for whoever wants to know only whether it would be refused.
     pub fn check(&mut self, changes: &[Change]) -> Result<(), Refusal> {
         self.carry_out(changes).map(|_| ())
+    }
+
+    /// What `look` sees with the changes carried out; then everything is as it was.
+    pub fn try_out<T>(
+        &mut self,
+        changes: &[Change],
+        look: impl FnOnce(&Self) -> T,
+    ) -> Result<T, Refusal> {
+        let mut done = self.carry_out(changes)?;
+        let seen = look(self);
+        while let Some(undo) = done.undo.pop() {
+            self.undo(undo);
+        }
+        Ok(seen)
     }
 
     fn carry_out(&mut self, changes: &[Change]) -> Result<Transaction, Refusal> {
@@ -290,9 +339,40 @@ impl Model {
                 hash_target,
             } => self.set_hash_target(service, *hash_target, done),
             Change::SetSettings(settings) => self.set_settings(*settings, done),
+            Change::AddAddress(address) => self.add_address(address, done),
+            Change::DeleteAddress(address) => self.delete_address(address, done),
+            Change::AddRoute(route) => self.add_route(*route, done),
+            Change::ReplaceRoute(route) => self.replace_route(*route, done),
+            Change::DeleteRoute { to } => self.delete_route(*to, done),
+            Change::AddNeighbour(neighbour) => self.add_neighbour(*neighbour, done),
+            Change::DeleteNeighbour { address } => self.delete_neighbour(*address, done),
+            Change::FlushNeighbours => {
+                done.updates.push(Update::FlushNeighbours);
+                Ok(())
+            }
             Change::AddMark { rule, at } => self.add_mark(rule, *at, done),
             Change::DeleteMark(which) => self.delete_mark(which, done),
         }
+    }
+
+    /// How many services there are.
+    pub fn services_len(&self) -> usize {
+        self.by_key.len()
+    }
+
+    /// By a port's id.
+    pub fn port_names(&self) -> &[String] {
+        &self.ports
+    }
+
+    pub fn service_named(&self, id: ServiceId) -> Option<ServiceKey> {
+        self.services.find(id.0).map(|service| service.key)
+    }
+
+    /// A server and its service, or the one it has left.
+    pub fn server_named(&self, id: ServerId) -> Option<(ServiceKey, SocketAddr)> {
+        let server = self.servers.find(id.0)?;
+        Some((server.service, server.address))
     }
 
     /// All services, newest first, or the one named.

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use control::{Errno, Refusal, ServerSpec, ServiceKey, ServiceOptions, ServiceSpec, Totals};
 
+use super::ledger::{Past, Tally};
 use super::rules::{
     answerable, policy, same_family, same_port, server_address, tunnel, virtual_address, weighed,
 };
@@ -48,6 +49,7 @@ impl Model {
             born: self.clock,
             since: self.now,
             head,
+            past: Past::default(),
             servers: BTreeMap::new(),
             local_addresses: Vec::new(),
             table: None,
@@ -60,6 +62,8 @@ impl Model {
             ));
         };
         let id = ServiceId(id);
+        let past = self.past(id, &key);
+        self.services.get_mut(id.0).past = past;
         self.by_key.insert(key, id);
         if let Some(address) = key.address() {
             self.uses.add(address.ip(), Use::Service);
@@ -93,6 +97,7 @@ impl Model {
 
     pub(super) fn delete_service(&mut self, id: ServiceId, done: &mut Transaction) {
         let service = self.services.remove(id.0);
+        self.remember_service(id, &service);
         for server in service.servers.values() {
             self.bin(*server, service.born, done);
         }
@@ -203,6 +208,7 @@ impl Model {
             draining: None,
             joined: zero,
             zero,
+            origin: Tally::default(),
             estimator: Estimator::default(),
         };
         let Some(id) = self.servers.insert(server) else {
@@ -219,6 +225,7 @@ impl Model {
         let now = stats::counted(&self.pages, id);
         *self.servers.get_mut(id.0) = Server {
             joined: now,
+            origin: self.origin(id, service, address),
             ..Server::counting_from(now, server)
         };
         self.by_address.insert((service, address), id);

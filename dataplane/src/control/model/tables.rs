@@ -3,11 +3,11 @@
 
 use std::sync::Arc;
 
-use control::MH_TABLE_SIZE;
+use control::{MH_TABLE_SIZE, ServiceKey};
 
-use super::Model;
 use super::undo::{Transaction, Undo};
-use crate::sched::{Member, Recipe, Table};
+use super::{Model, Service};
+use crate::sched::{Member, Recipe, Spread, Table};
 use crate::update::{ServerId, ServiceId, Update};
 
 impl Model {
@@ -46,6 +46,17 @@ impl Model {
     /// A table of the service as it now is, if it needs one that it does not have.
     fn new_table(&mut self, id: ServiceId) -> Option<Update> {
         let service = self.services.find(id.0)?;
+        let recipe = self.recipe(service);
+        if (service.table.as_ref()).is_some_and(|old| *old.recipe() == recipe) {
+            return None;
+        }
+        let new = Table::build(recipe).map(Arc::new);
+        let place = &mut self.services.get_mut(id.0).table;
+        self.retired.extend(std::mem::replace(place, new.clone()));
+        new.map(|table| Update::SetTable { id, table })
+    }
+
+    fn recipe(&self, service: &Service) -> Recipe {
         let head = &service.head;
         let member = |id: ServerId| {
             let server = self.servers.get(id.0);
@@ -60,23 +71,34 @@ impl Model {
             true => service.servers.values().copied().map(member).collect(),
             false => Vec::new(),
         };
-        let recipe = Recipe {
+        Recipe {
             kind,
             ipv6: service.key.is_ipv6(),
             mh_slots: head.options.mh_table_size.unwrap_or(MH_TABLE_SIZE),
             members,
-        };
-        if (service.table.as_ref()).is_some_and(|old| *old.recipe() == recipe) {
-            return None;
         }
-        let new = Table::build(recipe).map(Arc::new);
-        let place = &mut self.services.get_mut(id.0).table;
-        self.retired.extend(std::mem::replace(place, new.clone()));
-        new.map(|table| Update::SetTable { id, table })
     }
 
-    /// Frees the tables that no worker has any more.
+    /// Whom a service's scheduler hashes clients to, if it does; as it now is, whether or not
+    /// workers know.
+    pub fn spread(&self, key: &ServiceKey) -> Option<Spread> {
+        let service = self.services.get(self.by_key.get(key)?.0);
+        let servers = service.servers.values();
+        let weighed = servers.map(|id| {
+            let server = self.servers.get(id.0);
+            (server.address, server.spec.weight)
+        });
+        let recipe = self.recipe(service);
+        let table = match &service.table {
+            Some(table) if *table.recipe() == recipe => Some(Arc::clone(table)),
+            _ => Table::build(recipe).map(Arc::new),
+        };
+        Spread::new(service.head.policy.scheduler, table, weighed.collect())
+    }
+
+    /// Frees the tables and networks that no worker has any more.
     pub fn release(&mut self) {
+        self.network.release();
         self.retired.retain(|table| Arc::strong_count(table) > 1);
     }
 }

@@ -1,7 +1,9 @@
 //! Deleted servers, kept while connections refer to them and a while longer.
 
+use std::sync::Arc;
+
 use super::undo::{Transaction, Undo};
-use super::{Model, Place, TRASH_IDLE_S};
+use super::{LOCALS_MAX, Model, Place, TRASH_IDLE_S};
 use crate::update::{ServerId, Update};
 
 impl Model {
@@ -18,9 +20,11 @@ impl Model {
 
     /// Looks after the trash, every [`super::SWEEP_S`] seconds: a deleted server that no connection refers
     /// to is stamped, and forgotten when it still is so [`TRASH_IDLE_S`] later.
-    /// What counted local addresses that nobody has any more goes at once.
+    /// What counted local addresses that nobody has any more goes when there are too many.
     pub fn sweep(&mut self, now_s: u64, in_use: impl Fn(ServerId) -> bool) -> Vec<Update> {
-        self.locals.retain(|_, pages| pages.strong_count() > 0);
+        if self.locals.len() > LOCALS_MAX {
+            self.locals.retain(|_, pages| Arc::strong_count(pages) > 1);
+        }
         let mut updates = Vec::new();
         for id in self.servers.ids() {
             let server = self.servers.get_mut(id);
@@ -35,6 +39,7 @@ impl Model {
                 Some(_) => {
                     let server = self.servers.remove(id.0);
                     self.by_address.remove(&(server.service, server.address));
+                    self.remember_server(id, &server);
                     updates.push(Update::ForgetServer { id });
                     continue;
                 }

@@ -1,13 +1,15 @@
 //! A batch that is refused leaves everything as it was: each step says how to take it back.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 
-use control::Settings;
+use control::{Mac, Prefix, Settings};
 
 use super::uses::{Use, Uses};
 use super::{Head, Model, Server, Service};
 use crate::conn::Timeouts;
 use crate::marks::Rule;
+use crate::net::Interface;
 use crate::update::{LocalAddress, ServerId, ServiceId, Update};
 
 /// Steps carried out so far, and how to take each back.
@@ -44,6 +46,10 @@ pub(super) enum Undo {
     /// At these places of the list.
     MarkAdded(usize),
     MarkDeleted(usize, Rule),
+    Interfaces(Vec<Interface>),
+    /// What there was before.
+    Route(Prefix, Option<IpAddr>),
+    Neighbour(IpAddr, Option<Mac>),
 }
 
 impl Transaction {
@@ -94,6 +100,15 @@ impl Model {
                 self.take_mark(place);
             }
             Undo::MarkDeleted(place, rule) => self.put_mark(place, rule),
+            Undo::Interfaces(old) => {
+                self.network.set_interfaces(old);
+            }
+            Undo::Route(to, old) => {
+                self.network.set_route(to, old);
+            }
+            Undo::Neighbour(address, old) => {
+                self.network.set_neighbour(address, old);
+            }
         }
     }
 }

@@ -35,6 +35,11 @@ impl Uses {
         }
     }
 
+    pub(super) fn is_used(&self, address: IpAddr, what: Use) -> bool {
+        let counts = self.0.get(&address);
+        counts.is_some_and(|counts| counts[what as usize] > 0)
+    }
+
     /// Replies to a local address are told apart from all else by it alone.
     pub(super) fn allow(&self, address: IpAddr, what: Use) -> Result<(), Refusal> {
         let Some([services, servers, locals, rules]) = self.0.get(&address) else {

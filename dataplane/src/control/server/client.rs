@@ -7,11 +7,14 @@ use control::{Errno, Hello, MESSAGE_MAX, Reply, Request, VERSION};
 use mio::net::UnixStream;
 use serde::Serialize;
 
-use super::{Backend, Peer, REPLY_TIMEOUT, REQUEST_TIMEOUT, hello};
+use super::share::{ROUND_TIME, Shares, WAITING_MAX, WAITING_MAX_LOOKING};
+use super::{Backend, Complaints, Peer, REPLY_TIMEOUT, REQUEST_TIMEOUT, Rights, clock, hello};
 use crate::control::model::refuse;
 
 /// The longest hello.
 const HELLO_MAX: usize = 4096;
+/// The longest request of who may only look: a configuration to be explained.
+const LOOKING_MAX: usize = 1 << 20;
 /// Bytes read at once.
 const READ_MAX: usize = 64 << 10;
 /// Reads and requests of one client before the others have their turn.
@@ -60,8 +63,28 @@ impl Client {
         }
     }
 
-    pub(super) fn turn(&mut self, backend: &mut impl Backend, now: Duration) -> Next {
+    pub(super) fn peer(&self) -> &Peer {
+        &self.peer
+    }
+
+    /// Bytes that wait here, for the rest of a request or for the client to take them.
+    pub(super) fn waiting(&self) -> usize {
+        self.input.len() + self.output.len() - self.sent
+    }
+
+    /// A turn ends after some requests, or some time.
+    pub(super) fn turn(
+        &mut self,
+        backend: &mut impl Backend,
+        now: Duration,
+        shares: &mut Shares,
+        complaints: &mut Complaints,
+    ) -> Next {
+        let began = clock();
         for _ in 0..TURN_MAX {
+            if clock().duration_since(began) >= ROUND_TIME {
+                return Next::More;
+            }
             match self.flush(now) {
                 Ok(true) if self.closing => return Next::Close,
                 Ok(true) => {}
@@ -69,10 +92,18 @@ impl Client {
                 Err(_) => return Next::Close,
             }
             match self.frame() {
-                Ok(Some(len)) => self.answer(len, backend, now),
+                Ok(_) if shares.waiting(self.peer.uid) > self.waiting_max() => {
+                    let detail = "too much of this user waits to be sent or read already";
+                    self.closing = true;
+                    self.refuse(Errno::Eagain, detail, now);
+                }
+                Ok(Some(len)) => {
+                    self.answer(len, backend, now, complaints);
+                    shares.add_waiting(self.peer.uid, self.output.len());
+                }
                 Ok(None) => match self.fill() {
                     Ok(0) => return Next::Close,
-                    Ok(_) => {}
+                    Ok(n) => shares.add_waiting(self.peer.uid, n),
                     Err(error) if error.kind() == ErrorKind::WouldBlock => {
                         if !self.input.is_empty() {
                             self.deadline.get_or_insert(now + REQUEST_TIMEOUT);
@@ -129,7 +160,18 @@ impl Client {
     }
 
     fn message_max(&self) -> usize {
-        if self.greeted { MESSAGE_MAX } else { HELLO_MAX }
+        match (self.greeted, self.peer.rights) {
+            (false, _) => HELLO_MAX,
+            (true, Rights::Everything) => MESSAGE_MAX,
+            (true, _) => LOOKING_MAX,
+        }
+    }
+
+    fn waiting_max(&self) -> usize {
+        match self.peer.rights {
+            Rights::Everything => WAITING_MAX,
+            _ => WAITING_MAX_LOOKING,
+        }
     }
 
     /// How many bytes came.
@@ -148,7 +190,13 @@ impl Client {
     }
 
     /// Answers the message in the first `len` bytes of the input.
-    fn answer(&mut self, len: usize, backend: &mut impl Backend, now: Duration) {
+    fn answer(
+        &mut self,
+        len: usize,
+        backend: &mut impl Backend,
+        now: Duration,
+        complaints: &mut Complaints,
+    ) {
         let rest = self.input.split_off(len);
         let message = std::mem::replace(&mut self.input, rest);
         let mut message = message.as_slice();
@@ -166,11 +214,13 @@ impl Client {
             return;
         }
         match control::receive::<Request>(&mut message) {
-            Ok(Request::Change(_)) if !self.peer.may_change() => {
-                tracing::warn!(target: "audit", peer = %self.peer, "refused a change: neither root nor of our group");
+            Ok(request) if request.is_privileged() && self.peer.rights < Rights::Everything => {
+                complaints.add(now, || {
+                    tracing::warn!(target: "audit", peer = %self.peer, "refused a change: may only look");
+                });
                 let detail =
-                    "only root, the daemon's user and members of its group may change anything";
-                self.reply(&Reply::Refused(refuse(Errno::Eperm, detail)), now);
+                    "only root, the daemon's user and members of its socket's group may do this";
+                self.refuse(Errno::Eperm, detail, now);
             }
             Ok(request) => {
                 let reply = backend.handle(request, &self.peer);
@@ -183,7 +233,11 @@ impl Client {
     /// Says what was wrong with a message, and no more.
     fn fail(&mut self, detail: String, now: Duration) {
         self.closing = true;
-        self.reply(&Reply::Refused(refuse(Errno::Eproto, detail)), now);
+        self.refuse(Errno::Eproto, detail, now);
+    }
+
+    fn refuse(&mut self, errno: Errno, detail: impl Into<String>, now: Duration) {
+        self.reply(&Reply::Refused(refuse(errno, detail)), now);
     }
 
     fn reply(&mut self, message: &impl Serialize, now: Duration) {

@@ -1,30 +1,35 @@
 //! The Unix socket: many clients, none of which can hold up or harm another.
 
+mod access; // who may do what
 mod client; // one client: a turn at a time
+mod share; // what each user takes
 #[cfg(test)]
 mod tests;
 
-use std::fmt;
 use std::fs::{self, DirBuilder, Permissions};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use control::{Errno, Hello, Reply, Request, VERSION};
+use control::{Errno, Hello, Refusal, Reply, Request, VERSION};
 use mio::net::{UnixListener, UnixStream};
 use mio::{Events, Interest, Poll, Token, Waker};
-use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
-use nix::unistd::{Gid, Uid, User, getegid, geteuid, getgrouplist};
 
+pub use self::access::{Access, NoGroup, Peer, Rights};
 use self::client::{Client, Next};
+use self::share::Shares;
 use super::PROGRAM;
 use super::model::refuse;
 
-/// The most clients served at a time.
-pub const CLIENTS_MAX: usize = 64;
+/// The most clients served at a time, ...
+pub const CLIENTS_MAX: usize = 1024;
+/// ... of which so many are kept for who may change things, ...
+pub const CLIENTS_KEPT: usize = 64;
+/// ... and no other user has more than these.
+pub const CLIENTS_PER_USER: usize = 256;
 /// How often [`Backend::tick`] is called at least.
 pub const TICK: Duration = Duration::from_millis(500);
 /// How long a request (and a client's hello) may take to arrive.
@@ -35,54 +40,12 @@ pub const REPLY_TIMEOUT: Duration = Duration::from_secs(60);
 const LISTENER: Token = Token(CLIENTS_MAX);
 const WAKER: Token = Token(CLIENTS_MAX + 1);
 
-/// Who is at the other end, as the kernel says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Peer {
-    pub uid: u32,
-    pub gid: u32,
-    pub pid: i32,
-}
-
-impl fmt::Display for Peer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "uid {} gid {} pid {}", self.uid, self.gid, self.pid)
-    }
-}
-
-impl Peer {
-    fn of(stream: &UnixStream) -> io::Result<Self> {
-        let credentials = getsockopt(stream, PeerCredentials)?;
-        Ok(Self {
-            uid: credentials.uid(),
-            gid: credentials.gid(),
-            pid: credentials.pid(),
-        })
-    }
-
-    /// Root, the daemon's own user and members of its group may.
-    fn may_change(&self) -> bool {
-        let group = getegid();
-        self.uid == 0
-            || self.uid == geteuid().as_raw()
-            || self.gid == group.as_raw()
-            || self.is_member(group)
-    }
-
-    fn is_member(&self, group: Gid) -> bool {
-        let Ok(Some(user)) = User::from_uid(Uid::from_raw(self.uid)) else {
-            return false;
-        };
-        let Ok(name) = std::ffi::CString::new(user.name) else {
-            return false;
-        };
-        getgrouplist(&name, user.gid).is_ok_and(|groups| groups.contains(&group))
-    }
-}
-
 /// What stands behind the socket.
 pub trait Backend {
     /// `peer` may do what `request` asks.
     fn handle(&mut self, request: Request, peer: &Peer) -> Reply;
+    /// The client asks nothing any more.
+    fn gone(&mut self, _peer: &Peer) {}
     /// Called after every wake-up, at least every [`TICK`]; `now` counts from the server's start.
     fn tick(&mut self, now: Duration);
 }
@@ -111,14 +74,21 @@ pub struct Server {
     path: PathBuf,
     /// Device and inode of our socket file.
     file: (u64, u64),
-    clients: [Option<Client>; CLIENTS_MAX],
+    access: Access,
+    /// By token.
+    clients: Vec<Option<Client>>,
+    /// Whose turn is first in the next round.
+    first: usize,
+    complaints: Complaints,
+    /// Clients so far.
+    served: u64,
     started: Instant,
 }
 
 impl Server {
-    /// Opens the socket at `path` with mode 0660, creating its directory and replacing a socket
-    /// that nobody answers.
-    pub fn bind(path: &Path) -> Result<Self, BindError> {
+    /// Opens the socket at `path` for the groups of `access`, creating its directory and replacing a
+    /// socket that nobody answers.
+    pub fn bind(path: &Path, access: Access) -> Result<Self, BindError> {
         let failed = |what| {
             move |source| BindError::Io {
                 what,
@@ -136,7 +106,9 @@ impl Server {
         }
         clear(path)?;
         let mut listener = UnixListener::bind(path).map_err(failed("binding"))?;
-        fs::set_permissions(path, Permissions::from_mode(0o660))
+        // Who may not connect before its mode is set may not connect in between either.
+        chown(path, None, Some(access.owner())).map_err(failed("giving its group"))?;
+        fs::set_permissions(path, Permissions::from_mode(access.mode()))
             .map_err(failed("setting the mode of"))?;
         let file = identity(path).map_err(failed("looking at"))?;
         let poll = Poll::new().map_err(failed("polling"))?;
@@ -145,15 +117,18 @@ impl Server {
             .register(&mut listener, LISTENER, Interest::READABLE)
             .map_err(failed("polling"))?;
         let waker = Arc::new(Waker::new(registry, WAKER).map_err(failed("polling"))?);
-        let (clients, started) = ([const { None }; CLIENTS_MAX], clock());
         Ok(Self {
             poll,
             waker,
             listener,
             path: path.to_owned(),
             file,
-            clients,
-            started,
+            access,
+            clients: (0..CLIENTS_MAX).map(|_| None).collect(),
+            first: 0,
+            complaints: Complaints::default(),
+            served: 0,
+            started: clock(),
         })
     }
 
@@ -188,31 +163,40 @@ impl Server {
 
     fn accept(&mut self, now: Duration) {
         loop {
-            match self.listener.accept() {
-                Ok((stream, _)) => {
-                    if let Err(error) = self.welcome(stream, now) {
-                        tracing::warn!(%error, "cannot serve a client");
-                    }
-                }
+            let error = match self.listener.accept() {
+                Ok((stream, _)) => match self.welcome(stream, now) {
+                    Ok(()) => continue,
+                    Err(error) => error,
+                },
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
-                Err(error) => {
-                    tracing::warn!(%error, "cannot accept a client");
-                    return;
-                }
+                Err(error) => error,
+            };
+            self.complaints.add(now, || {
+                tracing::warn!(%error, "cannot serve a client");
+            });
+            if error.raw_os_error().is_some() {
+                return; // no descriptors: tried anew in the next round
             }
         }
     }
 
     fn welcome(&mut self, mut stream: UnixStream, now: Duration) -> io::Result<()> {
-        let Some(slot) = self.clients.iter().position(Option::is_none) else {
-            let full = refuse(
-                Errno::Eagain,
-                format!("{CLIENTS_MAX} clients are served already, try again later"),
-            );
-            control::send(&mut stream, &hello())?;
-            return control::send(&mut stream, &Reply::Refused(full));
+        let mut peer = self.access.peer(&stream)?;
+        self.served += 1;
+        peer.client = self.served;
+        let slot = match self.slot(&peer) {
+            Ok(slot) => slot,
+            Err(refusal) => {
+                if refusal.errno == Errno::Eperm {
+                    self.complaints.add(now, || {
+                        tracing::warn!(target: "audit", %peer, "not served: {refusal}");
+                    });
+                }
+                // A client that takes not even this has filled its own buffer.
+                control::send(&mut stream, &hello())?;
+                return control::send(&mut stream, &Reply::Refused(refusal));
+            }
         };
-        let peer = Peer::of(&stream)?;
         self.poll.registry().register(
             &mut stream,
             Token(slot),
@@ -222,13 +206,62 @@ impl Server {
         Ok(())
     }
 
-    /// Gives every client that is ready its turn. Whether some have more to do.
+    /// Where a new client is put.
+    fn slot(&self, peer: &Peer) -> Result<usize, Refusal> {
+        if peer.rights == Rights::Nothing {
+            let who = "only root, the daemon's user and the groups of its socket may talk to the director";
+            return Err(refuse(Errno::Eperm, who));
+        }
+        let free = self
+            .clients
+            .iter()
+            .filter(|client| client.is_none())
+            .count();
+        let same = |client: &&Client| client.peer().uid == peer.uid;
+        let own = self.clients.iter().flatten().filter(same).count();
+        if peer.rights == Rights::Look && (own >= CLIENTS_PER_USER || free <= CLIENTS_KEPT) {
+            let detail = format!(
+                "{own} clients of this user are served already, of all users {}, try again later",
+                CLIENTS_MAX - free
+            );
+            return Err(refuse(Errno::Eagain, detail));
+        }
+        let full = || {
+            let detail = format!("{CLIENTS_MAX} clients are served already, try again later");
+            refuse(Errno::Eagain, detail)
+        };
+        self.clients
+            .iter()
+            .position(Option::is_none)
+            .ok_or_else(full)
+    }
+
+    /// Gives every client that is ready its turn, a user's clients together no more than some time.
+    /// Whether some have more to do.
     fn serve(&mut self, backend: &mut impl Backend, now: Duration) -> bool {
         let mut pending = false;
-        for slot in &mut self.clients {
-            let Some(client) = slot else { continue };
+        let mut shares = Shares::default();
+        for client in self.clients.iter().flatten() {
+            shares.add_waiting(client.peer().uid, client.waiting());
+        }
+        let first = self.first;
+        for slot in (first..CLIENTS_MAX).chain(0..first) {
+            let Some(client) = &mut self.clients[slot] else {
+                continue;
+            };
+            let uid = client.peer().uid;
+            if client.ready && shares.is_spent(uid) {
+                pending = true;
+                continue;
+            }
             let next = if client.ready {
-                client.turn(backend, now)
+                let began = clock();
+                let next = client.turn(backend, now, &mut shares, &mut self.complaints);
+                shares.spend(uid, clock().duration_since(began));
+                if shares.is_spent(uid) {
+                    self.first = slot + 1;
+                }
+                next
             } else {
                 Next::Wait
             };
@@ -237,10 +270,39 @@ impl Server {
             if matches!(next, Next::Close)
                 || client.deadline.is_some_and(|deadline| now >= deadline)
             {
-                *slot = None;
+                backend.gone(client.peer());
+                self.clients[slot] = None;
             }
         }
         pending
+    }
+}
+
+/// Lines in the log about clients: a hostile one cannot fill it.
+#[derive(Debug, Default)]
+pub(super) struct Complaints {
+    since: Duration,
+    made: u32,
+    left_out: u32,
+}
+
+impl Complaints {
+    /// The most a second.
+    const MAX: u32 = 10;
+
+    fn add(&mut self, now: Duration, complain: impl FnOnce()) {
+        if now >= self.since + Duration::from_secs(1) {
+            if self.left_out > 0 {
+                tracing::warn!("{} more lines about clients were left out", self.left_out);
+            }
+            (self.since, self.made, self.left_out) = (now, 0, 0);
+        }
+        if self.made < Self::MAX {
+            self.made += 1;
+            complain();
+        } else {
+            self.left_out += 1;
+        }
     }
 }
 

@@ -42,6 +42,11 @@ impl Backend for Counting {
     fn tick(&mut self, _: Duration) {}
 }
 
+/// The daemon's own group alone.
+fn own() -> Access {
+    Access::by_name(None, None).unwrap()
+}
+
 struct Running {
     dir: TempDir,
     stop: Arc<AtomicBool>,
@@ -52,7 +57,7 @@ struct Running {
 impl Running {
     fn start() -> Self {
         let dir = TempDir::new().unwrap();
-        let mut server = Server::bind(&dir.path().join("run/director.sock")).unwrap();
+        let mut server = Server::bind(&dir.path().join("run/director.sock"), own()).unwrap();
         let (stop, waker) = (Arc::new(AtomicBool::new(false)), server.waker());
         let stopping = Arc::clone(&stop);
         let thread = thread::spawn(move || server.run(&mut Counting(0), &stopping).unwrap());
@@ -156,7 +161,7 @@ fn the_socket_is_for_the_group_only_and_goes_with_the_server() {
     );
     let other = TempDir::new().unwrap();
     let path = other.path().join("s");
-    drop(Server::bind(&path).unwrap());
+    drop(Server::bind(&path, own()).unwrap());
     assert!(!path.exists());
 }
 
@@ -257,19 +262,15 @@ fn a_request_may_come_in_pieces_and_half_of_one_holds_nobody_up() {
 
 #[test]
 fn half_a_request_times_out() {
-    let (mut client, mut theirs) = greeted(Peer {
-        uid: 0,
-        gid: 0,
-        pid: 1,
-    });
+    let (mut client, mut theirs) = greeted(Rights::Everything);
     assert_eq!(
         client.deadline, None,
         "a client between requests may wait for ever"
     );
     theirs.write_all(b"\0\0").unwrap();
-    client.turn(&mut Counting(0), Duration::from_secs(3));
+    turn(&mut client, Duration::from_secs(3));
     theirs.write_all(b"\0").unwrap();
-    client.turn(&mut Counting(0), Duration::from_secs(9));
+    turn(&mut client, Duration::from_secs(9));
     let deadline = Duration::from_secs(3) + REQUEST_TIMEOUT;
     assert_eq!(client.deadline, Some(deadline), "trickling gains no time");
 }
@@ -277,7 +278,7 @@ fn half_a_request_times_out() {
 #[test]
 fn who_does_not_greet_in_time_is_left() {
     let dir = TempDir::new().unwrap();
-    let mut server = Server::bind(&dir.path().join("s")).unwrap();
+    let mut server = Server::bind(&dir.path().join("s"), own()).unwrap();
     let mut silent = Stream::connect(dir.path().join("s")).unwrap();
     server.accept(Duration::ZERO);
     server.serve(&mut Counting(0), REQUEST_TIMEOUT - Duration::from_millis(1));
@@ -287,63 +288,206 @@ fn who_does_not_greet_in_time_is_left() {
     assert_closed(&mut silent);
 }
 
-/// A greeted client with `peer`'s credentials, and the other end.
-fn greeted(peer: Peer) -> (Client, Stream) {
+/// A greeted client that may do so much, and the other end.
+fn greeted(rights: Rights) -> (Client, Stream) {
     let (ours, mut theirs) = Stream::pair().unwrap();
     ours.set_nonblocking(true).unwrap();
+    let peer = peer(0, rights);
     let mut client = Client::new(UnixStream::from_std(ours), peer, Duration::ZERO);
     send(&mut theirs, &hello()).unwrap();
-    client.turn(&mut Counting(0), Duration::ZERO);
+    turn(&mut client, Duration::ZERO);
     assert_eq!(receive::<Hello>(&mut theirs).unwrap(), hello());
     (client, theirs)
 }
 
+fn peer(uid: u32, rights: Rights) -> Peer {
+    let (gid, pid) = (0, 1);
+    Peer {
+        uid,
+        gid,
+        pid,
+        rights,
+        client: 1,
+    }
+}
+
+fn turn(client: &mut Client, now: Duration) {
+    client.turn(
+        &mut Counting(0),
+        now,
+        &mut Shares::default(),
+        &mut Complaints::default(),
+    );
+}
+
 #[test]
-fn strangers_may_look_but_not_change() {
-    let (daemon, group) = (geteuid().as_raw(), getegid().as_raw());
-    let stranger = 4_000_000_000;
-    for (uid, gid, allowed) in [
-        (0, stranger, true),
-        (daemon, stranger, true),
-        (stranger, group, true),
-        (stranger, stranger, false),
-    ] {
-        let (mut client, mut theirs) = greeted(Peer { uid, gid, pid: 1 });
+fn who_may_only_look_changes_nothing_and_sends_little() {
+    for (rights, allowed) in [(Rights::Everything, true), (Rights::Look, false)] {
+        let (mut client, mut theirs) = greeted(rights);
         send(&mut theirs, &Request::Change(Vec::new())).unwrap();
         send(&mut theirs, &Request::Timeouts).unwrap();
-        client.turn(&mut Counting(0), Duration::ZERO);
+        turn(&mut client, Duration::ZERO);
         match receive(&mut theirs).unwrap() {
-            Reply::Done => assert!(allowed, "{uid} {gid}"),
-            Reply::Refused(refusal) => {
-                assert!(!allowed && refusal.errno == Errno::Eperm, "{uid} {gid}")
-            }
+            Reply::Done => assert!(allowed),
+            Reply::Refused(refusal) => assert!(!allowed && refusal.errno == Errno::Eperm),
             other => panic!("{other:?}"),
         }
         assert!(matches!(
             receive(&mut theirs).unwrap(),
             Reply::Timeouts { .. }
         ));
+        theirs.write_all(&(2u32 << 20).to_be_bytes()).unwrap();
+        turn(&mut client, Duration::ZERO);
+        if !allowed {
+            assert_eq!(
+                refused(&mut theirs).detail,
+                "a message of 2097152 bytes is too long, at most 1048576 is right"
+            );
+        }
     }
 }
 
+/// A server with `n` clients of a user.
+fn crowded(server: &mut Server, uid: u32, rights: Rights, n: usize) -> Vec<Stream> {
+    let welcome = |_| {
+        let (ours, theirs) = Stream::pair().unwrap();
+        let slot = server.slot(&peer(uid, rights)).unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let ours = UnixStream::from_std(ours);
+        server.clients[slot] = Some(Client::new(ours, peer(uid, rights), Duration::ZERO));
+        theirs
+    };
+    (0..n).map(welcome).collect()
+}
+
 #[test]
-fn of_a_hundred_clients_64_are_served_and_the_rest_told_so() {
+fn no_user_takes_every_place() {
+    let dir = TempDir::new().unwrap();
+    let mut server = Server::bind(&dir.path().join("s"), own()).unwrap();
+    let errno = |slot: Result<usize, Refusal>| slot.unwrap_err().errno;
+    let mut open = crowded(&mut server, 1, Rights::Look, CLIENTS_PER_USER);
+    assert_eq!(
+        errno(server.slot(&peer(1, Rights::Look))),
+        Errno::Eagain,
+        "one user has enough"
+    );
+    for uid in 2..4 {
+        open.extend(crowded(&mut server, uid, Rights::Look, CLIENTS_PER_USER));
+    }
+    let left = CLIENTS_PER_USER - CLIENTS_KEPT;
+    open.extend(crowded(&mut server, 4, Rights::Look, left));
+    assert_eq!(
+        errno(server.slot(&peer(5, Rights::Look))),
+        Errno::Eagain,
+        "the last are kept"
+    );
+    open.extend(crowded(&mut server, 0, Rights::Everything, CLIENTS_KEPT));
+    assert_eq!(
+        errno(server.slot(&peer(0, Rights::Everything))),
+        Errno::Eagain,
+        "full"
+    );
+    let stranger = server.slot(&peer(6, Rights::Nothing));
+    assert_eq!(errno(stranger), Errno::Eperm);
+    assert_eq!(open.len(), CLIENTS_MAX);
+}
+
+/// Takes its time over each request.
+struct Slow;
+
+impl Backend for Slow {
+    fn handle(&mut self, _: Request, _: &Peer) -> Reply {
+        thread::sleep(share::ROUND_TIME);
+        Reply::Done
+    }
+
+    fn tick(&mut self, _: Duration) {}
+}
+
+/// Whoever asks much waits for himself: all others have their turn after one request of his.
+#[test]
+fn a_user_who_asks_much_waits_for_himself() {
+    let dir = TempDir::new().unwrap();
+    let mut server = Server::bind(&dir.path().join("s"), own()).unwrap();
+    let mut greedy = crowded(&mut server, 1, Rights::Look, 20);
+    let mut modest = crowded(&mut server, 2, Rights::Look, 1);
+    for stream in greedy.iter_mut().chain(&mut modest) {
+        send(stream, &hello()).unwrap();
+        for _ in 0..3 {
+            send(stream, &Request::Timeouts).unwrap();
+        }
+    }
+    let mut rounds = 1;
+    while server.serve(&mut Slow, Duration::ZERO) {
+        rounds += 1;
+        if rounds == 5 {
+            let waits = server.clients[20].as_ref().map(|client| client.ready);
+            assert_eq!(waits, Some(false), "the modest one has all its answers");
+        }
+    }
+    // One request a round for each user: 3 of the modest one, 60 of the greedy one.
+    assert!((60..=64).contains(&rounds), "{rounds}");
+    let served = |stream: &mut Stream| {
+        stream.set_nonblocking(false).unwrap();
+        assert_eq!(receive::<Hello>(stream).unwrap(), hello());
+        (0..3).all(|_| receive::<Reply>(stream).unwrap() == Reply::Done)
+    };
+    assert!(greedy.iter_mut().chain(&mut modest).all(served));
+}
+
+#[test]
+fn what_waits_of_one_user_is_bounded() {
+    let (mut client, mut theirs) = greeted(Rights::Look);
+    let mut shares = Shares::default();
+    shares.add_waiting(0, share::WAITING_MAX_LOOKING + 1);
+    send(&mut theirs, &Request::Timeouts).unwrap();
+    let now = Duration::ZERO;
+    let mut complaints = Complaints::default();
+    client.turn(&mut Counting(0), now, &mut shares, &mut complaints);
+    assert_eq!(refused(&mut theirs).errno, Errno::Eagain);
+}
+
+#[test]
+fn the_log_is_not_filled_by_complaints() {
+    let (mut complaints, mut lines) = (Complaints::default(), 0);
+    for ms in 0..3000 {
+        complaints.add(Duration::from_millis(ms), || lines += 1);
+    }
+    assert_eq!(lines, 30);
+}
+
+/// Half requests, garbage, floods, and a thousand of them at once: others are served meanwhile.
+#[test]
+fn a_thousand_hostile_clients_hold_nobody_up() {
     let running = Running::start();
-    let mut served: Vec<Stream> = (0..CLIENTS_MAX).map(|_| running.client()).collect();
-    for _ in CLIENTS_MAX..100 {
+    let mut half = Vec::new();
+    send(&mut half, &Request::Timeouts).unwrap();
+    let mut open = Vec::new();
+    for n in 0..900 {
         let mut stream = running.connect();
-        receive::<Hello>(&mut stream).unwrap();
-        assert_eq!(refused(&mut stream).errno, Errno::Eagain);
-        assert_closed(&mut stream);
+        match n % 3 {
+            0 => {} // never says hello
+            1 => {
+                send(&mut stream, &hello()).unwrap();
+                stream.write_all(&half[..half.len() / 2]).unwrap();
+            }
+            _ => {
+                // Asks again and again and takes no answer.
+                send(&mut stream, &hello()).unwrap();
+                stream.set_nonblocking(true).unwrap();
+                while stream.write(&half).is_ok_and(|n| n == half.len()) {}
+            }
+        }
+        open.push(stream);
+        if n % 100 == 0 {
+            running.assert_alive();
+        }
     }
-    for stream in &mut served {
-        assert!(matches!(
-            ask(stream, &Request::Timeouts),
-            Reply::Timeouts { .. }
-        ));
+    for _ in 0..100 {
+        let mut stream = running.connect();
+        let _ = stream.write_all(&[0xff; 100]);
+        receive::<Reply>(&mut stream).unwrap();
     }
-    served.truncate(10);
-    thread::sleep(Duration::from_millis(200));
     running.assert_alive();
 }
 
@@ -389,7 +533,7 @@ fn a_reply_that_is_too_long_becomes_a_refusal() {
 #[test]
 fn a_stale_socket_is_replaced_and_a_live_one_is_not() {
     let running = Running::start();
-    let error = Server::bind(&running.path()).unwrap_err();
+    let error = Server::bind(&running.path(), own()).unwrap_err();
     assert!(
         error
             .to_string()
@@ -402,12 +546,12 @@ fn a_stale_socket_is_replaced_and_a_live_one_is_not() {
     let path = dir.path().join("s");
     drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
     assert!(path.exists());
-    Server::bind(&path).unwrap();
+    Server::bind(&path, own()).unwrap();
 
     let path = dir.path().join("file");
     fs::write(&path, "precious").unwrap();
     assert!(matches!(
-        Server::bind(&path).unwrap_err(),
+        Server::bind(&path, own()).unwrap_err(),
         BindError::NotASocket(_)
     ));
     assert_eq!(fs::read_to_string(&path).unwrap(), "precious");

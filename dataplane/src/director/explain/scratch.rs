@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::super::cut::Cuts;
 use super::super::engine::said;
+use super::super::handshake::Handshakes;
 use super::super::{Director, Staged};
 use super::Excerpt;
 use crate::conn::Conns;
@@ -18,6 +19,8 @@ use crate::service::Services;
 use crate::steer::Steer;
 use crate::templates::{Sweep, Templates};
 use crate::update::{ServerId, ServiceId};
+use crate::watch::Watch;
+use crate::watch::tap::Note;
 
 /// What became of the packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,6 +106,8 @@ impl Excerpt {
             defence: self.defence.clone(),
             transitions: self.transitions,
             answers: self.answers.clone(),
+            // How long a server takes is no matter of the packet.
+            handshakes: Handshakes::new(1),
             steer,
             macs: self.macs,
             partial: self.partial,
@@ -147,7 +152,7 @@ impl Excerpt {
     pub fn rehearse(&self, loads: &Loads, frame: &[u8]) -> io::Result<Outcome> {
         let (mut director, page) = self.director(loads)?;
         let mut recorder = Recorder {
-            page: page.clone(),
+            watch: Watch::new(page.clone()),
             sent: Vec::new(),
         };
         let mut burst = Burst::from_iter([HeapBuf::new(frame)]);
@@ -192,7 +197,7 @@ fn end(page: &Page, from: PortId) -> End {
 
 /// What leaves goes nowhere.
 struct Recorder {
-    page: Arc<Page>,
+    watch: Watch,
     sent: Vec<Sent>,
 }
 
@@ -201,7 +206,7 @@ impl Egress for Recorder {
 
     fn send(&mut self, to: PortId, packet: HeapBuf, origin: Origin) {
         let frame = packet.bytes().to_vec();
-        self.page.sent(to, frame.len(), origin);
+        self.watch.page().sent(to, frame.len(), origin);
         self.sent.push(Sent {
             port: to,
             frame,
@@ -216,4 +221,10 @@ impl Egress for Recorder {
     fn share(&mut self, _learned: Learned) {}
 
     fn steer(&mut self, _worker: usize, _from: PortId, _packet: HeapBuf) {}
+
+    fn watch(&mut self) -> &mut Watch {
+        &mut self.watch
+    }
+
+    fn note(&mut self, _note: impl FnOnce() -> Note) {}
 }

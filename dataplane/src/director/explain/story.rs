@@ -4,12 +4,13 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
+use control::packet::Line;
 use control::{Candidate, Explained, ForwardMode, Frame, ServiceKey, Step, Word};
 
 use super::super::Director;
 use super::super::engine::{said, with_engine};
 use super::super::persist::template_key;
-use super::packet::{describe, mac};
+use super::packet::mac;
 use super::scratch::{End, Outcome};
 use super::{Excerpt, Rehearsal};
 use crate::conn::Hit;
@@ -436,7 +437,10 @@ impl From<End> for control::End {
             End::Answered => Self::Answered,
             End::Held => Self::Held,
             End::Consumed => Self::Consumed,
-            End::Dropped(reason) => Self::Dropped(reason.name().to_owned()),
+            End::Dropped(reason) => Self::Dropped {
+                reason: reason.name().to_owned(),
+                sentence: reason.sentence().to_owned(),
+            },
         }
     }
 }
@@ -476,9 +480,14 @@ pub(super) fn port_name(names: &[String], port: PortId, vlan: Option<u16>) -> St
 }
 
 fn frame(names: &[String], port: PortId, bytes: &[u8]) -> Frame {
+    let station = |at: usize| bytes.get(at..).and_then(|rest| rest.first_chunk().copied());
+    let [to, from] = [0, 6].map(|at| station(at).map_or_else(String::new, mac));
+    let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
     Frame {
         port: port_name(names, port, None),
-        layers: describe(bytes),
+        from,
+        to,
+        packet: Line { bytes, len }.to_string(),
         bytes: bytes.iter().map(|byte| format!("{byte:02x}")).collect(),
     }
 }

@@ -91,8 +91,8 @@ impl Foretold {
 /// All of a director that can be printed, and what it counted.
 fn dump(bed: &Testbed) -> String {
     let now = Instant::default();
-    let (conns, _) = bed.director.connections(now, 0, usize::MAX);
-    let (templates, _) = bed.director.listed_templates(now, 0, usize::MAX);
+    let conns = bed.director.listed(now);
+    let templates = bed.director.listed_templates(now);
     format!("{:?} {conns:?} {templates:?} {:?}", bed.director, bed.page)
 }
 

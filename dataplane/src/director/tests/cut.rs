@@ -1,10 +1,12 @@
 //! Connections that are ended from here.
 
-use control::OnServerGone;
+use control::{Filter, Netmask, OnServerGone, Persistence};
 
 use super::*;
+use crate::control::{Fate, Wanted};
 use crate::director::testbed::Sent;
-use crate::update::ServerId;
+use crate::sched::Kind::Rr;
+use crate::update::{Policy, ServerId, ServiceId};
 
 const OTHER: &str = "192.0.2.10:40001";
 
@@ -152,4 +154,86 @@ pub(super) fn what_cannot_be_turned_into_a_reset() {
     let pieces = tcp(C, VIP, "A").data(&[7; 40]).id(9).pieces(32);
     let (port, first) = arriving(&pieces[0]);
     t.check_bytes(11, port, &first.bytes(), Drop(DropReason::ConnectionCut));
+}
+
+/// Ends what `filter` chooses among the connections, or the templates; returns the clients.
+fn end(t: &mut Testbed, ms: u32, filter: &Filter, templates: bool, reset: bool) -> Vec<String> {
+    let wanted = Wanted {
+        templates,
+        from: 0,
+        filter: filter.clone(),
+        fate: Fate::Ends { reset },
+    };
+    let now = Instant::from_ms(ms);
+    let (list, next) = t.director.connections(now, &wanted, &mut t.out);
+    assert_eq!(next, None);
+    list.iter().map(|conn| conn.client.to_string()).collect()
+}
+
+#[test]
+fn chosen_connections_end() {
+    let mut t = Testbed::nat(Tcp, VIP, &[RS2, RS]);
+    establish(&mut t, 0, C, RS);
+    establish(&mut t, 0, OTHER, RS2);
+    let of_client = Filter {
+        client: Some(C.parse().unwrap()),
+        ..Filter::default()
+    };
+    let of_templates = Filter {
+        template: Some(true),
+        ..Filter::default()
+    };
+    assert_eq!(end(&mut t, 1, &of_templates, false, false), [""; 0]);
+    assert_eq!(end(&mut t, 1, &of_client, false, true), [C]);
+    assert_eq!(t.take(), [probe(VIP, C), probe(C, RS)]);
+    assert_eq!(
+        end(&mut t, 2, &Filter::default(), false, false),
+        [C, OTHER],
+        "one that is being reset goes at once when it is asked for again"
+    );
+    assert_eq!(t.take(), []);
+    assert_eq!((t.load(0), t.load(1)), ((0, 0), (0, 0)));
+    t.settle();
+    let refused = Refuse(DropReason::NoConnection, reset(VIP, C));
+    t.check(11, tcp(C, VIP, "A"), refused);
+}
+
+#[test]
+fn chosen_templates_end_and_clients_are_scheduled_anew() {
+    let mut t = Testbed::new(1000, setup(true));
+    let persistence = Persistence {
+        timeout_s: 300,
+        netmask: Netmask::whole(false),
+    };
+    t.apply(Update::AddService {
+        id: ServiceId(0),
+        key: key(Tcp, VIP),
+        policy: Policy {
+            persistence: Some(persistence),
+            ..Policy::of(Rr)
+        },
+    });
+    for (id, server) in [(0, RS2), (1, RS)] {
+        t.apply(add_server(0, id, server, 1));
+    }
+    let syn = |port: u16| tcp(&format!("192.0.2.10:{port}"), VIP, "S");
+    let server_of = |t: &Testbed| t.director.listed(Instant::from_ms(9)).pop().unwrap().server;
+    t.pass(0, &syn(1));
+    let first = server_of(&t);
+    t.pass(0, &syn(2));
+    assert_eq!(server_of(&t), first, "tied");
+    let all = Filter::default();
+    assert_eq!(end(&mut t, 1, &all, true, false), ["192.0.2.10:0"]);
+    assert_eq!(
+        t.director.listed(Instant::from_ms(1)).len(),
+        2,
+        "connections stay"
+    );
+    end(&mut t, 1, &all, false, false);
+    t.pass(2, &syn(3));
+    assert_ne!(server_of(&t), first);
+    t.wait(3, 3000);
+    let templates = t.director.listed_templates(Instant::from_ms(3000));
+    assert_eq!(templates.len(), 1, "nothing is left of the old one");
+    t.settle();
 }

@@ -4,6 +4,7 @@ use super::super::testbed::via;
 use super::*;
 use crate::packet::{Learned, Origin};
 use crate::replay::Wire;
+use crate::watch::Watch;
 use End::{DropWith, RefuseWith, Together, Wait};
 
 const L: &str = "10.1.0.100:1024";
@@ -178,7 +179,7 @@ pub(super) fn a_first_one_that_does_not_come() {
 fn those_that_wait_are_given_back_at_the_end() {
     let mut t = bed(ForwardMode::Nat, VIP, RS);
     t.check(0, udp(C, VIP, &[1; 100]).pieces(40)[1].clone(), Wait);
-    t.director.stop();
+    t.director.stop(&mut t.out);
     t.settle();
     assert_eq!(t.page.held.get(), 0);
 }
@@ -213,9 +214,9 @@ fn the_rest_shares_the_first_ones_fate() {
 }
 
 /// A network that makes no packets.
-struct Poor(Wire);
+struct Poor<'w>(&'w mut Wire);
 
-impl Egress for Poor {
+impl Egress for Poor<'_> {
     type Buf = HeapBuf;
 
     fn send(&mut self, to: PortId, packet: HeapBuf, origin: Origin) {
@@ -226,6 +227,9 @@ impl Egress for Poor {
     }
     fn share(&mut self, _: Learned) {}
     fn steer(&mut self, _: usize, _: PortId, _: HeapBuf) {}
+    fn watch(&mut self) -> &mut Watch {
+        self.0.watch()
+    }
 }
 
 #[test]
@@ -235,12 +239,12 @@ pub(super) fn no_buffers_to_cut_into() {
     let mut t = Testbed::new(10, small);
     t.add_service(0, Udp, VIP);
     t.apply(add_server(0, 0, RS, 1));
-    let mut poor = Poor(Wire::new(t.page.clone()));
+    let mut poor = Poor(&mut t.out);
     let (port, frame) = arriving(&udp(C, VIP, &[1; 1200]));
     let mut burst = Burst::from_iter([HeapBuf::new(&frame.bytes())]);
     t.director.process(Instant(0), port, &mut burst, &mut poor);
     t.settle();
-    assert_eq!(poor.0.sent.len(), 0);
+    assert_eq!(t.out.sent.len(), 0);
     let drops = &t.page.port(port).drops;
     assert_eq!(drops[DropReason::NoBuffer as usize].get(), 1);
     let sent = udp(C, RS, &[1; 1200]).hop().pieces(976);

@@ -228,9 +228,7 @@ fn active() {
 
 /// What is expected and not come yet, as it is listed.
 fn awaited(t: &Testbed, ms: u32) -> Vec<String> {
-    let (list, _) = t
-        .director
-        .listed_templates(Instant::from_ms(ms), 0, usize::MAX);
+    let list = t.director.listed_templates(Instant::from_ms(ms));
     let shown = list.iter().map(|c| {
         assert!(!c.template);
         let (client, at, server) = (c.client, c.virtual_address, c.server);

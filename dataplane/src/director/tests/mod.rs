@@ -1,5 +1,6 @@
 //! The table: packet in, packet out, and what was counted.
 
+mod capture; // packets are seen at every stage
 mod changes; // services and servers that change under their connections
 mod cut; // connections that are ended from here
 mod direct; // what direct routing leaves alone
@@ -8,6 +9,7 @@ mod family; // IPv6 clients of IPv4 servers and the reverse
 mod fragments; // all go the way of the first
 mod ftp; // data connections that control connections announce
 mod fullnat; // local addresses, and what servers are told of their clients
+mod handshake; // how long servers take to answer
 mod ipv6;
 mod marks; // services by mark
 mod nat; // what is rewritten, and what is not
@@ -21,9 +23,10 @@ mod sctp;
 mod sip; // calls stay with their server
 mod states; // connections: how they open, live, close and give way
 mod tunnel;
+mod ways; // the network changes
 mod workers; // several, side by side
 
-use control::{OnServerGone, Protocol, ServiceOptions};
+use control::{ForwardMode, OnServerGone, Protocol, ServiceOptions};
 
 use super::frames::{
     DONT_FRAGMENT, Frame, MORE_FRAGMENTS, arp, checksum, icmp, link, other_ip, tcp, udp,

@@ -172,7 +172,7 @@ pub(super) fn waiting_packets_are_given_back_at_the_end() {
     let out = udp(C, "10.1.0.9:80", b"x").ttl(63);
     let asked = asks(SERVERS, "10.1.0.254", "10.1.0.9");
     t.check(0, udp(C, VIP, b"x"), Hold(Some(asked), out));
-    t.director.stop();
+    t.director.stop(&mut t.out);
     t.settle();
     assert_eq!(t.page.held.get(), 0);
     assert_eq!(

@@ -35,7 +35,7 @@ fn gone(t: &mut Testbed, id: u32) {
 }
 
 fn states(t: &Testbed, ms: u32) -> Vec<String> {
-    let (list, _) = t.director.connections(Instant::from_ms(ms), 0, 100);
+    let list = t.director.listed(Instant::from_ms(ms));
     list.into_iter().map(|conn| conn.state).collect()
 }
 

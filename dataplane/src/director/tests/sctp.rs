@@ -37,7 +37,7 @@ fn an_association_from_begin_to_end() {
                 true => (sctp(server, client, chunks), sctp(vip, client, chunks)),
             };
             t.check(0, packet, on(leaves));
-            let (list, _) = t.director.connections(Instant::from_ms(0), 0, 10);
+            let list = t.director.listed(Instant::from_ms(0));
             assert_eq!(list[0].state, state);
         }
         assert_eq!(t.load(0), (0, 1));

@@ -1,13 +1,16 @@
 //! Scenarios: what comes in, what goes out, what was counted.
 
+mod adopt;
 mod nd;
 
-use std::rc::Rc;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use proptest::prelude::*;
 
 use super::*;
 use crate::packet::{HeapBuf, Learned};
+use crate::watch::Watch;
 use crate::wire::ethernet::{ARP, BROADCAST, IPV4};
 use DropReason::{BadArp, HeldFull, NeighbourFailed, NoRoute, Stopped, Truncated, UnknownVlan};
 
@@ -76,7 +79,7 @@ fn setup() -> Setup {
 
 #[derive(Debug)]
 struct Out {
-    page: Rc<Page>,
+    watch: Watch,
     sent: Vec<(PortId, Vec<u8>, bool)>,
     shared: Vec<Learned>,
     buffers: bool,
@@ -86,7 +89,7 @@ impl Egress for Out {
     type Buf = HeapBuf;
 
     fn send(&mut self, to: PortId, packet: HeapBuf, origin: Origin) {
-        self.page.sent(to, packet.bytes().len(), origin);
+        self.watch.page().sent(to, packet.bytes().len(), origin);
         self.sent.push((to, packet.bytes().to_vec(), origin.answer));
     }
 
@@ -101,19 +104,23 @@ impl Egress for Out {
     fn steer(&mut self, _: usize, _: PortId, _: HeapBuf) {
         unreachable!("one worker");
     }
+
+    fn watch(&mut self) -> &mut Watch {
+        &mut self.watch
+    }
 }
 
 struct Bed {
     net: Net<HeapBuf>,
     out: Out,
-    page: Rc<Page>,
+    page: Arc<Page>,
 }
 
 impl Bed {
     fn new() -> Self {
-        let page = Rc::new(Page::new(1, 1));
+        let page = Arc::new(Page::new(1, 1));
         let out = Out {
-            page: page.clone(),
+            watch: Watch::new(page.clone()),
             sent: vec![],
             shared: vec![],
             buffers: true,
@@ -702,7 +709,7 @@ fn waiting_is_bounded() {
     }
     assert_eq!(bed.page.held.get() as usize, HELD_MAX);
     bed.sent();
-    bed.net.stop(&bed.page);
+    bed.net.stop(&mut bed.out, &bed.page);
     assert_eq!(
         (bed.page.held.get(), bed.drops(Stopped)),
         (0, HELD_MAX as u64)
@@ -809,7 +816,7 @@ proptest! {
                 prop_assert!(answer || [8, 0x50].contains(&frame[5]));
             }
         }
-        bed.net.stop(&bed.page);
+        bed.net.stop(&mut bed.out, &bed.page);
         prop_assert_eq!(bed.page.held.get(), 0);
         prop_assert!(bed.page.balanced());
     }

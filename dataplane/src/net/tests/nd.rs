@@ -891,7 +891,7 @@ proptest! {
                 prop_assert!(answer || frame[5] == 8);
             }
         }
-        bed.net.stop(&bed.page);
+        bed.net.stop(&mut bed.out, &bed.page);
         prop_assert_eq!(bed.page.held.get(), 0);
         prop_assert!(bed.page.balanced());
     }

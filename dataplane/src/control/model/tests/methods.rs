@@ -360,11 +360,20 @@ fn the_use_of_a_local_address_is_every_workers() {
     model.sweep(0, |_| false);
     model.apply(&[add_local(key(1), "172.16.0.1")]).unwrap();
     assert_eq!(shown(&model, key(1)), expected);
-    // Without any left, it is forgotten.
+    // Without any left, it is not shown, and goes on counting when it comes back.
     model.apply(&[delete_local(key(1), "172.16.0.1")]).unwrap();
     drop((first, second));
     model.sweep(0, |_| false);
-    assert!(model.locals.is_empty());
+    assert!(model.view().locals.is_empty());
+    model.apply(&[add_local(key(1), "172.16.0.1")]).unwrap();
+    assert_eq!(shown(&model, key(1)), expected);
+    assert_eq!(model.view().locals.len(), 1);
+    // Of too many, those that nobody has are forgotten.
+    for n in 0..LOCALS_MAX {
+        model.local(ip(&format!("172.17.{}.{}", n / 256, n % 256)));
+    }
+    model.sweep(0, |_| false);
+    assert_eq!(model.locals.len(), 1);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 mod drain; // servers without new connections, and slow start
 mod marks; // rules that mark packets
 mod methods; // forwarding methods, families, local addresses, options
+mod network; // addresses, routes, static neighbours
 mod policy; // persistence, single packets, own timeouts, settings
 mod random; // batches and sweeps against a naive model
 

@@ -173,6 +173,15 @@ impl Naive {
                     .then_some(())?;
             }
             Change::SetTimeouts { .. } => {}
+            // With a naive model of their own.
+            Change::AddAddress(_)
+            | Change::DeleteAddress(_)
+            | Change::AddRoute(_)
+            | Change::ReplaceRoute(_)
+            | Change::DeleteRoute { .. }
+            | Change::AddNeighbour(_)
+            | Change::DeleteNeighbour { .. }
+            | Change::FlushNeighbours => unreachable!("not generated"),
             Change::AddMark { rule, at } => {
                 let at = at.unwrap_or(self.marks.len() + 1);
                 let to = rule.destination.and_then(Prefix::only);
@@ -350,7 +359,10 @@ impl Mirror {
                 let rules = marks.rules().iter();
                 self.marks = rules.map(|rule| rule.said.clone()).collect();
             }
-            Update::SetTimeouts(_) | Update::CutServer { .. } => {}
+            Update::SetTimeouts(_)
+            | Update::CutServer { .. }
+            | Update::SetNetwork(_)
+            | Update::FlushNeighbours => {}
         }
     }
 

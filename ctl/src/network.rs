@@ -1,0 +1,246 @@
+//! The director's own network: addresses of its ports, routes, static neighbours.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::Prefix;
+
+/// An address of a port's, or of a VLAN's of it, with the network around it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Address {
+    /// The port's name.
+    pub port: String,
+    /// 1 to 4094; untagged if `None`.
+    #[serde(default)]
+    pub vlan: Option<u16>,
+    pub prefix: AddressPrefix,
+}
+
+/// `10.0.0.254/24 on lan.100`
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} on {}", self.prefix, interface(&self.port, self.vlan))
+    }
+}
+
+/// `lan`, or `lan.100` of a VLAN.
+pub fn interface(port: &str, vlan: Option<u16>) -> String {
+    match vlan {
+        None => port.to_owned(),
+        Some(vlan) => format!("{port}.{vlan}"),
+    }
+}
+
+/// A station's address, and how many of its leading bits are its network's: `10.0.0.254/24`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct AddressPrefix {
+    address: IpAddr,
+    length: u8,
+}
+
+impl AddressPrefix {
+    /// `None` if an address of its family has fewer bits.
+    pub const fn new(address: IpAddr, length: u8) -> Option<Self> {
+        let longest = if address.is_ipv4() { 32 } else { 128 };
+        if length > longest {
+            return None;
+        }
+        Some(Self { address, length })
+    }
+
+    pub const fn address(self) -> IpAddr {
+        self.address
+    }
+
+    /// 0 to 32, or to 128 for IPv6.
+    pub const fn length(self) -> u8 {
+        self.length
+    }
+}
+
+impl fmt::Display for AddressPrefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.address, self.length)
+    }
+}
+
+impl FromStr for AddressPrefix {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parse = || {
+            let (address, length) = text.split_once('/')?;
+            Self::new(address.parse().ok()?, length.parse().ok()?)
+        };
+        parse().ok_or_else(|| {
+            format!(
+                "{text:?} is not an address with prefix length, 10.0.0.254/24 or 2001:db8::fe/64 is right"
+            )
+        })
+    }
+}
+
+impl TryFrom<String> for AddressPrefix {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl From<AddressPrefix> for String {
+    fn from(prefix: AddressPrefix) -> Self {
+        prefix.to_string()
+    }
+}
+
+/// Packets to a network that no port is on go to a gateway.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Route {
+    /// There is one route to a network.
+    pub to: Prefix,
+    /// Of the same family, and on the network of a port.
+    pub via: IpAddr,
+}
+
+/// `0.0.0.0/0 via 10.0.0.1`
+impl fmt::Display for Route {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} via {}", self.to, self.via)
+    }
+}
+
+/// A neighbour whose Ethernet address is given: it is never asked and never forgotten.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StaticNeighbour {
+    /// On the network of a port.
+    pub address: IpAddr,
+    pub mac: Mac,
+}
+
+/// `10.0.0.7 at 02:00:00:00:00:07`
+impl fmt::Display for StaticNeighbour {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} at {}", self.address, self.mac)
+    }
+}
+
+/// A station's own Ethernet address: neither a group's nor zero.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Mac([u8; 6]);
+
+impl Mac {
+    pub fn new(bytes: [u8; 6]) -> Option<Self> {
+        (bytes[0] & 1 == 0 && bytes != [0; 6]).then_some(Self(bytes))
+    }
+
+    pub const fn bytes(self) -> [u8; 6] {
+        self.0
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let mut bytes = [0; 6];
+        let mut parts = text.split(':');
+        for byte in &mut bytes {
+            let part = parts
+                .next()
+                .filter(|part| part.len() == 2 && part.bytes().all(|c| c.is_ascii_hexdigit()))?;
+            *byte = u8::from_str_radix(part, 16).ok()?;
+        }
+        parts.next().is_none().then_some(())?;
+        Self::new(bytes)
+    }
+}
+
+impl fmt::Display for Mac {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.map(|byte| format!("{byte:02x}")).join(":"))
+    }
+}
+
+impl FromStr for Mac {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("mac {text:?} is not a station's, 02:00:00:00:00:07 is right");
+        Self::parse(text).ok_or_else(wrong)
+    }
+}
+
+impl TryFrom<String> for Mac {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl From<Mac> for String {
+    fn from(mac: Mac) -> Self {
+        mac.to_string()
+    }
+}
+
+/// What a director's network is configured to be. A batch of changes that turns one into another
+/// deletes before it adds: routes and neighbours, then addresses; and then addresses first.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Network {
+    /// By port and VLAN, as they were added.
+    pub addresses: Vec<Address>,
+    /// By destination.
+    pub routes: Vec<Route>,
+    /// By address.
+    pub neighbours: Vec<StaticNeighbour>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_as_text() {
+        for text in ["10.0.0.254/24", "2001:db8::fe/64", "10.0.0.1/32"] {
+            assert_eq!(text.parse::<AddressPrefix>().unwrap().to_string(), text);
+        }
+        for wrong in ["10.0.0.1", "10.0.0.1/33", "::1/129", "/24", "10.0.0.1/-1"] {
+            let said = wrong.parse::<AddressPrefix>().unwrap_err();
+            assert!(said.contains("10.0.0.254/24"), "{wrong}: {said}");
+        }
+        let address = Address {
+            port: "lan".to_owned(),
+            vlan: Some(100),
+            prefix: "10.0.0.254/24".parse().unwrap(),
+        };
+        assert_eq!(address.to_string(), "10.0.0.254/24 on lan.100");
+        let json = serde_json::to_value(&address).unwrap();
+        let shown = serde_json::json!({ "port": "lan", "vlan": 100, "prefix": "10.0.0.254/24" });
+        assert_eq!(json, shown);
+    }
+
+    #[test]
+    fn ethernet_addresses_as_text() {
+        let mac: Mac = "02:00:00:00:0A:ff".parse().unwrap();
+        assert_eq!(mac.bytes(), [2, 0, 0, 0, 10, 255]);
+        assert_eq!(mac.to_string(), "02:00:00:00:0a:ff");
+        for wrong in [
+            "",
+            "02:00:00:00:00",
+            "02:00:00:00:00:07:08",
+            "2:0:0:0:0:7",
+            "+2:00:00:00:00:07",
+            "01:00:5e:00:00:01",
+            "00:00:00:00:00:00",
+        ] {
+            assert!(wrong.parse::<Mac>().is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,971 @@
+//! Every metric: its name, its meaning, and where its numbers are.
+
+use std::fmt::Display;
+
+use control::{Protocol, ServiceKey, Word};
+
+use super::text::{Kind, Labels, Samples, seconds};
+use super::{Scrape, WorkerView, counted};
+use crate::control::model::{ServerView, ServiceView};
+use crate::control::stats::PortInfo;
+use crate::counters::{
+    BUCKETS, Counter, DropReason, Histogram, Pace, Page, Pass, PortPage, ServerPage, balanced,
+};
+use crate::packet::PORTS_MAX;
+use crate::update::LocalAddress;
+use Kind::{Counter as Total, Gauge, Summary};
+use Of::{Director, Local, Port, Server, Service, Worker};
+
+/// One metric.
+#[derive(Debug)]
+pub struct Family {
+    pub name: &'static str,
+    pub kind: Kind,
+    pub help: &'static str,
+    /// Beside those that say whose it is.
+    pub labels: &'static [&'static str],
+    of: Of,
+}
+
+/// Whose samples a metric has, and how they are made. Labels are given that say whose.
+enum Of {
+    Director(fn(&Scrape, &mut Samples<'_>)),
+    Worker(fn(&WorkerView, &Scrape, Labels<'_>, &mut Samples<'_>)),
+    Port(fn(&PortInfo, &[&PortPage], Labels<'_>, &mut Samples<'_>)),
+    Local(fn(&LocalAddress) -> u64),
+    Service(fn(&ServiceView, &Scrape, Labels<'_>, &mut Samples<'_>)),
+    Server(fn(&ServerView, &Scrape, Labels<'_>, &mut Samples<'_>)),
+}
+
+impl std::fmt::Debug for Of {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl Of {
+    const fn name(&self) -> &'static str {
+        match self {
+            Director(_) => "director",
+            Worker(_) => "worker",
+            Port(_) => "port",
+            Local(_) => "address",
+            Service(_) => "service",
+            Server(_) => "service, server",
+        }
+    }
+}
+
+impl Family {
+    pub fn is_of_servers(&self) -> bool {
+        matches!(self.of, Server(_))
+    }
+
+    /// The labels that say whose it is, separated by commas; `director` for none.
+    pub fn of(&self) -> &'static str {
+        self.of.name()
+    }
+
+    /// Appends the metric; if it has series for services, those born from `from` on, until `out` is
+    /// `max` long. Returns the service that is next then.
+    pub(super) fn write(
+        &self,
+        scrape: &Scrape,
+        from: u64,
+        max: usize,
+        out: &mut String,
+    ) -> Option<u64> {
+        let mut samples = if from == 0 {
+            Samples::begin(self.name, self.kind, self.help, out)
+        } else {
+            Samples::go_on(self.name, out)
+        };
+        match self.of {
+            Director(write) => write(scrape, &mut samples),
+            Worker(write) => {
+                for (number, worker) in scrape.workers.iter().enumerate() {
+                    write(worker, scrape, &[("worker", &number)], &mut samples);
+                }
+            }
+            Port(write) => {
+                let ports = scrape.machine.ports.iter().take(PORTS_MAX);
+                for (number, port) in ports.enumerate() {
+                    let pages = scrape.workers.iter();
+                    let pages: Vec<_> = pages.map(|worker| &worker.page.ports[number]).collect();
+                    write(port, &pages, &[("port", &port.name)], &mut samples);
+                }
+            }
+            Local(get) => {
+                for local in &scrape.view.locals {
+                    samples.sample(&[("address", &local.address)], get(local));
+                }
+            }
+            Service(_) | Server(_) => return self.write_services(scrape, from, max, &mut samples),
+        }
+        None
+    }
+
+    fn write_services(
+        &self,
+        scrape: &Scrape,
+        from: u64,
+        max: usize,
+        samples: &mut Samples<'_>,
+    ) -> Option<u64> {
+        let services = &scrape.view.services;
+        let first = services.partition_point(|service| service.born < from);
+        for service in &services[first..] {
+            if samples.len() >= max {
+                return Some(service.born);
+            }
+            let name = service.key.to_string();
+            match self.of {
+                Server(write) => {
+                    for server in &service.servers {
+                        let labels: Labels<'_> = &[("service", &name), ("server", &server.address)];
+                        write(server, scrape, labels, samples);
+                    }
+                }
+                Service(write) => write(service, scrape, &[("service", &name)], samples),
+                _ => {}
+            }
+        }
+        None
+    }
+}
+
+const fn metric(name: &'static str, kind: Kind, help: &'static str, of: Of) -> Family {
+    let labels = &[];
+    Family {
+        name,
+        kind,
+        help,
+        labels,
+        of,
+    }
+}
+
+const fn labelled(
+    name: &'static str,
+    kind: Kind,
+    labels: &'static [&'static str],
+    help: &'static str,
+    of: Of,
+) -> Family {
+    Family {
+        name,
+        kind,
+        help,
+        labels,
+        of,
+    }
+}
+
+/// All metrics, in the order of the text.
+pub const FAMILIES: &[Family] = &[
+    labelled(
+        "director_build_info",
+        Gauge,
+        &["version"],
+        "The release that runs; always 1.",
+        Director(|_, out| {
+            out.sample(&[("version", &env!("CARGO_PKG_VERSION"))], 1);
+        }),
+    ),
+    metric(
+        "director_uptime_seconds",
+        Gauge,
+        "Time since the daemon started.",
+        Director(|scrape, out| {
+            out.sample(&[], scrape.uptime.as_secs());
+        }),
+    ),
+    metric(
+        "director_balanced",
+        Gauge,
+        "1 if every packet that was received or made had one end or is held; may be 0 while packets are in flight.",
+        Director(|scrape, out| {
+            let balanced = balanced(scrape.workers.iter().map(|worker| &*worker.page));
+            out.sample(&[], u8::from(balanced));
+        }),
+    ),
+    metric(
+        "director_packet_buffers_in_use",
+        Gauge,
+        "Packet buffers out of their pools.",
+        Director(|scrape, out| {
+            out.sample(&[], scrape.machine.mbufs_in_use);
+        }),
+    ),
+    metric(
+        "director_packet_buffers",
+        Gauge,
+        "Packet buffers in all pools.",
+        Director(|scrape, out| {
+            out.sample(&[], scrape.machine.mbufs);
+        }),
+    ),
+    metric(
+        "director_templates",
+        Gauge,
+        "Clients whose server is remembered, by persistent services.",
+        Director(|scrape, out| {
+            out.sample(
+                &[],
+                scrape
+                    .templates
+                    .as_ref()
+                    .map_or(0, |templates| templates.used()),
+            );
+        }),
+    ),
+    metric(
+        "director_templates_max",
+        Gauge,
+        "Clients whose servers can be remembered.",
+        Director(|scrape, out| {
+            out.sample(
+                &[],
+                scrape
+                    .templates
+                    .as_ref()
+                    .map_or(0, |templates| templates.capacity()),
+            );
+        }),
+    ),
+    metric(
+        "director_services",
+        Gauge,
+        "Virtual services.",
+        Director(|scrape, out| {
+            out.sample(&[], scrape.view.services.len());
+        }),
+    ),
+    metric(
+        "director_services_max",
+        Gauge,
+        "Virtual services that there can be.",
+        Director(|scrape, out| {
+            out.sample(&[], scrape.limits.services_max);
+        }),
+    ),
+    metric(
+        "director_servers",
+        Gauge,
+        "Real servers in services.",
+        Director(|scrape, out| {
+            let services = scrape.view.services.iter();
+            out.sample(
+                &[],
+                services.map(|service| service.servers.len()).sum::<usize>(),
+            );
+        }),
+    ),
+    metric(
+        "director_servers_max",
+        Gauge,
+        "Real servers that there can be, deleted ones included until they are forgotten.",
+        Director(|scrape, out| {
+            out.sample(&[], scrape.limits.servers_max);
+        }),
+    ),
+    labelled(
+        "director_worker_info",
+        Gauge,
+        &["core"],
+        "The core of a worker; always 1.",
+        Worker(|worker, _, labels, out| {
+            out.sample(&with(labels, "core", &worker.core), 1);
+        }),
+    ),
+    metric(
+        "director_worker_received_packets_total",
+        Total,
+        "Packets that the worker's queues received.",
+        Worker(|worker, _, labels, out| {
+            out.sample(labels, worker.page.rx());
+        }),
+    ),
+    metric(
+        "director_worker_made_packets_total",
+        Total,
+        "Packets that the worker made, beside those it turned into answers.",
+        Worker(|worker, _, labels, out| {
+            out.sample(labels, worker.page.made());
+        }),
+    ),
+    labelled(
+        "director_worker_ended_packets_total",
+        Total,
+        &["end"],
+        "Packets that the worker forwarded, answered, consumed or dropped.",
+        Worker(|worker, _, labels, out| {
+            let ports: Vec<_> = worker.page.ports.iter().collect();
+            ends(&ports, labels, out);
+        }),
+    ),
+    labelled(
+        "director_worker_dropped_packets_total",
+        Total,
+        &["reason"],
+        "Packets that the worker dropped, by reason.",
+        Worker(|worker, _, labels, out| {
+            let ports: Vec<_> = worker.page.ports.iter().collect();
+            drops(&ports, labels, out);
+        }),
+    ),
+    metric(
+        "director_worker_held_packets",
+        Gauge,
+        "Packets that wait for a neighbour or a first fragment.",
+        Worker(|worker, _, labels, out| {
+            out.sample(labels, worker.page.held.get());
+        }),
+    ),
+    metric(
+        "director_worker_connections",
+        Gauge,
+        "Connections in the worker's table.",
+        Worker(|worker, _, labels, out| {
+            out.sample(labels, worker.page.connections.get());
+        }),
+    ),
+    metric(
+        "director_worker_connections_max",
+        Gauge,
+        "Connections that the worker's table can hold.",
+        Worker(|_, scrape, labels, out| {
+            out.sample(labels, scrape.connections_max);
+        }),
+    ),
+    metric(
+        "director_worker_steered_out_packets_total",
+        Total,
+        "Packets handed over to the worker that owns their connection.",
+        Worker(|worker, _, labels, out| {
+            out.sample(labels, worker.page.steered_out.get());
+        }),
+    ),
+    metric(
+        "director_worker_steered_in_packets_total",
+        Total,
+        "Packets that other workers handed over to this one.",
+        Worker(|worker, _, labels, out| {
+            out.sample(labels, worker.page.steered_in.get());
+        }),
+    ),
+    metric(
+        "director_worker_steering_waiting_packets",
+        Gauge,
+        "Packets in the rings to the worker when it last looked; a ring holds 1024.",
+        Worker(|worker, _, labels, out| {
+            out.sample(labels, worker.page.pace.waiting.get());
+        }),
+    ),
+    metric(
+        "director_worker_mailbox_commands",
+        Gauge,
+        "Commands of the control side that wait for the worker, 64 at most.",
+        Worker(|worker, _, labels, out| {
+            out.sample(labels, worker.mailbox);
+        }),
+    ),
+    metric(
+        "director_worker_batches_total",
+        Total,
+        "Batches of changes that the worker applied.",
+        Worker(|worker, _, labels, out| {
+            out.sample(labels, worker.page.pace.batches.get());
+        }),
+    ),
+    metric(
+        "director_worker_passes_total",
+        Total,
+        "Passes over the worker's queues.",
+        Worker(|worker, _, labels, out| {
+            out.sample(labels, worker.page.passes.get());
+        }),
+    ),
+    metric(
+        "director_worker_handled_packets_total",
+        Total,
+        "Packets that the worker took in hand: received, or handed over to it.",
+        Worker(|worker, _, labels, out| {
+            out.sample(labels, worker.page.pace.packets.get());
+        }),
+    ),
+    labelled(
+        "director_worker_cycles_total",
+        Total,
+        &["state"],
+        "Cycles of the time stamp counter in passes with packets, in others with commands, and in idle ones.",
+        Worker(|worker, _, labels, out| {
+            each_pass(worker, labels, out, |pace, pass, labels, out| {
+                out.sample(labels, pace.cycles(pass))
+            });
+        }),
+    ),
+    labelled(
+        "director_worker_seconds_total",
+        Total,
+        &["state"],
+        "The same as time; packets and control are the busy ones.",
+        Worker(|worker, _, labels, out| {
+            each_pass(worker, labels, out, |pace, pass, labels, out| {
+                out.sample(labels, pace.seconds(pass))
+            });
+        }),
+    ),
+    metric(
+        "director_worker_longest_gap_seconds",
+        Gauge,
+        "The longest time between two looks at the queues, a rest included, in the last 16 to 32 seconds.",
+        Worker(|worker, _, labels, out| {
+            out.sample(labels, seconds(worker.page.pace.longest_gap_ns()));
+        }),
+    ),
+    metric(
+        "director_worker_residence_seconds",
+        Kind::Histogram,
+        "Time from receiving a packet to the end of the pass that sends, drops or holds it.",
+        Worker(|worker, _, labels, out| {
+            histogram(&worker.page.pace.residence, labels, out);
+        }),
+    ),
+    metric(
+        "director_worker_server_answer_seconds",
+        Kind::Histogram,
+        "Time from a client's first SYN to the server's SYN/ACK, of TCP connections by NAT and FULLNAT.",
+        Worker(|worker, _, labels, out| {
+            histogram(&worker.page.pace.handshakes, labels, out);
+        }),
+    ),
+    labelled(
+        "director_port_info",
+        Gauge,
+        &["device", "mac"],
+        "A port's device and Ethernet address; always 1.",
+        Port(|port, _, labels, out| {
+            out.sample(
+                &with(&with(labels, "device", &port.device), "mac", &port.mac),
+                1,
+            );
+        }),
+    ),
+    metric(
+        "director_port_up",
+        Gauge,
+        "1 if the port's link is up.",
+        Port(|port, _, labels, out| {
+            out.sample(labels, u8::from(port.link_up));
+        }),
+    ),
+    metric(
+        "director_port_mtu_bytes",
+        Gauge,
+        "Bytes of the longest IP packet.",
+        Port(|port, _, labels, out| {
+            out.sample(labels, port.mtu);
+        }),
+    ),
+    metric(
+        "director_port_received_packets_total",
+        Total,
+        "Packets that the port received.",
+        Port(|_, pages, labels, out| {
+            out.sample(labels, sum(pages, |page| &page.rx));
+        }),
+    ),
+    metric(
+        "director_port_received_bytes_total",
+        Total,
+        "Bytes of the frames that the port received.",
+        Port(|_, pages, labels, out| {
+            out.sample(labels, sum(pages, |page| &page.rx_bytes));
+        }),
+    ),
+    metric(
+        "director_port_sent_packets_total",
+        Total,
+        "Packets that the port sent.",
+        Port(|_, pages, labels, out| {
+            out.sample(labels, sum(pages, |page| &page.tx));
+        }),
+    ),
+    metric(
+        "director_port_sent_bytes_total",
+        Total,
+        "Bytes of the frames that the port sent.",
+        Port(|_, pages, labels, out| {
+            out.sample(labels, sum(pages, |page| &page.tx_bytes));
+        }),
+    ),
+    metric(
+        "director_port_made_packets_total",
+        Total,
+        "Packets that were made for the port.",
+        Port(|_, pages, labels, out| {
+            out.sample(labels, sum(pages, |page| &page.made));
+        }),
+    ),
+    labelled(
+        "director_port_ended_packets_total",
+        Total,
+        &["end"],
+        "What became of the packets that the port received or that were made for it.",
+        Port(|_, pages, labels, out| {
+            ends(pages, labels, out);
+        }),
+    ),
+    labelled(
+        "director_port_dropped_packets_total",
+        Total,
+        &["reason"],
+        "Packets of the port that were dropped, by reason.",
+        Port(|_, pages, labels, out| {
+            drops(pages, labels, out);
+        }),
+    ),
+    metric(
+        "director_port_missed_packets_total",
+        Total,
+        "Packets that the device dropped because its receive queue was full, as its driver counts.",
+        Port(|port, _, labels, out| {
+            out.sample(labels, port.lost.missed);
+        }),
+    ),
+    metric(
+        "director_port_receive_errors_total",
+        Total,
+        "Packets that the device received broken, as its driver counts.",
+        Port(|port, _, labels, out| {
+            out.sample(labels, port.lost.receive_errors);
+        }),
+    ),
+    metric(
+        "director_port_send_errors_total",
+        Total,
+        "Packets that the device failed to send, as its driver counts.",
+        Port(|port, _, labels, out| {
+            out.sample(labels, port.lost.send_errors);
+        }),
+    ),
+    metric(
+        "director_port_no_buffer_total",
+        Total,
+        "Packets not received for want of a packet buffer, as the driver counts.",
+        Port(|port, _, labels, out| {
+            out.sample(labels, port.lost.no_buffer);
+        }),
+    ),
+    metric(
+        "director_local_address_ports_in_use",
+        Gauge,
+        "Ports of a FULLNAT local address that connections hold.",
+        Local(|local| {
+            local
+                .pages
+                .iter()
+                .map(|page| u64::from(page.in_use.get()))
+                .sum()
+        }),
+    ),
+    metric(
+        "director_local_address_exhausted_total",
+        Total,
+        "New connections that found every port of a local address in use toward their server.",
+        Local(|local| local.pages.iter().map(|page| page.exhausted.get()).sum()),
+    ),
+    labelled(
+        "director_service_info",
+        Gauge,
+        &["protocol", "address", "port", "mark", "family", "scheduler"],
+        "What a service goes by, and its scheduler; always 1.",
+        Service(|service, _, labels, out| {
+            service_info(service, labels, out);
+        }),
+    ),
+    metric(
+        "director_service_servers",
+        Gauge,
+        "Real servers in a service.",
+        Service(|service, _, labels, out| {
+            out.sample(labels, service.servers.len());
+        }),
+    ),
+    metric(
+        "director_service_persistence_timeout_seconds",
+        Gauge,
+        "How long clients of a service come back to their server; 0 if they do not.",
+        Service(|service, _, labels, out| {
+            out.sample(
+                labels,
+                service
+                    .persistence
+                    .map_or(0, |persistence| persistence.timeout_s),
+            );
+        }),
+    ),
+    metric(
+        "director_service_active_connections",
+        Gauge,
+        "Connections of a service in an active state, as LVS counts them.",
+        Service(|service, scrape, labels, out| {
+            out.sample(
+                labels,
+                of_servers(service, scrape, |page| page.active.get().into()),
+            );
+        }),
+    ),
+    metric(
+        "director_service_inactive_connections",
+        Gauge,
+        "Connections of a service in other states.",
+        Service(|service, scrape, labels, out| {
+            out.sample(
+                labels,
+                of_servers(service, scrape, |page| page.inactive.get().into()),
+            );
+        }),
+    ),
+    metric(
+        "director_service_connections_total",
+        Total,
+        "Connections that a service scheduled.",
+        Service(|service, scrape, labels, out| {
+            out.sample(
+                labels,
+                service_total(service, scrape, |page| &page.conns, |totals| totals.conns),
+            );
+        }),
+    ),
+    metric(
+        "director_service_incoming_packets_total",
+        Total,
+        "Packets from clients to the servers of a service.",
+        Service(|service, scrape, labels, out| {
+            out.sample(
+                labels,
+                service_total(
+                    service,
+                    scrape,
+                    |page| &page.in_packets,
+                    |totals| totals.in_packets,
+                ),
+            );
+        }),
+    ),
+    metric(
+        "director_service_incoming_bytes_total",
+        Total,
+        "IP bytes from clients to the servers of a service.",
+        Service(|service, scrape, labels, out| {
+            out.sample(
+                labels,
+                service_total(
+                    service,
+                    scrape,
+                    |page| &page.in_bytes,
+                    |totals| totals.in_bytes,
+                ),
+            );
+        }),
+    ),
+    metric(
+        "director_service_outgoing_packets_total",
+        Total,
+        "Packets from the servers of a service to clients, of those that pass the director.",
+        Service(|service, scrape, labels, out| {
+            out.sample(
+                labels,
+                service_total(
+                    service,
+                    scrape,
+                    |page| &page.out_packets,
+                    |totals| totals.out_packets,
+                ),
+            );
+        }),
+    ),
+    metric(
+        "director_service_outgoing_bytes_total",
+        Total,
+        "IP bytes from the servers of a service to clients, of those that pass the director.",
+        Service(|service, scrape, labels, out| {
+            out.sample(
+                labels,
+                service_total(
+                    service,
+                    scrape,
+                    |page| &page.out_bytes,
+                    |totals| totals.out_bytes,
+                ),
+            );
+        }),
+    ),
+    metric(
+        "director_service_dropped_packets_total",
+        Total,
+        "Packets for a service that were dropped.",
+        Service(|service, scrape, labels, out| {
+            let pages = scrape
+                .workers
+                .iter()
+                .filter_map(|worker| worker.page.services.get(service.id.index()));
+            let drops = pages.flat_map(|page| page.drops.iter().map(Counter::get));
+            out.sample(labels, service.dropped(drops.fold(0, u64::wrapping_add)));
+        }),
+    ),
+    labelled(
+        "director_server_info",
+        Gauge,
+        &["method"],
+        "How a server is reached; always 1.",
+        Server(|server, _, labels, out| {
+            out.sample(&with(labels, "method", &server.mode.word()), 1);
+        }),
+    ),
+    metric(
+        "director_server_weight",
+        Gauge,
+        "Share of new connections, as it is now.",
+        Server(|server, _, labels, out| {
+            out.sample(labels, server.weight);
+        }),
+    ),
+    metric(
+        "director_server_draining",
+        Gauge,
+        "1 if the server is being drained.",
+        Server(|server, _, labels, out| {
+            out.sample(labels, u8::from(server.draining));
+        }),
+    ),
+    metric(
+        "director_server_active_connections",
+        Gauge,
+        "Connections to a server in an active state, as LVS counts them.",
+        Server(|server, scrape, labels, out| {
+            out.sample(
+                labels,
+                scrape.sum(server.id, |page| page.active.get().into()),
+            );
+        }),
+    ),
+    metric(
+        "director_server_inactive_connections",
+        Gauge,
+        "Connections to a server in other states.",
+        Server(|server, scrape, labels, out| {
+            out.sample(
+                labels,
+                scrape.sum(server.id, |page| page.inactive.get().into()),
+            );
+        }),
+    ),
+    metric(
+        "director_server_persistent_clients",
+        Gauge,
+        "Clients that come back to this server.",
+        Server(|server, scrape, labels, out| {
+            out.sample(
+                labels,
+                scrape
+                    .templates
+                    .as_ref()
+                    .map_or(0, |templates| templates.of_server(server.id)),
+            );
+        }),
+    ),
+    metric(
+        "director_server_connections_total",
+        Total,
+        "Connections that were scheduled to a server.",
+        Server(|server, scrape, labels, out| {
+            out.sample(
+                labels,
+                counted(
+                    scrape.sum(server.id, |page| page.conns.get()),
+                    &server.origin,
+                    |tally| tally.totals.conns,
+                ),
+            );
+        }),
+    ),
+    metric(
+        "director_server_incoming_packets_total",
+        Total,
+        "Packets from clients to a server.",
+        Server(|server, scrape, labels, out| {
+            out.sample(
+                labels,
+                counted(
+                    scrape.sum(server.id, |page| page.in_packets.get()),
+                    &server.origin,
+                    |tally| tally.totals.in_packets,
+                ),
+            );
+        }),
+    ),
+    metric(
+        "director_server_incoming_bytes_total",
+        Total,
+        "IP bytes from clients to a server.",
+        Server(|server, scrape, labels, out| {
+            out.sample(
+                labels,
+                counted(
+                    scrape.sum(server.id, |page| page.in_bytes.get()),
+                    &server.origin,
+                    |tally| tally.totals.in_bytes,
+                ),
+            );
+        }),
+    ),
+    metric(
+        "director_server_outgoing_packets_total",
+        Total,
+        "Packets from a server to clients, of those that pass the director.",
+        Server(|server, scrape, labels, out| {
+            out.sample(
+                labels,
+                counted(
+                    scrape.sum(server.id, |page| page.out_packets.get()),
+                    &server.origin,
+                    |tally| tally.totals.out_packets,
+                ),
+            );
+        }),
+    ),
+    metric(
+        "director_server_outgoing_bytes_total",
+        Total,
+        "IP bytes from a server to clients, of those that pass the director.",
+        Server(|server, scrape, labels, out| {
+            out.sample(
+                labels,
+                counted(
+                    scrape.sum(server.id, |page| page.out_bytes.get()),
+                    &server.origin,
+                    |tally| tally.totals.out_bytes,
+                ),
+            );
+        }),
+    ),
+    metric(
+        "director_server_answer_seconds",
+        Summary,
+        "Time from a client's first SYN to the server's SYN/ACK, of TCP connections by NAT and FULLNAT.",
+        Server(|server, scrape, labels, out| {
+            let us = counted(
+                scrape.sum(server.id, |page| page.answers_us.get()),
+                &server.origin,
+                |tally| tally.answers_us,
+            );
+            let answers = counted(
+                scrape.sum(server.id, |page| page.answers.get()),
+                &server.origin,
+                |tally| tally.answers,
+            );
+            out.summary(labels, seconds(us.saturating_mul(1000)), answers);
+        }),
+    ),
+];
+
+/// `labels` and one more.
+fn with<'l>(
+    labels: Labels<'l>,
+    name: &'l str,
+    value: &'l dyn Display,
+) -> Vec<(&'l str, &'l dyn Display)> {
+    let mut more = labels.to_vec();
+    more.push((name, value));
+    more
+}
+
+fn sum(pages: &[&PortPage], get: fn(&PortPage) -> &Counter) -> u64 {
+    pages.iter().map(|page| get(page).get()).sum()
+}
+
+fn ends(pages: &[&PortPage], labels: Labels<'_>, out: &mut Samples<'_>) {
+    let dropped: u64 = pages.iter().map(|page| page.dropped()).sum();
+    for (end, count) in [
+        ("forwarded", sum(pages, |page| &page.forwarded)),
+        ("answered", sum(pages, |page| &page.answered)),
+        ("consumed", sum(pages, |page| &page.consumed)),
+        ("dropped", dropped),
+    ] {
+        out.sample(&with(labels, "end", &end), count);
+    }
+}
+
+/// Every reason, so that a graph shows the first drop.
+fn drops(pages: &[&PortPage], labels: Labels<'_>, out: &mut Samples<'_>) {
+    for reason in DropReason::ALL {
+        let drops = pages.iter().map(|page| page.drops[*reason as usize].get());
+        out.sample(&with(labels, "reason", &reason.name()), drops.sum::<u64>());
+    }
+}
+
+fn each_pass(
+    worker: &WorkerView,
+    labels: Labels<'_>,
+    out: &mut Samples<'_>,
+    write: fn(&Pace, Pass, Labels<'_>, &mut Samples<'_>),
+) {
+    let page: &Page = &worker.page;
+    for pass in Pass::ALL {
+        write(&page.pace, pass, &with(labels, "state", &pass.name()), out);
+    }
+}
+
+fn histogram(histogram: &Histogram, labels: Labels<'_>, out: &mut Samples<'_>) {
+    let mut counts = [0; BUCKETS];
+    let sum_ns = histogram.add_to(&mut counts);
+    out.histogram(labels, &counts, sum_ns);
+}
+
+fn service_info(service: &ServiceView, labels: Labels<'_>, out: &mut Samples<'_>) {
+    let (address, mark) = match service.key {
+        ServiceKey::Address { address, .. } => (Some(address), None),
+        ServiceKey::Mark { mark, .. } => (None, Some(mark)),
+    };
+    let protocol = service.key.protocol().map_or("", Protocol::name);
+    let port = address.map_or(String::new(), |address| address.port().to_string());
+    let address = address.map_or(String::new(), |address| address.ip().to_string());
+    let mark = mark.map_or(String::new(), |mark| mark.to_string());
+    let family = if service.key.is_ipv6() {
+        "ipv6"
+    } else {
+        "ipv4"
+    };
+    let mut all = labels.to_vec();
+    all.extend([
+        ("protocol", &protocol as &dyn Display),
+        ("address", &address),
+        ("port", &port),
+        ("mark", &mark),
+        ("family", &family),
+        ("scheduler", &service.scheduler),
+    ]);
+    out.sample(&all, 1);
+}
+
+/// Over the servers that are in the service.
+fn of_servers(service: &ServiceView, scrape: &Scrape, get: fn(&ServerPage) -> u64) -> u64 {
+    let servers = service.servers.iter();
+    let counts = servers.map(|server| scrape.sum(server.id, get));
+    counts.fold(0, u64::wrapping_add)
+}
+
+/// The same since the start, servers that left included.
+fn service_total(
+    service: &ServiceView,
+    scrape: &Scrape,
+    get: fn(&ServerPage) -> &Counter,
+    past: fn(&control::Totals) -> u64,
+) -> u64 {
+    let servers = service.servers.iter();
+    let counts = servers.map(|server| scrape.sum(server.id, |page| get(page).get()));
+    counts.fold(past(service.past()), u64::wrapping_add)
+}
