@@ -9,6 +9,7 @@ pub mod client;
 pub mod conf; // what a configuration file says, and as TOML
 mod connections; // listed, chosen and ended
 pub mod doctor; // what a machine lacks
+mod explain; // what becomes of a packet
 mod file; // configuration files
 mod hardware; // what the drivers of ports can do
 pub mod import; // configurations of others
@@ -38,6 +39,7 @@ pub use capture::{
 };
 pub use conf::{Conf, ServerConf, ServiceConf, TimeoutsConf};
 pub use connections::{Connection, Cursor, Filter, Side, Traits};
+pub use explain::{Candidate, Explained, Frame, Question, Says, Sent, Step};
 pub use file::File;
 pub use hardware::PortHardware;
 pub use marks::{MarkRule, Ports, Prefix, WhichMark};
@@ -100,6 +102,8 @@ pub enum Request {
     Services {
         only: Option<ServiceKey>,
     },
+    /// What would become of a packet, and why.
+    Explain(Box<Question>),
     /// Up to [`CONNECTIONS_MAX`] of the connections that `filter` chooses, from `cursor` on
     /// ([`Cursor::default`] starts).
     Connections {
@@ -158,6 +162,7 @@ impl Request {
             Self::Plan(_)
             | Self::Save
             | Self::Services { .. }
+            | Self::Explain(_)
             | Self::Connections { .. }
             | Self::Timeouts
             | Self::Settings
@@ -672,6 +677,7 @@ pub enum Reply {
     },
     Refused(Refusal),
     Services(Vec<Service>),
+    Explained(Box<Explained>),
     Connections {
         list: Vec<Connection>,
         next: Option<Cursor>,

@@ -6,6 +6,7 @@ mod connection; // connections listed, ended and watched
 mod doctor; // what the machine lacks
 mod drain; // a server is drained, and watched
 mod drops; // the last drops
+mod explain; // where a packet would go
 mod files; // configuration files: check, plan, apply, save
 mod generate; // completions and man pages
 mod import; // configurations of others
@@ -43,6 +44,7 @@ use connection::ConnectionVerb;
 use doctor::DoctorArgs;
 use drain::DrainArgs;
 use drops::DropsArgs;
+use explain::ExplainArgs;
 use files::{ApplyArgs, FileArgs, SaveArgs};
 use generate::{CompletionsArgs, ManArgs};
 use import::ImportArgs;
@@ -79,6 +81,8 @@ enum Verb {
     /// What the servers reached by fullnat see as their client.
     #[command(subcommand)]
     LocalAddress(LocalAddressVerb),
+    /// Where a packet would go, and why; nothing is sent and nothing changes.
+    Explain(ExplainArgs),
     /// Connections.
     #[command(subcommand)]
     Connection(ConnectionVerb),
@@ -579,6 +583,8 @@ fn run(cli: &Cli) -> Result<String> {
             (Verb::Stats(_), false) => Ok(show::stats(list)),
             (_, false) => Ok(show::services(list)),
         },
+        Reply::Explained(explained) if cli.json => json(&explained),
+        Reply::Explained(explained) => Ok(explain::text(&explained)),
         Reply::Timeouts { tcp, tcp_fin, udp } if cli.json => {
             json(&answers::Timeouts { tcp, tcp_fin, udp })
         }

@@ -18,6 +18,11 @@ const GRE: u8 = 47;
 const ICMPV6: u8 = 58;
 const SCTP: u8 = 132;
 
+/// The port that GUE usually goes to.
+const GUE: u16 = 6080;
+/// The TCP option with the client's address.
+const TOA: u8 = 254;
+
 /// Extension headers that are looked past.
 const EXTENSIONS_MAX: usize = 8;
 /// IP packets inside one another that are shown.
@@ -284,12 +289,12 @@ fn write_packet(f: &mut fmt::Formatter<'_>, ip: &Ip<'_>, depth: usize) -> fmt::R
     }
     let shown = match ip.protocol {
         TCP => tcp(f, ip),
-        UDP => Some(write!(f, "UDP, length {}", len.saturating_sub(8))),
+        UDP => Some(udp(f, ip, depth)),
         SCTP => sctp(f, ip),
         ICMP => icmp(f, ip, "ICMP", depth),
         ICMPV6 => icmp(f, ip, "ICMP6", depth),
         IPIP | IP6IP => packet(f, ip.rest, depth - 1),
-        GRE => Some(write!(f, "GRE, length {len}")),
+        GRE => Some(gre(f, ip, depth)),
         _ => None,
     };
     shown.unwrap_or_else(|| {
@@ -318,15 +323,84 @@ fn tcp(f: &mut fmt::Formatter<'_>, ip: &Ip<'_>) -> Option<fmt::Result> {
     let names: String = names.map(|(_, name)| name).collect();
     let names = if names.is_empty() { "none" } else { &names };
     let (seq, ack, window) = (be32(ip.rest, 4)?, be32(ip.rest, 8)?, be16(ip.rest, 14)?);
-    let len = ip.len.saturating_sub(usize::from(offset >> 4) * 4);
+    let header_len = usize::from(offset >> 4) * 4;
+    let len = ip.len.saturating_sub(header_len);
+    let options = options(ip.rest, header_len);
     let ack = match flags & 0x10 {
         0 => String::new(),
         _ => format!(", ack {ack}"),
     };
     Some(write!(
         f,
-        "Flags [{names}], seq {seq}{ack}, win {window}, length {len}"
+        "Flags [{names}], seq {seq}{ack}, win {window}{options}, length {len}"
     ))
+}
+
+/// Of a segment's options those that say how it was changed on its way.
+fn options(segment: &[u8], header_len: usize) -> String {
+    let mut rest = segment
+        .get(20..header_len.min(segment.len()))
+        .unwrap_or_default();
+    let mut known = Vec::new();
+    while let [kind, after @ ..] = rest {
+        let len = match (kind, after.first()) {
+            (1, _) => 1,
+            (0, _) | (_, None | Some(0 | 1)) => break,
+            (_, Some(len)) => usize::from(*len),
+        };
+        match (kind, after) {
+            (2, [4, high, low, ..]) => {
+                known.push(format!("mss {}", u16::from_be_bytes([*high, *low])));
+            }
+            (&TOA, _) => known.push("toa".to_owned()),
+            _ => {}
+        }
+        rest = rest.get(len..).unwrap_or_default();
+    }
+    match known.is_empty() {
+        true => String::new(),
+        false => format!(", options [{}]", known.join(", ")),
+    }
+}
+
+fn udp(f: &mut fmt::Formatter<'_>, ip: &Ip<'_>, depth: usize) -> fmt::Result {
+    let len = ip.len.saturating_sub(8);
+    write!(f, "UDP, length {len}")?;
+    if ip.ports().is_none_or(|(_, to)| to != GUE) {
+        return Ok(());
+    }
+    // Version 0, no control message, and what is in it is IP.
+    let inside = match ip.rest.get(8..) {
+        Some([first, IPIP | IP6IP, _, _, rest @ ..]) if first & 0xe0 == 0 => {
+            rest.get(usize::from(first & 0x1f) * 4..)
+        }
+        _ => None,
+    };
+    if inside.is_some() {
+        write!(f, ", GUE")?;
+    }
+    inner(f, inside, depth)
+}
+
+fn gre(f: &mut fmt::Formatter<'_>, ip: &Ip<'_>, depth: usize) -> fmt::Result {
+    write!(f, "GRE, length {}", ip.len)?;
+    // Each of these flags adds a word: checksum, key, sequence number.
+    let flags = be16(ip.rest, 0).unwrap_or(0);
+    let words = 1 + [0x8000, 0x2000, 0x1000]
+        .iter()
+        .filter(|&&flag| flags & flag != 0)
+        .count();
+    let is_ip = be16(ip.rest, 2).is_some_and(|ethertype| matches!(ethertype, IPV4 | IPV6));
+    inner(f, ip.rest.get(words * 4..).filter(|_| is_ip), depth)
+}
+
+/// A packet inside another one, if it can be read.
+fn inner(f: &mut fmt::Formatter<'_>, bytes: Option<&[u8]>, depth: usize) -> fmt::Result {
+    let Some(inside) = bytes.and_then(Ip::read).filter(|_| depth > 1) else {
+        return Ok(());
+    };
+    write!(f, ": ")?;
+    write_packet(f, &inside, depth - 1)
 }
 
 fn sctp(f: &mut fmt::Formatter<'_>, ip: &Ip<'_>) -> Option<fmt::Result> {
@@ -471,6 +545,34 @@ mod tests {
                 "ethertype 0x0800, 16 bytes: 4500",
             ),
             ("0200".to_owned(), "2 bytes: 0200"),
+            (
+                format!(
+                    "{MACS} 0800 {IP} {} 0204 05b4 01 01 fe08 9c40 0a000003 0000",
+                    tcp.replace("5002", "a002")
+                ),
+                "IP 10.0.0.2:40000 > 10.0.0.1:80: Flags [S], seq 1, win 64240, options [mss 1460, toa], length 0",
+            ),
+            (
+                format!(
+                    "{MACS} 0800 4500 0040 0001 0000 40 2f 0000 0a000063 c0a80103 0000 0800 {IP} {tcp}"
+                ),
+                "IP 10.0.0.99 > 192.168.1.3: GRE, length 44: \
+                 IP 10.0.0.2:40000 > 10.0.0.1:80: Flags [S], seq 1, win 64240, length 0",
+            ),
+            (
+                format!(
+                    "{MACS} 0800 4500 0044 0001 0000 40 2f 0000 0a000063 c0a80103 8000 0800 00000000 {IP} {tcp}"
+                ),
+                "IP 10.0.0.99 > 192.168.1.3: GRE, length 48: \
+                 IP 10.0.0.2:40000 > 10.0.0.1:80: Flags [S], seq 1, win 64240, length 0",
+            ),
+            (
+                format!(
+                    "{MACS} 0800 4500 0048 0001 0000 40 11 0000 0a000063 c0a80103 1234 17c0 0034 0000 0004 0000 {IP} {tcp}"
+                ),
+                "IP 10.0.0.99:4660 > 192.168.1.3:6080: UDP, length 44, GUE: \
+                 IP 10.0.0.2:40000 > 10.0.0.1:80: Flags [S], seq 1, win 64240, length 0",
+            ),
         ] {
             assert_eq!(line(&packet), shown);
         }

@@ -75,6 +75,16 @@ impl Answers {
         Some((address, gone))
     }
 
+    /// All that [`Self::from`] chooses from, with the addresses that they are found by.
+    pub fn at(&self, from: SocketAddr) -> Vec<(SocketAddr, Answerer)> {
+        let here = |address| {
+            let all = self.by_address.get(&address).into_iter().flatten();
+            all.map(move |answerer| (address, *answerer))
+        };
+        let any_port = SocketAddr::new(from.ip(), 0);
+        here(from).chain(here(any_port)).collect()
+    }
+
     /// Whose packet it is that comes from here; of several services' the oldest one's.
     pub fn from(&self, from: SocketAddr) -> Option<&Answerer> {
         if self.addresses.is_empty() {

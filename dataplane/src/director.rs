@@ -8,6 +8,7 @@ mod decide; // everything that is not the fast path
 mod defence; // what is given up in a flood
 mod engine; // persistence engines: what else a client is known by
 mod errors; // ICMP errors about connections
+pub mod explain; // what would become of a packet, and why
 mod fragmented; // fragments find the way of their first one
 #[cfg(test)]
 #[expect(
@@ -111,7 +112,7 @@ pub struct Director<P> {
 }
 
 /// The way into the tunnel to one server.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct TunnelTo {
     tunnel: Tunnel,
     /// The longest IP packet that the way to the server takes, as routers on it said, and when.
@@ -347,7 +348,11 @@ impl<P: PacketBuf> Director<P> {
 
     /// The worker that owns the connection which a packet of this tuple belongs to.
     fn home(&self, from: PortId, seen: &Seen, tuple: &Tuple) -> usize {
-        let from_client = self.services.is_asking(tuple, from, seen.vlan());
+        self.home_within(from, seen.vlan(), tuple)
+    }
+
+    fn home_within(&self, from: PortId, vlan: Option<u16>, tuple: &Tuple) -> usize {
+        let from_client = self.services.is_asking(tuple, from, vlan);
         self.steer
             .home(if from_client { tuple.from } else { tuple.to })
     }

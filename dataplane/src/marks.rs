@@ -74,6 +74,16 @@ impl Marks {
     /// The mark of a packet with this tuple that came in on port `from`, in this VLAN: what the first
     /// rule says that holds for it. 0 is none.
     pub fn of(&self, tuple: &Tuple, from: PortId, vlan: Option<u16>) -> u32 {
+        self.first(tuple, from, vlan).1
+    }
+
+    /// The place of that rule, and its mark; `None` if no rule holds.
+    pub fn rule_of(&self, tuple: &Tuple, from: PortId, vlan: Option<u16>) -> Option<(u32, u32)> {
+        Some(self.first(tuple, from, vlan)).filter(|(at, _)| *at != u32::MAX)
+    }
+
+    #[inline(always)]
+    fn first(&self, tuple: &Tuple, from: PortId, vlan: Option<u16>) -> (u32, u32) {
         let key = Key::of(tuple, from, vlan);
         let (mut first, mut mark) = (u32::MAX, 0);
         for shape in &self.shapes[usize::from(tuple.to.is_ipv6())] {
@@ -89,7 +99,7 @@ impl Marks {
                 (first, mark) = (arm.at, arm.mark);
             }
         }
-        mark
+        (first, mark)
     }
 
     /// The whole addresses to which packets of a mark may be sent: virtual ones, if there is a service.

@@ -43,8 +43,13 @@ impl<T: FromZeros + IntoBytes> Array<T> {
         Ok(Self { values, _map: map })
     }
 
-    /// As [`Self::zeroed`], but memory is only taken where something is written.
+    /// As [`Self::zeroed`], but memory is only taken where something is written: of what is shorter
+    /// than a huge page in ordinary ones.
     pub fn sparse(len: usize) -> io::Result<Self> {
+        if Self::size(len)? < HUGE_PAGE {
+            let map = MmapOptions::new().len(Self::size(len)?).map_anon()?;
+            return Self::view(map, len);
+        }
         let bytes = Self::size(len)?.next_multiple_of(HUGE_PAGE);
         let map = MmapOptions::new().len(bytes).no_reserve_swap().map_anon()?;
         // Advice that the kernel cannot follow costs speed, not correctness.

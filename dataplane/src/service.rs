@@ -20,6 +20,10 @@ use crate::update::{LocalAddress, Policy, ServerId, ServiceId, Update};
 use crate::wire::flow::{TCP, Tuple, UDP};
 use crate::wire::quic;
 
+mod excerpt; // what concerns one packet, copied
+
+pub use excerpt::{Excerpt, Weighed};
+
 /// A virtual service with its scheduler's state.
 #[derive(Debug)]
 struct Service {
@@ -209,6 +213,26 @@ impl Services {
         service: ServiceId,
         newcomer: &Newcomer<'_>,
     ) -> Option<(ServerId, Server)> {
+        let picked = self.consider(now, service, newcomer, |scheduler, ask| {
+            let picked = scheduler.pick(ask)?;
+            Some(ask.servers[picked].id)
+        });
+        let id = picked??;
+        let mut server = *self.server(id)?;
+        if server.address.port() == 0 {
+            server.address.set_port(newcomer.tuple.to.port());
+        }
+        Some((id, server))
+    }
+
+    /// Asks a service's scheduler something about a new connection.
+    fn consider<T>(
+        &mut self,
+        now: Instant,
+        service: ServiceId,
+        newcomer: &Newcomer<'_>,
+        of: impl FnOnce(&mut dyn Scheduler, &Ask<'_>) -> T,
+    ) -> Option<T> {
         let Newcomer {
             tuple,
             destination,
@@ -235,13 +259,7 @@ impl Services {
         for _ in 0..passed_over.unwrap_or(0) {
             service.scheduler.pick(&ask);
         }
-        let picked = service.scheduler.pick(&ask)?;
-        let id = service.servers[picked].id;
-        let mut server = *self.server(id)?;
-        if server.address.port() == 0 {
-            server.address.set_port(tuple.to.port());
-        }
-        Some((id, server))
+        Some(of(&mut *service.scheduler, &ask))
     }
 
     /// Whether a packet of this tuple is scheduled by itself.

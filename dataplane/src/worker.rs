@@ -284,6 +284,9 @@ impl Worker {
                 let slice = self.director.connections(now, &wanted, &mut self.out);
                 let _ = reply.try_send(slice);
             }
+            Command::Explain { query, reply } => {
+                let _ = reply.try_send(self.director.excerpt(now, &query));
+            }
             Command::Neighbours(reply) => {
                 let _ = reply.try_send(self.neighbours());
             }

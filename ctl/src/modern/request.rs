@@ -55,6 +55,7 @@ pub(super) fn request(verb: &Verb, present: &mut impl Present) -> Result<Request
                 address: *local,
             }
         }
+        Verb::Explain(args) => return super::explain::request(args),
         Verb::Connection(_) => unreachable!("they ask page by page"),
         Verb::Stats(_) => return Ok(Request::Services { only: None }),
         Verb::Status | Verb::Version | Verb::Port(PortVerb::List) => return Ok(Request::Status),

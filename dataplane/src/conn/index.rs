@@ -96,6 +96,10 @@ impl Index {
         })
     }
 
+    pub(super) fn secret(&self) -> [u64; 2] {
+        self.secret
+    }
+
     pub(super) fn bytes(&self) -> usize {
         self.buckets.len() * size_of::<Bucket>()
     }

@@ -1,5 +1,6 @@
 //! Connections of one worker: a fixed table, found by either side's flow in two cache lines.
 
+mod excerpt; // a few connections, copied
 mod index; // from a flow to its connection
 pub mod state; // TCP and UDP states, transitions, timeouts
 #[cfg(test)]
@@ -11,6 +12,7 @@ use std::io;
 use control::ForwardMode;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+pub use excerpt::{Excerpt, Line};
 pub use index::{Hash, Hit};
 use state::HALF_OPEN;
 pub use state::{Direction, Event, State, Timeouts, Transitions};

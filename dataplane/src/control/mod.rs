@@ -3,6 +3,7 @@
 mod audit; // what was changed, for the log
 mod capture; // packets for clients
 mod drain; // drained servers, seen to
+mod explain; // what becomes of a packet
 mod files; // configuration files: plan, apply, roll back, save
 #[cfg(test)]
 mod load; // ten thousand services with a hundred thousand servers
@@ -23,6 +24,7 @@ use crossbeam::channel::{Receiver, Sender, bounded};
 
 use crate::conn::state::State;
 use crate::counters::Page;
+use crate::director::explain::{Excerpt, Query};
 use crate::net::Setup;
 use crate::templates::Templates;
 use crate::time::Clock;
@@ -57,6 +59,11 @@ pub enum Command {
         reply: Sender<Slice>,
     },
     Neighbours(Sender<Vec<Neighbour>>),
+    /// Copies what concerns a packet.
+    Explain {
+        query: Box<Query>,
+        reply: Sender<Excerpt>,
+    },
     /// The last drops, without the first so many, and how many there were.
     Drops {
         after: u64,
@@ -420,6 +427,7 @@ impl Backend for Control {
             Request::Rollback => self.roll_back(peer).map(Reply::Plan),
             Request::Save => Ok(self.save()),
             Request::Services { only } => self.model.services(only.as_ref()).map(Reply::Services),
+            Request::Explain(question) => self.explain(&question),
             Request::Connections { cursor, filter } => {
                 self.connections(cursor, filter, Fate::Stays)
             }

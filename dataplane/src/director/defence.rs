@@ -23,7 +23,7 @@ const AUTOMATIC: [u8; 2] = [1, 2];
 const ALWAYS: u8 = 3;
 
 /// What is on, and whose turn it is.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Defence {
     judged: Option<Instant>,
     drops_entries: bool,

@@ -194,11 +194,7 @@ impl<P: PacketBuf> Director<P> {
         if !begins || !self.services.may_carry_ftp() {
             return None;
         }
-        let any_port = SocketAddr::new(tuple.from.ip(), 0);
-        let (passive, active) = (
-            expected_key(any_port, tuple.to),
-            expected_key(tuple.to, tuple.from),
-        );
+        let [passive, active] = expected_keys(tuple);
         let (announced, outbound) = match self.templates.take(&passive, now) {
             Some(announced) => (announced, false),
             None => (self.templates.take(&active, now)?, true),
@@ -210,6 +206,15 @@ impl<P: PacketBuf> Director<P> {
             Err(_) => self.templates.release(announced),
         }
         Some(opened)
+    }
+
+    /// What a packet's data connection was announced with, if it was.
+    pub(super) fn awaited(&self, now: Instant, tuple: &Tuple) -> Option<Tie> {
+        let mut keys = expected_keys(tuple).into_iter();
+        let found = keys.find_map(|key| self.templates.peek(&key, now));
+        found
+            .filter(|_| tuple.protocol == TCP)
+            .map(|copied| copied.template.tie)
     }
 
     fn open_data(
@@ -284,6 +289,15 @@ impl<P: PacketBuf> Director<P> {
                     && announced.controls > 0
             })
     }
+}
+
+/// What a data connection is expected by that its client opens, or its server.
+pub(super) fn expected_keys(tuple: &Tuple) -> [Key<'static>; 2] {
+    let any_port = SocketAddr::new(tuple.from.ip(), 0);
+    [
+        expected_key(any_port, tuple.to),
+        expected_key(tuple.to, tuple.from),
+    ]
 }
 
 fn expected_key(client: SocketAddr, at: SocketAddr) -> Key<'static> {

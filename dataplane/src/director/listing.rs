@@ -160,7 +160,7 @@ impl<P: PacketBuf> Director<P> {
         })
     }
 
-    fn shown(&self, now: Instant, entry: u32, conn: &Conn) -> control::Connection {
+    pub(super) fn shown(&self, now: Instant, entry: u32, conn: &Conn) -> control::Connection {
         let inbound = self.conns.tuple(entry, false);
         let [in_packets, out_packets] = conn.packets();
         let life = conn.timeout_ms();

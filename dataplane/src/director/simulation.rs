@@ -10,12 +10,15 @@ use control::{
 use proptest::collection::vec;
 use proptest::prelude::*;
 
+use super::explain::tests::Foretold;
 use super::frames::{Frame, Parts, address, describe, icmp, sctp, tcp, udp, wrong_checksum};
-use super::testbed::{Testbed, add_server_by, arriving, key, local_addresses, mac_of, weigh_by};
+use super::testbed::{
+    Testbed, add_server_by, arriving, key, local_addresses, mac_of, setup, weigh_by,
+};
 use super::*;
 use crate::counters::balanced;
 use crate::packet::HeapBuf;
-use crate::sched::Kind;
+use crate::sched::{Kind, Recipe, Table};
 use crate::update::{Policy, ServiceId, Update};
 
 /// A service, and how its servers are reached.
@@ -108,7 +111,7 @@ const SERVERS_EACH: u32 = 3;
 const CLIENTS: u16 = 5;
 
 #[derive(Debug, Clone)]
-enum Step {
+pub(super) enum Step {
     /// From client, to service, with these flags, in fragments that come in this order.
     Inbound(u16, usize, &'static str, Cut),
     /// An answer to whom this server believes to talk to.
@@ -129,14 +132,14 @@ enum Step {
 
 /// Whole, or in two fragments with the second one first or not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Cut {
+pub(super) enum Cut {
     Whole,
     InOrder,
     Reversed,
 }
 
 /// A walk among a few services, so that its packets meet.
-fn steps() -> impl Strategy<Value = Vec<Step>> {
+pub(super) fn steps() -> impl Strategy<Value = Vec<Step>> {
     let all: Vec<_> = (0..WAYS.len()).collect();
     prop::sample::subsequence(all, 3).prop_flat_map(steps_among)
 }
@@ -258,8 +261,8 @@ fn packet(service: usize, from: &str, to: &str, flags: &str) -> Frame {
 type Served = (usize, SocketAddr, SocketAddr);
 
 /// One director or several that pass each other what is not theirs, as workers do.
-struct World {
-    workers: Vec<Testbed>,
+pub(super) struct World {
+    pub(super) workers: Vec<Testbed>,
     now: u32,
     /// Of the next datagram.
     id: u16,
@@ -268,13 +271,31 @@ struct World {
     untranslated: bool,
     /// By service and client; the worker is the one that its packets went to.
     serving: HashMap<(usize, u16), Served>,
+    scheduler: Kind,
+    /// Each whole packet is explained before it is sent, and what then becomes of it compared.
+    pub(super) foretells: bool,
+    /// All that left, while packets are explained or to be compared with such.
+    pub(super) log: Vec<(usize, Vec<u8>)>,
 }
 
 impl World {
     fn new(workers: usize, capacity: u32) -> Self {
-        let templates = Arc::new(Templates::new(1024, [3, 4]).unwrap());
+        Self::by(Kind::Rr, true, 1024, workers, capacity)
+    }
+
+    /// As [`Self::new`] with another scheduler and room for so many templates; stations are known from
+    /// the start, or nobody is.
+    pub(super) fn by(
+        scheduler: Kind,
+        stations: bool,
+        templates: u32,
+        workers: usize,
+        capacity: u32,
+    ) -> Self {
+        let templates = Arc::new(Templates::new(templates, [3, 4]).unwrap());
         let worker = |me| {
-            let mut bed = Testbed::with_servers(capacity, WAYS.len() * SERVERS_EACH as usize + 1);
+            let servers = WAYS.len() * SERVERS_EACH as usize + 1;
+            let mut bed = Testbed::with(capacity, setup(stations), Page::new(servers, servers));
             bed.director.steer = Steer::new(me, workers);
             bed.director.sweep = Sweep::new(me, workers);
             bed.director.templates = Arc::clone(&templates);
@@ -289,7 +310,7 @@ impl World {
                     one_packet: way.one_packet,
                     persistence: (way.calls || n.is_multiple_of(3)).then_some(persistence),
                     engine: way.calls.then_some(Engine::Sip),
-                    ..Policy::of(Kind::Rr)
+                    ..Policy::of(scheduler)
                 };
                 bed.apply(Update::AddService { id, key, policy });
                 bed.apply(local_addresses(n, way.local.as_slice()));
@@ -309,6 +330,9 @@ impl World {
             present: vec![false; WAYS.len() * SERVERS_EACH as usize],
             untranslated: false,
             serving: HashMap::new(),
+            scheduler,
+            foretells: false,
+            log: Vec::new(),
         };
         for service in 0..WAYS.len() {
             for n in 0..SERVERS_EACH {
@@ -318,6 +342,22 @@ impl World {
         world
     }
 
+    /// As the control side does after servers came, went or got other weights.
+    fn tabulate(&mut self, service: usize) {
+        if !self.scheduler.has_table() {
+            return;
+        }
+        let id = ServiceId(u32::try_from(service).unwrap());
+        let recipe = Recipe {
+            kind: self.scheduler,
+            ipv6: WAYS[service].vip.starts_with('['),
+            mh_slots: control::MH_TABLE_SIZES[0],
+            members: self.workers[0].director.services.members(id),
+        };
+        let table = Arc::new(Table::build(recipe).unwrap());
+        self.apply(&Update::SetTable { id, table });
+    }
+
     fn apply(&mut self, update: &Update) {
         for bed in &mut self.workers {
             bed.director.apply(update, &mut bed.out);
@@ -325,7 +365,7 @@ impl World {
         }
     }
 
-    fn step(&mut self, step: &Step, receiver: usize) -> Result<(), TestCaseError> {
+    pub(super) fn step(&mut self, step: &Step, receiver: usize) -> Result<(), TestCaseError> {
         match *step {
             Step::Inbound(c, service, flags, cut) => {
                 self.inbound(c, service, flags, cut, receiver)?;
@@ -389,17 +429,20 @@ impl World {
                     let service_id = u32::try_from(service).unwrap();
                     let mode = WAYS[service].mode;
                     self.apply(&add_server_by(mode, service_id, slot, &server(service, n)));
+                    self.tabulate(service);
                 }
             }
             Step::DeleteServer(service, n) => {
                 let slot = id(service, n);
                 if std::mem::replace(&mut self.present[slot as usize], false) {
                     self.apply(&Update::DeleteServer { id: ServerId(slot) });
+                    self.tabulate(service);
                 }
             }
             Step::Weigh(service, n, weight) => {
                 if self.present[id(service, n) as usize] {
                     self.apply(&weigh_by(WAYS[service].mode, id(service, n), weight));
+                    self.tabulate(service);
                 }
             }
             Step::Cut(service, n, reset) => {
@@ -556,6 +599,8 @@ impl World {
     fn send(&mut self, receiver: usize, frame: &Frame) -> Vec<(usize, Vec<u8>)> {
         let now = Instant(self.now);
         let (port, frame) = arriving(frame);
+        let foretells = self.foretells;
+        let foretold = foretells.then(|| Foretold::new(&self.workers, now, port, &frame.bytes()));
         let mut burst = Burst::from_iter([HeapBuf::new(&frame.bytes())]);
         let bed = &mut self.workers[receiver];
         bed.director.process(now, port, &mut burst, &mut bed.out);
@@ -574,22 +619,37 @@ impl World {
         }
         for bed in &self.workers {
             assert_eq!(bed.out.steered.len(), 0, "steered without end");
-            for (_, packet) in &bed.out.sent {
+            for (_, packet) in bed.out.sent.iter().filter(|(_, p)| !is_arp(p.bytes())) {
                 let wrong = wrong_checksum(packet.bytes());
                 assert_eq!(wrong, None, "{}", describe(packet.bytes()));
             }
         }
+        if let Some(foretold) = foretold.flatten() {
+            foretold.check(&self.workers);
+        }
         let sent = self.workers.iter_mut().enumerate();
-        sent.flat_map(|(worker, bed)| {
+        let sent = sent.flat_map(|(worker, bed)| {
             bed.take()
                 .into_iter()
                 .map(move |(_, frame)| (worker, frame))
-        })
-        .collect()
+        });
+        let sent: Vec<_> = sent.collect();
+        self.log.extend_from_slice(&sent);
+        // Whom we ask for an Ethernet address is no matter of the steps.
+        sent.into_iter()
+            .filter(|(_, frame)| !is_arp(frame))
+            .collect()
     }
 
     /// Gauges are a recount; every packet has an end, every lease a connection.
     fn holds(&self) -> Result<(), TestCaseError> {
+        if self
+            .workers
+            .iter()
+            .any(|bed| bed.director.net().waiting().next().is_some())
+        {
+            return Ok(());
+        }
         prop_assert!(balanced(self.workers.iter().map(|bed| &*bed.page)));
         let (mut controlled, now) = (0, Instant(self.now));
         for bed in &self.workers {
@@ -653,6 +713,10 @@ fn served(service: usize, client: &str, frame: &[u8]) -> Option<(SocketAddr, Soc
         )),
         Nat | FullNat => Some((to, from)),
     }
+}
+
+fn is_arp(frame: &[u8]) -> bool {
+    frame[12..14] == [8, 6]
 }
 
 fn ip(frame: &[u8]) -> &[u8] {

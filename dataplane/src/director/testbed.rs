@@ -65,7 +65,7 @@ pub(super) fn seen(reason: DropReason) -> bool {
 /// A frame and the port that it leaves from.
 pub(super) type Sent = (PortId, Vec<u8>);
 /// How far counters moved, by name.
-type Moves = BTreeMap<String, u64>;
+pub(super) type Moves = BTreeMap<String, u64>;
 
 /// What becomes of one packet.
 #[derive(Debug, Clone)]
@@ -599,44 +599,7 @@ impl Testbed {
 
     /// Every counter but the gauges, by name.
     fn counters(&self) -> Moves {
-        let mut all = BTreeMap::new();
-        for (i, port) in self.page.ports.iter().enumerate() {
-            for (name, counter) in [
-                ("rx", &port.rx),
-                ("rx_bytes", &port.rx_bytes),
-                ("made", &port.made),
-                ("forwarded", &port.forwarded),
-                ("answered", &port.answered),
-                ("consumed", &port.consumed),
-                ("tx", &port.tx),
-                ("tx_bytes", &port.tx_bytes),
-            ] {
-                all.insert(format!("{i} {name}"), counter.get());
-            }
-            for reason in DropReason::ALL {
-                let drops = port.drops[*reason as usize].get();
-                all.insert(format!("{i} {}", reason.name()), drops);
-            }
-        }
-        for (i, server) in self.page.servers.iter().enumerate() {
-            for (name, counter) in [
-                ("in_packets", &server.in_packets),
-                ("in_bytes", &server.in_bytes),
-                ("out_packets", &server.out_packets),
-                ("out_bytes", &server.out_bytes),
-            ] {
-                all.insert(format!("server {i} {name}"), counter.get());
-            }
-        }
-        for reason in DropReason::ALL {
-            let drops = self
-                .page
-                .services
-                .iter()
-                .map(|s| s.drops[*reason as usize].get());
-            all.insert(format!("service {}", reason.name()), drops.sum());
-        }
-        all
+        counters(&self.page)
     }
 
     fn server_at(&self, address: SocketAddr) -> Option<usize> {
@@ -696,7 +659,48 @@ fn destination(frame: &[u8]) -> IpAddr {
     }
 }
 
-fn moved(before: &Moves, after: &Moves) -> Moves {
+/// Every counter of a page, by name.
+pub(super) fn counters(page: &Page) -> Moves {
+    let mut all = BTreeMap::new();
+    for (i, port) in page.ports.iter().enumerate() {
+        for (name, counter) in [
+            ("rx", &port.rx),
+            ("rx_bytes", &port.rx_bytes),
+            ("made", &port.made),
+            ("forwarded", &port.forwarded),
+            ("answered", &port.answered),
+            ("consumed", &port.consumed),
+            ("tx", &port.tx),
+            ("tx_bytes", &port.tx_bytes),
+        ] {
+            all.insert(format!("{i} {name}"), counter.get());
+        }
+        for reason in DropReason::ALL {
+            let drops = port.drops[*reason as usize].get();
+            all.insert(format!("{i} {}", reason.name()), drops);
+        }
+    }
+    for (i, server) in page.servers.iter().enumerate() {
+        for (name, counter) in [
+            ("in_packets", &server.in_packets),
+            ("in_bytes", &server.in_bytes),
+            ("out_packets", &server.out_packets),
+            ("out_bytes", &server.out_bytes),
+        ] {
+            all.insert(format!("server {i} {name}"), counter.get());
+        }
+    }
+    for reason in DropReason::ALL {
+        let drops = page
+            .services
+            .iter()
+            .map(|s| s.drops[*reason as usize].get());
+        all.insert(format!("service {}", reason.name()), drops.sum());
+    }
+    all
+}
+
+pub(super) fn moved(before: &Moves, after: &Moves) -> Moves {
     let moved = after
         .iter()
         .map(|(name, n)| (name.clone(), n - before[name]));

@@ -24,6 +24,8 @@ pub const IDLE_MS: u32 = 2 * COOLING_MS;
 
 const WORDS: usize = 1024;
 
+mod excerpt; // a few pools, copied
+
 /// A pool, as long as it has leases.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct PoolId(pub u32);
@@ -51,7 +53,7 @@ struct Key {
 }
 
 /// All local ports of one worker.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Leases {
     me: usize,
     pools: Vec<Option<Pool>>,
@@ -63,7 +65,7 @@ pub struct Leases {
 }
 
 /// What every pool of a local address has in common.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Local {
     mine: Box<Bitmap>,
     pages: Arc<[LocalPage]>,
@@ -274,7 +276,7 @@ impl Local {
 }
 
 /// The ports of one local address toward one server.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Pool {
     key: Key,
     free: Box<Bitmap>,

@@ -36,6 +36,12 @@ pub(super) struct Pool<P> {
     free: Vec<usize>,
 }
 
+impl Queue {
+    pub(super) const fn len(self) -> u8 {
+        self.len
+    }
+}
+
 impl<P> Pool<P> {
     pub(super) fn new() -> Self {
         Self {
@@ -47,6 +53,23 @@ impl<P> Pool<P> {
                 .collect(),
             free: (0..HELD_MAX).rev().collect(),
         }
+    }
+
+    /// One that takes no packet.
+    pub(super) const fn full() -> Self {
+        Self {
+            slots: Vec::new(),
+            free: Vec::new(),
+        }
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.free.is_empty()
+    }
+
+    pub(super) fn packets(&self) -> impl Iterator<Item = &P> {
+        let waiting = self.slots.iter().filter_map(|slot| slot.waiting.as_ref());
+        waiting.map(|waiting| &waiting.packet)
     }
 
     /// Shows the packet where it waits, or gives it back when the queue or the pool is full.

@@ -3,6 +3,7 @@
 
 mod adopt; // the network changes
 mod arp;
+mod excerpt; // what concerns a few addresses, copied
 mod held;
 mod nd;
 mod neigh;
@@ -16,6 +17,7 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 
+pub use excerpt::{Excerpt, Way};
 pub use held::{HELD_MAX, HELD_PER_NEIGHBOUR};
 pub use neigh::{NEIGHBOURS_MAX, NeighbourView};
 pub use network::{

@@ -29,7 +29,7 @@ const SWEEP_EVERY_MS: u32 = 10;
 const FREE_EVERY_MS: u32 = 1000;
 
 /// What the fast path does not read of a next hop.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Entry {
     pub(super) interface: u16,
     /// Of the interface, as its port is the hop's.
@@ -63,7 +63,7 @@ pub(super) enum State {
 }
 
 impl State {
-    const fn name(self) -> &'static str {
+    pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Free => "free",
             Self::Incomplete { .. } => "incomplete",
@@ -193,7 +193,7 @@ impl<P: PacketBuf> Net<P> {
         self.set_mac(id, mac);
     }
 
-    fn set_mac(&mut self, id: HopId, mac: [u8; 6]) {
+    pub(super) fn set_mac(&mut self, id: HopId, mac: [u8; 6]) {
         let hop = &mut self.hops[id.index()];
         hop.l2[..6].copy_from_slice(&mac);
         hop.ready = true;

@@ -19,7 +19,7 @@ const POINTS_MAX: u64 = 1 << 20;
 /// The same everywhere: every director hashes alike.
 const KEY: (u64, u64) = (0x636f_6e73_6973_7465, 0x6e74_2068_6173_6869);
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Conhash {
     table: Option<Arc<Table>>,
 }
@@ -70,14 +70,19 @@ pub(super) fn ring(members: &[Member]) -> (Vec<u32>, Vec<u32>) {
         .unzip()
 }
 
+/// Where a client is on the ring.
+fn client(ask: &Ask<'_>) -> u32 {
+    match ask.connection_id {
+        Some(id) => hash(&[], id),
+        None => hash_address(ask.tuple.from.ip(), 0),
+    }
+}
+
 impl Scheduler for Conhash {
     /// Passes over servers that are not to be picked: only their clients go elsewhere.
     fn pick(&mut self, ask: &Ask<'_>) -> Option<usize> {
         let table = self.table.as_ref()?;
-        let client = match ask.connection_id {
-            Some(id) => hash(&[], id),
-            None => hash_address(ask.tuple.from.ip(), 0),
-        };
+        let client = client(ask);
         let first = table.ends.partition_point(|end| *end < client);
         let slots = table.slots.len();
         let mut walk = (first..slots).chain(0..first);
@@ -93,5 +98,18 @@ impl Scheduler for Conhash {
 
     fn tabled(&mut self, table: &Arc<Table>) {
         self.table = Some(Arc::clone(table));
+    }
+
+    fn copy(&self, _destination: IpAddr) -> Box<dyn Scheduler> {
+        Box::new(self.clone())
+    }
+
+    fn rule(&self, ask: &Ask<'_>) -> String {
+        let by = match ask.connection_id {
+            Some(id) => format!("the connection id {id:016x}"),
+            None => ask.tuple.from.ip().to_string(),
+        };
+        let hash = client(ask);
+        format!("the next point on the ring after {hash:08x}, the hash of {by}")
     }
 }

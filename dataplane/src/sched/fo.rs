@@ -1,13 +1,23 @@
 //! `fo`: failover (`ip_vs_fo.c`): all to the server of the highest weight.
 
+use std::net::IpAddr;
+
 use super::{Ask, Candidate, Scheduler};
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Fo;
 
 impl Scheduler for Fo {
     fn pick(&mut self, ask: &Ask<'_>) -> Option<usize> {
         heaviest(ask.usable())
+    }
+
+    fn copy(&self, _destination: IpAddr) -> Box<dyn Scheduler> {
+        Box::new(self.clone())
+    }
+
+    fn rule(&self, _ask: &Ask<'_>) -> String {
+        "the highest weight".to_owned()
     }
 }
 

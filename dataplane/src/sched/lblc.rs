@@ -1,7 +1,7 @@
 //! `lblc`: locality-based least connections (`ip_vs_lblc.c`), for caches: a destination stays with its
 //! server until that is hot; then, as `wlc`, with another.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::memory::Memory;
 use super::{Ask, Scheduler, wlc};
@@ -30,6 +30,22 @@ impl Scheduler for Lblc {
     fn tick(&mut self, now: Instant) {
         self.0.tick(now);
     }
+
+    fn copy(&self, destination: IpAddr) -> Box<dyn Scheduler> {
+        Box::new(Self(self.0.part(destination)))
+    }
+
+    fn figures(&self, ask: &Ask<'_>) -> Vec<String> {
+        let server = self.0.look(ask.destination);
+        marked(ask, |address| server == Some(&address))
+    }
+
+    fn rule(&self, ask: &Ask<'_>) -> String {
+        let to = ask.destination;
+        format!(
+            "the server that {to} has, unless it is hot; or the least (256*active+active+inactive)/weight"
+        )
+    }
 }
 
 pub(super) fn position(ask: &Ask<'_>, server: SocketAddr) -> Option<usize> {
@@ -45,4 +61,15 @@ pub(super) fn is_hot(ask: &Ask<'_>, at: usize) -> bool {
     let weight = |server: &super::Candidate| u64::from(server.weight);
     active(server) > weight(server)
         && (ask.servers.iter()).any(|other| 2 * active(other) < weight(other))
+}
+
+/// What each server weighs, and whether the destination has it, for people.
+pub(super) fn marked(ask: &Ask<'_>, has: impl Fn(SocketAddr) -> bool) -> Vec<String> {
+    let mut figures = wlc::overheads(ask);
+    for ((at, server), figure) in ask.servers.iter().enumerate().zip(&mut figures) {
+        if has(server.address) {
+            *figure += if is_hot(ask, at) { " hot" } else { " its own" };
+        }
+    }
+    figures
 }

@@ -2,9 +2,9 @@
 //! the least loaded serves it. A server joins when that one is hot; the most loaded leaves when none
 //! did for a day.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
-use super::lblc::{is_hot, position};
+use super::lblc::{is_hot, marked, position};
 use super::memory::{EXPIRY_MS, Memory};
 use super::{Ask, Candidate, Scheduler, lighter, lightest, wlc};
 use crate::time::Instant;
@@ -17,7 +17,7 @@ pub(super) struct Lblcr {
 }
 
 /// By address: a server that is deleted and comes back takes up where it was.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Set {
     /// The newest member is last.
     members: Vec<SocketAddr>,
@@ -99,5 +99,25 @@ impl Scheduler for Lblcr {
             let mut sets = memory.values();
             sets.any(|set| set.members.contains(&gone.address))
         });
+    }
+
+    fn copy(&self, destination: IpAddr) -> Box<dyn Scheduler> {
+        Box::new(Self {
+            memory: self.memory.part(destination),
+            gone: self.gone.clone(),
+        })
+    }
+
+    fn figures(&self, ask: &Ask<'_>) -> Vec<String> {
+        let set = self.memory.look(ask.destination);
+        let members = set.map_or(&[][..], |set| &set.members);
+        marked(ask, |address| members.contains(&address))
+    }
+
+    fn rule(&self, ask: &Ask<'_>) -> String {
+        let to = ask.destination;
+        format!(
+            "the least (256*active+active+inactive)/weight of those that {to} has, unless that is hot; or of all"
+        )
     }
 }

@@ -18,7 +18,7 @@ pub(super) const EXPIRY_MS: u32 = 86_400_000;
 /// What a partial one drops was not.
 pub(super) const PARTIAL_EXPIRY_MS: u32 = 360_000;
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Entry<T> {
     used: Instant,
     value: T,
@@ -89,6 +89,28 @@ impl<T> Memory<T> {
         if self.entries.len() < MAX || self.entries.contains_key(&destination) {
             let entry = Entry { used: now, value };
             self.entries.insert(destination, entry);
+        }
+    }
+
+    /// What is remembered of a destination, for whoever only looks.
+    pub(super) fn look(&self, destination: IpAddr) -> Option<&T> {
+        self.entries.get(&destination).map(|entry| &entry.value)
+    }
+
+    /// A memory of this destination alone: what a full sweep forgets is the same, and where there are
+    /// no more than usual there is no other.
+    pub(super) fn part(&self, destination: IpAddr) -> Self
+    where
+        T: Clone,
+    {
+        let entry = self.entries.get(&destination).cloned();
+        Self {
+            entries: entry
+                .map(|entry| (destination, entry))
+                .into_iter()
+                .collect(),
+            ticked: self.ticked,
+            ticks: self.ticks,
         }
     }
 

@@ -9,14 +9,14 @@ use control::MH_TABLE_SIZES;
 use siphasher::sip::SipHasher13;
 
 use super::hash::{fold, words};
-use super::sh::client;
+use super::sh::{client, known_by};
 use super::table::{Member, Recipe, Table};
 use super::{Ask, Scheduler, gcd};
 
 const PLACE: u64 = 2_654_435_761;
 const SKIP: u64 = 2_654_446_892;
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Mh {
     table: Option<Arc<Table>>,
 }
@@ -137,5 +137,17 @@ impl Scheduler for Mh {
 
     fn tabled(&mut self, table: &Arc<Table>) {
         self.table = Some(Arc::clone(table));
+    }
+
+    fn copy(&self, _destination: IpAddr) -> Box<dyn Scheduler> {
+        Box::new(self.clone())
+    }
+
+    fn rule(&self, ask: &Ask<'_>) -> String {
+        let slots = self.table.as_ref().map_or(0, |table| table.slots.len());
+        match hash(PLACE, client(ask)).checked_rem(slots) {
+            Some(slot) => format!("slot {slot} of {slots}, by the hash of {}", known_by(ask)),
+            None => "its table has no slots".to_owned(),
+        }
     }
 }

@@ -131,6 +131,14 @@ pub trait Scheduler: Send + std::fmt::Debug {
     fn reweighted(&mut self, _servers: &[Candidate]) {}
     /// The table of the servers as they now are.
     fn tabled(&mut self, _table: &Arc<Table>) {}
+    /// One that picks as this one would, for connections to this destination.
+    fn copy(&self, destination: IpAddr) -> Box<dyn Scheduler>;
+    /// What it sees in each of `ask.servers`, for people; nothing where it sees nothing.
+    fn figures(&self, _ask: &Ask<'_>) -> Vec<String> {
+        Vec::new()
+    }
+    /// What it picks by, for people.
+    fn rule(&self, ask: &Ask<'_>) -> String;
 }
 
 /// The schedulers there are, by LVS's names, and `conhash` by DPVS's.
@@ -246,4 +254,17 @@ fn lightest<'a>(
 /// Whether the first one's cost for its weight is less; neither weight is 0.
 fn lighter((_, a, weight_a): (usize, u64, u32), (_, b, weight_b): (usize, u64, u32)) -> bool {
     u128::from(a) * u128::from(weight_b) < u128::from(b) * u128::from(weight_a)
+}
+
+/// A cost for a weight, for people.
+fn ratio(cost: u64, weight: u32) -> String {
+    match weight {
+        0 => cost.to_string(),
+        1 => format!("{cost}/1"),
+        _ => {
+            let hundredths = u128::from(cost) * 100 / u128::from(weight);
+            let (whole, part) = (hundredths / 100, hundredths % 100);
+            format!("{cost}/{weight} = {whole}.{part:02}")
+        }
+    }
 }

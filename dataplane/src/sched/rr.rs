@@ -1,9 +1,11 @@
 //! `rr`: one after the other (`ip_vs_rr.c`); weights count only as zero or not.
 
+use std::net::IpAddr;
+
 use super::{Ask, Candidate, Scheduler};
 
 /// The server picked last; `None` is the list's head, before the newest.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Rr(Option<usize>);
 
 impl Scheduler for Rr {
@@ -24,5 +26,20 @@ impl Scheduler for Rr {
             Some(cursor) if cursor == index => Some(cursor).filter(|c| *c < servers.len()),
             cursor => cursor,
         };
+    }
+
+    fn copy(&self, _destination: IpAddr) -> Box<dyn Scheduler> {
+        Box::new(self.clone())
+    }
+
+    fn figures(&self, ask: &Ask<'_>) -> Vec<String> {
+        let n = ask.servers.len();
+        let from = self.0.unwrap_or(n);
+        let turn = |at: usize| (from + n - at - 1) % n + 1;
+        (0..n).map(|at| format!("turn {}", turn(at))).collect()
+    }
+
+    fn rule(&self, _ask: &Ask<'_>) -> String {
+        "one after the other, the newest first".to_owned()
     }
 }

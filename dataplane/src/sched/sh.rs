@@ -1,12 +1,14 @@
 //! `sh`: by the hash of the client (`ip_vs_sh.c`): 256 slots, of which each server takes as many in a
 //! row as its weight, round and round.
 
+use std::net::IpAddr;
+
 use super::hash::{fold, slot};
 use super::{Ask, Candidate, Scheduler};
 
 pub(super) const SLOTS: usize = 256;
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Sh {
     /// Positions of servers; empty when it is to be filled anew.
     table: Vec<usize>,
@@ -54,6 +56,15 @@ impl Scheduler for Sh {
     fn reweighted(&mut self, _servers: &[Candidate]) {
         self.table.clear();
     }
+
+    fn copy(&self, _destination: IpAddr) -> Box<dyn Scheduler> {
+        Box::new(self.clone())
+    }
+
+    fn rule(&self, ask: &Ask<'_>) -> String {
+        let slot = slot(client(ask));
+        format!("slot {slot} of {SLOTS}, by the hash of {}", known_by(ask))
+    }
 }
 
 /// What a client is known by: its address, and its port if that is to count.
@@ -61,4 +72,14 @@ pub(super) fn client(ask: &Ask<'_>) -> u32 {
     let from = ask.tuple.from;
     let port = if ask.flags.port { from.port() } else { 0 };
     fold(from.ip()).wrapping_add(u32::from(port))
+}
+
+/// As [`client`], for people.
+pub(super) fn known_by(ask: &Ask<'_>) -> String {
+    let from = ask.tuple.from;
+    if ask.flags.port {
+        from.to_string()
+    } else {
+        from.ip().to_string()
+    }
 }

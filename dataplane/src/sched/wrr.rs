@@ -1,9 +1,11 @@
 //! `wrr`: level-descending weighted rotation (`ip_vs_wrr.c`). At level `w` every server of weight
 //! `w` or more is picked once; levels go down by the weights' greatest common divisor.
 
+use std::net::IpAddr;
+
 use super::{Ask, Candidate, Scheduler, gcd, next};
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Wrr {
     /// Picked last; `None` is the list's head.
     cursor: Option<usize>,
@@ -128,5 +130,29 @@ impl Scheduler for Wrr {
     fn reweighted(&mut self, servers: &[Candidate]) {
         self.measure(servers);
         self.restart();
+    }
+
+    fn copy(&self, _destination: IpAddr) -> Box<dyn Scheduler> {
+        Box::new(self.clone())
+    }
+
+    fn figures(&self, ask: &Ask<'_>) -> Vec<String> {
+        let mark = |at| {
+            if self.cursor == Some(at) {
+                "picked last"
+            } else {
+                ""
+            }
+        };
+        (0..ask.servers.len())
+            .map(|at| mark(at).to_owned())
+            .collect()
+    }
+
+    fn rule(&self, _ask: &Ask<'_>) -> String {
+        let Self { level, step, .. } = self;
+        format!(
+            "the next after the one picked last whose weight is {level} or more; levels go down by {step}"
+        )
     }
 }

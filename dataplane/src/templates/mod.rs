@@ -13,6 +13,7 @@
 //! [`OWNED`]; to remove one that nobody holds is to swap [`OWNED`] for [`OWNED`] | [`DEAD`]. A reader
 //! adds its hold first and looks then: if the line is not what it sought it takes the hold back.
 
+mod excerpt; // a few templates, copied
 mod line; // one template as it lies in memory
 mod sweep; // when templates end
 #[cfg(test)]
@@ -31,6 +32,7 @@ use crate::time::Instant;
 use crate::update::{SERVERS_MAX, ServerId};
 use line::{ASSURED, EngineLine, INVALID, KeyWords, Line, TAKEN};
 
+pub use excerpt::Copied;
 pub use sweep::Sweep;
 
 /// The longest engine data, in bytes.
@@ -163,6 +165,11 @@ impl Templates {
     /// For `capacity` templates; keys are hashed under `secret`. Memory is taken as it is used: 140
     /// bytes a template, 396 with engine data.
     pub fn new(capacity: u32, secret: [u64; 2]) -> io::Result<Self> {
+        Self::for_servers(SERVERS_MAX as usize, capacity, secret)
+    }
+
+    /// As [`Self::new`], for servers of numbers below this one.
+    fn for_servers(servers: usize, capacity: u32, secret: [u64; 2]) -> io::Result<Self> {
         let buckets = (capacity as usize).div_ceil(LOAD).max(1);
         let lines = buckets * SLOTS;
         Ok(Self {
@@ -170,8 +177,8 @@ impl Templates {
             tags: Array::sparse(lines)?,
             lines: Array::sparse(lines)?,
             engines: Array::sparse(lines)?,
-            persistent: Array::sparse(SERVERS_MAX as usize)?,
-            expected: Array::sparse(SERVERS_MAX as usize)?,
+            persistent: Array::sparse(servers)?,
+            expected: Array::sparse(servers)?,
             used: AtomicU32::new(0),
             capacity,
             secret,

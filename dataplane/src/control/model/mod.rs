@@ -6,6 +6,7 @@ mod drain; // servers that get no new connections, and their end
 mod extras; // local addresses, options, settings
 mod ledger; // what was counted since the start
 mod marks; // rules that mark packets
+mod near; // services that a packet nearly belongs to
 mod network; // addresses, routes, static neighbours
 mod ramp; // slow start
 mod rules; // what no service, no server and no local address may be
