@@ -3,7 +3,9 @@
 use anyhow::{Result, bail};
 use clap::Args;
 use control::plan::Plan;
-use control::{Address, Connection, Neighbour, PortStatus, Refusal, Service, Settings, Status};
+use control::{
+    Address, Connection, Explained, Neighbour, PortStatus, Refusal, Service, Settings, Status,
+};
 use schemars::generate::{SchemaGenerator, SchemaSettings};
 use schemars::{JsonSchema, Schema};
 use serde_json::{Map, Value};
@@ -60,6 +62,7 @@ const VERBS: &[(&[&str], Of)] = &[
     (&["drops --follow (lines)"], of::<drops::Shown<'static>>),
     (&["capture"], of::<answers::Captured>),
     (&["check"], of::<answers::Checked>),
+    (&["explain"], of::<Explained>),
     (&["plan", "apply"], of::<Plan>),
     (&["save"], of::<answers::Saved>),
     (&["import"], of::<answers::Imported<'static>>),
