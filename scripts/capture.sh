@@ -57,7 +57,7 @@ more_than_fits() {
     local file=$SCRATCH/capture-small.pcapng
     serve tcp 80
     start_capture "$file" --stage rx --buffer 4
-    equal "$(answers 200 | wc -w)" 200
+    big_download
     end_capture "$file"
     [ "$MISSED" -gt 0 ] || die "nothing was missed"
     equal "$(packets "$file" '')" "$CAPTURED"
@@ -66,9 +66,9 @@ more_than_fits() {
 through_a_pipe() {
     serve tcp 80
     directorctl capture --stage tx --count 5 tcp and host "$VIP" - 2>"$SCRATCH/said" |
-        tcpdump -nr - >"$SCRATCH/lines" 2>/dev/null &
+        tcpdump -nr - >"$SCRATCH/lines" 2>"$SCRATCH/reader" &
     local pipe=$!
-    sleep 0.5
+    wait_for 10 grep -q "^reading from file" "$SCRATCH/reader"
     answers 5 >/dev/null
     wait $pipe
     equal "$(wc -l <"$SCRATCH/lines")" 5
@@ -91,7 +91,7 @@ killed_clients() {
 
 captures() {
     WORKERS=2
-    check "lab for captures starts" lab_up --workers 2
+    check "lab for captures starts" lab_up --workers 2 --big-file
     [ -e "$STATE/env" ] || return 0
     # shellcheck source=/dev/null
     . "$STATE/env"

@@ -210,8 +210,10 @@ draining() {
 
 # with_services NAME FUNCTION: on an empty director, which is empty and balanced again afterwards.
 with_services() {
-    check "$1" "$2"
-    check "$1: cleared" clear_services
+    local name=$1
+    shift
+    check "$name" "$@"
+    check "$name: cleared" clear_services
 }
 
 # explain names the server that the very next packet gets, and asking changes nothing.

@@ -9,7 +9,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -19,7 +19,8 @@ use tempfile::TempDir;
 const ATTEMPTS_MAX: u32 = 400;
 const NOBODY: u32 = 65534;
 
-static PLACES: AtomicU32 = AtomicU32::new(0);
+/// Programs are copied, and what one test is writing another must not inherit and keep busy.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 /// A folder with a configuration, a socket and the command line under its names.
 struct Place {
@@ -81,9 +82,7 @@ impl Place {
         for name in ["ipvsadm", "ipvsadm-save", "ipvsadm-restore"] {
             symlink("directorctl", folder.path().join(name)).unwrap();
         }
-        // Tests of one process run side by side.
-        let number = PLACES.fetch_add(1, Relaxed);
-        let prefix = format!("control-test-{}-{number}", std::process::id());
+        let prefix = format!("control-test-{}", std::process::id());
         let place = Self { folder, prefix };
         place.configure("director.toml", &place.prefix, "");
         place
@@ -172,6 +171,7 @@ impl Place {
 /// Members of one group may change things, of another look, and others nothing.
 #[test]
 fn each_group_has_its_rights() {
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let place = Place::new();
     let groups = "socket_group = \"daemon\"\nsocket_read_group = \"games\"\n";
     place.configure("groups.toml", &place.prefix, groups);
@@ -207,14 +207,15 @@ fn each_group_has_its_rights() {
 /// A reader opens more connections than he may, half a request on each: others are served.
 fn crowd(place: &Place, gid: u32) {
     let script = "import socket, sys\n\
-        def message(text): return len(text).to_bytes(4, 'big') + text\n\
+        def send(s, text):\n    \
+            try: s.sendall(len(text).to_bytes(4, 'big') + text)\n    \
+            except BrokenPipeError: pass\n\
         def answer(s): return s.recv(int.from_bytes(s.recv(4), 'big'))\n\
         open = []\n\
         for _ in range(400):\n    \
             s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1])\n    \
-            s.sendall(message(b'{\"version\":3,\"program\":\"x\"}')); answer(s)\n    \
-            try: s.sendall(message(b'\"timeouts\"'))\n    \
-            except BrokenPipeError: pass\n    \
+            send(s, b'{\"version\":3,\"program\":\"x\"}'); answer(s)\n    \
+            send(s, b'\"timeouts\"')\n    \
             if b'tcp_fin' in answer(s): open.append(s)\n\
         for s in open: s.sendall(b'\\0\\0')\n\
         print(len(open), flush=True)\n\
@@ -242,6 +243,7 @@ fn crowd(place: &Place, gid: u32) {
 
 #[test]
 fn people_and_a_daemon() {
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let place = Place::new();
     place.fails(
         "ipvsadm -Ln",
@@ -382,7 +384,7 @@ fn methods(place: &Place) {
     place.done("ipvsadm -D -u [2001:db8::9]:53");
     place.done("ipvsadm -D --sctp-service 10.0.0.9:9");
     let saved = "\
-        -A -t 10.0.0.9:80 -s rr\n\
+        -A -t 10.0.0.9:80 -s rr --options client_address=proxy-v1,mss=1380\n\
         --add-laddr -t 10.0.0.9:80 -z 10.1.0.200\n\
         -a -t 10.0.0.9:80 -r 10.1.0.2:8080 --fullnat -w 1\n\
         -a -t 10.0.0.9:80 -r 10.1.0.3:80 -i -w 4 --tun-type gue --tun-port 6080 --tun-csum\n";

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
+use schemars::JsonSchema;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -39,7 +40,7 @@ impl<'de> Deserialize<'de> for Bytes {
 }
 
 /// One packet that was dropped.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Dropped {
     /// Nanoseconds since the epoch.
     pub at_ns: u64,
@@ -56,11 +57,12 @@ pub struct Dropped {
     /// Of the whole packet, in bytes.
     pub length: u32,
     /// Its first bytes, as they were when it was dropped.
+    #[schemars(with = "String")]
     pub bytes: Bytes,
 }
 
 /// Where packets are captured.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Stage {
     /// As they are received, before anything.
@@ -87,7 +89,7 @@ impl Word for Stage {
 }
 
 /// What a capture takes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CaptureSpec {
     pub stage: Stage,
@@ -100,7 +102,7 @@ pub struct CaptureSpec {
 }
 
 /// What a packet carries.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Traffic {
     Tcp,
@@ -127,7 +129,7 @@ impl Word for Traffic {
 
 /// All of it must hold. Addresses and ports are those of either end: of the packet itself, or of its
 /// connection where that is known, before and after translation.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct PacketFilter {
     pub traffic: Option<Traffic>,
@@ -236,7 +238,7 @@ fn read<T: std::str::FromStr>(text: &str, right: &str) -> Result<T, String> {
 }
 
 /// What became of a packet.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum End {
     /// It is not decided yet.
@@ -255,7 +257,7 @@ pub enum End {
 }
 
 /// One packet of a capture, and what was decided about it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Captured {
     /// Nanoseconds since the epoch, of the worker's pass in which it was captured.
     pub at_ns: u64,
@@ -274,6 +276,7 @@ pub struct Captured {
     pub server: Option<SocketAddr>,
     pub method: Option<ForwardMode>,
     /// Its first bytes.
+    #[schemars(with = "String")]
     pub bytes: Bytes,
 }
 

@@ -5,6 +5,9 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
 use crate::{Hello, Reply, Request, VERSION, receive, send};
 
 /// A director that answers takes less than this.
@@ -59,8 +62,7 @@ impl Client {
             version: VERSION,
             program: format!("{program} {}", env!("CARGO_PKG_VERSION")),
         };
-        send(&mut client.stream, &hello).map_err(ClientError::Lost)?;
-        let theirs: Hello = receive(&mut client.stream).map_err(ClientError::Lost)?;
+        let theirs: Hello = client.exchange(&hello)?;
         if theirs.version == VERSION {
             Ok(client)
         } else {
@@ -73,10 +75,17 @@ impl Client {
 
     /// Asks one thing and waits for its answer.
     pub fn ask(&mut self, request: &Request) -> Result<Reply, ClientError> {
-        let sent = send(&mut self.stream, request);
+        self.exchange(request)
+    }
+
+    fn exchange<T: DeserializeOwned>(
+        &mut self,
+        message: &impl Serialize,
+    ) -> Result<T, ClientError> {
+        let sent = send(&mut self.stream, message);
         match (receive(&mut self.stream), sent) {
             // Whoever is not served is told so, perhaps before he asks.
-            (Ok(reply), _) => Ok(reply),
+            (Ok(answer), _) => Ok(answer),
             (Err(_), Err(error)) | (Err(error), Ok(())) => Err(ClientError::Lost(error)),
         }
     }

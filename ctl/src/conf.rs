@@ -4,6 +4,7 @@
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -12,7 +13,7 @@ use crate::{
 };
 
 /// Everything that may change while a director runs.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Conf {
     /// A file says it of its ports, which [`Self::toml`] leaves to who knows them.
     #[serde(default)]
@@ -26,7 +27,7 @@ pub struct Conf {
 }
 
 /// `[timeouts]`, in seconds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TimeoutsConf {
     pub tcp: u32,
     pub tcp_fin: u32,
@@ -45,7 +46,7 @@ impl Default for TimeoutsConf {
 }
 
 /// `[[service]]`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ServiceConf {
     pub key: ServiceKey,
     pub spec: ServiceSpec,
@@ -70,7 +71,7 @@ impl ServiceConf {
 }
 
 /// `[[service.server]]`
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ServerConf {
     pub address: SocketAddr,
     pub spec: ServerSpec,

@@ -2,12 +2,13 @@
 
 use std::net::SocketAddr;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{End, File, ForwardMode, Protocol, ServiceKey};
 
 /// The packet that is asked about.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Question {
     pub protocol: Protocol,
     pub from: SocketAddr,
@@ -31,7 +32,7 @@ pub struct Question {
 }
 
 /// What is in a datagram.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Says {
     #[default]
@@ -44,7 +45,7 @@ pub enum Says {
 
 /// What becomes of the packet, step by step. Each step is in words; what programs may want to know
 /// of it is beside it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Explained {
     /// As it comes in.
     pub packet: Frame,
@@ -69,7 +70,7 @@ pub struct Explained {
 }
 
 /// A step, and what it came to.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Step {
     /// `worker`, `mark`, `connection`, `service`, `persistence`, `scheduler`, `forwarding`, `route`,
     /// `neighbour`.
@@ -78,7 +79,7 @@ pub struct Step {
 }
 
 /// A server as the scheduler sees it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Candidate {
     pub server: SocketAddr,
     pub weight: u32,
@@ -92,7 +93,7 @@ pub struct Candidate {
 }
 
 /// A frame on the wire.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Frame {
     pub port: String,
     /// The Ethernet addresses of the stations.
@@ -105,7 +106,7 @@ pub struct Frame {
 }
 
 /// A frame that leaves.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Sent {
     #[serde(flatten)]
     pub frame: Frame,

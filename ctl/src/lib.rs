@@ -29,6 +29,7 @@ use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroU32;
 
+use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -70,7 +71,7 @@ pub const MH_TABLE_SIZES: [u32; 10] = [
 pub const MH_TABLE_SIZE: u32 = 4093;
 
 /// The first message of each side.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Hello {
     pub version: u32,
     /// Program and release, for people.
@@ -78,7 +79,7 @@ pub struct Hello {
 }
 
 /// What a client asks.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Request {
     /// Applies every change in order, or none of them.
@@ -175,7 +176,7 @@ impl Request {
 }
 
 /// One step of a [`Request::Change`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Change {
     AddService {
@@ -269,7 +270,9 @@ pub enum Change {
     DeleteMark(WhichMark),
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Protocol {
     Tcp,
@@ -297,7 +300,9 @@ impl Protocol {
 }
 
 /// What identifies a virtual service.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(untagged)]
 pub enum ServiceKey {
     /// Packets for an address and a port; port 0 stands for every port that has no service of its own.
@@ -347,7 +352,7 @@ impl ServiceKey {
 }
 
 /// What can be edited of a virtual service.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ServiceSpec {
     /// LVS's name: `rr`, `wrr`, …
@@ -379,7 +384,7 @@ impl ServiceSpec {
 }
 
 /// How long, and which clients together, a service's clients keep their server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Persistence {
     /// Seconds since the client's last new connection.
@@ -389,7 +394,7 @@ pub struct Persistence {
 }
 
 /// Of LVS's `-M`: any mask for IPv4, a prefix length (1 to 128) for IPv6.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Netmask {
     V4(Ipv4Addr),
@@ -412,7 +417,7 @@ impl Netmask {
 }
 
 /// A persistence engine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Engine {
     /// The Call-ID of a SIP message over UDP.
@@ -420,7 +425,7 @@ pub enum Engine {
 }
 
 /// LVS's three scheduler flags, by what `sh` and `mh` make of them; other schedulers ignore them.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct SchedulerFlags {
     /// `flag-1`: a client whose server is quiesced or overloaded gets another.
@@ -432,7 +437,7 @@ pub struct SchedulerFlags {
 }
 
 /// Forwarding method.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ForwardMode {
     /// The server's address takes the virtual one's place, and back.
@@ -446,7 +451,7 @@ pub enum ForwardMode {
 }
 
 /// How a packet is wrapped for a server with [`ForwardMode::Tunnel`].
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub struct Tunnel {
     pub kind: TunnelKind,
     /// UDP destination port of GUE; 0 for the others.
@@ -454,7 +459,7 @@ pub struct Tunnel {
     pub checksum: TunnelChecksum,
 }
 
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum TunnelKind {
     /// IP in IP (RFC 2003, RFC 4213, RFC 2473).
@@ -467,7 +472,7 @@ pub enum TunnelKind {
 }
 
 /// Checksum of the tunnel's own header; IPIP has none.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum TunnelChecksum {
     #[default]
@@ -479,7 +484,7 @@ pub enum TunnelChecksum {
 }
 
 /// How a FULLNAT service tells its servers the client's address.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum ClientAddress {
     /// TCP option 254 in the segments that acknowledge the server's SYN; nothing for UDP. Servers
@@ -496,7 +501,7 @@ pub enum ClientAddress {
 }
 
 /// What LVS does not know of a service. Editing the service with LVS's words leaves it alone.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ServiceOptions {
     pub client_address: ClientAddress,
@@ -517,7 +522,7 @@ pub struct ServiceOptions {
 }
 
 /// Seconds; `None` is what all services have.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ServiceTimeouts {
     /// Of established TCP connections.
@@ -528,7 +533,7 @@ pub struct ServiceTimeouts {
 }
 
 /// What the sender of a packet is told for which there is no server.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Refuse {
     /// ICMP port unreachable, as LVS does.
@@ -542,7 +547,7 @@ pub enum Refuse {
 
 /// What becomes of packets whose connection's server was deleted, where
 /// [`Settings::expire_nodest_conn`] says nothing.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OnServerGone {
     /// As LVS does.
@@ -556,7 +561,7 @@ pub enum OnServerGone {
 }
 
 /// What `conhash` tells clients apart by.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum HashTarget {
     /// The client's address.
@@ -567,7 +572,7 @@ pub enum HashTarget {
 }
 
 /// What LVS has as sysctls, with the kernel's defaults (`spec/connections.md` §12).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
     /// An ICMP error about a packet that would have a service opens a connection.
@@ -623,7 +628,7 @@ impl Default for Settings {
 }
 
 /// What can be edited of a real server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ServerSpec {
     pub mode: ForwardMode,
     /// Share of new connections; 0 means none, but existing ones stay.
@@ -636,7 +641,7 @@ pub struct ServerSpec {
 }
 
 /// When a server has too many connections; 0 is never.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Thresholds {
     /// With so many connections a server gets no more ...
@@ -647,7 +652,7 @@ pub struct Thresholds {
 
 /// What becomes of a server that gets no new connections, those of persistent clients included. An
 /// edit of its weight ends it, whoever makes it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Drain {
     /// Seconds from now on until the connections that are left are cut; `None`: never.
@@ -659,7 +664,7 @@ pub struct Drain {
 }
 
 /// The daemon's answer.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Reply {
     Done,
@@ -711,7 +716,7 @@ pub enum Reply {
 }
 
 /// Why a request was not carried out. Nothing of it was applied.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error, JsonSchema)]
 #[error("{detail}")]
 pub struct Refusal {
     pub errno: Errno,
@@ -722,7 +727,7 @@ pub struct Refusal {
 }
 
 /// LVS's own vocabulary of refusals (`spec/control.md` §4); the CLI turns it into ipvsadm's words.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Errno {
     Eexist,
@@ -740,7 +745,7 @@ pub enum Errno {
 }
 
 /// Totals since start or the last [`Change::Zero`].
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Totals {
     pub conns: u64,
     pub in_packets: u64,
@@ -763,7 +768,7 @@ impl Totals {
 }
 
 /// Per second, by LVS's estimator.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Rates {
     pub cps: u64,
     pub in_pps: u64,
@@ -772,7 +777,7 @@ pub struct Rates {
     pub out_bps: u64,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Service {
     pub key: ServiceKey,
     pub spec: ServiceSpec,
@@ -788,7 +793,7 @@ pub struct Service {
 }
 
 /// A local address of FULLNAT. Services that share one share its ports, so each shows the same.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LocalAddress {
     pub address: IpAddr,
     /// Connections that hold a port of it now.
@@ -797,7 +802,7 @@ pub struct LocalAddress {
     pub exhausted: u64,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Server {
     pub address: SocketAddr,
     pub spec: ServerSpec,
@@ -816,7 +821,7 @@ pub struct Server {
 }
 
 /// A server that is being drained; its weight is 0.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Draining {
     /// What is to be done at the end; its deadline is what is left of it.
     pub drain: Drain,
@@ -824,7 +829,7 @@ pub struct Draining {
     pub weight: u32,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Neighbour {
     pub port: String,
     pub address: IpAddr,
@@ -835,7 +840,7 @@ pub struct Neighbour {
 }
 
 /// How the daemon is doing.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Status {
     pub program: String,
     pub uptime_s: u64,
@@ -853,7 +858,7 @@ pub struct Status {
     pub templates_max: u64,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PortStatus {
     pub name: String,
     pub device: String,
@@ -876,7 +881,7 @@ pub struct PortStatus {
 }
 
 /// How a port is used.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct PortUse {
     /// Megabits a second; `None` if the driver does not say.
@@ -887,7 +892,7 @@ pub struct PortUse {
     pub offloads: Vec<String>,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct WorkerStatus {
     pub core: u16,
     pub rx: u64,

@@ -4,13 +4,14 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::Protocol;
 
 /// Marks the packets for which everything holds that it names. Rules have an order, and the first
 /// that holds decides (unlike iptables' `MARK`, where the last one does).
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MarkRule {
     /// 0 leaves a packet without a mark, whatever later rules say.
@@ -80,7 +81,7 @@ impl fmt::Display for MarkRule {
 }
 
 /// Which [`MarkRule`] of the list.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum WhichMark {
     /// From 1 on.
@@ -90,8 +91,11 @@ pub enum WhichMark {
 }
 
 /// A network: the addresses that share their first `length` bits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(try_from = "String", into = "String")]
+#[schemars(with = "String")]
 pub struct Prefix {
     address: IpAddr,
     length: u8,
@@ -214,8 +218,9 @@ impl From<Prefix> for String {
 }
 
 /// A port, or those from one to another.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
+#[schemars(with = "String")]
 pub struct Ports {
     first: u16,
     last: u16,

@@ -1,16 +1,17 @@
 //! Metrics, and how much workers do.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Where a text of metrics goes on: a metric and, of one with series for services, the service.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct MetricsCursor {
     pub family: usize,
     pub service: u64,
 }
 
 /// What a worker does with its time.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Pace {
     /// Cycles a second; 0 before the worker runs.
     pub hz: u64,

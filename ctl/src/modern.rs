@@ -1,5 +1,6 @@
 //! directorctl's own verbs.
 
+mod answers; // what only JSON has
 mod capture; // packets into a file
 mod connection; // connections listed, ended and watched
 mod doctor; // what the machine lacks
@@ -15,6 +16,7 @@ mod network; // addresses, routes, neighbours
 mod pcapng; // captures as files
 mod port; // the NICs
 mod request; // from verbs to requests
+mod schema; // what JSON looks like
 mod settings; // one option for each
 mod show; // answers as tables
 mod top; // again and again
@@ -50,6 +52,7 @@ use mark::MarkVerb;
 use network::{AddressVerb, NeighbourVerb, RouteVerb};
 use port::PortVerb;
 use request::request;
+use schema::SchemaArgs;
 use settings::SettingArgs;
 use top::TopArgs;
 
@@ -149,6 +152,8 @@ enum Verb {
     Completions(CompletionsArgs),
     /// Write the man pages, one for each verb.
     Man(ManArgs),
+    /// Print the JSON Schema of what a verb prints with --json.
+    Schema(SchemaArgs),
 }
 
 const SCHEDULER: &str = "By LVS's name: rr, wrr, lc, wlc, lblc, lblcr, dh, sh, sed, nq, fo, ovf, mh or twos; or conhash.";
@@ -539,6 +544,7 @@ fn run(cli: &Cli) -> Result<String> {
     match &cli.verb {
         Verb::Completions(args) => return Ok(generate::completions(args)),
         Verb::Man(args) => return generate::man(args),
+        Verb::Schema(args) => return schema::run(args),
         Verb::Import(args) => return import::run(args, cli.json),
         _ => {}
     }
@@ -580,17 +586,17 @@ fn run(cli: &Cli) -> Result<String> {
         Reply::Explained(explained) if cli.json => json(&explained),
         Reply::Explained(explained) => Ok(explain::text(&explained)),
         Reply::Timeouts { tcp, tcp_fin, udp } if cli.json => {
-            json(&serde_json::json!({ "tcp": tcp, "tcp_fin": tcp_fin, "udp": udp }))
+            json(&answers::Timeouts { tcp, tcp_fin, udp })
         }
         Reply::Timeouts { tcp, tcp_fin, udp } => {
             Ok(format!("tcp {tcp} s, tcp-fin {tcp_fin} s, udp {udp} s\n"))
         }
         Reply::Status(status) => match (&cli.verb, cli.json) {
-            (Verb::Version, true) => json(&serde_json::json!({
-                "directorctl": env!("CARGO_PKG_VERSION"),
-                "protocol": control::VERSION,
-                "director": status.program,
-            })),
+            (Verb::Version, true) => json(&answers::Version {
+                directorctl: env!("CARGO_PKG_VERSION"),
+                protocol: control::VERSION,
+                director: status.program,
+            }),
             (Verb::Version, false) => Ok(format!(
                 "directorctl {}, protocol {}\n{}\n",
                 env!("CARGO_PKG_VERSION"),

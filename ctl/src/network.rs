@@ -4,12 +4,15 @@ use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::Prefix;
 
 /// An address of a port's, or of a VLAN's of it, with the network around it.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(deny_unknown_fields)]
 pub struct Address {
     /// The port's name.
@@ -36,8 +39,11 @@ pub fn interface(port: &str, vlan: Option<u16>) -> String {
 }
 
 /// A station's address, and how many of its leading bits are its network's: `10.0.0.254/24`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(try_from = "String", into = "String")]
+#[schemars(with = "String")]
 pub struct AddressPrefix {
     address: IpAddr,
     length: u8,
@@ -100,7 +106,9 @@ impl From<AddressPrefix> for String {
 }
 
 /// Packets to a network that no port is on go to a gateway.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(deny_unknown_fields)]
 pub struct Route {
     /// There is one route to a network.
@@ -117,7 +125,9 @@ impl fmt::Display for Route {
 }
 
 /// A neighbour whose Ethernet address is given: it is never asked and never forgotten.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(deny_unknown_fields)]
 pub struct StaticNeighbour {
     /// On the network of a port.
@@ -133,8 +143,11 @@ impl fmt::Display for StaticNeighbour {
 }
 
 /// A station's own Ethernet address: neither a group's nor zero.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(try_from = "String", into = "String")]
+#[schemars(with = "String")]
 pub struct Mac([u8; 6]);
 
 impl Mac {
@@ -191,7 +204,7 @@ impl From<Mac> for String {
 
 /// What a director's network is configured to be. A batch of changes that turns one into another
 /// deletes before it adds: routes and neighbours, then addresses; and then addresses first.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Network {
     /// By port and VLAN, as they were added.

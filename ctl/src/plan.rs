@@ -3,12 +3,13 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{Address, MarkRule, Prefix, Refusal, ServiceKey};
 
 /// The difference between what runs and what a file says.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Plan {
     /// As the user wrote it.
     pub file: String,
@@ -31,7 +32,7 @@ impl Plan {
 }
 
 /// Something that comes, goes or is changed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Difference {
     pub action: Action,
     #[serde(flatten)]
@@ -42,7 +43,7 @@ pub struct Difference {
     pub by_hand: bool,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Action {
     Add,
@@ -50,7 +51,7 @@ pub enum Action {
     Delete,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "what", rename_all = "snake_case")]
 pub enum What {
     /// Of a port.
@@ -81,7 +82,7 @@ pub enum What {
 }
 
 /// One key, with its values as in the file.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct KeyDifference {
     pub key: String,
     /// What runs, of what runs.
@@ -91,7 +92,7 @@ pub struct KeyDifference {
 }
 
 /// A key, or a whole section, that runs otherwise than the file says.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Restart {
     /// `director`, `port wan`, `route 0.0.0.0/0`
     pub section: String,
@@ -118,7 +119,7 @@ impl fmt::Display for Restart {
 }
 
 /// What a plan would do.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Forecast {
     /// Connections of servers that stay.
     pub kept: u64,
@@ -133,7 +134,7 @@ pub struct Forecast {
 }
 
 /// What becomes of the connections of a server.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ServerForecast {
     pub service: ServiceKey,
     pub server: SocketAddr,
@@ -143,7 +144,7 @@ pub struct ServerForecast {
 }
 
 /// How many of a service's hash slots would belong to another server.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SlotsForecast {
     pub service: ServiceKey,
     pub scheduler: String,

@@ -14,6 +14,7 @@ mod virtual_server; // one block of keepalived.conf
 use std::fmt;
 use std::sync::Arc;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::ipvsadm::names::Names;
@@ -49,7 +50,7 @@ impl crate::Word for Kind {
 }
 
 /// A line of a file.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Place {
     #[serde(serialize_with = "plain")]
     pub file: Arc<str>,
@@ -68,7 +69,7 @@ impl fmt::Display for Place {
 }
 
 /// What was not carried over, and why; or what is left to do by hand.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Note {
     #[serde(flatten)]
     pub place: Place,

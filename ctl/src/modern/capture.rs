@@ -22,6 +22,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 const KIB: u32 = 1024;
 
 #[derive(Debug, Args)]
+#[command(allow_missing_positional = true)]
 pub(super) struct CaptureArgs {
     /// As packets are received (rx), once it is decided what becomes of them (decided), as ports take
     /// them (tx), or those that are dropped (drop).
@@ -100,7 +101,7 @@ pub(super) fn run(args: &CaptureArgs, client: &mut Client, json: bool) -> Result
     let (captured, missed) = (capture.captured, capture.missed);
     eprintln!("{captured} packets captured, {missed} missed");
     match json && !pcapng::is_stdout(&args.file) {
-        true => super::json(&serde_json::json!({ "captured": captured, "missed": missed })),
+        true => super::json(&super::answers::Captured { captured, missed }),
         false => Ok(String::new()),
     }
 }

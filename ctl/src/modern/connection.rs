@@ -11,6 +11,7 @@ use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
 use control::client::{Client, ClientError};
 use control::{Connection, Cursor, Filter, Protocol, Reply, Request, Side};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{json, one_of, show};
@@ -154,8 +155,8 @@ fn identity(conn: &Connection) -> Identity {
 }
 
 /// What a look found that the one before did not.
-#[derive(Debug, Serialize)]
-struct Event<'a> {
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Event<'a> {
     event: &'static str,
     connection: &'a Connection,
     /// The state before, where it is another.

@@ -11,6 +11,7 @@ use control::client::Client;
 use control::doctor::{self, Daemon, Finding, Level, Plan, PlannedPort, Running};
 use control::{Reply, Request, Status};
 
+use super::answers::Examined;
 use super::json;
 
 const CONFIG: &str = "/etc/director/director.toml";
@@ -111,7 +112,10 @@ fn is_fine(findings: &[Finding]) -> bool {
 }
 
 fn as_json_text(findings: &[Finding]) -> Result<String> {
-    json(&serde_json::json!({ "ok": is_fine(findings), "findings": findings }))
+    json(&Examined {
+        ok: is_fine(findings),
+        findings,
+    })
 }
 
 /// A line for each finding, and below what is not fine why, and what mends it.

@@ -10,6 +10,7 @@ use anyhow::{Result, bail};
 use clap::Args;
 use control::client::{Client, ClientError};
 use control::{Change, Drain, Errno, Refusal, Reply, Request, Server, ServiceKey};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::ServerKey;
@@ -95,8 +96,8 @@ enum Style {
 }
 
 /// A server that is being drained, as it was found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-struct Look {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+pub(super) struct Look {
     server: SocketAddr,
     active: u32,
     inactive: u32,

@@ -9,6 +9,7 @@ use clap::Args;
 use control::client::{Client, ClientError};
 use control::packet::Line;
 use control::{Dropped, Reply, Request, SNAPLEN_MAX};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::pcapng::{self, Packet, Writer};
@@ -33,8 +34,8 @@ pub(super) struct DropsArgs {
 }
 
 /// As JSON: with the packet in words.
-#[derive(Serialize)]
-struct Shown<'d> {
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Shown<'d> {
     #[serde(flatten)]
     dropped: &'d Dropped,
     packet: String,

@@ -14,6 +14,7 @@ use control::client::{Client, ClientError};
 use control::plan::{Action, Difference, KeyDifference, Plan, What};
 use control::{File, Reply, Request, ServiceKey};
 
+use super::answers::{Checked, Saved};
 use super::json;
 
 /// The one program that reads configuration files.
@@ -82,11 +83,11 @@ pub(super) fn check(args: &FileArgs, as_json: bool) -> Result<(String, ExitCode)
         eprint!("{complaint}");
         return Ok((printed, ExitCode::from(code)));
     }
-    let answer = serde_json::json!({
-        "file": args.file.display().to_string(),
-        "valid": code == 0,
-        "message": complaint.trim_end(),
-    });
+    let answer = Checked {
+        file: args.file.display().to_string(),
+        valid: code == 0,
+        message: complaint.trim_end().to_owned(),
+    };
     Ok((json(&answer)?, ExitCode::from(code)))
 }
 
@@ -143,13 +144,21 @@ pub(super) fn save(args: &SaveArgs, client: &mut Client, as_json: bool) -> Resul
     }
     let Some(path) = &args.file else {
         return match as_json {
-            true => json(&serde_json::json!({ "text": text, "flaw": flaw })),
+            true => json(&Saved {
+                file: None,
+                text: Some(text),
+                flaw,
+            }),
             false => Ok(text),
         };
     };
     write_whole(path, &text).with_context(|| format!("writing {}", path.display()))?;
     match as_json {
-        true => json(&serde_json::json!({ "file": path.display().to_string(), "flaw": flaw })),
+        true => json(&Saved {
+            file: Some(path.display().to_string()),
+            text: None,
+            flaw,
+        }),
         false => Ok(String::new()),
     }
 }

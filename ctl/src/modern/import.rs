@@ -9,6 +9,7 @@ use clap::Args;
 use control::import::{self, Around, Files, Import, Kind};
 use control::ipvsadm::names::SystemNames;
 
+use super::answers::Imported;
 use super::{json, one_of};
 
 #[derive(Debug, Args)]
@@ -58,11 +59,11 @@ pub(super) fn run(args: &ImportArgs, as_json: bool) -> Result<String> {
 }
 
 fn as_json_text(import: &Import) -> Result<String> {
-    json(&serde_json::json!({
-        "toml": import.toml(),
-        "services": import.services.len(),
-        "notes": import.notes,
-    }))
+    json(&Imported {
+        toml: import.toml(),
+        services: import.services.len(),
+        notes: &import.notes,
+    })
 }
 
 /// Old files are in many encodings; what matters in them is ASCII.

@@ -2,6 +2,7 @@
 
 use clap::{Args, Subcommand};
 use control::{Change, MarkRule, Ports, Prefix, Protocol, Request, WhichMark};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::one_of;
@@ -80,7 +81,7 @@ pub(super) fn request(verb: &MarkVerb) -> Request {
 }
 
 /// A rule with its number, for programs.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub(super) struct Numbered<'r> {
     number: usize,
     #[serde(flatten)]

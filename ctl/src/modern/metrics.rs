@@ -18,7 +18,10 @@ pub(super) fn run(client: &mut Client, json: bool) -> Result<String> {
         }
     }
     if json {
-        return super::json(&serde_json::json!({ "format": "prometheus 0.0.4", "text": all }));
+        return super::json(&super::answers::Metrics {
+            format: "prometheus 0.0.4",
+            text: all,
+        });
     }
     Ok(all)
 }

@@ -7,6 +7,7 @@ use clap::{Args, Subcommand};
 use control::{
     Address, AddressPrefix, Change, Mac, Network, Prefix, Request, Route, StaticNeighbour,
 };
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::address;
@@ -170,7 +171,7 @@ pub(super) fn addresses(network: &Network) -> String {
 }
 
 /// A route and the port on whose network its gateway is; or such a network itself.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct Way<'n> {
     to: Prefix,
     via: Option<IpAddr>,

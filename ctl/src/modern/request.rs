@@ -67,6 +67,7 @@ pub(super) fn request(verb: &Verb, present: &mut impl Present) -> Result<Request
         Verb::Check(_)
         | Verb::Completions(_)
         | Verb::Man(_)
+        | Verb::Schema(_)
         | Verb::Import(_)
         | Verb::Doctor(_) => unreachable!("they ask nothing"),
         Verb::Drops(_) | Verb::Capture(_) | Verb::Metrics | Verb::Top(_) => {

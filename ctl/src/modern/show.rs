@@ -4,6 +4,7 @@ use control::{
     Connection, Drain, LocalAddress, Neighbour, Rates, Server, Service, ServiceKey, ServiceOptions,
     Status, Totals, Word, WorkerStatus,
 };
+use schemars::JsonSchema;
 use serde::Serialize;
 
 /// Rows of cells; a column is as wide as its widest cell, and numbers stand to the right.
@@ -114,7 +115,7 @@ fn weight(server: &Server) -> String {
 }
 
 /// A service's local addresses, for programs.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub(super) struct LocalAddresses<'a> {
     service: ServiceKey,
     local_addresses: &'a [LocalAddress],

@@ -16,6 +16,7 @@ use crossterm::terminal::{
     enable_raw_mode, size,
 };
 use crossterm::{cursor, execute, queue};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::show::{self, Table};
@@ -74,7 +75,7 @@ struct Look {
 }
 
 /// One line of the table.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 struct Row {
     service: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -89,7 +90,7 @@ struct Row {
 }
 
 /// A worker between two looks.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 struct Work {
     core: u16,
     connections: u64,
@@ -100,8 +101,8 @@ struct Work {
     longest_gap_us: f64,
 }
 
-#[derive(Debug, Serialize)]
-struct Frame {
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Frame {
     rows: Vec<Row>,
     workers: Vec<Work>,
 }
