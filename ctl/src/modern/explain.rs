@@ -226,7 +226,7 @@ service      tcp 10.0.0.1:80, by its address and port
 scheduler    rr: one after the other
                 server        weight  active  inactive
              >  10.1.0.1:80        1       3        12    overloaded
-                10.1.0.12:80       0       3        12    no weight
+                10.1.0.12:80       0       3        12     no weight
 out          lan: 02:00:00:00:00:01 > 02:00:00:00:00:02, IP a > c
 waits        IP a > d
 end          DROPPED (no_server): nobody
