@@ -216,6 +216,22 @@ with_services() {
     check "$name: cleared" clear_services
 }
 
+# explain names the server that the very next packet gets, and asking changes nothing.
+explained() {
+    ipvsadm -A -t "$VIP:80" -s wlc
+    ipvsadm -a -t "$VIP:80" -r 10.0.1.1:80 -m -w 2
+    ipvsadm -a -t "$VIP:80" -r 10.0.1.2:80 -m
+    local n said before
+    for n in 1 2 3 4 5 6; do
+        before=$(ipvsadm -Ln --stats && ipvsadm -Ln)
+        said=$(directorctl explain tcp "$CLIENT:3000$n" "$VIP:80" | awk '$1 == "forwarding" { print $4 }')
+        equal "$(ipvsadm -Ln --stats && ipvsadm -Ln)" "$before"
+        equal "rs${said:7:1}" "$(in_lab client curl -fsS --max-time 5 --local-port "3000$n" "http://$VIP/")"
+    done
+    directorctl explain tcp "$CLIENT:30001" "$VIP:81" | grep -q 'near: tcp .*:80, but it is at port 80'
+    directorctl explain tcp "$CLIENT:30001" "$VIP:81" | grep -q '^end *DROPPED (not_ours)'
+}
+
 # services WORKERS: what does not depend on how many there are runs with one.
 services() {
     WORKERS=$1
@@ -230,6 +246,7 @@ services() {
         with_services "tutorial g as typed" tutorial_g
         with_services "single datagrams" single_datagrams
         with_services "full servers" full_servers
+        with_services "explained before asked" explained
     fi
     with_services "persistent clients, $with" persistent_clients
     with_services "services of every port, $with" every_port

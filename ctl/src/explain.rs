@@ -62,8 +62,8 @@ pub struct Explained {
     pub local: Option<SocketAddr>,
     /// What leaves, in order.
     pub sent: Vec<Sent>,
-    /// What waits for a neighbour, as it will leave.
-    pub held: Vec<Frame>,
+    /// What waits for a neighbour, in words, as it will leave.
+    pub held: Vec<String>,
     pub end: End,
     /// What became of it.
     pub says: String,

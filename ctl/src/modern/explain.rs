@@ -86,7 +86,7 @@ pub(super) fn text(explained: &Explained) -> String {
         frame(&mut out, name, &sent.frame);
     }
     for held in &explained.held {
-        line(&mut out, "waits", &held.packet);
+        line(&mut out, "waits", held);
     }
     let end = match &explained.end {
         End::Forwarded => "FORWARDED".to_owned(),
@@ -148,5 +148,89 @@ fn candidates(out: &mut String, explained: &Explained) {
     }
     for row in table.text().lines() {
         line(out, "", row);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use control::{Candidate, Sent, ServiceKey, Step};
+
+    use super::*;
+
+    fn frame_of(port: &str, packet: &str) -> Frame {
+        Frame {
+            port: port.to_owned(),
+            from: "02:00:00:00:00:01".to_owned(),
+            to: "02:00:00:00:00:02".to_owned(),
+            packet: packet.to_owned(),
+            bytes: String::new(),
+        }
+    }
+
+    fn explained() -> Explained {
+        let step = |name: &str, says: &str| Step {
+            name: name.to_owned(),
+            says: says.to_owned(),
+        };
+        let candidate = |server: &str, weight, chosen| Candidate {
+            server: server.parse().unwrap(),
+            weight,
+            active: 3,
+            inactive: 12,
+            overloaded: chosen,
+            draining: false,
+            figure: None,
+            chosen,
+        };
+        Explained {
+            packet: frame_of("wan", "IP a > b"),
+            steps: vec![
+                step("worker", "the only one"),
+                step("service", "tcp 10.0.0.1:80, by its address and port"),
+                step("scheduler", "rr: one after the other"),
+            ],
+            service: None,
+            near: vec![(
+                ServiceKey::at(Protocol::Udp, "10.0.0.1:80".parse().unwrap()),
+                "it is for udp".to_owned(),
+            )],
+            candidates: vec![
+                candidate("10.1.0.1:80", 1, true),
+                candidate("10.1.0.12:80", 0, false),
+            ],
+            server: None,
+            method: None,
+            local: None,
+            sent: vec![Sent {
+                frame: frame_of("lan", "IP a > c"),
+                made: false,
+            }],
+            held: vec!["IP a > d".to_owned()],
+            end: End::Dropped {
+                reason: "no_server".to_owned(),
+                sentence: String::new(),
+            },
+            says: "nobody".to_owned(),
+        }
+    }
+
+    #[test]
+    fn steps_are_lines() {
+        assert_eq!(
+            text(&explained()),
+            "\
+in           wan: 02:00:00:00:00:01 > 02:00:00:00:00:02, IP a > b
+worker       the only one
+service      tcp 10.0.0.1:80, by its address and port
+             near: udp 10.0.0.1:80, but it is for udp
+scheduler    rr: one after the other
+                server        weight  active  inactive
+             >  10.1.0.1:80        1       3        12    overloaded
+                10.1.0.12:80       0       3        12     no weight
+out          lan: 02:00:00:00:00:01 > 02:00:00:00:00:02, IP a > c
+waits        IP a > d
+end          DROPPED (no_server): nobody
+"
+        );
     }
 }

@@ -135,8 +135,9 @@ impl<P: PacketBuf> Net<P> {
         }
     }
 
-    /// The packets that wait for a neighbour.
-    pub fn waiting(&self) -> impl Iterator<Item = &P> {
+    /// The packets that wait for a neighbour, and where their IP headers begin: what is before them
+    /// is written when they leave.
+    pub fn waiting(&self) -> impl Iterator<Item = (&P, usize)> {
         self.held.packets()
     }
 }

@@ -67,9 +67,10 @@ impl<P> Pool<P> {
         self.free.is_empty()
     }
 
-    pub(super) fn packets(&self) -> impl Iterator<Item = &P> {
+    /// What waits, and where its IP header begins.
+    pub(super) fn packets(&self) -> impl Iterator<Item = (&P, usize)> {
         let waiting = self.slots.iter().filter_map(|slot| slot.waiting.as_ref());
-        waiting.map(|waiting| &waiting.packet)
+        waiting.map(|waiting| (&waiting.packet, waiting.l3))
     }
 
     /// Shows the packet where it waits, or gives it back when the queue or the pool is full.

@@ -206,15 +206,15 @@ impl Services {
     ) -> Option<(&'static str, String, Vec<Weighed>)> {
         let name = self.service(service)?.policy.scheduler.name();
         let (rule, mut weighed) = self.consider(now, service, newcomer, |scheduler, ask| {
-            let mut figures = scheduler.figures(ask).into_iter();
-            let weighed = ask.servers.iter().map(|server| Weighed {
+            let figures = scheduler.figures(ask);
+            let weighed = ask.servers.iter().enumerate().map(|(n, server)| Weighed {
                 id: server.id,
                 address: server.address,
                 weight: server.weight,
                 load: ask.loads.of(server.id),
                 overloaded: server.limit.is_over(),
                 draining: false,
-                figure: figures.next().filter(|figure| !figure.is_empty()),
+                figure: figures.get(n).filter(|figure| !figure.is_empty()).cloned(),
             });
             (scheduler.rule(ask), weighed.rev().collect::<Vec<_>>())
         })?;

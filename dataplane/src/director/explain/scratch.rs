@@ -45,7 +45,7 @@ pub struct Sent {
 pub struct Outcome {
     pub end: End,
     pub sent: Vec<Sent>,
-    /// Packets that wait for a neighbour from now on.
+    /// Packets that wait for a neighbour from now on, without Ethernet headers, which they have not got yet.
     pub held: Vec<Vec<u8>>,
     /// The service that a drop is counted for.
     pub charged: Option<ServiceId>,
@@ -157,7 +157,8 @@ impl Excerpt {
         };
         let mut burst = Burst::from_iter([HeapBuf::new(frame)]);
         director.process_home(self.now, self.from, &mut burst, &mut recorder);
-        let held = director.net.waiting().map(|packet| packet.bytes().to_vec());
+        let held = director.net.waiting();
+        let held = held.filter_map(|(packet, l3)| Some(packet.bytes().get(l3..)?.to_vec()));
         let mut services = (0..).zip(&page.services);
         let charged = services.find(|(_, page)| page.drops.iter().any(|drops| drops.get() > 0));
         Ok(Outcome {

@@ -20,6 +20,7 @@ use crate::packet::{HeapBuf, PortId};
 use crate::sched::{Loads, Newcomer};
 use crate::templates::Copied;
 use crate::update::{ServerId, ServiceId};
+use crate::wire::ethernet;
 use crate::wire::flow::{Seen, Tuple};
 
 impl Rehearsal {
@@ -405,9 +406,7 @@ impl Story<'_> {
         });
         self.told.sent = sent.collect();
         let held = self.outcome.held.iter();
-        self.told.held = held
-            .map(|held| frame(names, self.excerpt.from, held))
-            .collect();
+        self.told.held = held.map(|packet| waiting(packet)).collect();
         self.told.says = self.ending();
     }
 
@@ -477,6 +476,19 @@ pub(super) fn port_name(names: &[String], port: PortId, vlan: Option<u16>) -> St
         None => name,
         Some(vlan) => format!("{name}.{vlan}"),
     }
+}
+
+/// An IP packet that waits, in words.
+fn waiting(packet: &[u8]) -> String {
+    let is_v6 = packet.first().is_some_and(|first| first >> 4 == 6);
+    let ethertype = if is_v6 {
+        ethernet::IPV6
+    } else {
+        ethernet::IPV4
+    };
+    let bytes = [&[0; 12][..], &ethertype.to_be_bytes(), packet].concat();
+    let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+    Line { bytes: &bytes, len }.to_string()
 }
 
 fn frame(names: &[String], port: PortId, bytes: &[u8]) -> Frame {

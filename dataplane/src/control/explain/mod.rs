@@ -1,5 +1,8 @@
 //! What would become of a packet: asked of the workers, or of a director that a file describes.
 
+#[cfg(test)]
+mod tests;
+
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
