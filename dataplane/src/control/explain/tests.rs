@@ -371,7 +371,7 @@ fn steps_are_said_in_words() {
     assert_eq!(
         shown,
         [
-            (3, 1, Some("1/3 = 0.33"), false),
+            (3, 0, Some("257/3 = 85.66"), false),
             (0, 0, Some("0"), false),
             (1, 0, Some("0/1"), true)
         ]
