@@ -599,13 +599,13 @@ fn the_copy_of_one_service_among_ten_thousand() {
         for service in 0..10_000u32 {
             let vip = std::net::Ipv4Addr::from_bits(0xcb00_0000 + service);
             let by = if service == 0 { scheduler } else { "wlc" };
-            let _ = write!(
+            let _ = writeln!(
                 text,
-                "[[service]]\nprotocol = \"tcp\"\naddress = \"{vip}:80\"\nscheduler = {by:?}\n"
+                "[[service]]\nprotocol = \"tcp\"\naddress = \"{vip}:80\"\nscheduler = {by:?}"
             );
             for server in 0..if service == 0 { servers } else { 1 } {
                 let rip = std::net::Ipv4Addr::from_bits(0x0b00_0000 + service * 1000 + server);
-                let _ = write!(text, "[[service.server]]\naddress = \"{rip}:80\"\n");
+                let _ = writeln!(text, "[[service.server]]\naddress = \"{rip}:80\"");
             }
         }
         let lab = Lab::new(&text);
