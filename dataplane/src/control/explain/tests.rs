@@ -371,7 +371,7 @@ fn steps_are_said_in_words() {
     assert_eq!(
         shown,
         [
-            (3, 1, Some("1/3 = 0.33"), false),
+            (3, 0, Some("257/3 = 85.66"), false),
             (0, 0, Some("0"), false),
             (1, 0, Some("0/1"), true)
         ]
@@ -599,13 +599,13 @@ fn the_copy_of_one_service_among_ten_thousand() {
         for service in 0..10_000u32 {
             let vip = std::net::Ipv4Addr::from_bits(0xcb00_0000 + service);
             let by = if service == 0 { scheduler } else { "wlc" };
-            let _ = write!(
+            let _ = writeln!(
                 text,
-                "[[service]]\nprotocol = \"tcp\"\naddress = \"{vip}:80\"\nscheduler = {by:?}\n"
+                "[[service]]\nprotocol = \"tcp\"\naddress = \"{vip}:80\"\nscheduler = {by:?}"
             );
             for server in 0..if service == 0 { servers } else { 1 } {
                 let rip = std::net::Ipv4Addr::from_bits(0x0b00_0000 + service * 1000 + server);
-                let _ = write!(text, "[[service.server]]\naddress = \"{rip}:80\"\n");
+                let _ = writeln!(text, "[[service.server]]\naddress = \"{rip}:80\"");
             }
         }
         let lab = Lab::new(&text);
