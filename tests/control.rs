@@ -13,6 +13,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use serde_json::Value;
+use system_tests::built;
 use tempfile::TempDir;
 
 /// How often a daemon that starts is asked, 50 ms apart.
@@ -60,18 +61,6 @@ impl From<Output> for Said {
             err: text(output.stderr),
         }
     }
-}
-
-/// A program built in the same profile as this test.
-fn built(name: &str) -> PathBuf {
-    let test = std::env::current_exe().unwrap();
-    let path = test.parent().unwrap().parent().unwrap().join(name);
-    assert!(
-        path.exists(),
-        "{} is missing: cargo build -p dataplane -p ctl",
-        path.display()
-    );
-    path
 }
 
 impl Place {

@@ -4,12 +4,12 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use control::client::ClientError;
 use control::import::{Around, Files, Import, Kind, SCHEDULERS, Wrong, import};
-use control::ipvsadm::names::{Names, Transport};
+use control::ipvsadm::names::NoNames;
 use control::ipvsadm::run::Ipvsadm;
 use control::{Change, Reply, Request};
 use dataplane::config::Config;
@@ -17,27 +17,6 @@ use dataplane::control::model::{Limits, Model};
 use system_tests::recorded;
 
 const HEAD: &str = include_str!("import/head.toml");
-
-/// No resolver.
-struct NoNames;
-
-impl Names for NoNames {
-    fn host(&self, _: &str) -> Option<Ipv4Addr> {
-        None
-    }
-
-    fn port(&self, name: &str, _: Option<Transport>) -> Option<u16> {
-        (name == "http").then_some(80)
-    }
-
-    fn host_name(&self, _: IpAddr) -> Option<String> {
-        None
-    }
-
-    fn port_name(&self, _: u16, _: Transport) -> Option<String> {
-        None
-    }
-}
 
 /// Files by name; a pattern is a name.
 struct Canned<'f>(&'f [(&'f str, &'f str)]);

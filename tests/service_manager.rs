@@ -5,7 +5,6 @@
 
 use std::fs::{self, File};
 use std::os::unix::net::UnixDatagram;
-use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -14,23 +13,13 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 use serde_json::Value;
+use system_tests::built;
 use tempfile::TempDir;
 
 /// The longest that any message may take; a daemon starts in a second or two.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Four times the period in which the daemon looks at its workers.
 const WATCHDOG: Duration = Duration::from_secs(4);
-
-fn built(name: &str) -> PathBuf {
-    let test = std::env::current_exe().unwrap();
-    let path = test.parent().unwrap().parent().unwrap().join(name);
-    assert!(
-        path.exists(),
-        "{} is missing: cargo build -p dataplane -p ctl",
-        path.display()
-    );
-    path
-}
 
 /// A daemon on a device that carries nothing, started as systemd starts it.
 struct Unit {

@@ -44,7 +44,10 @@ pub use file::File;
 pub use hardware::PortHardware;
 pub use marks::{MarkRule, Ports, Prefix, WhichMark};
 pub use metrics::{MetricsCursor, Pace};
-pub use network::{Address, AddressPrefix, Mac, Network, Route, StaticNeighbour, interface};
+pub use network::{
+    Address, AddressPrefix, Mac, Network, Route, StaticNeighbour, interface, is_link_local,
+    is_station, mac_text,
+};
 pub use plan::Plan;
 pub use settings::{SETTINGS, Setting, Value};
 pub use words::{NoFlag, Word};

@@ -562,9 +562,6 @@ fn run(cli: &Cli) -> Result<String> {
             top::unless_closed(top::watch_stats(&mut client, *every, cli.json))?;
             return Ok(String::new());
         }
-        _ => {}
-    }
-    match &cli.verb {
         Verb::Drops(args) => return drops::run(args, &mut client, cli.json),
         Verb::Capture(args) => return capture::run(args, &mut client, cli.json),
         _ => {}

@@ -173,9 +173,14 @@ impl Mac {
     }
 }
 
+/// `aa:bb:cc:dd:ee:ff`
+pub fn mac_text(mac: [u8; 6]) -> String {
+    mac.map(|byte| format!("{byte:02x}")).join(":")
+}
+
 impl fmt::Display for Mac {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0.map(|byte| format!("{byte:02x}")).join(":"))
+        f.write_str(&mac_text(self.0))
     }
 }
 
@@ -200,6 +205,31 @@ impl From<Mac> for String {
     fn from(mac: Mac) -> Self {
         mac.to_string()
     }
+}
+
+/// Whether one station on a network can have this address: no multicast, broadcast, loopback,
+/// "this network", or IPv4 address in an IPv6 one's place. A subnet's broadcast address is one
+/// here.
+#[inline]
+pub fn is_station(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => {
+            let first = address.octets()[0];
+            first != 0 && first < 224 && !address.is_loopback()
+        }
+        IpAddr::V6(address) => {
+            !address.is_multicast()
+                && !address.is_unspecified()
+                && !address.is_loopback()
+                && address.to_ipv4_mapped().is_none()
+        }
+    }
+}
+
+/// Of IPv6; in IPv4 169.254.0.0/16 is routed like others, as LVS does.
+#[inline]
+pub fn is_link_local(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(address) if address.is_unicast_link_local())
 }
 
 /// What a director's network is configured to be. A batch of changes that turns one into another

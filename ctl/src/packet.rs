@@ -3,6 +3,8 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use crate::mac_text;
+
 const VLAN: u16 = 0x8100;
 const IPV4: u16 = 0x0800;
 const IPV6: u16 = 0x86dd;
@@ -256,7 +258,7 @@ fn arp(f: &mut fmt::Formatter<'_>, message: &[u8]) -> Option<fmt::Result> {
         sender,
         target,
     } = Arp::read(message)?;
-    let mac = sender_mac.map(|byte| format!("{byte:02x}")).join(":");
+    let mac = mac_text(sender_mac);
     Some(match operation {
         1 => write!(f, "ARP, request who-has {target} tell {sender} ({mac})"),
         2 => write!(f, "ARP, reply {sender} is-at {mac}"),

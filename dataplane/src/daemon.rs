@@ -30,7 +30,7 @@ use crate::net::Setup;
 use crate::steer::Steer;
 use crate::templates::Templates;
 use crate::time::Clock;
-use crate::worker::{Links, Worker, links, mac_text};
+use crate::worker::{Links, Worker, links};
 
 /// The least bytes of an mbuf, headroom included.
 const ROOM_MIN: u32 = HEADROOM as u32 + 2048;
@@ -248,7 +248,7 @@ fn start_ports(eal: &Eal, config: &Config, pools: &[Mempool]) -> Result<(Vec<Por
         tracing::info!(
             port = port.name(),
             device = port.device(),
-            mac = mac_text(port.mac()),
+            mac = control::mac_text(port.mac()),
             capabilities = %port.hardware(),
             "port started"
         );
@@ -273,7 +273,7 @@ fn machine(ports: &[Port], pools: &[Mempool]) -> Machine {
     let info = |port: &Port| PortInfo {
         name: port.name().to_owned(),
         device: port.device().to_owned(),
-        mac: mac_text(port.mac()),
+        mac: control::mac_text(port.mac()),
         mtu: port.mtu(),
         link_up: port.link_up(),
         hardware: Some(port.hardware().clone()),

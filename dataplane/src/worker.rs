@@ -331,7 +331,7 @@ impl Worker {
         let show = |view: crate::net::NeighbourView| control::Neighbour {
             port: name(view.port, view.vlan),
             address: view.address,
-            mac: view.mac.map(mac_text),
+            mac: view.mac.map(control::mac_text),
             state: view.state.to_owned(),
         };
         self.director
@@ -354,11 +354,6 @@ fn process_home(
         false => director.process_home(now, port, burst, out),
         true => director.process_home(now, port, burst, &mut Tapped(out)),
     }
-}
-
-/// `aa:bb:cc:dd:ee:ff`
-pub fn mac_text(mac: [u8; 6]) -> String {
-    mac.map(|byte| format!("{byte:02x}")).join(":")
 }
 
 /// Where a worker's packets leave.

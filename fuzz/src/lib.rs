@@ -14,9 +14,7 @@ mod packets; // frames
 mod protocol; // the control socket
 pub mod seeds; // what each target begins with
 
-use std::net::{IpAddr, Ipv4Addr};
-
-use control::ipvsadm::names::{Names, Transport};
+use control::ipvsadm::names::NoNames;
 use control::{Reply, Request};
 use dataplane::control::Control;
 use dataplane::control::model::Limits;
@@ -68,25 +66,4 @@ fn everything(director: &mut Control) -> [Reply; 4] {
         Request::Marks,
     ]
     .map(|request| ask(director, request))
-}
-
-/// No resolver: an input asks nobody.
-struct NoNames;
-
-impl Names for NoNames {
-    fn host(&self, _: &str) -> Option<Ipv4Addr> {
-        None
-    }
-
-    fn port(&self, name: &str, _: Option<Transport>) -> Option<u16> {
-        (name == "http").then_some(80)
-    }
-
-    fn host_name(&self, _: IpAddr) -> Option<String> {
-        None
-    }
-
-    fn port_name(&self, _: u16, _: Transport) -> Option<String> {
-        None
-    }
 }

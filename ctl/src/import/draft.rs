@@ -10,7 +10,7 @@ use crate::{
     ClientAddress, ForwardMode, HashTarget, Protocol, ServerSpec, ServiceKey, ServiceOptions,
     ServiceSpec, ServiceTimeouts, Tunnel, TunnelChecksum, TunnelKind, Word,
 };
-use crate::{MH_TABLE_SIZE_MAX, MH_TABLE_SIZE_MIN};
+use crate::{MH_TABLE_SIZE_MAX, MH_TABLE_SIZE_MIN, is_link_local, is_station};
 
 /// The director's schedulers.
 pub const SCHEDULERS: [&str; 15] = [
@@ -466,24 +466,4 @@ fn tunnel(spec: &ServerSpec) -> Option<Tunnel> {
         _ => Tunnel::default(),
     };
     (right != spec.tunnel).then_some(right)
-}
-
-/// Whether one station on a network can have this address.
-fn is_station(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(address) => {
-            let first = address.octets()[0];
-            first != 0 && first < 224 && !address.is_loopback()
-        }
-        IpAddr::V6(address) => {
-            !address.is_multicast()
-                && !address.is_unspecified()
-                && !address.is_loopback()
-                && address.to_ipv4_mapped().is_none()
-        }
-    }
-}
-
-fn is_link_local(address: IpAddr) -> bool {
-    matches!(address, IpAddr::V6(address) if address.is_unicast_link_local())
 }

@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 
 use control::conf::{self, Key, array, quoted};
-use control::{Address, Conf, Network, Refusal};
+use control::{Address, Conf, Network, Refusal, mac_text};
 
 use super::ports::is_shared;
 use super::{Config, Director, Eal, Idle, LogFormat, PortConf};
@@ -253,7 +253,7 @@ fn route(said: &Route) -> Section {
 
 fn neighbour(said: &StaticNeighbour) -> Section {
     let address = said.address.to_string();
-    let mac = said.mac.map(|byte| format!("{byte:02x}")).join(":");
+    let mac = mac_text(said.mac);
     let keys = vec![
         Key::needed("address", quoted(&address)),
         Key::needed("mac", quoted(&mac)),

@@ -17,6 +17,7 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 
+pub use control::is_station;
 pub use excerpt::{Excerpt, Way};
 pub use held::{HELD_MAX, HELD_PER_NEIGHBOUR};
 pub use neigh::{NEIGHBOURS_MAX, NeighbourView};
@@ -27,6 +28,8 @@ pub use network::{
 pub use route::Prefix;
 
 pub use crate::wire::nd::is_group_of_ours;
+
+use control::is_link_local;
 
 use crate::counters::{DropReason, Page};
 use crate::packet::{Egress, Origin, PacketBuf, PortId};
@@ -378,32 +381,10 @@ fn make<E: Egress>(
     out.send(port, packet, Origin::answer(port));
 }
 
-/// Whether one station on a network can have this address: no multicast, broadcast, loopback,
-/// "this network", or IPv4 address in an IPv6 one's place. A subnet's broadcast address is for
-/// [`Net::is_broadcast`] to see.
-pub fn is_station(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(address) => {
-            let first = address.octets()[0];
-            first != 0 && first < 224 && !address.is_loopback()
-        }
-        IpAddr::V6(address) => {
-            !address.is_multicast()
-                && !address.is_unspecified()
-                && !address.is_loopback()
-                && address.to_ipv4_mapped().is_none()
-        }
-    }
-}
-
 /// Whether it is a station's and means the same on every link: not link-local in IPv6 (in IPv4
 /// 169.254.0.0/16 is routed like others, as LVS does).
 pub fn is_global(address: IpAddr) -> bool {
     is_station(address) && !is_link_local(address)
-}
-
-fn is_link_local(address: IpAddr) -> bool {
-    matches!(address, IpAddr::V6(address) if address.is_unicast_link_local())
 }
 
 /// Neither all zero nor a group address.

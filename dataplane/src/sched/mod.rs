@@ -115,6 +115,12 @@ impl Ask<'_> {
     fn load(&self, server: &Candidate) -> Load {
         self.loads.of(server.id)
     }
+
+    /// What each server costs for its weight, for people.
+    fn ratios(&self, cost: fn(Load) -> u64) -> Vec<String> {
+        let shown = |server: &Candidate| ratio(cost(self.load(server)), server.weight);
+        self.servers.iter().map(shown).collect()
+    }
 }
 
 /// Chooses the server of a new connection. One instance a service a worker.

@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use super::{Ask, Scheduler, lightest, ratio};
+use super::{Ask, Scheduler, lightest};
 
 #[derive(Debug, Clone)]
 pub(super) struct Sed;
@@ -32,8 +32,5 @@ pub(super) fn pick(ask: &Ask<'_>) -> Option<usize> {
 
 /// How long each server's connections wait, for people.
 pub(super) fn delays(ask: &Ask<'_>) -> Vec<String> {
-    let servers = ask.servers.iter();
-    servers
-        .map(|server| ratio(ask.load(server).delay(), server.weight))
-        .collect()
+    ask.ratios(|load| load.delay())
 }

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::{Ask, Scheduler, lightest, ratio};
+use super::{Ask, Scheduler, lightest};
 
 #[derive(Debug, Clone)]
 pub(super) struct Wlc;
@@ -32,8 +32,5 @@ pub(super) fn pick(ask: &Ask<'_>) -> Option<usize> {
 
 /// What each server weighs, for people.
 pub(super) fn overheads(ask: &Ask<'_>) -> Vec<String> {
-    let servers = ask.servers.iter();
-    servers
-        .map(|server| ratio(ask.load(server).overhead(), server.weight))
-        .collect()
+    ask.ratios(|load| load.overhead())
 }

@@ -5,8 +5,8 @@ use std::fmt::Display;
 use control::{Protocol, ServiceKey, Word};
 
 use super::text::{Kind, Labels, Samples, seconds};
-use super::{Scrape, WorkerView, counted};
-use crate::control::model::{ServerView, ServiceView};
+use super::{Scrape, WorkerView};
+use crate::control::model::{ServerView, ServiceView, Tally};
 use crate::control::stats::PortInfo;
 use crate::counters::{
     BUCKETS, Counter, DropReason, Histogram, Pace, Page, Pass, PortPage, ServerPage, balanced,
@@ -784,9 +784,10 @@ pub const FAMILIES: &[Family] = &[
         Server(|server, scrape, labels, out| {
             out.sample(
                 labels,
-                counted(
-                    scrape.sum(server.id, |page| page.conns.get()),
-                    &server.origin,
+                server_total(
+                    server,
+                    scrape,
+                    |page| &page.conns,
                     |tally| tally.totals.conns,
                 ),
             );
@@ -799,9 +800,10 @@ pub const FAMILIES: &[Family] = &[
         Server(|server, scrape, labels, out| {
             out.sample(
                 labels,
-                counted(
-                    scrape.sum(server.id, |page| page.in_packets.get()),
-                    &server.origin,
+                server_total(
+                    server,
+                    scrape,
+                    |page| &page.in_packets,
                     |tally| tally.totals.in_packets,
                 ),
             );
@@ -814,9 +816,10 @@ pub const FAMILIES: &[Family] = &[
         Server(|server, scrape, labels, out| {
             out.sample(
                 labels,
-                counted(
-                    scrape.sum(server.id, |page| page.in_bytes.get()),
-                    &server.origin,
+                server_total(
+                    server,
+                    scrape,
+                    |page| &page.in_bytes,
                     |tally| tally.totals.in_bytes,
                 ),
             );
@@ -829,9 +832,10 @@ pub const FAMILIES: &[Family] = &[
         Server(|server, scrape, labels, out| {
             out.sample(
                 labels,
-                counted(
-                    scrape.sum(server.id, |page| page.out_packets.get()),
-                    &server.origin,
+                server_total(
+                    server,
+                    scrape,
+                    |page| &page.out_packets,
                     |tally| tally.totals.out_packets,
                 ),
             );
@@ -844,9 +848,10 @@ pub const FAMILIES: &[Family] = &[
         Server(|server, scrape, labels, out| {
             out.sample(
                 labels,
-                counted(
-                    scrape.sum(server.id, |page| page.out_bytes.get()),
-                    &server.origin,
+                server_total(
+                    server,
+                    scrape,
+                    |page| &page.out_bytes,
                     |tally| tally.totals.out_bytes,
                 ),
             );
@@ -857,16 +862,13 @@ pub const FAMILIES: &[Family] = &[
         Summary,
         "Time from a client's first SYN to the server's SYN/ACK, of TCP connections by NAT and FULLNAT.",
         Server(|server, scrape, labels, out| {
-            let us = counted(
-                scrape.sum(server.id, |page| page.answers_us.get()),
-                &server.origin,
+            let us = server_total(
+                server,
+                scrape,
+                |page| &page.answers_us,
                 |tally| tally.answers_us,
             );
-            let answers = counted(
-                scrape.sum(server.id, |page| page.answers.get()),
-                &server.origin,
-                |tally| tally.answers,
-            );
+            let answers = server_total(server, scrape, |page| &page.answers, |tally| tally.answers);
             out.summary(labels, seconds(us.saturating_mul(1000)), answers);
         }),
     ),
@@ -949,6 +951,17 @@ fn service_info(service: &ServiceView, labels: Labels<'_>, out: &mut Samples<'_>
         ("scheduler", &service.scheduler),
     ]);
     out.sample(&all, 1);
+}
+
+/// Since the start, as its series has it.
+fn server_total(
+    server: &ServerView,
+    scrape: &Scrape,
+    get: fn(&ServerPage) -> &Counter,
+    origin: fn(&Tally) -> u64,
+) -> u64 {
+    let sum = scrape.sum(server.id, |page| get(page).get());
+    sum.wrapping_sub(origin(&server.origin))
 }
 
 /// Over the servers that are in the service.

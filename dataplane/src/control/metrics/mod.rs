@@ -17,7 +17,7 @@ use control::MetricsCursor;
 use crossbeam::channel::{Receiver, Sender, bounded};
 
 use super::Worker;
-use super::model::{Limits, Tally, View};
+use super::model::{Limits, View};
 use super::stats::Machine;
 use crate::counters::{Page, ServerPage};
 use crate::templates::Templates;
@@ -124,9 +124,4 @@ pub(super) fn workers(workers: &[Worker]) -> Vec<WorkerView> {
         mailbox: worker.mailbox.len(),
     };
     workers.iter().map(view).collect()
-}
-
-/// A server's count since the start, as its series has it.
-fn counted(sum: u64, origin: &Tally, get: impl Fn(&Tally) -> u64) -> u64 {
-    sum.wrapping_sub(get(origin))
 }

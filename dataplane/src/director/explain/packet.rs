@@ -166,8 +166,3 @@ impl Sample {
         }
     }
 }
-
-/// `aa:bb:cc:dd:ee:ff`
-pub(super) fn mac(mac: [u8; 6]) -> String {
-    mac.map(|byte| format!("{byte:02x}")).join(":")
-}

@@ -5,12 +5,11 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 
 use control::packet::Line;
-use control::{Candidate, Explained, ForwardMode, Frame, ServiceKey, Step, Word};
+use control::{Candidate, Explained, ForwardMode, Frame, ServiceKey, Step, Word, mac_text};
 
 use super::super::Director;
 use super::super::engine::{said, with_engine};
 use super::super::persist::template_key;
-use super::packet::mac;
 use super::scratch::{End, Outcome};
 use super::{Excerpt, Rehearsal};
 use crate::conn::Hit;
@@ -385,7 +384,7 @@ impl Story<'_> {
         let says = match way.neighbour {
             None => format!("{next} is not known yet"),
             Some((view, waiting)) => {
-                let known = view.mac.map_or_else(|| "not known".to_owned(), mac);
+                let known = view.mac.map_or_else(|| "not known".to_owned(), mac_text);
                 let wait = match waiting {
                     0 => String::new(),
                     n => format!(", {n} packets wait"),
@@ -493,7 +492,7 @@ fn waiting(packet: &[u8]) -> String {
 
 fn frame(names: &[String], port: PortId, bytes: &[u8]) -> Frame {
     let station = |at: usize| bytes.get(at..).and_then(|rest| rest.first_chunk().copied());
-    let [to, from] = [0, 6].map(|at| station(at).map_or_else(String::new, mac));
+    let [to, from] = [0, 6].map(|at| station(at).map_or_else(String::new, mac_text));
     let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
     Frame {
         port: port_name(names, port, None),
