@@ -22,6 +22,7 @@ pub mod service; // virtual services and real servers as one worker sees them
 pub mod sip; // the Call-ID of SIP messages
 pub mod split; // IPv4 packets made into fragments
 pub mod steer; // which worker owns a packet
+pub mod sync; // connections that other directors know of
 pub mod templates; // which server a client is tied to, shared by all workers
 pub mod time; // milliseconds, handed in by the worker
 pub mod tunnel; // the outer headers of packets to real servers behind a tunnel
