@@ -3,6 +3,7 @@
 //! A director owns no NIC, no clock and no lock. All it ever does follows from [`Director::apply`],
 //! [`Director::process`] and [`Director::tick`], each with the time.
 
+mod brief; // the packets that most connections begin with
 mod cut; // connections that are ended from here
 mod decide; // everything that is not the fast path
 mod defence; // what is given up in a flood
@@ -93,6 +94,8 @@ pub struct Director<P> {
     sweep: Sweep,
     /// By server, where one is needed.
     tunnels: Vec<Option<TunnelTo>>,
+    /// By server, too.
+    ways: Vec<brief::Way>,
     timeouts: Timeouts,
     settings: Settings,
     cuts: Cuts,
@@ -166,6 +169,7 @@ impl<P: PacketBuf> Director<P> {
             templates: Arc::new(Templates::new(templates_max, secret)?),
             sweep: Sweep::new(steer.me(), steer.workers()),
             tunnels: Vec::new(),
+            ways: Vec::new(),
             timeouts: Timeouts::default(),
             settings: Settings::default(),
             cuts: Cuts::default(),
@@ -329,6 +333,7 @@ impl<P: PacketBuf> Director<P> {
             }
             self.walk(now, from, &stage[at], packet, out);
         }
+        self.conns.settle();
         out.note(Note::default);
     }
 
@@ -680,21 +685,19 @@ impl<P: PacketBuf> Director<P> {
     #[inline(never)]
     fn change_state(&mut self, now: Instant, hit: Hit, next: State) {
         let conn = self.conns.get(hit);
-        let (was, server) = (conn.state(), conn.server());
+        let (was, id) = (conn.state(), conn.server());
         if next != was && next.is_established() && conn.is_controlled() {
             self.assure(hit);
         }
-        let server = &self.page.servers[server.index()];
-        match (was.is_active(), next.is_active()) {
-            (false, true) => {
-                server.inactive.down();
-                server.active.up();
-            }
-            (true, false) => {
-                server.active.down();
-                server.inactive.up();
-            }
-            _ => {}
+        let server = &self.page.servers[id.index()];
+        if was.is_active() != next.is_active() {
+            let (less, more) = match next.is_active() {
+                true => (&server.inactive, &server.active),
+                false => (&server.active, &server.inactive),
+            };
+            less.down();
+            more.up();
+            self.services.counted(id);
         }
         let timeout_ms = self.timeout_ms(hit, next);
         self.conns.set_state_for(now, hit.entry(), next, timeout_ms);
@@ -727,7 +730,10 @@ impl<P: PacketBuf> Director<P> {
             return self.net.hold(now, id, packet, l3, origin, out, &self.page);
         }
         let port = hop.port;
-        if hop.address(&mut packet, l3) {
+        if usize::from(hop.l2_len) == l3 {
+            hop.depart(packet.bytes_mut());
+            out.send(port, packet, origin);
+        } else if hop.address(&mut packet, l3) {
             out.send(port, packet, origin);
         } else {
             let watch = out.watch();
@@ -746,7 +752,7 @@ impl<P: PacketBuf> Director<P> {
             return;
         }
         let mut budget = EXPIRE_MAX;
-        while let Some(entry) = self.conns.due(now, &self.timeouts, &mut budget) {
+        while let Some(entry) = self.conns.due(now, &mut budget) {
             if self.outlives(now, entry) {
                 continue;
             }
@@ -761,6 +767,7 @@ impl<P: PacketBuf> Director<P> {
         }
         self.cut_some(now, out);
         self.defend(now);
+        self.conns.settle();
         self.forget_fragments(now, out);
         self.leases.tick(now);
         let services = &self.services;

@@ -90,6 +90,12 @@ impl Hash {
     const fn tag(self) -> u16 {
         self.tag.get()
     }
+
+    /// A short form, mostly another one of another hash.
+    #[inline(always)]
+    pub(super) const fn print(self) -> u32 {
+        self.home ^ (self.tag() as u32) << 16
+    }
 }
 
 #[derive(Debug)]

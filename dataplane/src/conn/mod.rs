@@ -2,6 +2,7 @@
 
 mod excerpt; // a few connections, copied
 mod index; // from a flow to its connection
+mod posted; // keys on their way into the index and out of it
 pub mod state; // TCP and UDP states, transitions, timeouts
 #[cfg(test)]
 mod tests; // the table, its index and its timers against naive models
@@ -14,7 +15,6 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 pub use excerpt::{Excerpt, Line};
 pub use index::{Hash, Hit};
-use state::HALF_OPEN;
 pub use state::{Direction, Event, State, Timeouts, Transitions};
 
 use crate::cpu;
@@ -28,6 +28,7 @@ use crate::update::{SERVERS_MAX, ServerId};
 use crate::wire::delta::Delta;
 use crate::wire::flow::{Addresses6, Digest, Flow, SCTP, Seen, TCP, Tuple};
 use index::Index;
+use posted::{Posted, Write};
 use timer::Timers;
 
 /// `Conn::server` below its top byte, which holds what LVS has in the low byte of a connection's
@@ -58,6 +59,9 @@ const _: () = assert!(State::ALL.len() <= STATE as usize + 1);
 const CONTROLLED: u8 = 0x20;
 /// In `Conn::state`: its service has timeouts of its own.
 const OWN_TIMEOUTS: u8 = 0x40;
+
+/// How many free entries before its turn one's line begins to be loaded.
+const FREE_AHEAD: u32 = 4;
 
 /// No next hop known.
 pub const NO_HOP: HopId = HopId(u16::MAX);
@@ -341,6 +345,16 @@ impl Conn {
     }
 }
 
+/// The first packet of a connection, and where it goes.
+#[derive(Debug, Clone, Copy)]
+pub struct First {
+    pub now: Instant,
+    pub generation: u16,
+    /// Toward the server.
+    pub hop: HopId,
+    pub ip_len: u16,
+}
+
 /// What FULLNAT keeps of a connection beside its line.
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Debug, Clone, Copy)]
 #[repr(C, align(32))]
@@ -388,8 +402,10 @@ pub struct Conns {
     digest: Digest,
     timers: Timers,
     index: Index,
-    /// Entries that were used and are free again, chained through `last_seen`.
-    free: Option<u32>,
+    posted: Posted,
+    /// Entries that were used and are free again: the first `free_len`, the last one freed last.
+    free: Array<u32>,
+    free_len: u32,
     /// Entries from here on were never used.
     fresh: u32,
     used: u32,
@@ -412,7 +428,9 @@ impl Conns {
             digest: Digest::new(secret),
             timers: Timers::new(entries)?,
             index: Index::new(entries * 2, secret)?,
-            free: None,
+            posted: Posted::default(),
+            free: Array::zeroed(entries)?,
+            free_len: 0,
             fresh: 0,
             used: 0,
         })
@@ -439,6 +457,7 @@ impl Conns {
             + self.extras_fresh as usize * size_of::<Extra>()
             + self.talks_fresh as usize * size_of::<Talk>()
             + self.parents_fresh as usize * size_of::<u32>()
+            + self.free.len() * size_of::<u32>()
             + self.timers.bytes()
             + self.index.bytes()
     }
@@ -507,10 +526,52 @@ impl Conns {
     }
 
     fn search(&self, flow: &Flow, addresses: Option<&Addresses6>) -> Option<Hit> {
-        self.index.find(self.hash(flow), |hit| {
+        let hash = self.hash(flow);
+        let is = |hit: Hit| {
             self.entries[hit.entry() as usize].is(flow, hit.outbound())
                 && addresses.is_none_or(|addresses| self.addresses6(hit) == addresses)
-        })
+        };
+        (self.posted.find(hash, is)).or_else(|| self.index.find(hash, is))
+    }
+
+    /// Adds a key to the index, or removes it, once its bucket is loaded.
+    #[inline(always)]
+    fn post(&mut self, hash: Hash, hit: Hit, adds: bool) {
+        self.index.prefetch(hash);
+        if let Some(due) = self.posted.push(Write { hash, hit, adds }) {
+            self.carry_out(due);
+        }
+    }
+
+    /// Writes to the index what has waited for it. To be called when a burst ends: stages look no
+    /// farther than the index.
+    #[inline(always)]
+    pub fn settle(&mut self) {
+        while let Some(due) = self.posted.pop() {
+            self.carry_out(due);
+        }
+    }
+
+    fn carry_out(&mut self, Write { hash, hit, adds }: Write) {
+        if !adds {
+            self.index.remove(hash, hit);
+            return;
+        }
+        let conn = &self.entries[hit.entry() as usize];
+        let wide = conn.is_wide();
+        if hit.outbound() {
+            // Packets of this flow are not of the connection that they were of.
+            let flow = conn.side(true);
+            let addresses = flow.v6.then(|| self.addresses6(hit));
+            let older = self.index.find(hash, |other| {
+                self.entries[other.entry() as usize].is(&flow, other.outbound())
+                    && addresses.is_none_or(|addresses| self.addresses6(other) == addresses)
+            });
+            if let Some(older) = older {
+                self.index.remove(hash, older);
+            }
+        }
+        self.index.insert(hash, hit, wide);
     }
 
     /// The addresses of that side of a connection, which is IPv6 there.
@@ -581,27 +642,62 @@ impl Conns {
     ) -> Option<Hit> {
         let entry = self.take_entry()?;
         let flows = self.fill(now, entry, [inbound, outbound], id, mode, timeouts);
-        let conn = self.entries[entry as usize];
-        self.give_way(outbound);
         if flows[0].v6 || flows[1].v6 {
             self.wide_fresh = self.wide_fresh.max(entry + 1);
         }
+        Some(self.enter(now, entry, &flows, mode))
+    }
+
+    /// As [`Self::open`] by IPv4 flows, with the first packet, a SYN, already on its way.
+    #[inline]
+    pub fn begin(
+        &mut self,
+        flows: [Flow; 2],
+        (id, mode): (ServerId, ForwardMode),
+        first: &First,
+        transitions: &Transitions,
+        timeouts: &Timeouts,
+    ) -> Option<Hit> {
+        let entry = self.take_entry()?;
+        let [inbound, outbound] = flows;
+        let mut conn = Conn::new(first.now, inbound, outbound, id, mode);
+        let to = outbound.reversed();
+        let ip = Delta::replace(inbound.addresses.to_ne_bytes(), to.addresses.to_ne_bytes());
+        let ports = Delta::replace(inbound.ports.to_ne_bytes(), to.ports.to_ne_bytes());
+        if !conn.is_mirrored() {
+            conn.deltas = [ip.raw(), ip.and(ports).raw()];
+        }
+        let direction = conn.observe(first.now, false, first.ip_len);
+        let state = conn.state().after(Event::Syn, direction, transitions);
+        conn.state = state as u8;
+        conn.timeout_ms = timeouts.ms(state);
+        (conn.generation, conn.hops[0]) = (first.generation, first.hop.0);
+        self.entries[entry as usize] = conn;
+        if state.is_half_open() {
+            self.timers.queue_half_open(entry);
+        }
+        Some(self.enter(first.now, entry, &flows, mode))
+    }
+
+    /// Enters a connection, whose lines are written, everywhere else.
+    #[inline(always)]
+    fn enter(&mut self, now: Instant, entry: u32, flows: &[Flow; 2], mode: ForwardMode) -> Hit {
         if mode == ForwardMode::FullNat {
             self.extras_fresh = self.extras_fresh.max(entry + 1);
         }
         for (flow, outbound) in flows.iter().zip([false, true]) {
-            self.index
-                .insert(self.hash(flow), Hit::new(entry, outbound), conn.is_wide());
+            self.post(self.hash(flow), Hit::new(entry, outbound), true);
         }
         self.used += 1;
-        self.timers
-            .schedule(now, entry, now.plus_ms(conn.timeout_ms));
-        Some(Hit::new(entry, false))
+        let deadline = now.plus_ms(self.entries[entry as usize].timeout_ms);
+        self.timers.schedule(now, entry, deadline);
+        Hit::new(entry, false)
     }
 
     /// From now on packets of this tuple are not of the connection that they were of: one that is
     /// opened next has them.
     pub fn give_way(&mut self, tuple: &Tuple) {
+        self.settle();
         if let Some(older) = self.find(tuple) {
             let flow = tuple.flow(self.digest);
             self.index.remove(self.hash(&flow), older);
@@ -661,10 +757,12 @@ impl Conns {
     }
 
     fn take_entry(&mut self) -> Option<u32> {
-        if let Some(entry) = self.free {
-            let next = self.entries[entry as usize].last_seen;
-            self.free = (next != u32::MAX).then_some(next);
-            return Some(entry);
+        if let Some(last) = self.free_len.checked_sub(1) {
+            self.free_len = last;
+            if let Some(later) = last.checked_sub(FREE_AHEAD) {
+                cpu::prefetch(&self.entries, self.free[later as usize] as usize);
+            }
+            return Some(self.free[last as usize]);
         }
         (self.fresh < self.capacity()).then(|| {
             self.fresh += 1;
@@ -674,19 +772,21 @@ impl Conns {
 
     /// Ends a connection.
     pub fn close(&mut self, entry: u32) {
-        let conn = self.entries[entry as usize];
-        debug_assert!(conn.protocol != 0, "closing a free entry");
-        for outbound in [false, true] {
-            self.index.remove(
-                self.index.hash(&conn.side(outbound)),
-                Hit::new(entry, outbound),
-            );
+        if self.posted.adds(entry) {
+            self.settle();
         }
-        self.timers.unlink(entry);
-        let gone = &mut self.entries[entry as usize];
-        gone.protocol = 0;
-        gone.last_seen = self.free.unwrap_or(u32::MAX);
-        self.free = Some(entry);
+        let conn = &mut self.entries[entry as usize];
+        debug_assert!(conn.protocol != 0, "closing a free entry");
+        let sides = [false, true].map(|outbound| (conn.side(outbound), Hit::new(entry, outbound)));
+        conn.protocol = 0;
+        if conn.state().is_half_open() {
+            self.timers.unqueue(entry);
+        }
+        for (flow, hit) in sides {
+            self.post(self.hash(&flow), hit, false);
+        }
+        self.free[self.free_len as usize] = entry;
+        self.free_len += 1;
         self.used -= 1;
     }
 
@@ -698,14 +798,15 @@ impl Conns {
     /// As [`Self::set_state`], with a timeout of its service's own.
     pub fn set_state_for(&mut self, now: Instant, entry: u32, state: State, timeout_ms: u32) {
         let conn = &mut self.entries[entry as usize];
+        let was = conn.state();
         conn.state = conn.state & !STATE | state as u8;
         conn.timeout_ms = timeout_ms;
-        let deadline = now.plus_ms(conn.timeout_ms);
-        if let Some(queue) = state.half_open() {
-            self.timers.queue_half_open(now, entry, queue);
-        } else if !self.timers.looks_by(now, entry, deadline) {
-            self.timers.schedule(now, entry, deadline);
+        if state.is_half_open() {
+            self.timers.queue_half_open(entry);
+        } else if was.is_half_open() {
+            self.timers.unqueue(entry);
         }
+        self.timers.schedule(now, entry, now.plus_ms(timeout_ms));
     }
 
     /// Gives a connection `ms` from now on, whatever its state allows.
@@ -716,13 +817,10 @@ impl Conns {
         self.timers.schedule(now, entry, now.plus_ms(ms));
     }
 
-    /// Its client or its server asked again: a half-open connection's time begins anew, and others are
-    /// to go before it.
-    pub fn asked_again(&mut self, now: Instant, entry: u32) {
-        if let Some(queue) = self.entries[entry as usize].state().half_open()
-            && !self.timers.is_queued_at(now, entry, queue)
-        {
-            self.timers.queue_half_open(now, entry, queue);
+    /// Its client or its server asked again: others are to go before it while it is half-open.
+    pub fn asked_again(&mut self, entry: u32) {
+        if self.entries[entry as usize].state().is_half_open() {
+            self.timers.queue_half_open(entry);
         }
     }
 
@@ -751,24 +849,34 @@ impl Conns {
 
     /// The next connection whose time ran out, to be closed by the caller. Looks at no more than
     /// `budget` connections, which it counts down.
-    pub fn due(&mut self, now: Instant, timeouts: &Timeouts, budget: &mut u32) -> Option<u32> {
-        while *budget > 0 {
-            *budget -= 1;
-            let half_open_ms = HALF_OPEN.map(|state| timeouts.ms(state));
-            let entry = self.timers.passed(now, half_open_ms)?;
-            let conn = &self.entries[entry as usize];
-            if conn.expired(now) {
+    pub fn due(&mut self, now: Instant, budget: &mut u32) -> Option<u32> {
+        let entries = &self.entries;
+        let prefetch = |entry: u32| cpu::prefetch(entries, entry as usize);
+        while let Some(entry) = self.timers.passed(now, self.fresh, budget, prefetch) {
+            let conn = &entries[entry as usize];
+            let is_free = conn.protocol == 0;
+            if !is_free && conn.expired(now) {
                 return Some(entry);
             }
-            let deadline = conn.last_seen().plus_ms(conn.timeout_ms);
+            let deadline = match is_free {
+                true => now.plus_ms(u32::MAX / 2),
+                false => conn.last_seen().plus_ms(conn.timeout_ms),
+            };
             self.timers.schedule(now, entry, deadline);
         }
         None
     }
 
     /// The half-open connection that has waited longest: the first to go when the table is full.
-    pub fn oldest_half_open(&self, now: Instant) -> Option<u32> {
-        self.timers.oldest_half_open(now)
+    pub fn oldest_half_open(&self) -> Option<u32> {
+        self.timers.oldest_half_open()
+    }
+
+    /// Begins to load the one that will be the oldest when that one has gone.
+    pub fn prefetch_next_oldest(&self) {
+        if let Some(entry) = self.timers.second_oldest_half_open() {
+            cpu::prefetch(&self.entries, entry as usize);
+        }
     }
 
     /// Protocol as the control side names it.

@@ -441,14 +441,6 @@ const fn transposed(tcp: &tcp::Rows, direction: usize) -> Table {
     next
 }
 
-/// One for each timeout that half-open connections have.
-pub const HALF_OPEN: [State; 4] = [
-    State::SynRecv,
-    State::Synack,
-    State::SctpInit1,
-    State::SctpInit,
-];
-
 impl State {
     /// A connection's state after `event`.
     #[inline(always)]
@@ -465,21 +457,21 @@ impl State {
     }
 
     /// Whether the client has not yet shown that it is there, by answering the server: first to go when
-    /// the table is full. Which of [`HALF_OPEN`] its timeout is.
-    #[inline]
-    pub const fn half_open(self) -> Option<usize> {
-        match self {
-            Self::SynRecv => Some(0),
-            Self::Synack => Some(1),
-            Self::SctpInit1 => Some(2),
-            Self::SctpInit
-            | Self::SctpCookieSent
-            | Self::SctpCookieReplied
-            | Self::SctpCookieWait
-            | Self::SctpCookie
-            | Self::SctpCookieEchoed => Some(3),
-            _ => None,
-        }
+    /// the table is full.
+    #[inline(always)]
+    pub const fn is_half_open(self) -> bool {
+        matches!(
+            self,
+            Self::SynRecv
+                | Self::Synack
+                | Self::SctpInit1
+                | Self::SctpInit
+                | Self::SctpCookieSent
+                | Self::SctpCookieReplied
+                | Self::SctpCookieWait
+                | Self::SctpCookie
+                | Self::SctpCookieEchoed
+        )
     }
 }
 

@@ -80,7 +80,7 @@ impl<P: PacketBuf> Director<P> {
     pub fn excerpt(&self, now: Instant, query: &Query) -> Excerpt {
         let tuple = query.tuple;
         let (from, vlan) = query.at.unwrap_or_else(|| self.side_of(tuple.from.ip()));
-        let mut conns = self.conns.excerpt(now, &tuple);
+        let mut conns = self.conns.excerpt(&tuple);
         let (templates, room) = self.copied_templates(now, query, from, vlan, &conns);
         let mut servers: Vec<ServerId> = conns.lines.iter().map(conn::Line::server).collect();
         servers.extend(templates.iter().map(|copied| copied.template.tie.server));

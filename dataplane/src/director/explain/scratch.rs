@@ -101,6 +101,7 @@ impl Excerpt {
             templates: Arc::new(templates),
             sweep: Sweep::new(steer.me(), steer.workers()),
             tunnels,
+            ways: Vec::new(),
             timeouts: self.timeouts,
             settings: self.settings,
             cuts: Cuts::default(),
