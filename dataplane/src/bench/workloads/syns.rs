@@ -35,8 +35,8 @@ pub(super) fn run(bench: &mut Bench<'_>) -> Result<()> {
         bench.in_turns(&mut [&mut subject])?;
         let open = subject.generator.director().page().connections.get();
         ensure!(
-            open == TABLE,
-            "{open} connections are in a table of {TABLE}"
+            open == table,
+            "{open} connections are in a table of {table}"
         );
         let syn = subject.connection();
         let row = Row::new(Workload::Syns, way.to_string())
