@@ -21,6 +21,7 @@ use crate::templates::{Sweep, Templates};
 use crate::update::{ServerId, ServiceId};
 use crate::watch::Watch;
 use crate::watch::tap::Note;
+use crate::wire::ethernet::Station;
 use crate::wire::flow::Seen;
 
 /// What became of the packet.
@@ -111,6 +112,7 @@ impl Excerpt {
             handshakes: Handshakes::new(1),
             steer,
             macs: self.macs,
+            stations: self.macs.map(Station::new),
             partial: self.partial,
             page: page.clone(),
             ticked: None,
