@@ -104,8 +104,7 @@ pub struct Director<P> {
     answers: RateLimit,
     handshakes: Handshakes,
     steer: Steer,
-    macs: [[u8; 6]; PORTS_MAX],
-    /// The same.
+    /// By port, what we are there.
     stations: [Station; PORTS_MAX],
     /// Ports whose packets may have checksums to be completed.
     partial: [bool; PORTS_MAX],
@@ -176,16 +175,8 @@ impl<P: PacketBuf> Director<P> {
         steer: Steer,
         page: Arc<Page>,
     ) -> io::Result<Self> {
-        let mut macs = [[0; 6]; PORTS_MAX];
-        for interface in &setup.interfaces {
-            macs[interface.port.index()] = interface.mac;
-        }
-        let mut partial = [false; PORTS_MAX];
-        for port in &setup.partial_checksums {
-            partial[port.index()] = true;
-        }
         let templates_max = Templates::default_capacity(connections_max, 1);
-        Ok(Self {
+        let mut director = Self {
             conns: Conns::new(connections_max, secret)?,
             services: Services::staggered(steer.me(), Loads::new([page.clone()].into())),
             net: Net::new(setup),
@@ -202,13 +193,23 @@ impl<P: PacketBuf> Director<P> {
             answers: RateLimit::default(),
             handshakes: Handshakes::new(connections_max),
             steer,
-            macs,
-            stations: macs.map(Station::new),
-            partial,
+            stations: [Station::default(); PORTS_MAX],
+            partial: [false; PORTS_MAX],
             page,
             ticked: None,
             ip_id: 1,
-        })
+        };
+        director.note_ports();
+        Ok(director)
+    }
+
+    /// What the network says of each port.
+    fn note_ports(&mut self) {
+        (self.stations, self.partial) = ([Station::default(); PORTS_MAX], [false; PORTS_MAX]);
+        for on in self.net.interfaces() {
+            self.stations[on.port.index()] = Station::new(on.mac);
+            self.partial[on.port.index()] = on.partial_checksums;
+        }
     }
 
     /// Schedules by what all workers count; by default there is but this one.
@@ -278,6 +279,7 @@ impl<P: PacketBuf> Director<P> {
             Update::SetNetwork(network) => {
                 let announces = self.steer.me() == 0;
                 self.net.adopt(network, announces, out, &self.page);
+                self.note_ports();
             }
             Update::FlushNeighbours => self.net.flush(),
             _ => {}
@@ -477,7 +479,7 @@ impl<P: PacketBuf> Director<P> {
         if seen.vlan().is_some() && self.net.interface(from, seen.vlan()).is_none() {
             return Err(DropReason::UnknownVlan);
         }
-        if frame.first_chunk() != Some(&self.macs[from.index()]) && !is_to_all(&seen, frame) {
+        if !self.stations[from.index()].is_meant(frame) && !is_to_all(&seen, frame) {
             return Err(DropReason::NotForUs);
         }
         self.conns.digest(&mut seen, frame);

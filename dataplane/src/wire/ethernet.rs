@@ -39,12 +39,17 @@ pub fn carries(frame: &[u8], ethertype: u16) -> bool {
 }
 
 /// A station's address, ready to be compared with that of many frames at one comparison each.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Station(u64);
 
 impl Station {
     pub const fn new([a, b, c, d, e, f]: [u8; 6]) -> Self {
         Self(u64::from_le_bytes([0, 0, a, b, c, d, e, f]))
+    }
+
+    pub const fn address(self) -> [u8; 6] {
+        let [_, _, a, b, c, d, e, f] = self.0.to_le_bytes();
+        [a, b, c, d, e, f]
     }
 
     /// Whether a frame is addressed to it.

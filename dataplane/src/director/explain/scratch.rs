@@ -21,7 +21,6 @@ use crate::templates::{Sweep, Templates};
 use crate::update::{ServerId, ServiceId};
 use crate::watch::Watch;
 use crate::watch::tap::Note;
-use crate::wire::ethernet::Station;
 use crate::wire::flow::Seen;
 
 /// What became of the packet.
@@ -111,8 +110,7 @@ impl Excerpt {
             // How long a server takes is no matter of the packet.
             handshakes: Handshakes::new(1),
             steer,
-            macs: self.macs,
-            stations: self.macs.map(Station::new),
+            stations: self.stations,
             partial: self.partial,
             page: page.clone(),
             ticked: None,
