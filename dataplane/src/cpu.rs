@@ -94,6 +94,38 @@ pub fn reached_lanes(lanes: &[u8; 64], now: u8) -> u64 {
     })
 }
 
+/// Work that is worth having twice: compiled for the baseline, and for x86-64-v3.
+pub trait Hot {
+    /// To be marked `#[inline(always)]`, as everything in it that is to be had twice.
+    fn run(self);
+}
+
+/// Does the work as the processor does it best.
+#[inline(always)]
+#[expect(
+    unsafe_code,
+    reason = "what the processor has is known only when it runs; rotations as the baseline has them cost AMD's six operations each"
+)]
+pub fn run(work: impl Hot) {
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx2")
+        && is_x86_feature_detected!("bmi1")
+        && is_x86_feature_detected!("bmi2")
+        && is_x86_feature_detected!("lzcnt")
+        && is_x86_feature_detected!("movbe")
+    {
+        // SAFETY: `run_v3` wants a processor with these five, which was just asked.
+        return unsafe { run_v3(work) };
+    }
+    work.run();
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,movbe")]
+fn run_v3(work: impl Hot) {
+    work.run();
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -39,6 +39,9 @@ const NAT: u32 = 0;
 const TUNNEL: u32 = 2 << 24;
 const DIRECT: u32 = 3 << 24;
 const FULLNAT: u32 = 5 << 24;
+/// Of [`METHOD`], what only the methods have in common that leave addresses and ports as they are.
+const MIRRORED: u32 = 2 << 24;
+const _: () = assert!(TUNNEL & DIRECT & MIRRORED != 0 && (NAT | FULLNAT) & MIRRORED == 0);
 /// The bit of side 0 is IPv6; side 1's is the next one.
 const V6: u32 = 0x08 << 24;
 /// There is more to do than [`crate::director::translate`] does.
@@ -152,7 +155,7 @@ impl Conn {
     /// Whether both sides have the same addresses and ports: direct routing and tunnels.
     #[inline(always)]
     pub fn is_mirrored(&self) -> bool {
-        matches!(self.server & METHOD, DIRECT | TUNNEL)
+        self.server & MIRRORED != 0
     }
 
     /// Whether its packets need the second line.
@@ -205,19 +208,34 @@ impl Conn {
         State::by_number(self.state & STATE)
     }
 
-    /// The state after `event`, if it is another one or its timeout has changed meanwhile.
+    /// The state after `event`, a packet that was observed, if it is another one or its timeout has
+    /// changed meanwhile.
     #[inline(always)]
     pub fn moved(
         &self,
         event: Event,
-        direction: Direction,
+        outbound: bool,
         transitions: &Transitions,
         timeouts: &Timeouts,
     ) -> Option<State> {
-        let next = transitions.after(self.state, event, direction);
-        let moves = next as u8 != self.state & STATE;
-        let retimed = !self.has_own_timeouts() & (self.timeout_ms != timeouts.ms(next));
-        (moves | retimed).then_some(next)
+        if !transitions.keeps(self.state, event) {
+            let next = transitions.after(self.state, event, self.direction(outbound));
+            if next as u8 != self.state & STATE {
+                return Some(next);
+            }
+        }
+        let retimed = !self.has_own_timeouts() & (self.timeout_ms != timeouts.ms_of(self.state));
+        retimed.then(|| self.state())
+    }
+
+    /// What a packet that was observed is to the connection's state.
+    #[inline(always)]
+    fn direction(&self, outbound: bool) -> Direction {
+        match (outbound, self.is_one_way()) {
+            (true, _) => Direction::Output,
+            (false, false) => Direction::Input,
+            (false, true) => Direction::InputOnly,
+        }
     }
 
     #[inline(always)]
@@ -298,6 +316,7 @@ impl Conn {
     }
 
     /// Whether no packet came from the server, which then answers the client without us.
+    #[inline(always)]
     pub fn is_one_way(&self) -> bool {
         self.server & NO_OUTPUT != 0
     }
@@ -319,20 +338,14 @@ impl Conn {
         }
     }
 
-    /// Notes one packet of `ip_len` bytes, and says what it is to the connection's state.
+    /// Notes one packet of `ip_len` bytes.
     #[inline(always)]
-    pub fn observe(&mut self, now: Instant, outbound: bool, ip_len: u16) -> Direction {
+    pub fn observe(&mut self, now: Instant, outbound: bool, ip_len: u16) {
         self.last_seen = now.0;
-        let direction = match (outbound, self.server & NO_OUTPUT != 0) {
-            (true, _) => Direction::Output,
-            (false, false) => Direction::Input,
-            (false, true) => Direction::InputOnly,
-        };
         self.server &= !(u32::from(outbound) << NO_OUTPUT.trailing_zeros());
         let packets = &mut self.packets[usize::from(outbound)];
         *packets = packets.wrapping_add(1);
         self.bytes += u64::from(ip_len);
-        direction
     }
 
     /// Packets from the client and from the server.
@@ -481,11 +494,21 @@ impl Conns {
         self.index.prefetch(hash);
     }
 
-    /// Second stage: the entry that the flow very likely belongs to, or [`Hit::NOWHERE`]; starts
-    /// loading it.
+    /// Second stage: the entry that the flow very likely belongs to; starts loading it. Otherwise
+    /// [`Hit::NOWHERE`], or [`Hit::BEYOND`] where it is worth asking again, see [`Self::beyond`].
     #[inline(always)]
     pub fn likely(&self, hash: Hash) -> Hit {
-        let (hit, wide) = self.index.likely(hash);
+        self.prefetched(self.index.likely(hash))
+    }
+
+    /// As [`Self::likely`] a while after that said [`Hit::BEYOND`].
+    #[inline(never)]
+    pub fn beyond(&self, hash: Hash) -> Hit {
+        self.prefetched(self.index.beyond(hash))
+    }
+
+    #[inline(always)]
+    fn prefetched(&self, (hit, wide): (Hit, bool)) -> Hit {
         cpu::prefetch(&self.entries, hit.entry() as usize);
         if wide {
             cpu::prefetch(&self.wide, hit.entry() as usize);
@@ -507,10 +530,12 @@ impl Conns {
         if !conn.is(&seen.flow, hit.outbound()) {
             return false;
         }
-        match (seen.flow.v6, conn.is_mirrored()) {
-            (false, _) => true,
-            (true, false) => self.addresses6(hit) == seen.addresses6(frame),
-            (true, true) => conn.digest() == self.digest.both(seen.addresses6(frame)),
+        if !seen.flow.v6 {
+            return true;
+        }
+        match conn.is_mirrored() {
+            false => self.addresses6(hit) == seen.addresses6(frame),
+            true => conn.digest() == self.digest.both(seen.addresses6(frame)),
         }
     }
 
@@ -667,8 +692,8 @@ impl Conns {
         if !conn.is_mirrored() {
             conn.deltas = [ip.raw(), ip.and(ports).raw()];
         }
-        let direction = conn.observe(first.now, false, first.ip_len);
-        let state = conn.state().after(Event::Syn, direction, transitions);
+        conn.observe(first.now, false, first.ip_len);
+        let state = transitions.after(conn.state, Event::Syn, conn.direction(false));
         conn.state = state as u8;
         conn.timeout_ms = timeouts.ms(state);
         (conn.generation, conn.hops[0]) = (first.generation, first.hop.0);

@@ -80,6 +80,31 @@ fn packets_of_mirrored_connections_are_told_apart_by_either_digest() {
     }
 }
 
+/// Of a full table nearly every key is found in its home bucket or in the next one.
+#[test]
+fn two_looks_find_nearly_all() {
+    let flows = 1000u16;
+    let mut conns = Conns::new(flows.into(), [1, 2]).unwrap();
+    let timeouts = Timeouts::default();
+    let hits: Vec<Hit> = (0..flows)
+        .map(|n| open(&mut conns, Instant(0), n, TCP, &timeouts).unwrap())
+        .collect();
+    let mut found = [0, 0];
+    for (n, opened) in (0..flows).zip(hits) {
+        for (tuple, outbound) in sides(n, TCP).iter().zip([false, true]) {
+            let hash = conns.hash(&tuple.flow(conns.digest));
+            let hit = Hit::new(opened.entry(), outbound);
+            match conns.likely(hash) {
+                likely if likely == hit => found[0] += 1,
+                Hit::BEYOND if conns.beyond(hash) == hit => found[1] += 1,
+                _ => {}
+            }
+        }
+    }
+    assert!(found[0] > 1800 && found[1] > 20, "{found:?}");
+    assert!(found[0] + found[1] > 1960, "{found:?}");
+}
+
 #[test]
 fn states_are_the_recorded_ones() {
     let text = include_str!("../../../tests/oracle/state_tables.json");

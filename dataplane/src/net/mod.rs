@@ -79,9 +79,12 @@ impl Hop {
     pub fn depart(&mut self, frame: &mut [u8]) -> PortId {
         self.used = true;
         if self.l2_len == 14 {
+            let Some(header) = frame.first_chunk_mut::<14>() else {
+                unreachable!("as long as the hop's");
+            };
             // Two words that overlap.
             for part in [0..8, 6..14] {
-                frame[part.clone()].copy_from_slice(&self.l2[part]);
+                header[part.clone()].copy_from_slice(&self.l2[part]);
             }
         } else {
             frame[..ethernet::HEADER_MAX].copy_from_slice(&self.l2);

@@ -111,7 +111,7 @@ impl Excerpt {
             // How long a server takes is no matter of the packet.
             handshakes: Handshakes::new(1),
             steer,
-            macs: self.macs,
+            stations: self.stations,
             partial: self.partial,
             page: page.clone(),
             ticked: None,
