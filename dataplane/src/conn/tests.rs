@@ -89,6 +89,7 @@ fn two_looks_find_nearly_all() {
     let hits: Vec<Hit> = (0..flows)
         .map(|n| open(&mut conns, Instant(0), n, TCP, &timeouts).unwrap())
         .collect();
+    conns.settle();
     let mut found = [0, 0];
     for (n, opened) in (0..flows).zip(hits) {
         for (tuple, outbound) in sides(n, TCP).iter().zip([false, true]) {
