@@ -167,9 +167,9 @@ fn is_generic_netlink(fd: c_int) -> bool {
 ///
 /// # Safety
 ///
-/// At `at` are `len` bytes, or it is null.
+/// At `at` are `len` bytes, or it is null, or there cannot be so many.
 unsafe fn bytes<'a>(at: *const c_void, len: size_t) -> &'a [u8] {
-    if at.is_null() {
+    if at.is_null() || isize::try_from(len).is_err() {
         return &[];
     }
     // SAFETY: as the caller promises.
