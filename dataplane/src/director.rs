@@ -156,16 +156,8 @@ impl<P: PacketBuf> Director<P> {
         steer: Steer,
         page: Arc<Page>,
     ) -> io::Result<Self> {
-        let mut macs = [[0; 6]; PORTS_MAX];
-        for interface in &setup.interfaces {
-            macs[interface.port.index()] = interface.mac;
-        }
-        let mut partial = [false; PORTS_MAX];
-        for port in &setup.partial_checksums {
-            partial[port.index()] = true;
-        }
         let templates_max = Templates::default_capacity(connections_max, 1);
-        Ok(Self {
+        let mut director = Self {
             conns: Conns::new(connections_max, secret)?,
             services: Services::staggered(steer.me(), Loads::new([page.clone()].into())),
             net: Net::new(setup),
@@ -182,12 +174,23 @@ impl<P: PacketBuf> Director<P> {
             answers: RateLimit::default(),
             handshakes: Handshakes::new(connections_max),
             steer,
-            macs,
-            partial,
+            macs: [[0; 6]; PORTS_MAX],
+            partial: [false; PORTS_MAX],
             page,
             ticked: None,
             ip_id: 1,
-        })
+        };
+        director.note_ports();
+        Ok(director)
+    }
+
+    /// What the network says of each port.
+    fn note_ports(&mut self) {
+        (self.macs, self.partial) = ([[0; 6]; PORTS_MAX], [false; PORTS_MAX]);
+        for on in self.net.interfaces() {
+            self.macs[on.port.index()] = on.mac;
+            self.partial[on.port.index()] = on.partial_checksums;
+        }
     }
 
     /// Schedules by what all workers count; by default there is but this one.
@@ -257,6 +260,7 @@ impl<P: PacketBuf> Director<P> {
             Update::SetNetwork(network) => {
                 let announces = self.steer.me() == 0;
                 self.net.adopt(network, announces, out, &self.page);
+                self.note_ports();
             }
             Update::FlushNeighbours => self.net.flush(),
             _ => {}

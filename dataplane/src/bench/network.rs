@@ -109,6 +109,7 @@ pub(super) fn setup() -> Setup {
         vlan: None,
         mac: director_mac(port),
         mtu: MTU,
+        partial_checksums: false,
         addresses: vec![
             prefix(IpAddr::V4(v4), if port == CLIENT_SIDE { 24 } else { 8 }),
             prefix(Ipv6Addr::new(v6[0], v6[1], v6[2], 0, 0, 0, 0, 1).into(), 64),
@@ -122,7 +123,6 @@ pub(super) fn setup() -> Setup {
         neighbours.extend(both);
     }
     Setup {
-        partial_checksums: Vec::new(),
         interfaces: vec![
             interface(
                 CLIENT_SIDE,

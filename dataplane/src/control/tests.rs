@@ -404,6 +404,8 @@ fn the_status_names_ends_and_drops() {
     page.count_drop(PortId(0), DropReason::NoRoute);
     let machine = || Machine {
         ports: vec![stats::PortInfo {
+            id: PortId(0),
+            before: Arc::default(),
             name: "lan".into(),
             device: "net_null0".into(),
             mac: "02:00:00:00:00:01".into(),
@@ -655,6 +657,10 @@ fn watching(commands: Receiver<Command>) -> thread::JoinHandle<Watch> {
     })
 }
 
+fn two_ports() -> [PortSpec; 2] {
+    [("lan", "net_null0"), ("rs", "net_null1")].map(|(name, device)| PortSpec::new(name, device))
+}
+
 fn spec() -> control::CaptureSpec {
     control::CaptureSpec {
         stage: control::Stage::Rx,
@@ -669,8 +675,7 @@ fn the_last_drops_of_all_workers_are_shown() {
     let (workers, commands): (Vec<_>, Vec<_>) = [worker(1, 8), worker(2, 8)].into_iter().unzip();
     let threads: Vec<_> = commands.into_iter().map(watching).collect();
     let mailbox = workers[1].mailbox.clone();
-    let mut control =
-        Control::new(LIMITS, workers, 64, Machine::default).naming(vec!["lan".into(), "rs".into()]);
+    let mut control = Control::new(LIMITS, workers, 64, Machine::default).with_ports(two_ports());
     for _ in 0..3 {
         mailbox.send(Command::Neighbours(bounded(1).0)).unwrap();
     }
@@ -705,8 +710,7 @@ fn a_capture_is_one_clients_until_it_stops_or_goes() {
     let (workers, commands): (Vec<_>, Vec<_>) = [worker(1, 8), worker(2, 8)].into_iter().unzip();
     let threads: Vec<_> = commands.into_iter().map(watching).collect();
     let mailbox = workers[1].mailbox.clone();
-    let mut control =
-        Control::new(LIMITS, workers, 64, Machine::default).naming(vec!["lan".into(), "rs".into()]);
+    let mut control = Control::new(LIMITS, workers, 64, Machine::default).with_ports(two_ports());
     let client = |client| Peer { client, ..peer() };
     let next =
         |control: &mut Control, of: u64| match control.handle(Request::CapturedNext, &client(of)) {
@@ -714,6 +718,7 @@ fn a_capture_is_one_clients_until_it_stops_or_goes() {
                 packets,
                 missed: 0,
                 done,
+                ports: _,
             } => (packets, done),
             other => panic!("{other:?}"),
         };

@@ -180,6 +180,11 @@ impl<P: PacketBuf> Net<P> {
         self.interface_id(port, vlan).map(|id| self.on(id))
     }
 
+    /// All of them.
+    pub fn interfaces(&self) -> &[Interface] {
+        self.network.interfaces()
+    }
+
     fn on(&self, interface: u16) -> &Interface {
         &self.network.interfaces[usize::from(interface)]
     }

@@ -43,6 +43,8 @@ pub struct Interface {
     pub mac: [u8; 6],
     /// The longest IP packet.
     pub mtu: u16,
+    /// Senders may leave checksums to hardware that is not there.
+    pub partial_checksums: bool,
     /// Our own addresses, each with its subnet. [`Self::link_local`] is one more.
     pub addresses: Vec<Prefix>,
 }
@@ -84,8 +86,6 @@ pub struct Setup {
     pub interfaces: Vec<Interface>,
     pub routes: Vec<Route>,
     pub neighbours: Vec<StaticNeighbour>,
-    /// Ports whose senders may leave checksums to hardware that is not there.
-    pub partial_checksums: Vec<PortId>,
 }
 
 /// The networks that interfaces are on.

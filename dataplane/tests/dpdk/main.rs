@@ -9,6 +9,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod ports; // ports that come and go
 mod rubbish; // the director over real mbufs
 
 use std::collections::HashSet;
@@ -342,6 +343,8 @@ fn all() {
     two_workers_two_queues(&eal, &pool);
     a_million_cycles(&eal, &pool);
     rubbish::returns_every_mbuf(&eal);
+    ports::devices_come_and_go(&eal, &pool);
+    ports::a_director_goes_on(&eal);
     let clone = pool.clone();
     drop(eal);
     drop(pool);

@@ -8,6 +8,7 @@ use super::*;
 use crate::control::Worker;
 use crate::control::server::{Backend, Peer, Rights};
 use crate::control::stats::Machine;
+use crate::net::NeighbourView;
 use crate::packet::Burst;
 
 /// Two ports, stations that are known, and a service of nearly every kind.
@@ -135,7 +136,7 @@ impl Lab {
             shared.push((director, page.clone()));
         }
         let mut control = Control::new(limits, workers, 100, Machine::default)
-            .naming(config.port_names())
+            .with_ports(config.port_specs())
             .networked(setup);
         control.start(&config).unwrap();
         Self {
@@ -216,11 +217,12 @@ fn played(director: Shared, page: Arc<Page>) -> Worker {
                     let _ = reply.send(director.excerpt(Instant::default(), &query));
                 }
                 Command::Neighbours(reply) => {
-                    let known = control::Neighbour {
-                        port: "lan".to_owned(),
+                    let known = NeighbourView {
+                        port: PortId(1),
+                        vlan: None,
                         address: "10.1.0.3".parse().unwrap(),
-                        mac: Some("02:00:00:00:02:09".to_owned()),
-                        state: "reachable".to_owned(),
+                        mac: Some([2, 0, 0, 0, 2, 9]),
+                        state: "reachable",
                     };
                     let _ = reply.send(vec![known]);
                 }
@@ -577,7 +579,7 @@ fn a_file_is_asked_instead() {
 fn without_workers_there_is_no_answer() {
     let config = Config::parse(FILE, "f").unwrap();
     let mut control = Control::new(config.director.limits(), Vec::new(), 1, Machine::default)
-        .naming(config.port_names());
+        .with_ports(config.port_specs());
     let question = Box::new(question(Protocol::Tcp, C, "203.0.113.1:80"));
     let reply = control.handle(Request::Explain(question), &peer());
     let Reply::Refused(refusal) = reply else {

@@ -109,6 +109,7 @@ fn every_drop_reason_is_reached() {
     // Only a worker can refuse: it owns the ports' queues and the rings between workers.
     let workers = [
         DropReason::TxRefused,
+        DropReason::PortGone,
         DropReason::SteerRingFull,
         DropReason::Scattered,
     ];
