@@ -305,9 +305,9 @@ fn ipvsadm(place: &Place) {
     );
     place.fails("ipvsadm -D -t 10.9.9.9:80", 255, "No such service");
     place.fails(
-        "ipvsadm --start-daemon master",
-        2,
-        "not supported by this director yet",
+        "ipvsadm --start-daemon master --mcast-interface nosuch0",
+        255,
+        "No such device",
     );
     // The default method is direct routing, and leaves the port alone whatever is typed.
     place.done("ipvsadm -a -t 10.0.0.1:80 -r 10.1.0.3:81 -x 5 -y 3");

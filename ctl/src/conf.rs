@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     ForwardMode, MarkRule, Network, Protocol, SETTINGS, SchedulerFlags, ServerSpec, ServiceKey,
-    ServiceOptions, ServiceSpec, ServiceTimeouts, Settings, Thresholds, Tunnel, TunnelKind, Word,
+    ServiceOptions, ServiceSpec, ServiceTimeouts, Settings, SyncDaemon, Thresholds, Tunnel,
+    TunnelKind, Word,
 };
 
 /// Everything that may change while a director runs.
@@ -22,6 +23,9 @@ pub struct Conf {
     pub settings: Settings,
     /// In the order in which they are tried.
     pub marks: Vec<MarkRule>,
+    /// The master first.
+    #[serde(default)]
+    pub sync: Vec<SyncDaemon>,
     /// In the order in which they are added: the oldest is first.
     pub services: Vec<ServiceConf>,
 }
@@ -357,6 +361,9 @@ impl Conf {
     pub fn write(&self, out: &mut String) {
         section(out, "[timeouts]", &self.timeouts.keys());
         section(out, "[settings]", &self.settings.keys());
+        for daemon in &self.sync {
+            section(out, "[[sync]]", &daemon.keys());
+        }
         for rule in &self.marks {
             section(out, "[[mark]]", &rule.keys());
         }
@@ -446,6 +453,7 @@ weight = 3
                 pmtu_disc: false,
                 ..Settings::default()
             },
+            sync: Vec::new(),
             marks: vec![MarkRule {
                 ports: Some("8000-8010".parse().unwrap()),
                 in_port: Some("wan".to_owned()),

@@ -22,6 +22,7 @@ pub mod plan; // what a file would change
 mod ports; // ports as they are configured
 mod sense; // what nobody can mean
 mod settings; // one by one
+mod sync; // connections that other directors know of
 pub mod usage;
 mod words; // the words for what can be chosen
 
@@ -52,6 +53,7 @@ pub use network::{
 pub use plan::Plan;
 pub use ports::PortSpec;
 pub use settings::{SETTINGS, Setting, Value};
+pub use sync::{SyncDaemon, SyncRole, SyncStatus};
 pub use words::{NoFlag, Word};
 
 /// Bumped by every incompatible change; both ends must agree.
@@ -148,6 +150,8 @@ pub enum Request {
     Network,
     /// The rules that mark packets, in order.
     Marks,
+    /// The daemons that synchronise connections, the master first.
+    SyncDaemons,
 }
 
 impl Request {
@@ -175,7 +179,8 @@ impl Request {
             | Self::Metrics { .. }
             | Self::Neighbours
             | Self::Network
-            | Self::Marks => false,
+            | Self::Marks
+            | Self::SyncDaemons => false,
         }
     }
 }
@@ -279,6 +284,11 @@ pub enum Change {
         at: Option<usize>,
     },
     DeleteMark(WhichMark),
+    /// Connections are told to other directors from now on, or taken from them.
+    StartSync(SyncDaemon),
+    StopSync {
+        role: SyncRole,
+    },
 }
 
 #[derive(
@@ -615,6 +625,20 @@ pub struct Settings {
     /// Answers to single datagrams leave as they are, as in LVS; by default they get the virtual
     /// address as their source.
     pub one_packet_replies_untranslated: bool,
+    /// Of the messages to backups: 0 or 1.
+    pub sync_version: u8,
+    /// Backups are told of a connection with this one of its client's packets, and again in every
+    /// [`Self::sync_period`]; without a period once.
+    pub sync_threshold: u32,
+    pub sync_period: u32,
+    /// Seconds that a connection's end has to move before it is told again; 0: packets alone count.
+    pub sync_refresh_period: u32,
+    /// How often it is told nevertheless, in case a message was lost.
+    pub sync_retries: u8,
+    /// Templates speak for their connections.
+    pub sync_persist_mode: bool,
+    /// Over how many UDP ports connections are spread; taken when a daemon starts.
+    pub sync_ports: u8,
 }
 
 impl Default for Settings {
@@ -634,6 +658,13 @@ impl Default for Settings {
             am_droprate: 10,
             amemthresh: 1024,
             one_packet_replies_untranslated: false,
+            sync_version: 1,
+            sync_threshold: 3,
+            sync_period: 50,
+            sync_refresh_period: 0,
+            sync_retries: 0,
+            sync_persist_mode: false,
+            sync_ports: 1,
         }
     }
 }
@@ -726,6 +757,7 @@ pub enum Reply {
     Neighbours(Vec<Neighbour>),
     Network(Network),
     Marks(Vec<MarkRule>),
+    SyncDaemons(Vec<SyncStatus>),
 }
 
 /// Why a request was not carried out. Nothing of it was applied.
@@ -749,6 +781,7 @@ pub enum Errno {
     Einval,
     Erange,
     Eperm,
+    Enodev,
     Enomem,
     Eopnotsupp,
     /// The request was too long, malformed or of another version.

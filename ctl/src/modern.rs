@@ -19,6 +19,7 @@ mod request; // from verbs to requests
 mod schema; // what JSON looks like
 mod settings; // one option for each
 mod show; // answers as tables
+mod sync; // connections that other directors know of
 mod top; // again and again
 
 use std::io::{self, ErrorKind, Write as _};
@@ -54,6 +55,7 @@ use port::PortVerb;
 use request::request;
 use schema::SchemaArgs;
 use settings::SettingArgs;
+use sync::SyncVerb;
 use top::TopArgs;
 
 /// Configures and watches a running director.
@@ -114,6 +116,9 @@ enum Verb {
     /// Rules that mark packets, for services by mark.
     #[command(subcommand)]
     Mark(MarkVerb),
+    /// Connections that other directors know of, for when they take over.
+    #[command(subcommand)]
+    Sync(SyncVerb),
     /// Zero the counters: of all services, or of the one named.
     Zero(Perhaps),
     /// Show the timeouts, or set those named, in seconds.
@@ -617,6 +622,8 @@ fn run(cli: &Cli) -> Result<String> {
         },
         Reply::Marks(rules) if cli.json => json(&mark::Numbered::all(&rules)),
         Reply::Marks(rules) => Ok(mark::table(&rules)),
+        Reply::SyncDaemons(daemons) if cli.json => json(&daemons),
+        Reply::SyncDaemons(daemons) => Ok(sync::table(&daemons)),
         Reply::Saved { .. }
         | Reply::Connections { .. }
         | Reply::Drops { .. }

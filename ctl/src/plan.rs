@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Address, MarkRule, Prefix, Refusal, ServiceKey};
+use crate::{Address, MarkRule, Prefix, Refusal, ServiceKey, SyncRole};
 
 /// The difference between what runs and what a file says.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -74,6 +74,10 @@ pub enum What {
         rule: MarkRule,
         /// Its place in the list that has it, from 1 on.
         number: usize,
+    },
+    /// A daemon of this role.
+    Sync {
+        sync: SyncRole,
     },
     Service {
         service: ServiceKey,

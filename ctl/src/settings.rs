@@ -44,7 +44,7 @@ impl fmt::Display for Value {
 const NUMBER_MAX: u32 = i32::MAX as u32;
 
 /// All of them, in the order in which they are listed.
-pub const SETTINGS: [Setting; 13] = [
+pub const SETTINGS: [Setting; 20] = [
     Setting {
         name: "schedule_icmp",
         meaning: "an ICMP error about a packet that would have a service opens a connection",
@@ -110,6 +110,41 @@ pub const SETTINGS: [Setting; 13] = [
         meaning: "answers to single datagrams leave as they are, as in LVS, not with the virtual address",
         place: Place::Switch(|s| &mut s.one_packet_replies_untranslated),
     },
+    Setting {
+        name: "sync_version",
+        meaning: "of the messages to backups; 0 is understood by kernels before 2.6.39, and has no IPv6",
+        place: Place::Level(|s| &mut s.sync_version, 1),
+    },
+    Setting {
+        name: "sync_threshold",
+        meaning: "backups are told of a connection with this one of its client's packets",
+        place: Place::Number(|s| &mut s.sync_threshold, 0),
+    },
+    Setting {
+        name: "sync_period",
+        meaning: "... and again with that one of every so many; 0 is once",
+        place: Place::Number(|s| &mut s.sync_period, 0),
+    },
+    Setting {
+        name: "sync_refresh_period",
+        meaning: "seconds that a connection's end must have moved before it is told again; 0 goes by packets alone",
+        place: Place::Number(|s| &mut s.sync_refresh_period, 0),
+    },
+    Setting {
+        name: "sync_retries",
+        meaning: "with a refresh period, how often the same is told again in case it was lost",
+        place: Place::Level(|s| &mut s.sync_retries, 3),
+    },
+    Setting {
+        name: "sync_persist_mode",
+        meaning: "of persistent connections only the templates are told",
+        place: Place::Switch(|s| &mut s.sync_persist_mode),
+    },
+    Setting {
+        name: "sync_ports",
+        meaning: "over how many UDP ports connections are told, from when a daemon starts; the same on both sides",
+        place: Place::Level(|s| &mut s.sync_ports, 64),
+    },
 ];
 
 impl Setting {
@@ -170,7 +205,20 @@ impl Settings {
     pub fn check(self) -> Result<(), String> {
         SETTINGS
             .iter()
-            .try_for_each(|setting| setting.check(setting.of(self)))
+            .try_for_each(|setting| setting.check(setting.of(self)))?;
+        let (threshold, period) = (self.sync_threshold, self.sync_period);
+        if period > 0 && threshold >= period {
+            return Err(format!(
+                "sync_threshold = {threshold} never comes in a sync_period of {period}, less is right"
+            ));
+        }
+        if !self.sync_ports.is_power_of_two() {
+            let ports = self.sync_ports;
+            return Err(format!(
+                "sync_ports = {ports} is not a power of two, 1 to 64 is right"
+            ));
+        }
+        Ok(())
     }
 
     /// `conn-reuse-mode 1 -> 0, drop-entry 0 -> 3`; `nothing` where all stays.

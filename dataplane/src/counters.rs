@@ -230,6 +230,29 @@ pub struct Page {
     pub pace: Pace,
     /// Of the worker's loop: it stands still when the worker does.
     pub passes: Counter,
+    pub sync: SyncCounts,
+}
+
+/// What a worker counts of connections that directors tell each other.
+#[derive(Debug, Default)]
+pub struct SyncCounts {
+    /// News for backups that there was no room for.
+    pub lost: Counter,
+    /// What was told and kept.
+    pub kept: Counter,
+    /// What was told of a service or a server that is not here.
+    pub unknown: Counter,
+    /// Ends of connections that others had replaced.
+    pub replaced: Counter,
+    /// What there was no room for.
+    pub full: Counter,
+}
+
+impl SyncCounts {
+    /// All that was told and not kept.
+    pub fn unkept(&self) -> u64 {
+        self.unknown.get() + self.replaced.get() + self.full.get()
+    }
 }
 
 impl Page {
@@ -244,6 +267,7 @@ impl Page {
             steered_in: Counter::default(),
             pace: Pace::default(),
             passes: Counter::default(),
+            sync: SyncCounts::default(),
         }
     }
 

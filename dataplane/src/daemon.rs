@@ -26,6 +26,8 @@ use crate::dpdk::{
 };
 use crate::net::Setup;
 use crate::steer::Steer;
+use crate::sync::Daemons;
+use crate::sync::message::Entry;
 use crate::templates::Templates;
 use crate::time::Clock;
 use crate::worker::{Links, Queues, Worker, links};
@@ -112,10 +114,13 @@ fn serve(
         );
         // Whatever happens from here on, the workers must be told to end or the scope waits for ever.
         let result = workers.and_then(|workers| {
-            ports.serve(&workers);
+            ports.serve(&workers.0);
             let connections_max = u64::from(config.director.max_connections);
+            let (workers, synced) = workers;
+            let sync = Daemons::new(synced, Some(Arc::clone(&templates)), clock);
             let mut control =
                 Control::new(config.director.limits(), workers, connections_max, ports)
+                    .synchronised(sync)
                     .with_ports(config.port_specs())
                     .timed_by(clock)
                     .networked(setup.clone())
@@ -260,17 +265,18 @@ fn start_workers<'s>(
     templates: &Arc<Templates>,
     clock: Clock,
     ended: &'s AtomicBool,
-) -> Result<Vec<WorkerHandle>> {
+) -> Result<(Vec<WorkerHandle>, Vec<Sender<Entry>>)> {
     let cores = &config.director.workers;
     let secret = [random(), random()];
     let limits = config.director.limits();
     let new_page = |_| Arc::new(Page::new(limits.services_max, limits.servers_max));
     let pages: Arc<[_]> = cores.iter().map(new_page).collect();
-    let mut handles = Vec::new();
+    let (mut handles, mut synced) = (Vec::new(), Vec::new());
     for (me, (queues, links)) in queues.into_iter().zip(links(cores.len())).enumerate() {
         let core = cores[me];
         let (sender, mailbox) = bounded(MAILBOX_MAX);
         let (ready, is_ready) = bounded(1);
+        synced.push(links.synced());
         handles.push(WorkerHandle {
             core,
             page: Arc::clone(&pages[me]),
@@ -306,7 +312,7 @@ fn start_workers<'s>(
             Err(_) => bail!("the worker on core {core} ended while it was started"),
         }
     }
-    Ok(handles)
+    Ok((handles, synced))
 }
 
 #[expect(

@@ -37,6 +37,8 @@ mod simulation; // random packets, changes and pauses
 #[cfg(test)]
 #[expect(unreachable_pub, reason = "the tests with DPDK include it too")]
 mod spoil; // frames of the golden captures, spoilt
+mod synced; // what other directors tell
+mod telling; // what they are told
 #[cfg(test)]
 mod testbed; // a director with its networks and services, checked step by step
 #[cfg(test)]
@@ -74,6 +76,9 @@ use cut::Cuts;
 use defence::Defence;
 use handshake::Handshakes;
 pub use rewrite::{translate, translate6};
+use synced::Places;
+pub use synced::Unkept;
+use telling::Telling;
 
 /// Connections looked at for expiry per call of [`Director::tick`].
 const EXPIRE_MAX: u32 = 64;
@@ -106,6 +111,8 @@ pub struct Director<P> {
     transitions: &'static Transitions,
     answers: RateLimit,
     handshakes: Handshakes,
+    telling: Telling,
+    places: Places,
     steer: Steer,
     /// By port, what we are there.
     stations: [Station; PORTS_MAX],
@@ -196,6 +203,8 @@ impl<P: PacketBuf> Director<P> {
             transitions: Transitions::new(false),
             answers: RateLimit::default(),
             handshakes: Handshakes::new(connections_max),
+            telling: Telling::new(connections_max, templates_max)?,
+            places: Places::new(),
             steer,
             stations: [Station::default(); PORTS_MAX],
             partial: [false; PORTS_MAX],
@@ -629,6 +638,7 @@ impl<P: PacketBuf> Director<P> {
         if let Some(next) = conn.moved(event, outbound, self.transitions, &self.timeouts) {
             self.change_state(now, hit, next);
         }
+        self.tell_backups(now, hit);
         Some(Ok(port))
     }
 
@@ -697,6 +707,7 @@ impl<P: PacketBuf> Director<P> {
         if let Some(next) = moved {
             self.change_state(now, hit, next);
         }
+        self.tell_backups(now, hit);
         Some(way.ok_or(DropReason::NoHeadroom))
     }
 
@@ -739,6 +750,7 @@ impl<P: PacketBuf> Director<P> {
         if let Some(next) = conn.moved(event, outbound, self.transitions, &self.timeouts) {
             self.change_state(now, hit, next);
         }
+        self.tell_backups(now, hit);
     }
 
     #[inline(never)]
@@ -833,6 +845,7 @@ impl<P: PacketBuf> Director<P> {
         let is_gone = |id| !services.server(id).is_some_and(|server| server.available);
         self.templates.sweep(&mut self.sweep, now, is_gone);
         self.net.tick(now, out, &self.page);
+        self.tell_round(now);
     }
 
     /// Gives back every packet that is held.

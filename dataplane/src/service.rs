@@ -339,6 +339,13 @@ impl Services {
         Some((found.id, *self.server(found.id)?))
     }
 
+    /// The server of a service at an address, which may have no port.
+    pub fn server_at(&self, service: ServiceId, address: SocketAddr) -> Option<ServerId> {
+        let mut servers = self.service(service)?.servers.iter();
+        let found = servers.find(|server| server.address == address)?;
+        Some(found.id)
+    }
+
     pub fn answers(&self) -> &Answers {
         &self.answers
     }

@@ -19,6 +19,7 @@ use crate::cpu::cycles;
 use crate::director::Director;
 use crate::dpdk::{Mbuf, Mempool, RxQueue, TxQueue};
 use crate::packet::{BURST, Burst, Egress, Learned, Origin, PORTS_MAX, PacketBuf, PortId};
+use crate::sync::message::Entry;
 use crate::time::{Clock, Instant};
 use crate::update::Batch;
 use crate::watch::Watch;
@@ -28,6 +29,10 @@ use crate::watch::tap::Note;
 const STEER_RING: usize = 1024;
 /// Neighbours that other workers learned and this one has not yet taken in.
 const LEARNED_RING: usize = 256;
+/// Connections that other directors told and the worker has not yet taken in, and what it takes in at
+/// once.
+const SYNCED_RING: usize = 4096;
+const SYNCED_PART: usize = 16;
 /// Passes without work before a worker that may rest does so.
 const IDLE_PASSES: u32 = 200;
 /// How long it then rests; the kernel adds up to 50 µs of its own.
@@ -63,6 +68,15 @@ pub struct Links {
     pub(crate) steered_in: Vec<Consumer<(PortId, Mbuf)>>,
     learned_out: Vec<Sender<Learned>>,
     learned_in: Receiver<Learned>,
+    /// What other directors tell of connections that are at home here.
+    synced: (Sender<Entry>, Receiver<Entry>),
+}
+
+impl Links {
+    /// Where to put what other directors tell.
+    pub fn synced(&self) -> Sender<Entry> {
+        self.synced.0.clone()
+    }
 }
 
 /// A ring for each pair of workers, and a channel to each for what the others learned.
@@ -77,6 +91,7 @@ pub fn links(workers: usize) -> Vec<Links> {
             steered_in: Vec::new(),
             learned_out: others(&senders, me),
             learned_in,
+            synced: bounded(SYNCED_RING),
         })
         .collect();
     for from in 0..workers {
@@ -104,6 +119,7 @@ pub struct Worker {
     out: Outlet,
     steered_in: Vec<Consumer<(PortId, Mbuf)>>,
     learned_in: Receiver<Learned>,
+    synced_in: Receiver<Entry>,
     mailbox: Receiver<Command>,
     applying: Option<Applying>,
     clock: Clock,
@@ -148,11 +164,13 @@ impl Worker {
         }
         out.meet_ports(&director);
         let (steered_in, learned_in) = (links.steered_in, links.learned_in);
+        let (_, synced_in) = links.synced;
         Self {
             director,
             out,
             steered_in,
             learned_in,
+            synced_in,
             mailbox,
             applying: None,
             clock,
@@ -177,6 +195,7 @@ impl Worker {
             self.receive(now, &mut burst, &mut hand);
             self.take_steered(now, &mut burst, &mut hand);
             work |= self.learn(now);
+            work |= self.take_synced(now);
             self.director.tick(now, &mut self.out);
             self.out.flush();
             let pass = match (hand.packets, work) {
@@ -266,6 +285,17 @@ impl Worker {
         learned.is_ok()
     }
 
+    /// Takes in some of what other directors told.
+    fn take_synced(&mut self, now: Instant) -> bool {
+        let mut any = false;
+        for entry in self.synced_in.try_iter().take(SYNCED_PART) {
+            any = true;
+            // What is not kept is counted.
+            let _ = self.director.synced(now, &entry);
+        }
+        any
+    }
+
     /// Carries out one command, or another part of one. Who asked may have given up: an answer that nobody takes is fine.
     fn obey(&mut self, now: Instant) -> bool {
         if let Some(applying) = self.applying.take() {
@@ -306,6 +336,7 @@ impl Worker {
             Command::Untap { id, reply } => {
                 let _ = reply.try_send(self.out.watch.remove_tap(id));
             }
+            Command::Tell(feed) => self.director.tell_by(feed),
             Command::Attach(queues) => self.out.attach(queues),
             Command::Detach(port, reply) => {
                 let _ = reply.try_send(self.out.detach(port));

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::draft::Draft;
 use super::{Around, Import, Kind, Place, Wrong, quoted};
 use crate::ipvsadm::args::{Command, parse};
-use crate::ipvsadm::lower::supported;
+use crate::ipvsadm::lower::request;
 use crate::ipvsadm::run::restore_words;
 use crate::{Change, ClientAddress, HashTarget, Protocol, Request, ServiceKey, ServiceTimeouts};
 
@@ -57,30 +57,22 @@ fn line(
             detail.collect::<String>()
         )))
     })?;
-    match (parsed.command, supported(&parsed)) {
+    match (parsed.command, request(&parsed)) {
         (Command::Restore | Command::Help | Command::Version, _) => Err(wrong(format!(
             "{} makes no service",
             quoted(&words.join(" "))
         ))),
-        (_, Ok(Some(Request::Change(changes)))) => {
+        (_, Some(Request::Change(changes))) => {
             for change in changes {
                 carry_out(draft, place, change, &foreign.options);
             }
             Ok(())
         }
-        (_, Ok(_)) => {
+        _ => {
             draft.note(
                 place,
                 None,
                 format!("{}: lists, and changes nothing", quoted(&words.join(" "))),
-            );
-            Ok(())
-        }
-        (_, Err(unsupported)) => {
-            draft.note(
-                place,
-                None,
-                format!("{}: {unsupported}", quoted(&words.join(" "))),
             );
             Ok(())
         }
@@ -291,6 +283,10 @@ fn carry_out(draft: &mut Draft, place: &Place, change: Change, options: &Options
                 udp: udp.or(now.udp),
             };
             return;
+        }
+        Change::StartSync(daemon) => {
+            let what = format!("sync {daemon}: a [[sync]] section of the file starts it");
+            return draft.note(place, None, what);
         }
         Change::Zero { .. } => return draft.note(place, None, "-Z: counters begin at zero"),
         _ => return,

@@ -1,4 +1,4 @@
-//! From ipvsadm's words to the control protocol, and what the director cannot do yet.
+//! From ipvsadm's words to the control protocol.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -7,35 +7,31 @@ use super::args::{Command, Forward, Opt, Parsed, Service};
 use super::names::Transport;
 use crate::{Change, Cursor, Errno, Filter, ForwardMode, Netmask, Persistence, Protocol, Request};
 use crate::{
-    ServerSpec, ServiceKey, ServiceOptions, ServiceSpec, Thresholds, Tunnel, TunnelChecksum,
+    ServerSpec, ServiceKey, ServiceOptions, ServiceSpec, SyncDaemon, SyncRole, Thresholds, Tunnel,
+    TunnelChecksum,
 };
-
-/// Something that LVS can do and this director cannot.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0} not supported by this director yet")]
-pub struct Unsupported(pub &'static str);
 
 /// The request that a command line stands for.
 ///
 /// [`Command::Restore`], [`Command::Help`] and [`Command::Version`] ask nothing by themselves:
 /// they give `None`.
-pub fn supported(parsed: &Parsed) -> Result<Option<Request>, Unsupported> {
-    let changed = |change| Ok(Some(Request::Change(vec![change])));
+pub fn request(parsed: &Parsed) -> Option<Request> {
+    let changed = |change| Some(Request::Change(vec![change]));
     match parsed.command {
-        Command::AddService => Ok(Some(with_options(
+        Command::AddService => Some(with_options(
             parsed,
             Change::AddService {
                 service: service(parsed),
                 spec: service_spec(parsed),
             },
-        ))),
-        Command::EditService => Ok(Some(with_options(
+        )),
+        Command::EditService => Some(with_options(
             parsed,
             Change::EditService {
                 service: service(parsed),
                 spec: service_spec(parsed),
             },
-        ))),
+        )),
         Command::DeleteService => changed(Change::DeleteService {
             service: service(parsed),
         }),
@@ -67,13 +63,12 @@ pub fn supported(parsed: &Parsed) -> Result<Option<Request>, Unsupported> {
             service: service(parsed),
             address: local(parsed),
         }),
-        Command::GetLocal => Ok(Some(Request::Services { only: only(parsed) })),
-        Command::List => list(parsed).map(Some),
-        Command::Save => Ok(Some(Request::Services { only: None })),
-        Command::StartDaemon | Command::StopDaemon => Err(Unsupported(
-            "connection synchronisation (--start-daemon, --stop-daemon) is",
-        )),
-        Command::Restore | Command::Help | Command::Version => Ok(None),
+        Command::GetLocal => Some(Request::Services { only: only(parsed) }),
+        Command::List => Some(list(parsed)),
+        Command::Save => Some(Request::Services { only: None }),
+        Command::StartDaemon => changed(Change::StartSync(daemon(parsed))),
+        Command::StopDaemon => changed(Change::StopSync { role: role(parsed) }),
+        Command::Restore | Command::Help | Command::Version => None,
     }
 }
 
@@ -97,20 +92,40 @@ fn with_options(parsed: &Parsed, change: Change) -> Request {
     Request::Change([change].into_iter().chain(own).collect())
 }
 
-fn list(parsed: &Parsed) -> Result<Request, Unsupported> {
+fn list(parsed: &Parsed) -> Request {
     if parsed.has(Opt::Connection) {
-        return Ok(Request::Connections {
+        return Request::Connections {
             cursor: Cursor::default(),
             filter: Filter::default(),
-        });
+        };
     }
     if parsed.has(Opt::Timeout) {
-        return Ok(Request::Timeouts);
+        return Request::Timeouts;
     }
     if parsed.has(Opt::Daemon) {
-        return Err(Unsupported("connection synchronisation (--daemon) is"));
+        return Request::SyncDaemons;
     }
-    Ok(Request::Services { only: only(parsed) })
+    Request::Services { only: only(parsed) }
+}
+
+/// The grammar's rules want one of every command that comes here.
+fn role(parsed: &Parsed) -> SyncRole {
+    parsed.role.unwrap_or(SyncRole::Master)
+}
+
+/// What the grammar has no number for is what LVS has without it.
+fn daemon(parsed: &Parsed) -> SyncDaemon {
+    let plain = SyncDaemon::new(role(parsed), &parsed.interface);
+    let small = |value: Option<u32>| value.and_then(|value| u16::try_from(value).ok());
+    let ttl = parsed.ttl.and_then(|ttl| u8::try_from(ttl).ok());
+    SyncDaemon {
+        sync_id: u8::try_from(parsed.sync_id).unwrap_or(plain.sync_id),
+        max_len: small(parsed.sync_max_len),
+        group: parsed.group.unwrap_or(plain.group),
+        port: small(parsed.group_port).unwrap_or(plain.port),
+        ttl: ttl.unwrap_or(plain.ttl),
+        ..plain
+    }
 }
 
 fn only(parsed: &Parsed) -> Option<ServiceKey> {
@@ -197,7 +212,7 @@ fn tunnel(parsed: &Parsed) -> Tunnel {
 pub fn refusal(change: &Change, errno: Errno, detail: &str) -> Failure {
     use Change::{
         AddLocalAddress, AddServer, AddService, DeleteLocalAddress, DeleteServer, DeleteService,
-        EditServer, EditService, Zero,
+        EditServer, EditService, StartSync, StopSync, Zero,
     };
     let text = match (change, errno) {
         (AddService { .. }, Errno::Eexist) => "Service already exists",
@@ -213,6 +228,8 @@ pub fn refusal(change: &Change, errno: Errno, detail: &str) -> Failure {
         (AddServer { .. }, Errno::Eexist) => "Destination already exists",
         (EditServer { .. } | DeleteServer { .. }, Errno::Enoent) => "No such destination",
         (AddLocalAddress { .. } | DeleteLocalAddress { .. }, Errno::Esrch) => "Service not defined",
+        (StartSync(_), Errno::Eexist) => "Daemon has already run",
+        (StopSync { .. }, Errno::Esrch) => "No daemon is running",
         (AddLocalAddress { .. }, Errno::Eexist) => "Local address already exists",
         (DeleteLocalAddress { .. }, Errno::Enoent) => "No such local address",
         (_, errno) => general(errno, detail),
@@ -233,6 +250,7 @@ pub fn general(errno: Errno, detail: &str) -> &str {
         Errno::Einval => {
             "Invalid operation.  Possibly wrong module version, address not unicast, ..."
         }
+        Errno::Enodev => "No such device",
         Errno::Enomem => "Memory allocation problem",
         Errno::Eopnotsupp => "Operation not supported with IPv6",
         Errno::Erange => "Numerical result out of range",

@@ -4,7 +4,7 @@ use std::io::{self, Read, Write};
 
 use super::Failure;
 use super::args::{Command, Opt, Parsed, parse};
-use super::lower::{Unsupported, general, refusal, supported};
+use super::lower::{general, refusal, request};
 use super::names::Names;
 use super::show::{self, Style};
 use crate::client::ClientError;
@@ -51,6 +51,12 @@ Listing
   -L|-l [SERVICE] [-n] [--stats|--rate|--thresholds|--persistent-conn|--tun-info] [--exact] [--nosort]
   -L -c [-n] [--persistent-conn]              connections and templates
   -L --timeout                                timeouts
+  -L --daemon                                 daemons that synchronise connections
+Connection synchronisation
+  --start-daemon master|backup [--mcast-interface INTERFACE] [--syncid ID] [--sync-maxlen BYTES]
+        [--mcast-group ADDRESS] [--mcast-port PORT] [--mcast-ttl TTL]
+                                              eth0, 0, 1472, 224.0.0.81, 8848 and 1 unless said
+  --stop-daemon master|backup
 Other
   -Z [SERVICE]                                zero the counters
   --set TCP TCPFIN UDP                        timeouts in seconds; 0 leaves one as it is
@@ -58,8 +64,8 @@ Other
   -R                                          restore from stdin: all lines or none
   -h, -v                                      help, version
 --fullnat, local addresses, conhash, --hash-target and --options are extensions; -S writes them for
-services that use them. As upstream it saves no thresholds and no timeouts of all services; settings
-and marks, which only directorctl sets, stay as they are in a restore. The sync daemon's words are understood, and refused while the director cannot do it.
+services that use them. As upstream it saves no thresholds, no timeouts of all services and no
+daemons; settings and marks, which only directorctl sets, stay as they are in a restore.
 The director's socket is that of DIRECTOR_SOCKET or the default.
 ";
 
@@ -86,8 +92,6 @@ pub enum Error {
     #[error(transparent)]
     Failure(#[from] Failure),
     #[error(transparent)]
-    Unsupported(#[from] Unsupported),
-    #[error(transparent)]
     Client(#[from] ClientError),
     /// A line of a restore is wrong or refused.
     #[error("{error}")]
@@ -110,7 +114,7 @@ impl Error {
         match self {
             Self::Failure(failure) => failure.code,
             Self::Line { error, .. } => error.code(),
-            Self::Unsupported(_) | Self::Client(_) | Self::Input(_) => 2,
+            Self::Client(_) | Self::Input(_) => 2,
             Self::Output(_) => 1,
         }
     }
@@ -166,7 +170,7 @@ impl Ipvsadm<'_> {
 
     fn line(&mut self, words: &[String]) -> Result<(), Error> {
         let parsed = parse(words, self.names)?;
-        match supported(&parsed)? {
+        match request(&parsed) {
             Some(Request::Change(changes)) => self.change(changes),
             Some(request) => self.show(&parsed, request),
             None => match parsed.command {
@@ -245,6 +249,9 @@ impl Ipvsadm<'_> {
                 Reply::Timeouts { tcp, tcp_fin, udp } => {
                     return self.print(&show::timeouts(tcp, tcp_fin, udp));
                 }
+                Reply::SyncDaemons(daemons) => {
+                    return self.print(&show::daemons(&daemons));
+                }
                 Reply::Connections { list, next } => {
                     if !started {
                         self.print(&show::connections_title(&style))?;
@@ -299,7 +306,7 @@ pub(crate) fn restore_words(line: &str) -> Vec<String> {
     words
 }
 
-/// Every line is read before any is judged unsupported, and that before any is sent.
+/// Every line is read before any is sent.
 fn steps(text: &str, first: Vec<Change>, names: &dyn Names) -> Result<Vec<Step>, Error> {
     let mut parsed_lines = Vec::new();
     for (line, text) in (1..).zip(text.lines()) {
@@ -319,8 +326,7 @@ fn steps(text: &str, first: Vec<Change>, names: &dyn Names) -> Result<Vec<Step>,
     let lines = vec![0; first.len()];
     let mut steps = vec![Step::Changes(first, lines)];
     for (line, parsed) in parsed_lines {
-        let request = supported(&parsed).map_err(|error| at(line, false, error.into()))?;
-        match (request, steps.last_mut()) {
+        match (request(&parsed), steps.last_mut()) {
             (Some(Request::Change(new)), Some(Step::Changes(changes, lines))) => {
                 lines.resize(lines.len() + new.len(), line);
                 changes.extend(new);

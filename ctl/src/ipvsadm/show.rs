@@ -8,7 +8,7 @@ use super::args::{Opt, Parsed};
 use super::names::{Names, Transport};
 use super::options;
 use crate::{Connection, ForwardMode, HashTarget, Persistence, Protocol, SchedulerFlags};
-use crate::{Server, Service};
+use crate::{Server, Service, SyncDaemon, SyncStatus};
 use crate::{ServiceKey, ServiceSpec, Thresholds, Tunnel, TunnelChecksum, TunnelKind, Word};
 
 /// Names longer than these are cut in the table.
@@ -216,6 +216,27 @@ pub fn local_addresses(services: Vec<Service>, style: &Style<'_>) -> String {
 /// The line under `--timeout`.
 pub fn timeouts(tcp: u32, tcp_fin: u32, udp: u32) -> String {
     format!("Timeout (tcp tcpfin udp): {tcp} {tcp_fin} {udp}\n")
+}
+
+/// One line each.
+pub fn daemons(daemons: &[SyncStatus]) -> String {
+    let line = |status: &SyncStatus| {
+        let SyncDaemon {
+            role,
+            interface,
+            sync_id,
+            max_len,
+            group,
+            port,
+            ttl,
+        } = &status.daemon;
+        let max_len = max_len.unwrap_or_default();
+        format!(
+            "{role} sync daemon (mcast={interface}, syncid={sync_id}, maxlen={max_len}, \
+             group={group}, port={port}, ttl={ttl})\n"
+        )
+    };
+    daemons.iter().map(line).collect()
 }
 
 /// The lines above all connections.

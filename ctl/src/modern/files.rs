@@ -221,6 +221,7 @@ fn differences(out: &mut String, plan: &Plan) {
             What::Timeouts => ("", "timeouts".to_owned()),
             What::Settings => ("", "settings".to_owned()),
             What::Mark { rule, number } => ("", format!("rule {number}: {rule}")),
+            What::Sync { sync } => ("", format!("sync {sync}")),
             What::Service { service } => {
                 of = Some(*service);
                 ("", service.to_string())

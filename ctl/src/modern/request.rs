@@ -78,6 +78,7 @@ pub(super) fn request(verb: &Verb, present: &mut impl Present) -> Result<Request
         Verb::Route(verb) => return verb.request(),
         Verb::Neighbour(verb) => return Ok(verb.request()),
         Verb::Mark(verb) => return Ok(super::mark::request(verb)),
+        Verb::Sync(verb) => return Ok(super::sync::request(verb)),
         Verb::Timeouts {
             tcp: None,
             tcp_fin: None,

@@ -5,6 +5,7 @@ use clap::Args;
 use control::plan::Plan;
 use control::{
     Address, Connection, Explained, Neighbour, PortStatus, Refusal, Service, Settings, Status,
+    SyncStatus,
 };
 use schemars::generate::{SchemaGenerator, SchemaSettings};
 use schemars::{JsonSchema, Schema};
@@ -49,6 +50,7 @@ const VERBS: &[(&[&str], Of)] = &[
     ),
     (&["server drain (lines)"], of::<drain::Look>),
     (&["mark list"], of::<Vec<mark::Numbered<'static>>>),
+    (&["sync status"], of::<Vec<SyncStatus>>),
     (&["settings"], of::<Settings>),
     (&["timeouts"], of::<answers::Timeouts>),
     (&["address list"], of::<Vec<Address>>),

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use control::{
-    ClientAddress, Engine, ForwardMode, HashTarget, OnServerGone, Protocol, Refuse, TunnelChecksum,
-    TunnelKind,
+    ClientAddress, Engine, ForwardMode, HashTarget, OnServerGone, Protocol, Refuse, SyncDaemon,
+    TunnelChecksum, TunnelKind,
 };
 use serde::Deserialize;
 use toml::{Spanned, Value};
@@ -32,6 +32,8 @@ pub(super) struct File {
     pub(super) settings: BTreeMap<Spanned<String>, Spanned<Value>>,
     #[serde(default)]
     pub(super) mark: Vec<RawMark>,
+    #[serde(default)]
+    pub(super) sync: Vec<Spanned<SyncDaemon>>,
     #[serde(default)]
     pub(super) service: Vec<Spanned<RawService>>,
 }

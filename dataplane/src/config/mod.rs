@@ -241,7 +241,7 @@ impl Config {
         let mut changes = vec![set, Change::SetSettings(settings)];
         let model =
             Model::new(director.limits()).with_ports(ports.iter().map(|port| port.spec.clone()));
-        changes.extend(reader.services(&raw.mark, &raw.service, model)?);
+        changes.extend(reader.services(&raw.mark, &raw.service, &raw.sync, model)?);
         Ok(Self {
             director,
             eal,

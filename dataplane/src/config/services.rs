@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use control::{
     Change, ForwardMode, Netmask, NoFlag, Persistence, SchedulerFlags, ServerSpec, ServiceKey,
-    ServiceOptions, ServiceSpec, Thresholds, Tunnel, TunnelKind,
+    ServiceOptions, ServiceSpec, SyncDaemon, Thresholds, Tunnel, TunnelKind,
 };
 use toml::Spanned;
 
@@ -56,6 +56,7 @@ impl Reader<'_> {
         &self,
         marks: &[RawMark],
         raw: &[Spanned<RawService>],
+        sync: &[Spanned<SyncDaemon>],
         mut model: Model,
     ) -> Checked<Vec<Change>> {
         let mut changes = Changes::default();
@@ -64,6 +65,11 @@ impl Reader<'_> {
         }
         for raw in raw {
             self.service(raw, &mut changes)?;
+        }
+        // What other directors tell is of services and servers that are there.
+        for daemon in sync {
+            let start = Change::StartSync(daemon.get_ref().clone());
+            changes.push(daemon.span(), start);
         }
         match model.check(&changes.list) {
             Ok(()) => Ok(changes.list),

@@ -13,7 +13,7 @@ impl Reader<'_> {
         &self,
         raw: &BTreeMap<Spanned<String>, Spanned<toml::Value>>,
     ) -> Checked<Settings> {
-        let mut settings = Settings::default();
+        let (mut settings, mut last) = (Settings::default(), 0..0);
         for (key, raw) in raw {
             let setting = self.setting(key)?;
             let value = match raw.get_ref() {
@@ -30,7 +30,9 @@ impl Reader<'_> {
             });
             set.and_then(|value| setting.set(&mut settings, value))
                 .map_err(|why| self.wrong(raw.span(), why))?;
+            last = raw.span();
         }
+        settings.check().map_err(|why| self.wrong(last, why))?;
         Ok(settings)
     }
 

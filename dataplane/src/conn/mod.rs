@@ -348,6 +348,15 @@ impl Conn {
         self.bytes += u64::from(ip_len);
     }
 
+    /// It is told by another director, which `in_packets` of its packets passed at least.
+    pub fn resume(&mut self, now: Instant, in_packets: u32, one_way: bool) {
+        self.last_seen = now.0;
+        self.packets[0] = self.packets[0].max(in_packets);
+        if self.is_mirrored() {
+            self.server = self.server & !NO_OUTPUT | if one_way { NO_OUTPUT } else { 0 };
+        }
+    }
+
     /// Packets from the client and from the server.
     pub fn packets(&self) -> [u32; 2] {
         self.packets
@@ -617,6 +626,11 @@ impl Conns {
         conn.server |= INVOLVED;
         self.talks_fresh = self.talks_fresh.max(entry + 1);
         self.talks[entry as usize] = Talk::default();
+    }
+
+    /// As it is now.
+    pub fn talk_of(&self, entry: u32) -> &Talk {
+        &self.talks[entry as usize]
     }
 
     /// What is kept of a control connection of FTP.

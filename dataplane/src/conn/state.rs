@@ -36,6 +36,9 @@ pub enum State {
     SctpClosed,
 }
 
+const UDP_FIRST: u8 = State::Udp as u8;
+const SCTP_FIRST: u8 = State::SctpNone as u8;
+
 impl State {
     pub const ALL: [Self; 26] = [
         Self::None,
@@ -88,6 +91,27 @@ impl State {
             padded
         };
         PADDED[(number & 31) as usize]
+    }
+
+    /// On the sync wire.
+    pub const fn number(self) -> u16 {
+        let number = self as u8;
+        let first = match number {
+            SCTP_FIRST.. => SCTP_FIRST,
+            UDP_FIRST.. => UDP_FIRST,
+            _ => 0,
+        };
+        (number - first) as u16
+    }
+
+    /// What [`Self::number`] was asked for, of this protocol; what is none is [`Self::before_all`].
+    pub fn of_number(protocol: u8, number: u16) -> Self {
+        let first = Self::before_all(protocol);
+        let mut of_protocol = Self::ALL.into_iter().skip(first as usize);
+        let state = of_protocol.nth(number.into());
+        state
+            .filter(|state| state.number() == number)
+            .unwrap_or(first)
     }
 
     /// As `ipvsadm -Lc` prints it.

@@ -78,6 +78,8 @@ fn kind(change: &Change) -> &'static str {
         Change::FlushNeighbours => "flush neighbours",
         Change::AddMark { .. } => "add mark rule",
         Change::DeleteMark(_) => "delete mark rule",
+        Change::StartSync(_) => "start sync",
+        Change::StopSync { .. } => "stop sync",
         Change::SetTimeouts { .. } => "set timeouts",
     }
 }
@@ -165,6 +167,8 @@ pub(super) fn describe(change: &Change, before: Settings) -> String {
         Change::AddMark { rule, at: Some(at) } => format!("add at {at}: {rule}"),
         Change::DeleteMark(WhichMark::Number(number)) => format!("delete mark rule {number}"),
         Change::DeleteMark(WhichMark::Rule(rule)) => format!("delete {rule}"),
+        Change::StartSync(daemon) => format!("start sync {daemon}"),
+        Change::StopSync { role } => format!("stop sync {role}"),
         Change::SetTimeouts { tcp, tcp_fin, udp } => {
             let shown = |seconds: &Option<u32>| {
                 seconds.map_or("as it is".to_owned(), |seconds| format!("{seconds} s"))

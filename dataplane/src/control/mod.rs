@@ -12,6 +12,7 @@ pub mod manager; // the service manager, told how the director does
 pub mod metrics; // for Prometheus
 pub mod model; // the authoritative services and servers
 pub mod server; // the Unix socket
+mod start; // ports and daemons, started and stopped
 pub mod stats; // sums, rates, status
 #[cfg(test)]
 mod tests;
@@ -29,6 +30,8 @@ use crate::conn::state::State;
 use crate::counters::Page;
 use crate::director::explain::{Excerpt, Query};
 use crate::net::{NeighbourView, Setup};
+use crate::sync::Daemons;
+use crate::sync::news::Feed;
 use crate::templates::Templates;
 use crate::time::Clock;
 use crate::update::{Batch, ServerId, Update};
@@ -44,12 +47,15 @@ use manager::Manager;
 use metrics::Scrape;
 use model::{Applied, Limits, Model, STEP_S, SWEEP_S, View, refuse};
 use server::{Backend, Peer};
+use start::Starts;
 use stats::{ESTIMATE_S, Machine};
 
 /// Program and release, for people.
 pub const PROGRAM: &str = concat!("directord ", env!("CARGO_PKG_VERSION"));
 /// The most commands that wait for one worker.
 pub const MAILBOX_MAX: usize = 64;
+/// The most commands that one change puts there: updates, and a feed.
+const COMMANDS: usize = 2;
 /// How long a worker may take to answer a command.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -83,6 +89,8 @@ pub enum Command {
         id: u64,
         reply: Sender<Option<Box<Tap>>>,
     },
+    /// Backups are told by this feed from now on, or by none.
+    Tell(Option<Feed>),
     /// A port comes.
     #[cfg(feature = "dpdk")]
     Attach(Box<Queues>),
@@ -146,6 +154,7 @@ pub struct Control {
     manager: Option<Manager>,
     clock: Clock,
     captures: Captures,
+    sync: Daemons,
 }
 
 impl fmt::Debug for Control {
@@ -186,7 +195,15 @@ impl Control {
             manager: None,
             clock: Clock::start(),
             captures: Captures::default(),
+            sync: Daemons::new(Vec::new(), None, Clock::start()),
         }
+    }
+
+    /// Synchronises connections by these daemons.
+    #[must_use]
+    pub fn synchronised(mut self, sync: Daemons) -> Self {
+        self.sync = sync;
+        self
     }
 
     /// The workers' clock.
@@ -269,14 +286,19 @@ impl Control {
     /// the change takes effect: when that worker goes on.
     pub fn change(&mut self, changes: &[Change]) -> Result<(), Refusal> {
         // Once the model has changed every worker must hear of it.
-        if let Some(worker) = self.workers.iter().find(|worker| worker.mailbox.is_full()) {
+        let has_no_room = |worker: &&Worker| worker.mailbox.len() + COMMANDS > MAILBOX_MAX;
+        if let Some(worker) = self.workers.iter().find(has_no_room) {
             let detail = format!(
                 "the worker on core {} has not answered {MAILBOX_MAX} commands",
                 worker.core
             );
             return Err(refuse(Errno::Eagain, detail));
         }
-        let Applied { updates, closed } = self.judge(changes)?;
+        let Applied {
+            updates,
+            closed,
+            stopped,
+        } = self.judge(changes)?;
         self.view = None;
         let confirmations = self.post(updates);
         let confirmed = confirmations.map_or(Ok(()), |confirmations| {
@@ -286,25 +308,40 @@ impl Control {
         for id in closed {
             self.hardware.close(id);
         }
+        for role in stopped {
+            self.stop_sync(role);
+        }
         confirmed?;
         self.release();
         Ok(())
     }
 
-    /// The model's part of [`Self::change`]. New ports are started, all or none of them.
+    /// The model's part of [`Self::change`]. New ports and daemons are started, all or none of them.
     fn judge(&mut self, changes: &[Change]) -> Result<Applied, Refusal> {
         let Self {
-            model, hardware, ..
+            model,
+            hardware,
+            sync,
+            workers,
+            ..
         } = self;
-        let mut opened = Vec::new();
-        let applied = model.apply_with(changes, |id, spec| {
-            let mac = hardware.open(id, spec)?;
-            opened.push(id);
-            Ok(mac)
-        });
+        let mut starts = Starts {
+            hardware: hardware.as_mut(),
+            sync,
+            workers,
+            opened: Vec::new(),
+            started: Vec::new(),
+        };
+        let applied = model.apply_with(changes, &mut starts);
+        let Starts {
+            opened, started, ..
+        } = starts;
         if applied.is_err() {
             for id in opened {
-                hardware.close(id);
+                self.hardware.close(id);
+            }
+            for role in started {
+                self.stop_sync(role);
             }
         }
         applied
@@ -517,6 +554,7 @@ impl Backend for Control {
             Request::Neighbours => self.neighbours().map(Reply::Neighbours),
             Request::Network => Ok(Reply::Network(self.model.network())),
             Request::Marks => Ok(Reply::Marks(self.model.marks())),
+            Request::SyncDaemons => Ok(Reply::SyncDaemons(self.sync_daemons())),
         };
         answer.unwrap_or_else(Reply::Refused)
     }

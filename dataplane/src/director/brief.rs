@@ -273,6 +273,7 @@ impl<P: PacketBuf> Director<P> {
         counts.in_packets.add(1);
         counts.in_bytes.add(u64::from(seen.ip_len));
         self.page.connections.set(self.conns.used());
+        self.tell_backups(now, hit);
         Ok(hit)
     }
 }

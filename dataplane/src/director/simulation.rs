@@ -199,6 +199,7 @@ fn settings() -> impl Strategy<Value = Settings> {
             am_droprate,
             amemthresh,
             one_packet_replies_untranslated: is[6],
+            ..Settings::default()
         }
     })
 }

@@ -2,6 +2,8 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+use crate::sync::message::Sequence;
+
 /// By how much a server's text differs in length from what the client gets. All zero: by nothing.
 ///
 /// As in LVS only the last change is remembered, and what was before it: a server says nothing more
@@ -63,9 +65,30 @@ impl Growth {
         }
     }
 
+    /// As LVS tells it.
+    pub fn sequence(&self) -> Sequence {
+        Sequence {
+            from: self.line,
+            delta: self.behind,
+            previous_delta: self.before,
+        }
+    }
+
     /// Whether all numbers are the same on both sides.
     pub fn is_nothing(&self) -> bool {
         self.before == 0 && self.behind == 0
+    }
+}
+
+/// Where the change ended is not told: LVS takes the byte behind its beginning.
+impl From<Sequence> for Growth {
+    fn from(told: Sequence) -> Self {
+        Self {
+            line: told.from,
+            end: told.from.wrapping_add(1),
+            before: told.previous_delta,
+            behind: told.delta,
+        }
     }
 }
 

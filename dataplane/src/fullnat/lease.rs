@@ -153,6 +153,18 @@ impl Leases {
         Some(self.leased(locals[at], id, port, Some(remembered)))
     }
 
+    /// Leases this very port toward `server`, unless somebody has it or it is another worker's.
+    pub fn claim(&mut self, local: SocketAddr, server: SocketAddr, protocol: u8) -> Option<Lease> {
+        let key = Key {
+            local: local.ip(),
+            server,
+            protocol,
+        };
+        let (id, port) = (self.pool(key)?, local.port());
+        let remembered = self.pools[id.index()].as_mut()?.claim(port)?;
+        Some(self.leased(local.ip(), id, port, remembered))
+    }
+
     /// Ends a lease. With `cooling`, the sequence number that the server expects next, it may still
     /// remember the tuple: others are taken before it for [`COOLING_MS`].
     pub fn give_back(&mut self, now: Instant, pool: PoolId, port: u16, cooling: Option<u32>) {
@@ -324,6 +336,20 @@ impl Pool {
         let Cooling { port, next_seq, .. } = self.cooling.pop_front()?;
         self.lease();
         Some((port, next_seq))
+    }
+
+    /// Takes this port, and what its server may remember of it, if it is free or cools.
+    fn claim(&mut self, port: u16) -> Option<Option<u32>> {
+        let cools = self.cooling.iter().position(|cool| cool.port == port);
+        let cooling = cools.and_then(|at| self.cooling.remove(at));
+        if cooling.is_none() {
+            if !self.free.has(port) {
+                return None;
+            }
+            self.free.clear(port);
+        }
+        self.lease();
+        Some(cooling.map(|cool| cool.next_seq))
     }
 
     fn lease(&mut self) {

@@ -5,6 +5,7 @@
 //!   entry     kind, protocol, size (2, top 4 bits 0), flags (4), state (2), client, virtual and server
 //!             port (2 each), mark (4), timeout in seconds (4), client, virtual and server address;
 //!             options: type, length, data; entries begin at multiples of 4
+//!   of ours   no entries, and after the header a word of 4 bytes: see [`Word`]
 //! version 0   entries, sync id, size (2)                         IPv4 alone
 //!   entry     0, protocol, three ports, three addresses, flags (2), state (2); sequence numbers
 //! ```
@@ -15,6 +16,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 pub mod flags {
     /// The forwarding method.
     pub const METHOD: u32 = 0x0007;
+    pub const NAT: u32 = 0;
+    pub const TUNNEL: u32 = 2;
+    pub const DIRECT: u32 = 3;
     /// Came by synchronisation.
     pub const SYNC: u32 = 0x0020;
     pub const HASHED: u32 = 0x0040;
@@ -22,6 +26,8 @@ pub mod flags {
     pub const INACTIVE: u32 = 0x0100;
     /// Sequence numbers change on their way.
     pub const SEQUENCE: u32 = 0x0600;
+    /// Those of what the server sends.
+    pub const SEQUENCE_OUT: u32 = 0x0200;
     pub const NO_CLIENT_PORT: u32 = 0x0800;
     pub const TEMPLATE: u32 = 0x1000;
     pub const ONE_PACKET: u32 = 0x2000;
@@ -92,6 +98,36 @@ impl Entry {
 
     fn is_v6(&self) -> bool {
         self.client.is_ipv6()
+    }
+}
+
+/// What directors of ours say to each other beside connections, in a message without entries: others,
+/// the kernel too, find nothing in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Word {
+    /// A backup that has just begun asks for all connections.
+    Want,
+    /// A master has told all connections since it was asked.
+    Done,
+}
+
+impl Word {
+    /// The message that says it.
+    pub fn message(self, sync_id: u8) -> [u8; HEADER + 4] {
+        let [a, b, c, d] = self.bytes();
+        [0, sync_id, 0, HEADER as u8 + 4, 0, 1, 0, 0, a, b, c, d]
+    }
+
+    const fn bytes(self) -> [u8; 4] {
+        match self {
+            Self::Want => *b"WANT",
+            Self::Done => *b"DONE",
+        }
+    }
+
+    fn of(bytes: &[u8]) -> Option<Self> {
+        let all = [Self::Want, Self::Done];
+        all.into_iter().find(|word| word.bytes() == bytes)
     }
 }
 
@@ -322,6 +358,13 @@ pub struct Entries<'m> {
     version: Version,
     left: u8,
     rest: &'m [u8],
+}
+
+impl Entries<'_> {
+    /// What the message says instead of entries, before the first one was read.
+    pub fn word(&self) -> Option<Word> {
+        (self.left == 0).then(|| Word::of(self.rest))?
+    }
 }
 
 impl Iterator for Entries<'_> {

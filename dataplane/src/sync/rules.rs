@@ -1,5 +1,7 @@
 //! When a connection is told to the backups: LVS's rules (`ip_vs_sync.c`).
 
+use control::Settings;
+
 use crate::conn::State;
 use crate::time::Instant;
 
@@ -23,13 +25,7 @@ pub struct Rules {
 
 impl Default for Rules {
     fn default() -> Self {
-        Self {
-            threshold: 3,
-            period: 50,
-            refresh_ms: 0,
-            retries: 0,
-            templates_alone: false,
-        }
+        Self::of(&Settings::default())
     }
 }
 
@@ -57,6 +53,33 @@ pub struct Subject {
 }
 
 impl Rules {
+    pub fn of(settings: &Settings) -> Self {
+        Self {
+            threshold: settings.sync_threshold,
+            period: settings.sync_period,
+            refresh_ms: settings.sync_refresh_period.saturating_mul(1000),
+            retries: settings.sync_retries,
+            templates_alone: settings.sync_persist_mode,
+        }
+    }
+
+    /// Whether a connection in this state is told at all.
+    pub fn may_tell(&self, state: State, is_persistent: bool) -> bool {
+        let it = Subject {
+            state,
+            is_template: false,
+            is_persistent,
+            timeout_ms: 0,
+            packets: 0,
+        };
+        let told = Told {
+            state,
+            end: Instant(0),
+            repeats: 0,
+        };
+        self.news(it, told).is_some()
+    }
+
     /// What is told of it now, if anything.
     pub fn due(&self, now: Instant, it: Subject, told: Told) -> Option<Told> {
         let news = self.news(it, told)?;

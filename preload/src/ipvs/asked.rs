@@ -5,12 +5,14 @@ use std::num::NonZeroU32;
 
 use control::{
     Change, Engine, ForwardMode, Netmask, Persistence, Protocol, SchedulerFlags, ServerSpec,
-    ServiceKey, ServiceSpec, Thresholds, Tunnel, TunnelChecksum, TunnelKind, Word,
+    ServiceKey, ServiceSpec, SyncDaemon, SyncRole, Thresholds, Tunnel, TunnelChecksum, TunnelKind,
+    Word,
 };
 
 use super::{
-    Ask, DEL_DEST, DEL_SERVICE, DROUTE, FLUSH, MASQ, NEW_DEST, NEW_SERVICE, ONE_PACKET, PERSISTENT,
-    SCHED1, SCHED2, SCHED3, SET_CONFIG, SET_DEST, SET_SERVICE, TUNNEL, ZERO, attr, dest, svc, told,
+    Ask, BACKUP, DEL_DAEMON, DEL_DEST, DEL_SERVICE, DROUTE, FLUSH, MASQ, MASTER, NEW_DAEMON,
+    NEW_DEST, NEW_SERVICE, ONE_PACKET, PERSISTENT, SCHED1, SCHED2, SCHED3, SET_CONFIG, SET_DEST,
+    SET_SERVICE, TUNNEL, ZERO, attr, daemon, dest, svc, told,
 };
 use crate::netlink::Attributes;
 
@@ -25,6 +27,12 @@ pub(super) fn change(
     match command {
         FLUSH => return Ok(Change::Flush),
         SET_CONFIG => return Ok(set_timeouts(attributes)),
+        NEW_DAEMON => return daemon(attributes).map(Change::StartSync),
+        DEL_DAEMON => {
+            let daemon = attributes.nested(attr::DAEMON).ok_or(libc::EINVAL)?;
+            let role = role(daemon)?;
+            return Ok(Change::StopSync { role });
+        }
         ZERO if attributes.get(attr::SERVICE).is_none() => return Ok(Change::Zero { only: None }),
         _ => {}
     }
@@ -114,6 +122,46 @@ pub(super) fn service_key(attributes: Attributes<'_>) -> Result<ServiceKey, i32>
         .find(|known| u16::from(known.number()) == protocol)
         .ok_or(libc::EINVAL)?;
     Ok(ServiceKey::at(*protocol, SocketAddr::new(address, port)))
+}
+
+fn role(daemon: Attributes<'_>) -> Result<SyncRole, i32> {
+    match daemon.u32(daemon::STATE) {
+        Some(MASTER) => Ok(SyncRole::Master),
+        Some(BACKUP) => Ok(SyncRole::Backup),
+        _ => Err(libc::EINVAL),
+    }
+}
+
+/// What is not said is as the kernel has it.
+fn daemon(attributes: Attributes<'_>) -> Result<SyncDaemon, i32> {
+    let daemon = attributes.nested(attr::DAEMON).ok_or(libc::EINVAL)?;
+    let role = role(daemon)?;
+    let (interface, id) = (daemon.text(daemon::MCAST_IFN), daemon.u32(daemon::SYNC_ID));
+    let (Some(interface), Some(id)) = (interface, id) else {
+        return Err(libc::EINVAL);
+    };
+    let plain = SyncDaemon::new(role, interface);
+    let groups = [daemon::MCAST_GROUP, daemon::MCAST_GROUP6].map(|kind| daemon.get(kind));
+    let group = match groups {
+        [Some(bytes), _] => Some(address(bytes, false)),
+        [None, Some(bytes)] => Some(address(bytes, true)),
+        [None, None] => None,
+    };
+    let given = |number: Option<u16>| number.filter(|number| *number != 0);
+    Ok(SyncDaemon {
+        // As the kernel, which has eight bits of it.
+        sync_id: id.to_le_bytes()[0],
+        max_len: given(daemon.u16(daemon::SYNC_MAXLEN)),
+        group: group
+            .filter(|group| !group.is_unspecified())
+            .unwrap_or(plain.group),
+        port: given(daemon.u16(daemon::MCAST_PORT)).unwrap_or(plain.port),
+        ttl: daemon
+            .u8(daemon::MCAST_TTL)
+            .filter(|ttl| *ttl != 0)
+            .unwrap_or(plain.ttl),
+        ..plain
+    })
 }
 
 /// The flags given, and which of them count.

@@ -31,6 +31,7 @@ pub(crate) const ATTRIBUTE_MAX: u8 = 6;
 mod attr {
     pub(super) const SERVICE: u16 = 1;
     pub(super) const DEST: u16 = 2;
+    pub(super) const DAEMON: u16 = 3;
     pub(super) const TIMEOUT_TCP: u16 = 4;
     pub(super) const TIMEOUT_TCP_FIN: u16 = 5;
     pub(super) const TIMEOUT_UDP: u16 = 6;
@@ -68,6 +69,21 @@ mod dest {
     pub(super) const TUN_PORT: u16 = 14;
     pub(super) const TUN_FLAGS: u16 = 15;
 }
+
+mod daemon {
+    pub(super) const STATE: u16 = 1;
+    pub(super) const MCAST_IFN: u16 = 2;
+    pub(super) const SYNC_ID: u16 = 3;
+    pub(super) const SYNC_MAXLEN: u16 = 4;
+    pub(super) const MCAST_GROUP: u16 = 5;
+    pub(super) const MCAST_GROUP6: u16 = 6;
+    pub(super) const MCAST_PORT: u16 = 7;
+    pub(super) const MCAST_TTL: u16 = 8;
+}
+
+/// What a daemon is.
+const MASTER: u32 = 1;
+const BACKUP: u32 = 2;
 
 /// Flags of a service.
 const PERSISTENT: u32 = 0x1;
@@ -129,7 +145,7 @@ pub(crate) fn answer(
         (GET_DEST, _) => told::servers(attributes, ask).map(Answer::Each),
         (GET_CONFIG, _) => told::timeouts(ask).map(Answer::One),
         (GET_INFO, _) => told::info(ask).map(Answer::One),
-        (NEW_DAEMON | DEL_DAEMON | GET_DAEMON, _) => daemons(command),
+        (GET_DAEMON, _) => told::daemons(ask).map(Answer::Each),
         _ => {
             let change = asked::change(command, attributes, ask)?;
             match ask_for(&Request::Change(vec![change]), ask)? {
@@ -156,19 +172,11 @@ const fn number(errno: Errno) -> i32 {
         Errno::Einval => libc::EINVAL,
         Errno::Erange => libc::ERANGE,
         Errno::Eperm => libc::EPERM,
+        Errno::Enodev => libc::ENODEV,
         Errno::Enomem => libc::ENOMEM,
         Errno::Eopnotsupp => libc::EOPNOTSUPP,
         Errno::Eproto => libc::EPROTO,
         Errno::Eagain => libc::EAGAIN,
-    }
-}
-
-/// The director has no synchronisation of connections yet: none runs, and none can be started.
-fn daemons(command: u8) -> Result<Answer, i32> {
-    match command {
-        NEW_DAEMON => Err(libc::ENOSYS),
-        DEL_DAEMON => Err(libc::ESRCH),
-        _ => Ok(Answer::Each(Vec::new())),
     }
 }
 

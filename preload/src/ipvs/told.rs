@@ -5,12 +5,13 @@ use std::net::IpAddr;
 use control::ipvsadm::show::as_walked;
 use control::{
     ForwardMode, Netmask, Rates, Reply, Request, Server, ServerSpec, Service, ServiceKey,
-    ServiceSpec, Totals, TunnelChecksum, TunnelKind, Word,
+    ServiceSpec, SyncDaemon, SyncRole, SyncStatus, Totals, TunnelChecksum, TunnelKind, Word,
 };
 
 use super::{
-    Ask, DROUTE, Item, MASQ, NEW_DEST, NEW_SERVICE, ONE_PACKET, PERSISTENT, SCHED1, SCHED2, SCHED3,
-    SET_CONFIG, SET_INFO, TUNNEL, ask_for, asked, attr, dest, svc,
+    Ask, BACKUP, DROUTE, Item, MASQ, MASTER, NEW_DAEMON, NEW_DEST, NEW_SERVICE, ONE_PACKET,
+    PERSISTENT, SCHED1, SCHED2, SCHED3, SET_CONFIG, SET_INFO, TUNNEL, ask_for, asked, attr, daemon,
+    dest, svc,
 };
 use crate::netlink::{Attributes, Writer};
 
@@ -55,6 +56,35 @@ pub(super) fn servers(attributes: Attributes<'_>, ask: &mut Ask<'_>) -> Result<V
     };
     let servers = found.iter().flat_map(|service| &service.servers);
     Ok(servers.map(item).collect())
+}
+
+/// The master first, as the kernel.
+pub(super) fn daemons(ask: &mut Ask<'_>) -> Result<Vec<Item>, i32> {
+    let Reply::SyncDaemons(daemons) = ask_for(&Request::SyncDaemons, ask)? else {
+        return Err(libc::EPROTO);
+    };
+    let item = |status: &SyncStatus| Item {
+        command: NEW_DAEMON,
+        attributes: within(attr::DAEMON, |out| put_daemon(out, &status.daemon)),
+    };
+    Ok(daemons.iter().map(item).collect())
+}
+
+fn put_daemon(out: &mut Writer, one: &SyncDaemon) {
+    let state = match one.role {
+        SyncRole::Master => MASTER,
+        SyncRole::Backup => BACKUP,
+    };
+    out.u32(daemon::STATE, state);
+    out.text(daemon::MCAST_IFN, &one.interface);
+    out.u32(daemon::SYNC_ID, one.sync_id.into());
+    out.u16(daemon::SYNC_MAXLEN, one.max_len.unwrap_or_default());
+    out.u16(daemon::MCAST_PORT, one.port);
+    out.u8(daemon::MCAST_TTL, one.ttl);
+    match one.group {
+        IpAddr::V4(group) => out.put(daemon::MCAST_GROUP, &group.octets()),
+        IpAddr::V6(group) => out.put(daemon::MCAST_GROUP6, &group.octets()),
+    }
 }
 
 pub(super) fn timeouts(ask: &mut Ask<'_>) -> Result<Item, i32> {

@@ -13,7 +13,9 @@ use super::address::{host_port, number, v4_host};
 use super::names::{Names, Transport};
 use super::options;
 use super::popt::Words;
-use crate::{Engine, HashTarget, Netmask, SchedulerFlags, ServiceOptions, TunnelKind, Word};
+use crate::{
+    Engine, HashTarget, Netmask, SchedulerFlags, ServiceOptions, SyncRole, TunnelKind, Word,
+};
 use check::{check_command, check_rules};
 pub use words::{Command, Opt};
 use words::{Meaning, SWITCHES};
@@ -71,12 +73,6 @@ pub enum Forward {
     FullNat,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Role {
-    Master,
-    Backup,
-}
-
 /// A command line that ipvsadm would send to the kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Parsed {
@@ -103,7 +99,7 @@ pub struct Parsed {
     pub local: Option<IpAddr>,
     /// `--set`: TCP, TCP-FIN, UDP in seconds; 0 leaves a value.
     pub timeouts: [u32; 3],
-    pub role: Option<Role>,
+    pub role: Option<SyncRole>,
     pub interface: String,
     pub sync_id: u32,
     pub sync_max_len: Option<u32>,
@@ -203,10 +199,10 @@ pub fn parse(words: &[String], names: &dyn Names) -> Result<Parsed, Failure> {
     Ok(parsed)
 }
 
-fn role(command: Command, value: Option<&str>) -> Result<Option<Role>, Failure> {
+fn role(command: Command, value: Option<&str>) -> Result<Option<SyncRole>, Failure> {
     match (command, value) {
-        (Command::StartDaemon | Command::StopDaemon, Some("master")) => Ok(Some(Role::Master)),
-        (Command::StartDaemon | Command::StopDaemon, Some("backup")) => Ok(Some(Role::Backup)),
+        (Command::StartDaemon | Command::StopDaemon, Some("master")) => Ok(Some(SyncRole::Master)),
+        (Command::StartDaemon | Command::StopDaemon, Some("backup")) => Ok(Some(SyncRole::Backup)),
         (Command::StartDaemon, _) => {
             Err(Failure::invalid("illegal start-daemon parameter specified"))
         }

@@ -10,7 +10,7 @@ use control::conf::Key;
 use control::plan::{Action, Difference, KeyDifference, What};
 use control::{
     Change, Conf, MarkRule, ServerConf, ServerSpec, ServiceConf, ServiceKey, ServiceOptions,
-    WhichMark,
+    SyncDaemon, SyncRole, WhichMark, Word,
 };
 
 /// The changes, in an order in which none is in another's way, and what they are for people.
@@ -61,6 +61,7 @@ impl Sides<'_> {
         self.network(&mut steps);
         self.globals(&mut steps);
         self.marks(&mut steps);
+        self.sync(&mut steps);
         self.leaving_ports(&mut steps);
         let (now, said, wanted) = (
             services(self.now),
@@ -149,6 +150,35 @@ impl Sides<'_> {
                 steps.additions.push(Change::AddMark { rule, at });
                 steps.tell(Action::Add, what, Vec::new(), by_hand);
             }
+        }
+    }
+
+    /// A daemon that is to be another is stopped and started.
+    fn sync(self, steps: &mut Steps) {
+        let of = |conf: &Conf, role| conf.sync.iter().find(|one| one.role == role).cloned();
+        for &role in SyncRole::ALL {
+            let [now, said, wanted] = [self.now, self.said, self.wanted].map(|conf| of(conf, role));
+            if now == wanted {
+                continue;
+            }
+            let what = What::Sync { sync: role };
+            let keys = |daemon: &Option<SyncDaemon>| {
+                daemon.as_ref().map(SyncDaemon::keys).unwrap_or_default()
+            };
+            match (&now, &wanted) {
+                (Some(_), Some(_)) => {
+                    let keys = changed(&keys(&now), &keys(&said), &keys(&wanted));
+                    steps.tell_edit(what, keys);
+                }
+                (Some(_), None) => steps.tell(Action::Delete, what, Vec::new(), said.is_none()),
+                (None, _) => {
+                    let keys = given(&keys(&wanted));
+                    steps.tell(Action::Add, what, keys, said.is_some());
+                }
+            }
+            let stop = now.map(|_| Change::StopSync { role });
+            steps.deletions.extend(stop);
+            steps.additions.extend(wanted.map(Change::StartSync));
         }
     }
 

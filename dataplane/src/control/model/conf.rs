@@ -25,6 +25,7 @@ impl Model {
             },
             settings: self.settings,
             marks: self.marks(),
+            sync: self.daemons.clone(),
             services: services.into_iter().map(|one| self.written(one)).collect(),
         }
     }

@@ -13,6 +13,7 @@ mod ramp; // slow start
 mod rules; // what no service, no server and no local address may be
 mod slots; // ids
 mod steps; // each change, carried out
+mod sync; // daemons that synchronise connections
 mod tables; // what hashing schedulers look servers up in
 #[cfg(test)]
 mod tests;
@@ -30,7 +31,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use control::{
-    Change, Errno, PortSpec, Refusal, ServerSpec, ServiceKey, ServiceOptions, Settings, Totals,
+    Change, Errno, PortSpec, Refusal, ServerSpec, ServiceKey, ServiceOptions, Settings, SyncDaemon,
+    SyncRole, Totals,
 };
 
 use self::drain::Draining;
@@ -55,6 +57,7 @@ pub use self::ledger::Tally;
 pub use self::ports::{
     DESCRIPTORS, MTU_MIN, Ports, is_virtual, is_word, wrong_descriptors, wrong_device, wrong_name,
 };
+pub use self::sync::wrong_daemon;
 pub use self::view::{ServerView, ServiceView, View};
 
 /// The highest weight, as in LVS.
@@ -94,6 +97,28 @@ pub struct Applied {
     pub updates: Vec<Update>,
     /// Ports that are to be closed once they have.
     pub closed: Vec<PortId>,
+    /// Daemons that are to be stopped.
+    pub stopped: Vec<SyncRole>,
+}
+
+/// What a batch needs beside the model, when all else is found right.
+pub trait Outside {
+    /// Starts a new port; says its Ethernet address.
+    fn open(&mut self, id: PortId, spec: &PortSpec) -> Result<[u8; 6], Refusal>;
+
+    /// Starts a daemon that synchronises connections.
+    fn start(&mut self, daemon: &SyncDaemon, settings: Settings) -> Result<(), Refusal>;
+}
+
+/// Daemons are but names.
+impl<F: FnMut(PortId, &PortSpec) -> Result<[u8; 6], Refusal>> Outside for F {
+    fn open(&mut self, id: PortId, spec: &PortSpec) -> Result<[u8; 6], Refusal> {
+        self(id, spec)
+    }
+
+    fn start(&mut self, _: &SyncDaemon, _: Settings) -> Result<(), Refusal> {
+        Ok(())
+    }
 }
 
 /// Every service and server, the timeouts and the settings.
@@ -110,6 +135,8 @@ pub struct Model {
     ledger: Ledger,
     timeouts: Timeouts,
     settings: Settings,
+    /// The master first.
+    daemons: Vec<SyncDaemon>,
     /// Replaced, but a worker may have them yet.
     retired: Vec<Arc<Table>>,
     /// In order.
@@ -193,6 +220,7 @@ impl Model {
             ledger: Ledger::default(),
             timeouts: Timeouts::default(),
             settings: Settings::default(),
+            daemons: Vec::new(),
             retired: Vec::new(),
             marks: Vec::new(),
             network: Network::new(Setup::default()),
@@ -252,37 +280,50 @@ impl Model {
         self.settings
     }
 
-    /// As [`Model::apply_with`], without devices: ports that come are but names.
+    /// As [`Model::apply_with`], where ports and daemons that come are but names.
     pub fn apply(&mut self, changes: &[Change]) -> Result<Vec<Update>, Refusal> {
-        let applied = self.apply_with(changes, |id, _| Ok([2, 0, 0, 0, 0, id.0]))?;
+        let applied =
+            self.apply_with(changes, &mut |id: PortId, _: &_| Ok([2, 0, 0, 0, 0, id.0]))?;
         Ok(applied.updates)
     }
 
     /// Carries out every change in order and returns what the workers must apply, or refuses and
-    /// leaves everything as it was. When all else is found right, `open` starts each new port and says
-    /// its Ethernet address.
+    /// leaves everything as it was, but for what `outside` has started already.
     pub fn apply_with(
         &mut self,
         changes: &[Change],
-        mut open: impl FnMut(PortId, &PortSpec) -> Result<[u8; 6], Refusal>,
+        outside: &mut impl Outside,
     ) -> Result<Applied, Refusal> {
         let mut done = self.carry_out(changes)?;
+        if let Err(refusal) = self.begin(&done, outside) {
+            self.take_back(done);
+            return Err(refusal);
+        }
+        done.updates.extend(self.told_network());
+        let closed = std::mem::take(&mut done.closed);
+        let stopped = std::mem::take(&mut done.stopped);
+        let updates = self.tabulated(done);
+        Ok(Applied {
+            updates,
+            closed,
+            stopped,
+        })
+    }
+
+    /// Starts what a batch brings.
+    fn begin(&mut self, done: &Transaction, outside: &mut impl Outside) -> Result<(), Refusal> {
         for &id in &done.opened {
             let Some(spec) = self.ports.get(id) else {
                 unreachable!("it was added");
             };
-            match open(id, spec) {
-                Ok(mac) => self.network.set_mac(id, mac),
-                Err(refusal) => {
-                    self.take_back(done);
-                    return Err(refusal);
-                }
-            }
+            let mac = outside.open(id, spec)?;
+            self.network.set_mac(id, mac);
         }
-        done.updates.extend(self.told_network());
-        let closed = std::mem::take(&mut done.closed);
-        let updates = self.tabulated(done);
-        Ok(Applied { updates, closed })
+        let started = (self.daemons.iter()).filter(|daemon| done.started.contains(&daemon.role));
+        for daemon in started {
+            outside.start(daemon, self.settings)?;
+        }
+        Ok(())
     }
 
     /// As [`Model::apply`], for whoever wants to know only whether it would be refused.
@@ -390,6 +431,8 @@ impl Model {
             }
             Change::AddMark { rule, at } => self.add_mark(rule, *at, done),
             Change::DeleteMark(which) => self.delete_mark(which, done),
+            Change::StartSync(daemon) => self.start_sync(daemon, done),
+            Change::StopSync { role } => self.stop_sync(*role, done),
         }
     }
 

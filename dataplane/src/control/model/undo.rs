@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 
-use control::{Mac, Prefix, Settings};
+use control::{Mac, Prefix, Settings, SyncDaemon, SyncRole};
 
 use super::ports::Ports;
 use super::uses::{Use, Uses};
@@ -26,6 +26,9 @@ pub(super) struct Transaction {
     /// Ports that came and stay, and those that went.
     pub(super) opened: Vec<PortId>,
     pub(super) closed: Vec<PortId>,
+    /// Daemons that came and stay, and those that went.
+    pub(super) started: Vec<SyncRole>,
+    pub(super) stopped: Vec<SyncRole>,
 }
 
 #[derive(Debug)]
@@ -48,6 +51,7 @@ pub(super) enum Undo {
     LocalDeleted(ServiceId, usize, LocalAddress),
     Timeouts(Timeouts),
     Settings(Settings),
+    Daemons(Vec<SyncDaemon>),
     /// At these places of the list.
     MarkAdded(usize),
     MarkDeleted(usize, Rule),
@@ -108,6 +112,7 @@ impl Model {
             }
             Undo::Timeouts(old) => self.timeouts = old,
             Undo::Settings(old) => self.settings = old,
+            Undo::Daemons(old) => self.daemons = old,
             Undo::MarkAdded(place) => {
                 self.take_mark(place);
             }

@@ -49,6 +49,7 @@ impl Model {
             Change::ReplaceRoute(Route { to, .. }) | Change::DeleteRoute { to } => {
                 self.network.gateway(*to).map(|via| format!("via {via}"))
             }
+            Change::StopSync { role } => self.sync_daemon(*role).map(|daemon| daemon.to_string()),
             Change::DeleteNeighbour { address } => {
                 let mac = self.network.mac_of(*address);
                 mac.map(|mac| format!("at {mac}"))

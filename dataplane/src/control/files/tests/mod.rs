@@ -125,6 +125,7 @@ fn lines(plan: &Plan) -> Vec<String> {
             What::Timeouts => "timeouts".to_owned(),
             What::Settings => "settings".to_owned(),
             What::Mark { rule, number } => format!("{number} {rule}"),
+            What::Sync { sync } => format!("sync {sync}"),
             What::Service { service } => service.to_string(),
             What::Server { server, .. } => server.to_string(),
         };

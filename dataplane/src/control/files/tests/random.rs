@@ -244,6 +244,7 @@ pub(super) fn conf() -> impl Strategy<Value = Conf> {
         timeouts,
         settings,
         marks,
+        sync: Vec::new(),
         services,
     })
 }
