@@ -111,7 +111,9 @@ pub struct Director<P> {
     transitions: &'static Transitions,
     answers: RateLimit,
     handshakes: Handshakes,
-    telling: Telling,
+    /// What backups were told, while there are any.
+    telling: Option<Box<Telling>>,
+    /// Servers that other directors spoke of.
     places: Places,
     steer: Steer,
     /// By port, what we are there.
@@ -203,7 +205,7 @@ impl<P: PacketBuf> Director<P> {
             transitions: Transitions::new(false),
             answers: RateLimit::default(),
             handshakes: Handshakes::new(connections_max),
-            telling: Telling::new(connections_max, templates_max)?,
+            telling: None,
             places: Places::new(),
             steer,
             stations: [Station::default(); PORTS_MAX],

@@ -336,7 +336,11 @@ impl Worker {
             Command::Untap { id, reply } => {
                 let _ = reply.try_send(self.out.watch.remove_tap(id));
             }
-            Command::Tell(feed) => self.director.tell_by(feed),
+            Command::Tell(feed) => {
+                if let Err(error) = self.director.tell_by(feed) {
+                    tracing::error!(%error, "no memory to tell backups of connections");
+                }
+            }
             Command::Attach(queues) => self.out.attach(queues),
             Command::Detach(port, reply) => {
                 let _ = reply.try_send(self.out.detach(port));

@@ -4,9 +4,10 @@ use std::io;
 use std::net::SocketAddr;
 
 use control::ForwardMode;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::Director;
-use crate::conn::{Conn, Hit, State};
+use crate::conn::{Conn, Conns, Hit, State};
 use crate::mem::Array;
 use crate::packet::PacketBuf;
 use crate::sync::message::{Entry, Sequence, flags};
@@ -17,22 +18,27 @@ use crate::update::ServerId;
 
 /// A template is told no oftener than so, whatever its clients do: LVS tells it with each packet.
 const TEMPLATE_MS: u32 = 1000;
-/// Connections and templates looked at for a round between two bursts.
-const ROUND_PART: u32 = 32;
+/// Connections that are told in a millisecond of a round, and lines of templates that are looked at: most
+/// are free.
+const ROUND_PART: u32 = 128;
+const ROUND_LINES: u32 = 1024;
 
 /// What was told so far.
 #[derive(Debug)]
 pub(super) struct Telling {
-    feed: Option<Feed>,
+    feed: Feed,
     /// By connection.
     told: Array<Line>,
-    /// By template: one more than when it was told last, in milliseconds.
+    /// By template: one more than when it was told last, in milliseconds; 0 is never.
     templates: Array<u32>,
-    round: Round,
+    /// The last round of everything that was begun.
+    round: u32,
+    /// The connection or template that is next in it; `None` when it is over.
+    at: Option<u32>,
 }
 
 /// [`Told`] as it lies in memory; all zero is nothing told.
-#[derive(zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::Immutable, Debug, Clone, Copy)]
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Debug, Clone, Copy)]
 #[repr(C)]
 struct Line {
     end: u32,
@@ -41,71 +47,47 @@ struct Line {
     _pad: [u8; 2],
 }
 
-/// How far a round of everything has come.
-#[derive(Debug, Clone, Copy, Default)]
-struct Round {
-    /// The last one that was begun, and the next connection and template of it.
-    number: u32,
-    at: u32,
-    done: bool,
-}
-
-impl Telling {
-    pub(super) fn new(connections: u32, templates: u32) -> io::Result<Self> {
-        Ok(Self {
-            feed: None,
-            told: Array::sparse(connections as usize + 1)?,
-            templates: Array::sparse(templates as usize)?,
-            round: Round {
-                done: true,
-                ..Round::default()
-            },
-        })
-    }
-
-    /// Of a director that tells nobody.
-    pub(super) fn none() -> io::Result<Self> {
-        Self::new(0, 0)
-    }
-
-    #[inline(always)]
-    pub(super) fn is_on(&self) -> bool {
-        self.feed.is_some()
-    }
-
-    fn told(&self, entry: u32) -> Told {
-        let line = self.told[entry as usize];
-        Told {
+impl From<Line> for Told {
+    fn from(line: Line) -> Self {
+        Self {
             state: State::by_number(line.state),
             end: Instant(line.end),
             repeats: line.repeats,
         }
     }
+}
 
-    fn note(&mut self, entry: u32, told: Told) {
-        self.told[entry as usize] = Line {
+impl From<Told> for Line {
+    fn from(told: Told) -> Self {
+        Self {
             end: told.end.0,
             state: told.state as u8,
             repeats: told.repeats,
             _pad: [0; 2],
-        };
+        }
     }
 }
 
 impl<P: PacketBuf> Director<P> {
-    /// From now on backups are told by this feed, or by none.
-    pub fn tell_by(&mut self, feed: Option<Feed>) {
-        self.telling.feed = feed;
-        self.telling.round = Round {
-            done: true,
-            ..Round::default()
-        };
+    /// From now on backups are told by this feed, or not at all.
+    pub fn tell_by(&mut self, feed: Option<Feed>) -> io::Result<()> {
+        self.telling = None;
+        if let Some(feed) = feed {
+            self.telling = Some(Box::new(Telling {
+                feed,
+                told: Array::sparse(self.conns.capacity() as usize)?,
+                templates: Array::sparse(self.templates.lines() as usize)?,
+                round: 0,
+                at: None,
+            }));
+        }
+        Ok(())
     }
 
     /// After a packet from a connection's client: whether backups are to know.
     #[inline(always)]
     pub(super) fn tell_backups(&mut self, now: Instant, hit: Hit) {
-        if self.telling.is_on() && !hit.outbound() {
+        if self.telling.is_some() && !hit.outbound() {
             self.tell_of(now, hit.entry());
         }
     }
@@ -113,24 +95,21 @@ impl<P: PacketBuf> Director<P> {
     #[cold]
     #[inline(never)]
     fn tell_of(&mut self, now: Instant, entry: u32) {
-        if entry == self.conns.capacity() {
-            // A datagram by itself.
-            return;
-        }
-        let Some(conn) = self.conns.at(entry).copied() else {
+        let (template, conn) = (self.conns.template(entry), self.conns.at(entry).copied());
+        let Some(telling) = &mut self.telling else {
             return;
         };
-        let template = self.conns.template(entry);
+        // A datagram that is scheduled by itself is nobody's business.
+        let (Some(conn), Some(line)) = (conn, telling.told.get_mut(entry as usize)) else {
+            return;
+        };
         let packets = conn.packets()[0];
         if packets <= 1 {
-            self.telling.note(
-                entry,
-                Told {
-                    state: State::before_all(self.conns.tuple(entry, false).protocol),
-                    end: Instant(0),
-                    repeats: 0,
-                },
-            );
+            *line = Line::from(Told {
+                state: State::before_all(Conns::protocol(&conn).number()),
+                end: Instant(0),
+                repeats: 0,
+            });
         }
         let subject = Subject {
             state: conn.state(),
@@ -139,8 +118,8 @@ impl<P: PacketBuf> Director<P> {
             timeout_ms: conn.timeout_ms(),
             packets,
         };
-        let rules = Rules::of(&self.settings);
-        if let Some(told) = rules.due(now, subject, self.telling.told(entry)) {
+        let due = Rules::of(&self.settings).due(now, subject, Told::from(*line));
+        if let Some(told) = due {
             self.tell_connection(now, entry, &conn, told);
         }
         if let Some(number) = template {
@@ -148,45 +127,49 @@ impl<P: PacketBuf> Director<P> {
         }
     }
 
-    fn push(&mut self, now: Instant, news: News) {
-        if let Some(feed) = &mut self.telling.feed
-            && !feed.tell(now, news)
-        {
-            self.page.sync.lost.add(1);
-        }
-    }
-
     fn tell_connection(&mut self, now: Instant, entry: u32, conn: &Conn, told: Told) {
-        if let Some(news) = self.entry_of(entry, conn) {
-            self.telling.note(entry, told);
+        let news = self.entry_of(entry, conn);
+        if let (Some(news), Some(telling)) = (news, &mut self.telling) {
+            telling.told[entry as usize] = told.into();
             self.push(now, News::Connection(news));
         }
     }
 
     /// A template, unless it was told just now.
     fn tell_template(&mut self, now: Instant, number: u32, id: ServerId) {
-        let last = &mut self.telling.templates[number as usize];
-        if *last != 0 && now.since(Instant(*last - 1)) < TEMPLATE_MS {
+        let Some(telling) = &mut self.telling else {
             return;
+        };
+        let Some(last) = telling.templates.get_mut(number as usize) else {
+            return;
+        };
+        let since = last.checked_sub(1).map(|ms| now.since(Instant(ms)));
+        if since.is_none_or(|since| since >= TEMPLATE_MS) {
+            *last = now.0.wrapping_add(1).max(1);
+            self.tell_template_now(now, number, id);
         }
-        *last = now.0.wrapping_add(1).max(1);
-        self.tell_template_now(now, number, id);
     }
 
     fn tell_template_now(&mut self, now: Instant, number: u32, id: ServerId) {
-        let Some(server) = self.services.server(id).copied() else {
-            return;
-        };
-        let Some(template) = self.templates.at(number, now) else {
-            return;
-        };
-        let news = TemplateNews {
-            number,
-            method: method(server.mode).0,
-            server: SocketAddr::new(server.address.ip(), template.tie.server_port),
-            mark: self.mark_of(id),
-        };
-        self.push(now, News::Template(news));
+        let server = self.services.server(id).copied();
+        let template = self.templates.at(number, now);
+        if let (Some(server), Some(template)) = (server, template) {
+            let news = TemplateNews {
+                number,
+                method: method(server.mode).0,
+                server: SocketAddr::new(server.address.ip(), template.tie.server_port),
+                mark: self.mark_of(id),
+            };
+            self.push(now, News::Template(news));
+        }
+    }
+
+    fn push(&mut self, now: Instant, news: News) {
+        if let Some(telling) = &mut self.telling
+            && !telling.feed.tell(now, news)
+        {
+            self.page.sync.lost.add(1);
+        }
     }
 
     /// A connection as backups know it; `None` for one that they could not go on with.
@@ -253,49 +236,56 @@ impl<P: PacketBuf> Director<P> {
         }
     }
 
-    /// Tells some more of everything, if a backup asked for it: never more than the master has room for.
+    /// Tells some more of everything, if a backup asked for it and the master has room for it.
     pub(super) fn tell_round(&mut self, now: Instant) {
-        let Some(feed) = &self.telling.feed else {
+        let (connections, lines) = (self.conns.fresh(), self.templates.lines());
+        let Some(telling) = &mut self.telling else {
             return;
         };
-        let (asked, room) = (feed.round(), feed.room());
-        let round = &mut self.telling.round;
-        if round.done && round.number != asked {
-            *round = Round {
-                number: asked,
-                at: 0,
-                done: false,
-            };
+        let asked = telling.feed.round();
+        if telling.at.is_none() && telling.round != asked {
+            (telling.round, telling.at) = (asked, Some(0));
         }
-        if round.done || room <= ROUND_PART as usize {
+        let Some(from) = telling.at else {
             return;
-        }
-        let (from, connections) = (round.at, self.conns.fresh());
-        let lines = if self.steer.me() == 0 {
-            self.templates.lines()
+        };
+        // One worker speaks of what all share.
+        let lines = match self.steer.me() == 0 && self.templates.used() > 0 {
+            true => lines,
+            false => 0,
+        };
+        let part = if from < connections {
+            ROUND_PART
         } else {
-            0
+            ROUND_LINES
         };
         let end = connections.saturating_add(lines);
-        let to = end.min(from.saturating_add(ROUND_PART));
-        for at in from..to {
+        let to = end.min(from.saturating_add(part));
+        let round = telling.round;
+        let mut at = from;
+        while at < to && self.has_room_for_more() {
             match at.checked_sub(connections) {
                 None => self.tell_in_round(now, at),
                 Some(line) => {
-                    let template = self.templates.at(line, now);
-                    if let Some(template) = template {
+                    if let Some(template) = self.templates.at(line, now) {
                         self.tell_template_now(now, line, template.tie.server);
                     }
                 }
             }
+            at += 1;
         }
-        let round = &mut self.telling.round;
-        round.at = to;
-        if to == end {
-            round.done = true;
-            let number = round.number;
-            self.push(now, News::Round(number));
+        if let Some(telling) = &mut self.telling {
+            telling.at = Some(at).filter(|at| *at < end);
         }
+        if at >= end {
+            self.push(now, News::Round(round));
+        }
+    }
+
+    /// Whether news that can wait may be told: some room is for those that cannot.
+    fn has_room_for_more(&self) -> bool {
+        let telling = self.telling.as_ref();
+        telling.is_some_and(|telling| telling.feed.room() > ROUND_PART as usize)
     }
 
     fn tell_in_round(&mut self, now: Instant, entry: u32) {

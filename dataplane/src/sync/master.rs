@@ -154,7 +154,7 @@ impl Speech {
         let mut any = false;
         for worker in 0..self.feeders.len() {
             for _ in 0..TURN {
-                let Ok((since, news)) = self.feeders[worker].ring.pop() else {
+                let Some((since, news)) = self.feeders[worker].take() else {
                     break;
                 };
                 any = true;

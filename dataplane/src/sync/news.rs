@@ -44,8 +44,13 @@ pub struct Feed {
 
 /// The master's end.
 #[derive(Debug)]
-pub struct Feeder {
-    pub(super) ring: Consumer<(Instant, News)>,
+pub struct Feeder(Consumer<(Instant, News)>);
+
+impl Feeder {
+    /// The oldest, and when it was told.
+    pub fn take(&mut self) -> Option<(Instant, News)> {
+        self.0.pop().ok()
+    }
 }
 
 /// For so many workers. The number is of the last round that was asked for: one more asks for one more.
@@ -57,7 +62,7 @@ pub fn feeds(workers: usize) -> (Vec<Feed>, Vec<Feeder>, Arc<AtomicU32>) {
             ring: producer,
             rounds: Arc::clone(&rounds),
         };
-        (feed, Feeder { ring: consumer })
+        (feed, Feeder(consumer))
     });
     let (feeds, feeders) = pairs.unzip();
     (feeds, feeders, rounds)

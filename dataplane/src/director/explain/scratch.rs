@@ -9,7 +9,6 @@ use super::super::cut::Cuts;
 use super::super::engine::said;
 use super::super::handshake::Handshakes;
 use super::super::synced::Places;
-use super::super::telling::Telling;
 use super::Excerpt;
 use crate::conn::Conns;
 use crate::counters::{DropReason, Page};
@@ -112,7 +111,7 @@ impl Excerpt {
             answers: self.answers.clone(),
             // How long a server takes is no matter of the packet.
             handshakes: Handshakes::new(1),
-            telling: Telling::none()?,
+            telling: None,
             places: Places::new(),
             steer,
             stations: self.stations,

@@ -23,6 +23,7 @@ mod rules; // what settings and options change
 mod sctp;
 mod sip; // calls stay with their server
 mod states; // connections: how they open, live, close and give way
+mod sync; // told to other directors, and by them
 mod tunnel;
 mod ways; // the network changes
 mod workers; // several, side by side

@@ -216,7 +216,9 @@ fn a_device_that_does_not_open_takes_all_back() {
 fn the_devices_address_is_told() {
     let mut model = model(Vec::new());
     let changes = [add("a"), has("a", Some(7), "10.9.0.1/24")];
-    let applied = model.apply_with(&changes, &mut |_: PortId, _: &PortSpec| Ok([2, 0, 0, 0, 0, 0x55]));
+    let applied = model.apply_with(&changes, &mut |_: PortId, _: &PortSpec| {
+        Ok([2, 0, 0, 0, 0, 0x55])
+    });
     let updates = applied.unwrap().updates;
     let [Update::SetNetwork(network)] = &updates[..] else {
         panic!("{updates:?}");
