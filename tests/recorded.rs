@@ -3,9 +3,10 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use control::ipvsadm::names::{Names, Transport};
-use control::{Reply, Request};
+use control::{Errno, PortSpec, Refusal, Reply, Request, Settings, SyncDaemon};
 use dataplane::conn::state::State;
-use dataplane::control::model::{Limits, Model};
+use dataplane::control::model::{Limits, Model, Outside};
+use dataplane::packet::PortId;
 use serde::Deserialize;
 
 /// The names of the machine that made the recordings.
@@ -154,6 +155,26 @@ pub fn in_one_order(listing: &str) -> Vec<&str> {
     lines
 }
 
+/// What the machine of the recordings has: one interface, and no ports.
+struct Machine;
+
+impl Outside for Machine {
+    fn open(&mut self, _: PortId, _: &PortSpec) -> Result<[u8; 6], Refusal> {
+        unreachable!("ipvsadm knows no ports")
+    }
+
+    fn start(&mut self, daemon: &SyncDaemon, _: Settings) -> Result<(), Refusal> {
+        match daemon.interface.as_str() {
+            "eth0" => Ok(()),
+            _ => Err(Refusal {
+                errno: Errno::Enodev,
+                step: None,
+                detail: String::new(),
+            }),
+        }
+    }
+}
+
 /// A director without packets and workers.
 pub fn model() -> Model {
     Model::new(Limits {
@@ -165,7 +186,7 @@ pub fn model() -> Model {
 /// What such a one answers.
 pub fn answered(model: &mut Model, request: &Request) -> Reply {
     match request {
-        Request::Change(changes) => match model.apply(changes) {
+        Request::Change(changes) => match model.apply_with(changes, &mut Machine) {
             Ok(_) => Reply::Done,
             Err(refusal) => Reply::Refused(refusal),
         },
@@ -192,6 +213,7 @@ pub fn told(model: &Model, request: &Request) -> Reply {
                 udp: seconds(State::Udp),
             }
         }
+        Request::SyncDaemons => Reply::SyncDaemons(model.sync_named()),
         _ => panic!("ipvsadm asks the model no {request:?}"),
     }
 }

@@ -97,7 +97,37 @@ impl SyncDaemon {
     }
 }
 
+/// UDP over IPv4 and over IPv6: headers of a datagram.
+const HEADERS_V4: u32 = 28;
+const HEADERS_V6: u32 = 48;
+/// What LVS takes for a link's MTU when it sends, and the highest.
+const MTU: u32 = 1500;
+const MTU_MAX: u32 = 65_535;
+/// A backup's longest datagram is not shorter.
+const BACKUP_MIN: u32 = 1024;
+
 impl SyncDaemon {
+    /// With the length of datagrams that LVS has on an interface of this MTU.
+    #[must_use]
+    pub fn on(&self, mtu: u32) -> Self {
+        let headers = if self.group.is_ipv4() {
+            HEADERS_V4
+        } else {
+            HEADERS_V6
+        };
+        let (least, usual) = match self.role {
+            SyncRole::Master => (1, MTU),
+            SyncRole::Backup => (BACKUP_MIN, mtu.clamp(MTU, MTU_MAX)),
+        };
+        let len = (self.max_len).map_or(usual - headers, |len| {
+            u32::from(len).clamp(least, MTU_MAX - headers)
+        });
+        Self {
+            max_len: u16::try_from(len).ok(),
+            ..self.clone()
+        }
+    }
+
     /// As a file has it.
     pub fn keys(&self) -> Vec<Key> {
         vec![
@@ -159,4 +189,20 @@ pub struct SyncStatus {
     pub lag_ms: Option<u32>,
     /// Of a backup: whether a master has told everything since it began.
     pub complete: Option<bool>,
+}
+
+impl SyncStatus {
+    /// Of one that has done nothing yet.
+    pub fn idle(daemon: SyncDaemon) -> Self {
+        let is_master = daemon.role == SyncRole::Master;
+        Self {
+            daemon,
+            messages: 0,
+            bytes: 0,
+            connections: 0,
+            lost: 0,
+            lag_ms: is_master.then_some(0),
+            complete: (!is_master).then_some(false),
+        }
+    }
 }

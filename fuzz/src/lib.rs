@@ -12,7 +12,8 @@ mod configuration; // our own file
 mod imports; // the files of others
 mod packets; // frames
 mod protocol; // the control socket
-pub mod seeds; // what each target begins with
+pub mod seeds;
+mod sync; // what other directors tell // what each target begins with
 
 use control::ipvsadm::names::NoNames;
 use control::{PortSpec, Reply, Request};
@@ -24,7 +25,7 @@ use dataplane::control::stats::Machine;
 /// A name, and what is done with an input.
 pub type Target = (&'static str, fn(&[u8]));
 
-pub const TARGETS: [Target; 8] = [
+pub const TARGETS: [Target; 9] = [
     ("protocol", protocol::run),
     ("ipvsadm", command_lines::run),
     ("restore", command_lines::restore),
@@ -33,6 +34,7 @@ pub const TARGETS: [Target; 8] = [
     ("import-keepalived", imports::keepalived),
     ("import-dpvs", imports::dpvs),
     ("packets", packets::run),
+    ("sync", sync::run),
 ];
 
 const LIMITS: Limits = Limits {
@@ -59,12 +61,13 @@ fn ask(director: &mut Control, request: Request) -> Reply {
 }
 
 /// All that a change may change.
-fn everything(director: &mut Control) -> [Reply; 4] {
+fn everything(director: &mut Control) -> [Reply; 5] {
     [
         Request::Services { only: None },
         Request::Timeouts,
         Request::Settings,
         Request::Marks,
+        Request::SyncDaemons,
     ]
     .map(|request| ask(director, request))
 }

@@ -39,9 +39,8 @@ static SERVICES: LazyLock<(Setup, Vec<Update>)> = LazyLock::new(|| {
     (setup, updates.collect())
 });
 
-/// A frame is a byte for its port and for how long after the one before it comes, two for its length,
-/// and itself.
-pub(crate) fn run(data: &[u8]) {
+/// One that has a service of every kind, where its packets leave, and what it counts.
+pub(crate) fn director() -> (Director<HeapBuf>, Wire, Arc<Page>) {
     let (setup, updates) = &*SERVICES;
     let page = Arc::new(Page::new(LIMITS.services_max, LIMITS.servers_max));
     let mut wire = Wire::new(Arc::clone(&page));
@@ -57,6 +56,13 @@ pub(crate) fn run(data: &[u8]) {
     for update in updates {
         director.apply(update, &mut wire);
     }
+    (director, wire, page)
+}
+
+/// A frame is a byte for its port and for how long after the one before it comes, two for its length,
+/// and itself.
+pub(crate) fn run(data: &[u8]) {
+    let (mut director, mut wire, page) = director();
     let mut now = Instant::default();
     for (port, ms, frame) in frames(data).take(FRAMES_MAX) {
         now = now.plus_ms(ms);

@@ -37,6 +37,7 @@ pub fn of(target: &str) -> Vec<(String, Vec<u8>)> {
         "import-keepalived" => samples(&["keepalived", "dpvs-keepalived"]),
         "import-dpvs" => samples(&["dpvs"]),
         "packets" => captures(),
+        "sync" => messages(),
         _ => Vec::new(),
     }
 }
@@ -95,6 +96,7 @@ fn requests() -> Vec<(String, Vec<u8>)> {
         Request::Status,
         Request::Neighbours,
         Request::Marks,
+        Request::SyncDaemons,
     ];
     let json = |request: &Request| serde_json::to_string(request).unwrap();
     let line = |change: &Change| json(&Request::Change(vec![change.clone()]));
@@ -145,6 +147,24 @@ fn recorded(wanted: impl Fn(&str) -> bool) -> Vec<(String, Vec<u8>)> {
 }
 
 /// The golden cases' frames, as the target reads them.
+/// Messages that kernels sent.
+fn messages() -> Vec<(String, Vec<u8>)> {
+    let path = root().join("tests/oracle/sync.json");
+    let recorded: serde_json::Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
+    let cases = (0..).zip(recorded["encode"].as_array().unwrap());
+    let messages = cases.flat_map(|(case, recorded)| {
+        let messages = recorded["messages"].as_array().unwrap();
+        let numbered = (0..).zip(messages.clone());
+        numbered.map(move |(number, hexadecimal)| {
+            let text = hexadecimal.as_str().unwrap();
+            let byte = |at| u8::from_str_radix(&text[at..at + 2], 16).unwrap();
+            let bytes = (0..text.len()).step_by(2).map(byte);
+            (format!("{case}-{number}"), bytes.collect())
+        })
+    });
+    messages.collect()
+}
+
 fn captures() -> Vec<(String, Vec<u8>)> {
     let mut seeds = Vec::new();
     for case in CASES

@@ -154,7 +154,8 @@ pub struct Control {
     manager: Option<Manager>,
     clock: Clock,
     captures: Captures,
-    sync: Daemons,
+    /// Without them daemons are but names.
+    sync: Option<Daemons>,
 }
 
 impl fmt::Debug for Control {
@@ -195,14 +196,14 @@ impl Control {
             manager: None,
             clock: Clock::start(),
             captures: Captures::default(),
-            sync: Daemons::new(Vec::new(), None, Clock::start()),
+            sync: None,
         }
     }
 
     /// Synchronises connections by these daemons.
     #[must_use]
     pub fn synchronised(mut self, sync: Daemons) -> Self {
-        self.sync = sync;
+        self.sync = Some(sync);
         self
     }
 
@@ -327,7 +328,7 @@ impl Control {
         } = self;
         let mut starts = Starts {
             hardware: hardware.as_mut(),
-            sync,
+            sync: sync.as_mut(),
             workers,
             opened: Vec::new(),
             started: Vec::new(),

@@ -15,7 +15,7 @@ use crate::sync::message::Version;
 /// Starts what a change brings, and remembers what it started.
 pub(super) struct Starts<'c> {
     pub(super) hardware: &'c mut dyn Hardware,
-    pub(super) sync: &'c mut Daemons,
+    pub(super) sync: Option<&'c mut Daemons>,
     pub(super) workers: &'c [Worker],
     pub(super) opened: Vec<PortId>,
     pub(super) started: Vec<SyncRole>,
@@ -33,8 +33,10 @@ impl Outside for Starts<'_> {
             0 => Version::V0,
             _ => Version::V1,
         };
-        let ports = settings.sync_ports.into();
-        let feeds = self.sync.start(daemon, version, ports);
+        let Some(sync) = &mut self.sync else {
+            return Ok(());
+        };
+        let feeds = sync.start(daemon, version, settings.sync_ports.into());
         let feeds = feeds.map_err(|error| {
             let errno = match error.raw_os_error().map(Os::from_raw) {
                 Some(Os::ENODEV | Os::ENXIO) => Errno::Enodev,
@@ -60,14 +62,19 @@ impl Control {
                 let _ = worker.mailbox.try_send(Command::Tell(None));
             }
         }
-        self.sync.stop(role);
+        if let Some(sync) = &mut self.sync {
+            sync.stop(role);
+        }
     }
 
     pub(super) fn sync_daemons(&self) -> Vec<SyncStatus> {
         let lost = |of: fn(&crate::counters::Page) -> u64| -> u64 {
             self.workers.iter().map(|worker| of(&worker.page)).sum()
         };
-        let page = self.sync.page();
+        let Some(sync) = &self.sync else {
+            return self.model.sync_named();
+        };
+        let page = sync.page();
         let status = |daemon: SyncDaemon| match daemon.role {
             SyncRole::Master => SyncStatus {
                 daemon,
@@ -88,6 +95,6 @@ impl Control {
                 complete: Some(page.complete.get() != 0),
             },
         };
-        self.sync.running().into_iter().map(status).collect()
+        sync.running().into_iter().map(status).collect()
     }
 }

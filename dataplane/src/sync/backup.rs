@@ -47,7 +47,7 @@ impl Backup {
             let place = place.at(number);
             let ear = Ear {
                 socket: place.listener(PATIENCE)?,
-                sync_id: place.sync_id,
+                sync_id: place.sync_id(),
                 workers: workers.to_vec(),
                 steer: Steer::new(0, workers.len()),
                 page: Arc::clone(page),
@@ -59,7 +59,7 @@ impl Backup {
             backup.threads.push(thread.spawn(move || {
                 let want = || {
                     if let Some(socket) = &asks {
-                        let word = Word::Want.message(place.sync_id);
+                        let word = Word::Want.message(place.sync_id());
                         // Nobody may be there to hear it yet.
                         let _ = socket.send_to(&word, to);
                     }

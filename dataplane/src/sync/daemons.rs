@@ -90,7 +90,7 @@ impl Daemons {
         let master = self.master.as_ref().map(Master::place);
         let backup = self.backup.as_ref().map(Backup::place);
         let places = master.into_iter().chain(backup);
-        places.map(Place::daemon).collect()
+        places.map(|place| place.daemon.clone()).collect()
     }
 
     pub fn page(&self) -> &Arc<SyncPage> {

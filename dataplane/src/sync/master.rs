@@ -112,7 +112,7 @@ impl Speech {
             let socket = place.speaker()?;
             socket.connect(place.to())?;
             socket.set_write_timeout(Some(PATIENCE))?;
-            let writer = Writer::new(means.version, place.sync_id, place.len_max);
+            let writer = Writer::new(means.version, place.sync_id(), place.len_max());
             Ok(Voice { socket, writer })
         };
         let voices = (0..means.ports).map(voice).collect::<io::Result<_>>()?;
@@ -227,7 +227,7 @@ impl Speech {
         if round.wrapping_sub(self.told_round) as i32 > 0 {
             self.told_round = round;
             self.send_gathered();
-            let word = Word::Done.message(self.place.sync_id);
+            let word = Word::Done.message(self.place.sync_id());
             send(&self.voices[0].socket, &word, &self.means.page);
             tracing::info!("every connection was told to the backups");
         }
@@ -239,7 +239,7 @@ impl Speech {
         let Ok(len) = self.listener.recv(&mut heard) else {
             return;
         };
-        let word = message::read(&heard[..len], self.place.sync_id);
+        let word = message::read(&heard[..len], self.place.sync_id());
         let wanted = word.is_ok_and(|entries| entries.word() == Some(Word::Want));
         // Who asks during a round waits for its end, or has it from the middle on and asks again.
         if wanted && self.told_round == self.rounds.load(Relaxed) {

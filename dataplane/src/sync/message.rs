@@ -512,6 +512,8 @@ fn acceptable(mut entry: Entry) -> Result<Entry, Refused> {
     if entry.state >= states {
         return Err(Refused::Skipped);
     }
+    // Numbers without the flags say nothing, nor do the flags without numbers.
+    entry.sequences = says(flags::SEQUENCE).then(|| entry.sequences.unwrap_or_default());
     entry.flags = entry.flags & flags::KEPT | flags::SYNC;
     Ok(entry)
 }

@@ -4,96 +4,54 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
-use control::{SyncDaemon, SyncRole};
+use control::SyncDaemon;
 use nix::net::if_::if_nametoindex;
 use socket2::{Domain, InterfaceIndexOrAddress, Protocol, SockAddr, Socket, Type};
 
-/// UDP over IPv4 and over IPv6: headers of a datagram.
-const HEADERS_V4: u32 = 28;
-const HEADERS_V6: u32 = 48;
-/// What LVS takes for a link's MTU when it sends.
+/// The MTU of an interface that does not say.
 const MTU: u32 = 1500;
-const MTU_MAX: u32 = 65_535;
-/// The longest datagram of a backup is not shorter.
-const BACKUP_MIN: u32 = 1024;
 
-/// Where a daemon speaks, everything that was left out filled in as LVS does.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Where a daemon speaks.
+#[derive(Debug, Clone)]
 pub(super) struct Place {
-    pub(super) role: SyncRole,
-    pub(super) interface: String,
-    pub(super) index: u32,
-    pub(super) sync_id: u8,
-    /// Of a datagram without its headers.
-    pub(super) len_max: u16,
-    pub(super) group: IpAddr,
-    pub(super) port: u16,
-    pub(super) ttl: u8,
+    /// Everything that was left out filled in as LVS does.
+    pub(super) daemon: SyncDaemon,
+    index: u32,
 }
 
 impl Place {
     /// `ENODEV` for an interface that there is not, `EINVAL` for a group that is none.
     pub(super) fn of(daemon: &SyncDaemon) -> io::Result<Self> {
-        let interface = daemon.interface.clone();
-        let index = if_nametoindex(interface.as_str())?;
-        let group = daemon.group;
-        if !group.is_multicast() {
+        let index = if_nametoindex(daemon.interface.as_str())?;
+        if !daemon.group.is_multicast() {
             return Err(io::ErrorKind::InvalidInput.into());
         }
-        let headers = if group.is_ipv4() {
-            HEADERS_V4
-        } else {
-            HEADERS_V6
-        };
-        let (least, usual) = match daemon.role {
-            SyncRole::Master => (1, MTU),
-            SyncRole::Backup => (BACKUP_MIN, mtu(&interface).clamp(MTU, MTU_MAX)),
-        };
-        let most = MTU_MAX - headers;
-        let len_max = daemon
-            .max_len
-            .map_or(usual - headers, |len| u32::from(len).clamp(least, most));
-        Ok(Self {
-            role: daemon.role,
-            interface,
-            index,
-            sync_id: daemon.sync_id,
-            len_max: u16::try_from(len_max).unwrap_or(u16::MAX),
-            group,
-            port: daemon.port,
-            ttl: daemon.ttl,
-        })
+        let daemon = daemon.on(mtu(&daemon.interface));
+        Ok(Self { daemon, index })
     }
 
-    /// As it is listed.
-    pub(super) fn daemon(&self) -> SyncDaemon {
-        SyncDaemon {
-            role: self.role,
-            interface: self.interface.clone(),
-            sync_id: self.sync_id,
-            max_len: Some(self.len_max),
-            group: self.group,
-            port: self.port,
-            ttl: self.ttl,
-        }
+    pub(super) fn sync_id(&self) -> u8 {
+        self.daemon.sync_id
+    }
+
+    pub(super) fn len_max(&self) -> u16 {
+        self.daemon.max_len.unwrap_or(u16::MAX)
     }
 
     /// The same at a later port: with several the connections are spread over them.
     #[must_use]
     pub(super) fn at(&self, number: u16) -> Self {
-        let port = self.port.saturating_add(number);
-        Self {
-            port,
-            ..self.clone()
-        }
+        let mut place = self.clone();
+        place.daemon.port = self.daemon.port.saturating_add(number);
+        place
     }
 
     /// To send to the group by: what is sent goes out by the interface alone, and is not heard here.
     pub(super) fn speaker(&self) -> io::Result<UdpSocket> {
         let socket = self.socket()?;
-        match self.group {
+        match self.daemon.group {
             IpAddr::V4(_) => {
-                socket.set_multicast_ttl_v4(self.ttl.into())?;
+                socket.set_multicast_ttl_v4(self.daemon.ttl.into())?;
                 socket.set_multicast_loop_v4(false)?;
                 socket.bind(&SockAddr::from(SocketAddr::from((
                     Ipv4Addr::UNSPECIFIED,
@@ -102,7 +60,7 @@ impl Place {
             }
             IpAddr::V6(_) => {
                 socket.set_multicast_if_v6(self.index)?;
-                socket.set_multicast_hops_v6(self.ttl.into())?;
+                socket.set_multicast_hops_v6(self.daemon.ttl.into())?;
                 socket.set_multicast_loop_v6(false)?;
                 socket.bind(&SockAddr::from(SocketAddr::from((
                     Ipv6Addr::UNSPECIFIED,
@@ -118,7 +76,7 @@ impl Place {
         let socket = self.socket()?;
         socket.set_reuse_address(true)?;
         socket.bind(&SockAddr::from(self.to()))?;
-        match self.group {
+        match self.daemon.group {
             IpAddr::V4(group) => {
                 socket.join_multicast_v4_n(&group, &InterfaceIndexOrAddress::Index(self.index))?;
             }
@@ -130,7 +88,7 @@ impl Place {
 
     /// The group.
     pub(super) fn to(&self) -> SocketAddr {
-        let mut to = SocketAddr::new(self.group, self.port);
+        let mut to = SocketAddr::new(self.daemon.group, self.daemon.port);
         if let SocketAddr::V6(to) = &mut to {
             to.set_scope_id(self.index);
         }
@@ -138,9 +96,9 @@ impl Place {
     }
 
     fn socket(&self) -> io::Result<Socket> {
-        let domain = Domain::for_address(SocketAddr::new(self.group, 0));
+        let domain = Domain::for_address(SocketAddr::new(self.daemon.group, 0));
         let socket = Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))?;
-        socket.bind_device(Some(self.interface.as_bytes()))?;
+        socket.bind_device(Some(self.daemon.interface.as_bytes()))?;
         Ok(socket)
     }
 }

@@ -1,10 +1,11 @@
 //! The daemons that synchronise connections: a master and a backup at most.
 
-use control::{Errno, Refusal, SyncDaemon, SyncRole};
+use control::{Errno, Refusal, SyncDaemon, SyncRole, SyncStatus};
 
 use super::undo::{Transaction, Undo};
 use super::{Model, refuse};
 
+const MTU: u32 = 1500;
 /// The longest name of an interface.
 const INTERFACE_MAX: usize = 15;
 /// The longest datagram without its headers.
@@ -18,6 +19,13 @@ impl Model {
 
     pub fn sync_daemon(&self, role: SyncRole) -> Option<&SyncDaemon> {
         self.daemons.iter().find(|daemon| daemon.role == role)
+    }
+
+    /// As they are listed where nothing but their names runs.
+    pub fn sync_named(&self) -> Vec<SyncStatus> {
+        let daemons = self.daemons.iter();
+        let named = daemons.map(|daemon| SyncStatus::idle(daemon.on(MTU)));
+        named.collect()
     }
 
     pub(super) fn start_sync(
