@@ -146,6 +146,8 @@ pub struct PortPage {
     /// What left from this port, whatever its origin.
     pub tx: Counter,
     pub tx_bytes: Counter,
+    /// How its packets come to their workers, by number: see [`crate::director::Arrival`].
+    pub arrival: Gauge,
 }
 
 impl PortPage {

@@ -103,12 +103,20 @@ fn serve(
     stop: &AtomicBool,
     (path, reload): (&Path, Arc<AtomicBool>),
 ) -> Result<()> {
-    let setup = config.setup(|port| ports.mac(port));
+    let (setup, reta) = (config.setup(|port| ports.mac(port)), ports.reta());
     let (ended, stopped) = (AtomicBool::new(false), Arc::new(AtomicBool::new(false)));
     std::thread::scope(|scope| {
         let (templates, clock) = (templates(config)?, Clock::start());
         let workers = start_workers(
-            scope, config, eal, pools, queues, &setup, &templates, clock, &ended,
+            scope,
+            config,
+            eal,
+            pools,
+            queues,
+            (&setup, reta),
+            &templates,
+            clock,
+            &ended,
         );
         // Whatever happens from here on, the workers must be told to end or the scope waits for ever.
         let result = workers.and_then(|workers| {
@@ -236,6 +244,8 @@ fn pools(eal: &Eal, config: &Config) -> Result<Vec<Mempool>> {
 struct Start {
     me: usize,
     core: u16,
+    /// Entries of the redirection table.
+    reta: usize,
     queues: Vec<Queues>,
     links: Links,
     mailbox: Receiver<Command>,
@@ -256,7 +266,7 @@ fn start_workers<'s>(
     eal: &'s Eal,
     pools: &'s [Mempool],
     queues: Vec<Vec<Queues>>,
-    setup: &'s Setup,
+    (setup, reta): (&'s Setup, usize),
     templates: &Arc<Templates>,
     clock: Clock,
     ended: &'s AtomicBool,
@@ -279,6 +289,7 @@ fn start_workers<'s>(
         let start = Start {
             me,
             core,
+            reta,
             queues,
             links,
             mailbox,
@@ -327,7 +338,7 @@ fn work(
     let built = register_worker(eal, start.core)
         .map_err(anyhow::Error::from)
         .and_then(|thread| {
-            let steer = Steer::new(start.me, config.director.workers.len());
+            let steer = Steer::over(start.me, config.director.workers.len(), start.reta);
             let connections = config.director.max_connections;
             let page = Arc::clone(&start.pages[start.me]);
             let director = Director::new(connections, secret, setup, steer, page)

@@ -3,6 +3,7 @@
 //! A director owns no NIC, no clock and no lock. All it ever does follows from [`Director::apply`],
 //! [`Director::process`] and [`Director::tick`], each with the time.
 
+mod arrival; // whether packets arrive at the worker that owns them
 mod cut; // connections that are ended from here
 mod decide; // everything that is not the fast path
 mod defence; // what is given up in a flood
@@ -67,6 +68,8 @@ use crate::watch::tap::Note;
 use crate::wire::flow::{ICMPV6, IPV4_HEADER, IPV6_HEADER, Kind, SCTP, Seen, Tuple};
 use crate::wire::{ethernet, partial};
 
+pub use arrival::Arrival;
+use arrival::Arrivals;
 use cut::Cuts;
 use defence::Defence;
 use handshake::Handshakes;
@@ -102,6 +105,7 @@ pub struct Director<P> {
     answers: RateLimit,
     handshakes: Handshakes,
     steer: Steer,
+    arrivals: Arrivals,
     macs: [[u8; 6]; PORTS_MAX],
     /// Ports whose packets may have checksums to be completed.
     partial: [bool; PORTS_MAX],
@@ -174,6 +178,7 @@ impl<P: PacketBuf> Director<P> {
             answers: RateLimit::default(),
             handshakes: Handshakes::new(connections_max),
             steer,
+            arrivals: Arrivals::default(),
             macs: [[0; 6]; PORTS_MAX],
             partial: [false; PORTS_MAX],
             page,
@@ -299,6 +304,8 @@ impl<P: PacketBuf> Director<P> {
         out.watch().received(from, burst);
         if self.steer.is_alone() {
             self.process_home(now, from, burst, out);
+        } else if self.arrival(from) == Arrival::AtHome {
+            self.process_arrived(now, from, burst, out);
         } else {
             self.steer_burst(now, from, burst, out);
         }
@@ -341,11 +348,17 @@ impl<P: PacketBuf> Director<P> {
         out: &mut E,
     ) {
         let mut mine = Burst::new();
+        let is_tried = matches!(self.arrival(from), Arrival::Tried { .. });
         for packet in burst.drain(..) {
             let frame = packet.bytes();
             let plain = Seen::plain::<IPV4_HEADER>(frame);
             let home = match plain.map_or_else(|| Seen::parse(frame), Ok) {
-                Ok(seen) => self.home_of(from, &seen, frame),
+                Ok(seen) => {
+                    if is_tried {
+                        self.compare_hash(from, &seen, &packet);
+                    }
+                    self.home_of(from, &seen, frame)
+                }
                 Err(_) => self.steer.me(),
             };
             if home == self.steer.me() {

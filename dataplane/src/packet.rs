@@ -43,6 +43,10 @@ pub trait PacketBuf: Sized + std::fmt::Debug {
     fn resize(&mut self, len: usize) -> bool;
     /// Starts loading the headers into the cache.
     fn prefetch(&self) {}
+    /// What the device that received it hashed it to, if it tells.
+    fn rss_hash(&self) -> Option<u32> {
+        None
+    }
 }
 
 /// Up to [`BURST`] packets that travel together.
@@ -112,6 +116,7 @@ pub trait Egress {
 pub struct HeapBuf {
     data: Vec<u8>,
     start: usize,
+    rss_hash: Option<u32>,
 }
 
 impl HeapBuf {
@@ -123,7 +128,15 @@ impl HeapBuf {
         Self {
             data,
             start: Self::HEADROOM,
+            rss_hash: None,
         }
+    }
+
+    /// As from a device that hashes.
+    #[must_use]
+    pub fn hashed(self, hash: u32) -> Self {
+        let rss_hash = Some(hash);
+        Self { rss_hash, ..self }
     }
 }
 
@@ -152,5 +165,9 @@ impl PacketBuf for HeapBuf {
     fn resize(&mut self, len: usize) -> bool {
         self.data.resize(self.start + len, 0xa5);
         true
+    }
+
+    fn rss_hash(&self) -> Option<u32> {
+        self.rss_hash
     }
 }

@@ -7,21 +7,23 @@
 use std::net::{IpAddr, SocketAddr};
 
 /// The key of the RSS specification's examples: any fixed key will do, every director uses the same.
-const KEY: [u8; 40] = [
+pub const KEY: [u8; 40] = [
     0x6d, 0x5a, 0x56, 0xda, 0x25, 0x5b, 0x0e, 0xc2, 0x41, 0x67, 0x25, 0x3d, 0x43, 0xa3, 0x8f, 0xb0,
     0xd0, 0xca, 0x2b, 0xcb, 0xae, 0x7b, 0x30, 0xb4, 0x77, 0xcb, 0x2d, 0xa3, 0x80, 0x30, 0xf2, 0x0c,
     0x6a, 0x42, 0xb7, 0x3b, 0xbe, 0xac, 0x01, 0xfa,
 ];
 /// An IPv6 address and a port.
 const ENDPOINT: usize = 18;
-/// Entries of the redirection table: what most NICs have.
-const RETA: usize = 128;
+/// Entries of the redirection table: what most NICs have, or a multiple of it.
+pub const RETA: usize = 128;
 
 /// The rule as one worker applies it.
 #[derive(Debug)]
 pub struct Steer {
     me: usize,
     workers: usize,
+    /// Entries of the redirection table.
+    reta: usize,
     /// What each value of each byte of an endpoint adds to the hash.
     parts: Box<[[u32; 256]; ENDPOINT]>,
 }
@@ -29,6 +31,11 @@ pub struct Steer {
 impl Steer {
     /// For worker `me` of `workers`.
     pub fn new(me: usize, workers: usize) -> Self {
+        Self::over(me, workers, RETA)
+    }
+
+    /// With a redirection table of so many entries, at least one.
+    pub fn over(me: usize, workers: usize, reta: usize) -> Self {
         let mut parts = Box::new([[0; 256]; ENDPOINT]);
         for (i, part) in parts.iter_mut().enumerate() {
             for (value, hash) in part.iter_mut().enumerate() {
@@ -37,7 +44,12 @@ impl Steer {
                     .fold(0, |h, bit| h ^ window(i * 8 + bit));
             }
         }
-        Self { me, workers, parts }
+        Self {
+            me,
+            workers,
+            reta: reta.max(1),
+            parts,
+        }
     }
 
     pub fn me(&self) -> usize {
@@ -57,12 +69,17 @@ impl Steer {
     /// The worker that owns a connection whose client side is `endpoint`.
     #[inline]
     pub fn home(&self, endpoint: SocketAddr) -> usize {
+        self.owner(self.hash_of(endpoint))
+    }
+
+    /// What a NIC with our key hashes it to.
+    #[inline]
+    pub fn hash_of(&self, endpoint: SocketAddr) -> u32 {
         let port = endpoint.port().to_be_bytes();
-        let hash = match endpoint.ip() {
+        match endpoint.ip() {
             IpAddr::V4(address) => self.hash(address.octets().into_iter().chain(port)),
             IpAddr::V6(address) => self.hash(address.octets().into_iter().chain(port)),
-        };
-        self.owner(hash)
+        }
     }
 
     /// Which ports of `address`, as a client side, belong to this worker.
@@ -80,7 +97,7 @@ impl Steer {
 
     #[inline(always)]
     fn owner(&self, hash: u32) -> usize {
-        hash as usize % RETA % self.workers
+        hash as usize % self.reta % self.workers
     }
 
     #[inline(always)]
@@ -89,6 +106,15 @@ impl Steer {
             .zip(self.parts.iter())
             .fold(0, |hash, (byte, part)| hash ^ part[usize::from(byte)])
     }
+}
+
+/// The redirection table of a NIC that has `entries`, by which packets arrive at home where workers go
+/// by one of `reta`: which worker's queue each entry names. `None` if no table of that size does.
+pub fn table(entries: usize, reta: usize, workers: usize) -> Option<Vec<u16>> {
+    let agrees = reta > 0 && entries.is_power_of_two() && entries.is_multiple_of(reta);
+    let queue = |entry: usize| u16::try_from(entry.checked_rem(reta)? % workers).ok();
+    let table: Option<Vec<u16>> = (0..entries).map(queue).collect();
+    table.filter(|_| agrees)
 }
 
 /// The 32 bits of the key from bit `at` on.
@@ -129,6 +155,22 @@ mod tests {
             }
         }
         assert!((0..=u16::MAX).all(Steer::new(0, 1).share([10, 0, 0, 1].into())));
+    }
+
+    /// Every NIC's table leads a hash where the workers' own does.
+    #[test]
+    fn tables_of_all_sizes_agree() {
+        for (entries, reta) in [(128, 128), (512, 128), (64, 64), (2048, 64), (128, 64)] {
+            let steer = Steer::over(0, 3, reta);
+            let table = table(entries, reta, 3).unwrap();
+            for hash in (0..1_000_000u32).step_by(997) {
+                let queue = table[hash as usize & (entries - 1)];
+                assert_eq!(usize::from(queue), steer.owner(hash));
+            }
+        }
+        for (entries, reta) in [(64, 128), (0, 128), (100, 100), (384, 128), (128, 0)] {
+            assert_eq!(table(entries, reta, 3), None, "{entries} {reta}");
+        }
     }
 
     #[test]

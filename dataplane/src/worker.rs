@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use arrayvec::ArrayVec;
+use control::Role;
 use crossbeam::channel::{Receiver, Sender, bounded};
 use rtrb::{Consumer, Producer, PushError, RingBuffer};
 
@@ -126,7 +127,7 @@ impl Worker {
         reason = "everything a worker owns, given once"
     )]
     pub fn new(
-        director: Director<Mbuf>,
+        mut director: Director<Mbuf>,
         queues: Vec<Queues>,
         pool: Mempool,
         links: Links,
@@ -143,6 +144,7 @@ impl Worker {
             learned: links.learned_out,
         };
         for queues in queues {
+            director.arrive(queues.port, queues.hashes);
             out.attach(Box::new(queues));
         }
         out.meet_ports(&director);
@@ -305,7 +307,10 @@ impl Worker {
             Command::Untap { id, reply } => {
                 let _ = reply.try_send(self.out.watch.remove_tap(id));
             }
-            Command::Attach(queues) => self.out.attach(queues),
+            Command::Attach(queues) => {
+                self.director.arrive(queues.port, queues.hashes);
+                self.out.attach(queues);
+            }
             Command::Detach(port, reply) => {
                 let _ = reply.try_send(self.out.detach(port));
             }
@@ -348,16 +353,19 @@ pub struct Queues {
     port: PortId,
     /// The network has it, so that packets from it mean something.
     is_known: bool,
+    /// The device was told to hash its packets by the clients' end.
+    hashes: Option<Role>,
     rx: RxQueue,
     tx: Tx,
 }
 
 impl Queues {
-    pub fn new(port: PortId, rx: RxQueue, tx: TxQueue) -> Self {
+    pub fn new(port: PortId, rx: RxQueue, tx: TxQueue, hashes: Option<Role>) -> Self {
         let (is_known, tx) = (false, Tx::new(tx));
         Self {
             port,
             is_known,
+            hashes,
             rx,
             tx,
         }

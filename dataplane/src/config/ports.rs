@@ -102,6 +102,7 @@ impl Reader<'_> {
                 &raw.tx_descriptors,
                 default.tx_descriptors,
             )?,
+            role: raw.role,
             ..default
         };
         Ok(PortConf {

@@ -10,6 +10,7 @@ use crate::control::stats::{Lost, Machine, PortInfo};
 use crate::control::{ANSWER_TIMEOUT, Command, Hardware, Worker};
 use crate::dpdk::{Eal, Error, Mempool, Port, PortConfig, with_room};
 use crate::packet::PortId;
+use crate::steer::RETA;
 use crate::worker::Queues;
 
 /// Every port that is open, on the main thread.
@@ -21,6 +22,8 @@ pub struct Ports {
     mailboxes: Vec<Sender<Command>>,
     open: BTreeMap<PortId, Open>,
     closing: Vec<Closing>,
+    /// Entries of the redirection table that the workers go by.
+    reta: usize,
 }
 
 #[derive(Debug)]
@@ -56,6 +59,7 @@ impl Ports {
             mailboxes: Vec::new(),
             open: BTreeMap::new(),
             closing: Vec::new(),
+            reta: RETA,
         }
     }
 
@@ -64,6 +68,8 @@ impl Ports {
         &mut self,
         specs: impl IntoIterator<Item = &'s PortSpec>,
     ) -> anyhow::Result<ByWorker> {
+        let specs: Vec<&PortSpec> = specs.into_iter().collect();
+        self.reta = self.smallest_table(&specs);
         let mut queues: ByWorker = self.pools.iter().map(|_| Vec::new()).collect();
         for (id, spec) in (0..).map(PortId).zip(specs) {
             for (worker, own) in queues.iter_mut().zip(self.start(id, spec)?) {
@@ -79,13 +85,27 @@ impl Ports {
         self.mailboxes = workers.map(|worker| worker.mailbox.clone()).collect();
     }
 
+    /// Entries of the redirection table that the workers go by: no more than any device has that spreads
+    /// packets over them.
+    pub fn reta(&self) -> usize {
+        self.reta
+    }
+
+    fn smallest_table(&self, specs: &[&PortSpec]) -> usize {
+        let hashing = specs.iter().filter(|spec| spec.role.is_some());
+        let tables = hashing.map(|spec| Port::table_len(&self.eal, &spec.device));
+        tables
+            .filter(|entries| entries.is_power_of_two())
+            .fold(RETA, usize::min)
+    }
+
     pub fn mac(&self, id: PortId) -> [u8; 6] {
         self.open.get(&id).map_or([0; 6], |open| open.port.mac())
     }
 
     /// Starts a port whose device is there; its queues are by worker.
     fn start(&mut self, id: PortId, spec: &PortSpec) -> anyhow::Result<Vec<Queues>> {
-        let config = port_config(spec, self.pools.len())?;
+        let config = port_config(spec, self.pools.len(), self.reta)?;
         let (port, rx, tx) = Port::start(&self.eal, &config, &self.pools)?;
         tracing::info!(
             port = port.name(),
@@ -94,10 +114,12 @@ impl Ports {
             capabilities = %port.hardware(),
             "port started"
         );
-        let queued = queued(spec);
+        let (queued, hashes) = (queued(spec), port.hashes());
         self.open.insert(id, Open { port, queued });
         let pairs = rx.into_iter().zip(tx);
-        Ok(pairs.map(|(rx, tx)| Queues::new(id, rx, tx)).collect())
+        Ok(pairs
+            .map(|(rx, tx)| Queues::new(id, rx, tx, hashes))
+            .collect())
     }
 
     /// Queues that swallow every buffer leave none to receive into.
@@ -228,7 +250,7 @@ fn queued(spec: &PortSpec) -> u32 {
     u32::from(spec.rx_descriptors) + u32::from(spec.tx_descriptors)
 }
 
-fn port_config(spec: &PortSpec, workers: usize) -> anyhow::Result<PortConfig> {
+fn port_config(spec: &PortSpec, workers: usize, reta: usize) -> anyhow::Result<PortConfig> {
     Ok(PortConfig {
         name: spec.name.clone(),
         device: with_room(&spec.device, spec.mtu),
@@ -237,6 +259,8 @@ fn port_config(spec: &PortSpec, workers: usize) -> anyhow::Result<PortConfig> {
         tx_descriptors: spec.tx_descriptors,
         mtu: spec.mtu,
         promiscuous: spec.promiscuous,
+        role: spec.role,
+        reta,
     })
 }
 
@@ -255,6 +279,7 @@ fn info(id: PortId, port: &Port) -> PortInfo {
             speed_mbps: port.speed_mbps(),
             queues: port.queues(),
             offloads: (port.spreads().then(|| "rss".to_owned()).into_iter()).collect(),
+            steering: None,
         },
         lost: Lost {
             missed: stats.imissed,

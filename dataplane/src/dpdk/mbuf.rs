@@ -145,6 +145,18 @@ impl PacketBuf for Mbuf {
         true
     }
 
+    #[inline]
+    fn rss_hash(&self) -> Option<u32> {
+        // SAFETY: the pointer is a live mbuf, these its fields.
+        let (flags, hash) = unsafe {
+            (
+                *field!(self, DIRECTOR_MBUF_OL_FLAGS: u64),
+                *field!(self, DIRECTOR_MBUF_HASH_RSS: u32),
+            )
+        };
+        (flags & ffi::DIRECTOR_MBUF_RSS_HASH != 0).then_some(hash)
+    }
+
     /// Reading the address loads the mbuf's first line, which holds its length too.
     #[inline(always)]
     fn prefetch(&self) {

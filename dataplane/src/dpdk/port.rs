@@ -3,7 +3,7 @@
 use std::ffi::{CStr, c_char, c_int};
 use std::sync::Arc;
 
-use control::PortHardware;
+use control::{PortHardware, Role};
 use dpdk_sys as ffi;
 use nix::libc::ENOTSUP;
 
@@ -11,6 +11,7 @@ use super::af_packet::Ring;
 use super::eal::{Hold, device_name, find_device};
 use super::{BURST_LEN, Eal, Error, HEADROOM, Mempool, RxQueue, TxQueue, describe};
 use crate::packet::BURST;
+use crate::steer::{KEY, table};
 
 /// Ethernet header and two VLAN tags.
 const L2_MAX: u32 = 14 + 2 * 4;
@@ -29,6 +30,10 @@ pub struct PortConfig {
     pub tx_descriptors: u16,
     pub mtu: u16,
     pub promiscuous: bool,
+    /// Who is behind it: the device hashes the clients' end, if it can and there are queues.
+    pub role: Option<Role>,
+    /// Entries of the redirection table that the workers go by.
+    pub reta: usize,
 }
 
 impl PortConfig {
@@ -73,6 +78,7 @@ pub struct Port {
     mtu: u16,
     hardware: PortHardware,
     spreads: bool,
+    hashes: Option<Role>,
 }
 
 impl Port {
@@ -91,6 +97,7 @@ impl Port {
         port.set_promiscuous()?;
         port.receive_multicast()?;
         port.start()?;
+        let hashes = port.set_table();
         let mac = port.mac()?;
         let (hardware, spreads) = (hardware(&port.info), port.rss() != 0);
         let started = Arc::new(port.started);
@@ -107,6 +114,7 @@ impl Port {
                 mtu: config.mtu,
                 hardware,
                 spreads,
+                hashes,
             },
             rx,
             tx,
@@ -137,6 +145,24 @@ impl Port {
     /// Whether the NIC spreads what it receives over the queues (RSS), as configured.
     pub fn spreads(&self) -> bool {
         self.spreads
+    }
+
+    /// Whose packets it was told to hash by the clients' end. What comes of that is to be seen.
+    pub fn hashes(&self) -> Option<Role> {
+        self.hashes
+    }
+
+    /// Entries of a device's redirection table; 0 if it has none. Its port is not started yet.
+    pub fn table_len(_: &Eal, device: &str) -> usize {
+        let mut info = Box::<ffi::rte_eth_dev_info>::default();
+        let Some(id) = find_device(device) else {
+            return 0;
+        };
+        // SAFETY: wants a valid port, which was just found, and room.
+        match unsafe { ffi::rte_eth_dev_info_get(id, &mut *info) } {
+            0 => info.reta_size.into(),
+            _ => 0,
+        }
     }
 
     /// Megabits a second; `None` if the driver does not say, or the link is down.
@@ -338,7 +364,8 @@ impl<'a> Configuring<'a> {
         Err(self.config.refuse(reason))
     }
 
-    /// Beside [`Self::fast_free`] no offload is asked for: checksums are updated in software.
+    /// Beside [`Self::fast_free`], and the hash where packets are spread by it, no offload is asked for:
+    /// checksums are updated in software.
     fn configure(&mut self) -> Result<(), Error> {
         let (config, id) = (self.config, self.started.id);
         self.started.configured = true;
@@ -350,7 +377,14 @@ impl<'a> Configuring<'a> {
             conf.rxmode.mq_mode = ffi::rte_eth_rx_mq_mode::RTE_ETH_MQ_RX_RSS;
             conf.rx_adv_conf.rss_conf.rss_hf = rss;
         }
-        // SAFETY: wants a valid, stopped port, and a configuration that it copies.
+        let key_len = self.info.hash_key_size;
+        let mut key: Vec<u8> = KEY.into_iter().cycle().take(key_len.into()).collect();
+        if self.by_end().is_some() {
+            conf.rxmode.offloads = ffi::DIRECTOR_RX_RSS_HASH;
+            conf.rx_adv_conf.rss_conf.rss_key = key.as_mut_ptr();
+            conf.rx_adv_conf.rss_conf.rss_key_len = key_len;
+        }
+        // SAFETY: wants a valid, stopped port, and a configuration that it copies, with its key.
         let code = unsafe { ffi::rte_eth_dev_configure(id, config.queues, config.queues, &*conf) };
         config.check(code, "configuring it")?;
         let (rx, tx) = (&mut self.rx_descriptors, &mut self.tx_descriptors);
@@ -372,10 +406,51 @@ impl<'a> Configuring<'a> {
 
     /// What the NIC is asked to spread packets by; 0 for not.
     fn rss(&self) -> u64 {
-        match self.config.queues {
-            0..=1 => 0,
-            _ => self.info.flow_type_rss_offloads & ffi::DIRECTOR_RSS_L3_L4,
+        match (self.config.queues, self.by_end()) {
+            (0..=1, _) => 0,
+            (_, Some(by)) => self.info.flow_type_rss_offloads & ffi::DIRECTOR_RSS_TRANSPORT | by,
+            (_, None) => self.info.flow_type_rss_offloads & ffi::DIRECTOR_RSS_L3_L4,
         }
+    }
+
+    /// How it hashes just the clients' end, if that is wanted and it can: under our key, into our
+    /// table, and telling the hash.
+    fn by_end(&self) -> Option<u64> {
+        // SAFETY: both take nothing and answer with a constant.
+        let by = match self.config.role? {
+            Role::Clients => unsafe { ffi::director_rss_by_source() },
+            Role::Servers => unsafe { ffi::director_rss_by_destination() },
+        };
+        let info = &self.info;
+        let offers = info.flow_type_rss_offloads;
+        let can = self.config.queues > 1
+            && offers & by == by
+            && offers & ffi::DIRECTOR_RSS_TRANSPORT != 0
+            && info.rx_offload_capa & ffi::DIRECTOR_RX_RSS_HASH != 0
+            && usize::from(info.hash_key_size) >= KEY.len();
+        (can && self.table().is_some()).then_some(by)
+    }
+
+    /// Which queue each entry of the device's redirection table is to name.
+    fn table(&self) -> Option<Vec<u16>> {
+        let entries = self.info.reta_size;
+        let queues = usize::from(self.config.queues);
+        let table = table(entries.into(), self.config.reta, queues);
+        table.filter(|_| entries <= ffi::DIRECTOR_RETA_MAX)
+    }
+
+    /// Programs the redirection table of a started device that hashes the clients' end.
+    fn set_table(&self) -> Option<Role> {
+        self.by_end()?;
+        let table = self.table()?;
+        // SAFETY: wants a started port, and as many entries as are said, no more than it takes.
+        let code =
+            unsafe { ffi::director_set_reta(self.started.id, table.as_ptr(), self.info.reta_size) };
+        if let Err(error) = self.config.check(code, "programming its redirection table") {
+            tracing::warn!("{error}; packets are spread by software");
+            return None;
+        }
+        self.config.role
     }
 
     fn set_mtu(&self) -> Result<(), Error> {

@@ -15,11 +15,13 @@ mod rubbish; // the director over real mbufs
 use std::collections::HashSet;
 use std::process::Command;
 
+use control::Role;
 use dataplane::dpdk::{
     Eal, EalConfig, Error, HEADROOM, Mbuf, Mempool, Port, PortConfig, RxQueue, TxQueue, data_room,
     free_burst, register_worker, socket_of, with_room,
 };
 use dataplane::packet::{BURST, Burst, PacketBuf};
+use dataplane::steer::RETA;
 use pcap_file::pcap::{PcapPacket, PcapWriter};
 
 /// Names the part of a child process.
@@ -109,6 +111,8 @@ fn port_config(device: &str, queues: u16) -> PortConfig {
         tx_descriptors: 256,
         mtu: 1500,
         promiscuous: true,
+        role: None,
+        reta: RETA,
     }
 }
 
@@ -341,6 +345,7 @@ fn all() {
     mistakes_with_ports(&eal, &pool);
     round_trip_and_refusal(&eal, &pool);
     two_workers_two_queues(&eal, &pool);
+    hashes_of_one_end(&eal, &pool);
     a_million_cycles(&eal, &pool);
     rubbish::returns_every_mbuf(&eal);
     ports::devices_come_and_go(&eal, &pool);
@@ -630,6 +635,29 @@ fn two_workers_two_queues(eal: &Eal, pool: &Mempool) {
     });
     assert_eq!((pool.in_use(), second.in_use()), (0, 0));
     assert_eq!(port.stats().rx_nombuf, 0);
+}
+
+/// A device that cannot hash packets by one end is not told to, and is a port all the same.
+fn hashes_of_one_end(eal: &Eal, pool: &Mempool) {
+    assert_eq!(Port::table_len(eal, "net_null0"), RETA);
+    assert_eq!(Port::table_len(eal, "net_ring2"), 0, "it has no table");
+    assert_eq!(Port::table_len(eal, "net_nosuch0"), 0);
+    let pools = [pool.clone(), pool.clone()];
+    for device in ["net_null0", "net_ring2"] {
+        for role in [Role::Clients, Role::Servers] {
+            let config = PortConfig {
+                role: Some(role),
+                ..port_config(device, 2)
+            };
+            let (port, mut rx, tx) = Port::start(eal, &config, &pools).unwrap();
+            assert_eq!(port.hashes(), None, "{device}");
+            let mut burst = Burst::new();
+            rx[1].recv(&mut burst);
+            assert!(burst.iter().all(|packet| packet.rss_hash().is_none()));
+            drop((burst, port, rx, tx));
+            assert_eq!(pool.in_use(), 0);
+        }
+    }
 }
 
 /// Allocate, then send, receive or free, in every mixture: the pool balances at the end.

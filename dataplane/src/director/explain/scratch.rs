@@ -110,6 +110,7 @@ impl Excerpt {
             // How long a server takes is no matter of the packet.
             handshakes: Handshakes::new(1),
             steer,
+            arrivals: crate::director::arrival::Arrivals::default(),
             macs: self.macs,
             partial: self.partial,
             page: page.clone(),
