@@ -59,8 +59,9 @@ fn microseconds(ns: u64) -> u32 {
 /// What connects a worker with the others.
 #[derive(Debug)]
 pub struct Links {
-    steered_out: Vec<Option<Producer<(PortId, Mbuf)>>>,
-    steered_in: Vec<Consumer<(PortId, Mbuf)>>,
+    /// By worker; none to itself.
+    pub(crate) steered_out: Vec<Option<Producer<(PortId, Mbuf)>>>,
+    pub(crate) steered_in: Vec<Consumer<(PortId, Mbuf)>>,
     learned_out: Vec<Sender<Learned>>,
     learned_in: Receiver<Learned>,
 }

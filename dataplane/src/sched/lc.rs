@@ -3,21 +3,46 @@
 
 use std::net::IpAddr;
 
-use super::{Ask, Scheduler};
+use super::ranks::Ranks;
+use super::{Ask, Candidate, Load, Loads, Scheduler};
 
-#[derive(Debug, Clone)]
-pub(super) struct Lc;
+#[derive(Debug)]
+pub(super) struct Lc(Ranks);
+
+impl Lc {
+    pub(super) fn new() -> Self {
+        Self(Ranks::new(Load::overhead, false))
+    }
+}
 
 impl Scheduler for Lc {
     fn pick(&mut self, ask: &Ask<'_>) -> Option<usize> {
-        let least = ask
-            .usable()
-            .min_by_key(|(_, server)| ask.load(server).overhead());
-        least.map(|(at, _)| at)
+        self.0.best(ask).unwrap_or_else(|()| {
+            let least = ask
+                .usable()
+                .min_by_key(|(_, server)| ask.load(server).overhead());
+            least.map(|(at, _)| at)
+        })
+    }
+
+    fn added(&mut self, _servers: &[Candidate]) {
+        self.0.forget();
+    }
+
+    fn removed(&mut self, _servers: &[Candidate], _index: usize, _gone: &Candidate) {
+        self.0.forget();
+    }
+
+    fn reweighted(&mut self, _servers: &[Candidate]) {
+        self.0.forget();
+    }
+
+    fn counted(&mut self, servers: &[Candidate], loads: &Loads, at: usize) {
+        self.0.counted(servers, loads, at);
     }
 
     fn copy(&self, _destination: IpAddr) -> Box<dyn Scheduler> {
-        Box::new(self.clone())
+        Box::new(Self::new())
     }
 
     fn figures(&self, ask: &Ask<'_>) -> Vec<String> {

@@ -2,18 +2,41 @@
 
 use std::net::IpAddr;
 
-use super::{Ask, Scheduler, lightest};
+use super::ranks::Ranks;
+use super::{Ask, Candidate, Load, Loads, Scheduler, lightest};
 
-#[derive(Debug, Clone)]
-pub(super) struct Wlc;
+#[derive(Debug)]
+pub(super) struct Wlc(Ranks);
+
+impl Wlc {
+    pub(super) fn new() -> Self {
+        Self(Ranks::new(Load::overhead, true))
+    }
+}
 
 impl Scheduler for Wlc {
     fn pick(&mut self, ask: &Ask<'_>) -> Option<usize> {
-        pick(ask)
+        self.0.best(ask).unwrap_or_else(|()| pick(ask))
+    }
+
+    fn added(&mut self, _servers: &[Candidate]) {
+        self.0.forget();
+    }
+
+    fn removed(&mut self, _servers: &[Candidate], _index: usize, _gone: &Candidate) {
+        self.0.forget();
+    }
+
+    fn reweighted(&mut self, _servers: &[Candidate]) {
+        self.0.forget();
+    }
+
+    fn counted(&mut self, servers: &[Candidate], loads: &Loads, at: usize) {
+        self.0.counted(servers, loads, at);
     }
 
     fn copy(&self, _destination: IpAddr) -> Box<dyn Scheduler> {
-        Box::new(self.clone())
+        Box::new(Self::new())
     }
 
     fn figures(&self, ask: &Ask<'_>) -> Vec<String> {

@@ -16,6 +16,7 @@ mod marks; // services by mark
 mod nat; // what is rewritten, and what is not
 mod network; // frames, tags, neighbours, routes
 mod one_packet; // each datagram for itself
+mod overload; // more than there is room or time for
 mod persist; // clients come back to the server they had
 mod quic; // connections that are known by their id
 mod refusals; // what is not carried on
