@@ -159,13 +159,7 @@ fn ipvsadm_as_recorded() {
     for (feature, count) in &skipped {
         println!("{count:5}  {feature}");
     }
-    assert!(
-        wrong.is_empty(),
-        "{} differ:\n{}",
-        wrong.len(),
-        wrong.join("\n")
-    );
-    assert!(compared >= RECORDINGS_MIN, "only {compared} were compared");
+    recorded::assert_equal(compared, &wrong, RECORDINGS_MIN);
 }
 
 #[derive(Deserialize)]

@@ -92,6 +92,17 @@ pub struct Outcome {
 /// Whose services are in which bucket depends on the machine; ours are as on this one.
 const BUCKETS_OF: &str = "6.1.192";
 
+/// Fails when any differed, or fewer than `min` were compared.
+pub fn assert_equal(compared: usize, wrong: &[String], min: usize) {
+    assert!(
+        wrong.is_empty(),
+        "{} differ:\n{}",
+        wrong.len(),
+        wrong.join("\n")
+    );
+    assert!(compared >= min, "only {compared} were compared");
+}
+
 /// All of them.
 pub fn recordings() -> impl Iterator<Item = Recording> {
     let lines = include_str!("oracle/ipvsadm.jsonl").lines();

@@ -393,6 +393,61 @@ type Open = unsafe extern "C" fn(*const c_char, c_int, mode_t) -> c_int;
 type OpenAt = unsafe extern "C" fn(c_int, *const c_char, c_int, mode_t) -> c_int;
 type FileOpen = unsafe extern "C" fn(*const c_char, *const c_char) -> *mut FILE;
 
+/// open(2), under either name, where a file is not shown from here.
+///
+/// # Safety
+///
+/// `real` is open or open64, whose the other arguments are.
+unsafe fn open_by(real: &Real, path: *const c_char, flags: c_int, mode: mode_t) -> c_int {
+    // SAFETY: as the caller promises.
+    unsafe {
+        match shown(path) {
+            Some(file) => opened(file),
+            None => real
+                .get::<Open>()
+                .map_or_else(missing, |real| real(path, flags, mode)),
+        }
+    }
+}
+
+/// As [`open_by`].
+///
+/// # Safety
+///
+/// `real` is openat or openat64, whose the other arguments are.
+unsafe fn openat_by(
+    real: &Real,
+    folder: c_int,
+    path: *const c_char,
+    flags: c_int,
+    mode: mode_t,
+) -> c_int {
+    // SAFETY: as the caller promises.
+    unsafe {
+        match shown(path) {
+            Some(file) => opened(file),
+            None => real
+                .get::<OpenAt>()
+                .map_or_else(missing, |real| real(folder, path, flags, mode)),
+        }
+    }
+}
+
+/// As [`open_by`].
+///
+/// # Safety
+///
+/// `real` is fopen or fopen64, whose the other arguments are.
+unsafe fn fopen_by(real: &Real, path: *const c_char, mode: *const c_char) -> *mut FILE {
+    // SAFETY: as the caller promises.
+    unsafe {
+        match shown(path) {
+            Some(file) => stream(file, mode),
+            None => (real.get::<FileOpen>()).map_or(ptr::null_mut(), |real| real(path, mode)),
+        }
+    }
+}
+
 /// open(2). Where a mode is not given, what stands in its place is not looked at.
 ///
 /// # Safety
@@ -400,15 +455,8 @@ type FileOpen = unsafe extern "C" fn(*const c_char, *const c_char) -> *mut FILE;
 /// As the C library's.
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn open(path: *const c_char, flags: c_int, mode: mode_t) -> c_int {
-    // SAFETY: the path, the type and the arguments are open's.
-    unsafe {
-        match shown(path) {
-            Some(file) => opened(file),
-            None => OPEN
-                .get::<Open>()
-                .map_or_else(missing, |real| real(path, flags, mode)),
-        }
-    }
+    // SAFETY: the path and the arguments are open's.
+    unsafe { open_by(&OPEN, path, flags, mode) }
 }
 
 /// open(2) under its other name.
@@ -418,15 +466,8 @@ pub(crate) unsafe extern "C" fn open(path: *const c_char, flags: c_int, mode: mo
 /// As the C library's.
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn open64(path: *const c_char, flags: c_int, mode: mode_t) -> c_int {
-    // SAFETY: the path, the type and the arguments are open's.
-    unsafe {
-        match shown(path) {
-            Some(file) => opened(file),
-            None => OPEN64
-                .get::<Open>()
-                .map_or_else(missing, |real| real(path, flags, mode)),
-        }
-    }
+    // SAFETY: the path and the arguments are open's.
+    unsafe { open_by(&OPEN64, path, flags, mode) }
 }
 
 /// openat(2)
@@ -441,15 +482,8 @@ pub(crate) unsafe extern "C" fn openat(
     flags: c_int,
     mode: mode_t,
 ) -> c_int {
-    // SAFETY: the path, the type and the arguments are openat's.
-    unsafe {
-        match shown(path) {
-            Some(file) => opened(file),
-            None => OPENAT
-                .get::<OpenAt>()
-                .map_or_else(missing, |real| real(folder, path, flags, mode)),
-        }
-    }
+    // SAFETY: the path and the arguments are openat's.
+    unsafe { openat_by(&OPENAT, folder, path, flags, mode) }
 }
 
 /// openat(2) under its other name.
@@ -464,15 +498,8 @@ pub(crate) unsafe extern "C" fn openat64(
     flags: c_int,
     mode: mode_t,
 ) -> c_int {
-    // SAFETY: the path, the type and the arguments are openat's.
-    unsafe {
-        match shown(path) {
-            Some(file) => opened(file),
-            None => OPENAT64
-                .get::<OpenAt>()
-                .map_or_else(missing, |real| real(folder, path, flags, mode)),
-        }
-    }
+    // SAFETY: the path and the arguments are openat's.
+    unsafe { openat_by(&OPENAT64, folder, path, flags, mode) }
 }
 
 /// The stream of a file that is shown from here, or none and errno.
@@ -495,13 +522,8 @@ unsafe fn stream(file: Result<c_int, c_int>, mode: *const c_char) -> *mut FILE {
 /// As the C library's.
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn fopen(path: *const c_char, mode: *const c_char) -> *mut FILE {
-    // SAFETY: the path, the type and the arguments are fopen's.
-    unsafe {
-        match shown(path) {
-            Some(file) => stream(file, mode),
-            None => (FOPEN.get::<FileOpen>()).map_or(ptr::null_mut(), |real| real(path, mode)),
-        }
-    }
+    // SAFETY: the path and the mode are fopen's.
+    unsafe { fopen_by(&FOPEN, path, mode) }
 }
 
 /// fopen(3) under its other name.
@@ -511,11 +533,6 @@ pub(crate) unsafe extern "C" fn fopen(path: *const c_char, mode: *const c_char) 
 /// As the C library's.
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn fopen64(path: *const c_char, mode: *const c_char) -> *mut FILE {
-    // SAFETY: the path, the type and the arguments are fopen's.
-    unsafe {
-        match shown(path) {
-            Some(file) => stream(file, mode),
-            None => (FOPEN64.get::<FileOpen>()).map_or(ptr::null_mut(), |real| real(path, mode)),
-        }
-    }
+    // SAFETY: the path and the mode are fopen's.
+    unsafe { fopen_by(&FOPEN64, path, mode) }
 }

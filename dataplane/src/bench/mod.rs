@@ -57,7 +57,7 @@ pub struct Options {
     /// What to measure; without any, everything
     #[arg(value_enum, value_name = "WORKLOAD")]
     workloads: Vec<Workload>,
-    /// A first look: few short windows, few numbers of flows; about a minute for everything
+    /// A first look: few short windows, few numbers of flows; three minutes for everything
     #[arg(long)]
     quick: bool,
     /// Numbers of flows, each measured on its own [default: 1, 1000, 100000, 1000000, 10000000]

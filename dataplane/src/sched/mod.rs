@@ -38,6 +38,7 @@ use control::SchedulerFlags;
 use crate::time::Instant;
 use crate::update::ServerId;
 use crate::wire::flow::Tuple;
+use ranks::Ranked;
 
 pub use limit::Limit;
 pub use loads::{Load, Loads};
@@ -229,8 +230,8 @@ impl Kind {
         match self {
             Self::Rr => Box::new(rr::Rr::default()),
             Self::Wrr => Box::new(wrr::Wrr::new(servers)),
-            Self::Lc => Box::new(lc::Lc::new()),
-            Self::Wlc => Box::new(wlc::Wlc::new()),
+            Self::Lc => Box::new(Ranked::new(&lc::LC)),
+            Self::Wlc => Box::new(Ranked::new(&wlc::WLC)),
             Self::Lblc => Box::new(lblc::Lblc::default()),
             Self::Lblcr => Box::new(lblcr::Lblcr::default()),
             Self::Dh => Box::new(dh::Dh),

@@ -1,7 +1,9 @@
 //! Which of many servers costs the least for its weight: a tournament, of which only one server's
 //! matches are played anew when its connections are counted.
 
-use super::{Ask, Candidate, Load, Loads, lighter};
+use std::net::IpAddr;
+
+use super::{Ask, Candidate, Load, Loads, Scheduler, lighter};
 
 /// Of servers without thresholds, where no other worker counts besides.
 #[derive(Debug, Clone)]
@@ -15,6 +17,67 @@ pub(super) struct Ranks {
     entrants: Vec<(u64, u32)>,
     /// By match: the final first, then its two semi-finals; the last half are the servers.
     winners: Vec<u32>,
+}
+
+/// How a scheduler ranks servers.
+#[derive(Debug)]
+pub(super) struct By {
+    pub(super) cost: fn(Load) -> u64,
+    pub(super) weighted: bool,
+    /// The same by a walk, where there are no ranks.
+    pub(super) walk: fn(&Ask<'_>) -> Option<usize>,
+    pub(super) figures: fn(&Ask<'_>) -> Vec<String>,
+    pub(super) rule: &'static str,
+}
+
+/// A scheduler that picks who costs the least.
+#[derive(Debug)]
+pub(super) struct Ranked {
+    by: &'static By,
+    ranks: Ranks,
+}
+
+impl Ranked {
+    pub(super) fn new(by: &'static By) -> Self {
+        let ranks = Ranks::new(by.cost, by.weighted);
+        Self { by, ranks }
+    }
+}
+
+impl Scheduler for Ranked {
+    fn pick(&mut self, ask: &Ask<'_>) -> Option<usize> {
+        self.ranks
+            .best(ask)
+            .unwrap_or_else(|()| (self.by.walk)(ask))
+    }
+
+    fn added(&mut self, _servers: &[Candidate]) {
+        self.ranks.forget();
+    }
+
+    fn removed(&mut self, _servers: &[Candidate], _index: usize, _gone: &Candidate) {
+        self.ranks.forget();
+    }
+
+    fn reweighted(&mut self, _servers: &[Candidate]) {
+        self.ranks.forget();
+    }
+
+    fn counted(&mut self, servers: &[Candidate], loads: &Loads, at: usize) {
+        self.ranks.counted(servers, loads, at);
+    }
+
+    fn copy(&self, _destination: IpAddr) -> Box<dyn Scheduler> {
+        Box::new(Self::new(self.by))
+    }
+
+    fn figures(&self, ask: &Ask<'_>) -> Vec<String> {
+        (self.by.figures)(ask)
+    }
+
+    fn rule(&self, _ask: &Ask<'_>) -> String {
+        self.by.rule.to_owned()
+    }
 }
 
 impl Ranks {

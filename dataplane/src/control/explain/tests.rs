@@ -6,7 +6,7 @@ use crossbeam::channel::bounded;
 
 use super::*;
 use crate::control::Worker;
-use crate::control::server::{Backend, Peer, Rights};
+use crate::control::server::{Backend, Peer};
 use crate::control::stats::Machine;
 use crate::net::NeighbourView;
 use crate::packet::Burst;
@@ -105,16 +105,6 @@ struct Lab {
     workers: Vec<(Shared, Arc<Page>)>,
 }
 
-fn peer() -> Peer {
-    Peer {
-        uid: 0,
-        gid: 0,
-        pid: 1,
-        rights: Rights::Everything,
-        client: 1,
-    }
-}
-
 fn mac_of(port: PortId) -> [u8; 6] {
     [2, 0, 0, 0, 0, port.0]
 }
@@ -148,7 +138,7 @@ impl Lab {
     fn ask(&mut self, question: Question) -> Result<Explained, Refusal> {
         match self
             .control
-            .handle(Request::Explain(Box::new(question)), &peer())
+            .handle(Request::Explain(Box::new(question)), &Peer::root(1))
         {
             Reply::Explained(explained) => Ok(*explained),
             Reply::Refused(refusal) => Err(refusal),
@@ -581,7 +571,7 @@ fn without_workers_there_is_no_answer() {
     let mut control = Control::new(config.director.limits(), Vec::new(), 1, Machine::default)
         .with_ports(config.port_specs());
     let question = Box::new(question(Protocol::Tcp, C, "203.0.113.1:80"));
-    let reply = control.handle(Request::Explain(question), &peer());
+    let reply = control.handle(Request::Explain(question), &Peer::root(1));
     let Reply::Refused(refusal) = reply else {
         panic!("{reply:?}");
     };

@@ -7,7 +7,7 @@ use control::{Request, ServerConf, ServiceConf};
 
 use super::*;
 use crate::control::model::Limits;
-use crate::control::server::{Backend, Peer, Rights};
+use crate::control::server::{Backend, Peer};
 use crate::control::stats::Machine;
 use crate::control::{Command, Worker};
 use crate::counters::Page;
@@ -50,16 +50,6 @@ weight = 5
 address = \"192.168.1.3:80\"
 ";
 
-fn peer() -> Peer {
-    Peer {
-        uid: 0,
-        gid: 0,
-        pid: 1,
-        rights: Rights::Everything,
-        client: 0,
-    }
-}
-
 fn text(services: &str) -> String {
     format!("{PORT}{services}")
 }
@@ -85,7 +75,7 @@ fn started(services: &str) -> Control {
 }
 
 fn ask(control: &mut Control, request: Request) -> Plan {
-    match control.handle(request, &peer()) {
+    match control.handle(request, &Peer::root(0)) {
         Reply::Plan(plan) => plan,
         other => panic!("{other:?}"),
     }
@@ -101,7 +91,7 @@ fn apply(control: &mut Control, services: &str, confirm_s: Option<u32>) -> Plan 
 }
 
 fn refusal(control: &mut Control, request: Request) -> Refusal {
-    match control.handle(request, &peer()) {
+    match control.handle(request, &Peer::root(0)) {
         Reply::Refused(refusal) => refusal,
         other => panic!("{other:?}"),
     }
@@ -243,7 +233,7 @@ fn what_needs_a_restart_is_told_and_left_alone() {
     );
     // max_templates follows from the number of workers, and says nothing of its own.
     assert_eq!(unordered(control.model.conf()), unordered(said(B)));
-    let Reply::Saved { text, flaw } = control.handle(Request::Save, &peer()) else {
+    let Reply::Saved { text, flaw } = control.handle(Request::Save, &Peer::root(0)) else {
         panic!()
     };
     assert_eq!(flaw, None);
@@ -406,7 +396,10 @@ fn what_is_not_confirmed_goes_back_by_itself() {
 fn what_is_confirmed_stays_and_what_is_rolled_back_goes_at_once() {
     let mut control = started(A);
     apply(&mut control, B, Some(30));
-    assert_eq!(control.handle(Request::Confirm, &peer()), Reply::Done);
+    assert_eq!(
+        control.handle(Request::Confirm, &Peer::root(0)),
+        Reply::Done
+    );
     control.tick(Duration::from_secs(1000));
     assert_eq!(unordered(control.model.conf()), unordered(said(B)));
     assert_eq!(
