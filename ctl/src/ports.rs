@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::Word;
-use crate::conf::{Key, quoted};
+use crate::conf::{Key, array, quoted};
 
 /// Drivers of devices whose other end is a kernel or a virtual machine on this computer, which may
 /// leave checksums to hardware that is not there.
@@ -74,6 +74,10 @@ pub struct PortSpec {
     /// where both are there, or nobody says.
     #[serde(default)]
     pub role: Option<Role>,
+    /// Cores of the workers that have a queue of it each; empty for all workers, or as many as the device
+    /// has queues.
+    #[serde(default)]
+    pub workers: Vec<u16>,
 }
 
 impl PortSpec {
@@ -88,6 +92,7 @@ impl PortSpec {
             rx_descriptors: 1024,
             tx_descriptors: 1024,
             role: None,
+            workers: Vec::new(),
             device,
         }
     }
@@ -109,6 +114,7 @@ impl PortSpec {
             rx_descriptors,
             tx_descriptors,
             role,
+            workers,
         } = self;
         vec![
             Key::needed("name", quoted(name)),
@@ -123,6 +129,7 @@ impl PortSpec {
             Key::new("rx_descriptors", rx_descriptors, default.rx_descriptors),
             Key::new("tx_descriptors", tx_descriptors, default.tx_descriptors),
             Key::perhaps("role", role.map(|role| quoted(role.word()))),
+            Key::new("workers", array(workers), array(&default.workers)),
         ]
     }
 }

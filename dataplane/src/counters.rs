@@ -202,6 +202,7 @@ const _: () = assert!(size_of::<ServerPage>() == 64);
 
 /// One virtual service as one worker counts it; packets and bytes are its servers' sums.
 #[derive(Debug, Default)]
+#[repr(align(64))]
 pub struct ServicePage {
     pub drops: Drops,
 }
@@ -216,8 +217,10 @@ pub struct LocalPage {
     pub exhausted: Counter,
 }
 
-/// Everything one worker counts.
+/// Everything one worker counts. No other worker writes to a line of it, nor to the one that processors load
+/// along.
 #[derive(Debug)]
+#[repr(align(128))]
 pub struct Page {
     pub ports: [PortPage; PORTS_MAX],
     /// By [`crate::update::ServerId`].

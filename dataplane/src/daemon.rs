@@ -22,7 +22,7 @@ use crate::control::{Command, Control, MAILBOX_MAX, Worker as WorkerHandle};
 use crate::counters::Page;
 use crate::director::Director;
 use crate::dpdk::{
-    Eal, EalConfig, HEADROOM, Mempool, data_room, register_worker, socket_of, with_room,
+    Eal, EalConfig, HEADROOM, Mempool, check_core, data_room, register_worker, socket_of, with_room,
 };
 use crate::net::Setup;
 use crate::steer::Steer;
@@ -54,9 +54,14 @@ pub fn run(config: &Config, path: &Path) -> Result<()> {
     let access = Access::by_name(group.as_deref(), read_group.as_deref())?;
     let mut server = Server::bind(&director.socket, access)?;
     allow_descriptors();
+    // While the process's own affinity is to be seen.
+    director
+        .workers
+        .iter()
+        .try_for_each(|&core| check_core(core))?;
     let eal = Eal::init(&eal_config(config))?;
     let pools = pools(&eal, config)?;
-    let mut ports = Ports::new(&eal, &pools);
+    let mut ports = Ports::new(&eal, &director.workers, &pools);
     let queues = ports.start_all(config.ports.iter().map(|port| &port.spec))?;
     let asked = (path, reload);
     let result = serve(

@@ -22,10 +22,10 @@ pub const RETA: usize = 128;
 pub struct Steer {
     me: usize,
     workers: usize,
-    /// Entries of the redirection table.
-    reta: usize,
-    /// What each value of each byte of an endpoint adds to the hash.
-    parts: Box<[[u32; 256]; ENDPOINT]>,
+    /// By the low bits of a hash: the redirection table, once over or repeated.
+    owners: [u8; RETA],
+    /// What each value of each byte of an endpoint adds to these bits.
+    parts: Box<[[u8; 256]; ENDPOINT]>,
 }
 
 impl Steer {
@@ -34,20 +34,22 @@ impl Steer {
         Self::over(me, workers, RETA)
     }
 
-    /// With a redirection table of so many entries, at least one.
+    /// With a redirection table of so many entries, a power of two and at most [`RETA`].
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "low bits are what is wanted"
+    )]
     pub fn over(me: usize, workers: usize, reta: usize) -> Self {
         let mut parts = Box::new([[0; 256]; ENDPOINT]);
-        for (i, part) in parts.iter_mut().enumerate() {
-            for (value, hash) in part.iter_mut().enumerate() {
-                *hash = (0..8)
-                    .filter(|bit| value & (0x80 >> bit) != 0)
-                    .fold(0, |h, bit| h ^ window(i * 8 + bit));
+        for (at, part) in parts.iter_mut().enumerate() {
+            for (value, low) in (0..=u8::MAX).zip(part) {
+                *low = added(at, value) as u8;
             }
         }
         Self {
             me,
             workers,
-            reta: reta.max(1),
+            owners: std::array::from_fn(|entry| (entry % reta % workers) as u8),
             parts,
         }
     }
@@ -67,45 +69,63 @@ impl Steer {
     }
 
     /// The worker that owns a connection whose client side is `endpoint`.
-    #[inline]
+    #[inline(always)]
     pub fn home(&self, endpoint: SocketAddr) -> usize {
-        self.owner(self.hash_of(endpoint))
-    }
-
-    /// What a NIC with our key hashes it to.
-    #[inline]
-    pub fn hash_of(&self, endpoint: SocketAddr) -> u32 {
-        let port = endpoint.port().to_be_bytes();
+        let (port, low) = (endpoint.port(), |address: &[u8]| self.low(address));
         match endpoint.ip() {
-            IpAddr::V4(address) => self.hash(address.octets().into_iter().chain(port)),
-            IpAddr::V6(address) => self.hash(address.octets().into_iter().chain(port)),
+            IpAddr::V4(address) => self.owner(low(&address.octets()) ^ self.of_port(4, port)),
+            IpAddr::V6(address) => self.owner(low(&address.octets()) ^ self.of_port(16, port)),
         }
     }
 
     /// Which ports of `address`, as a client side, belong to this worker.
     pub fn share(&self, address: IpAddr) -> impl Fn(u16) -> bool + '_ {
         let (of_address, at) = match address {
-            IpAddr::V4(address) => (self.hash(address.octets().into_iter()), 4),
-            IpAddr::V6(address) => (self.hash(address.octets().into_iter()), 16),
+            IpAddr::V4(address) => (self.low(&address.octets()), 4),
+            IpAddr::V6(address) => (self.low(&address.octets()), 16),
         };
-        move |port| {
-            let [high, low] = port.to_be_bytes();
-            let of_port = self.parts[at][usize::from(high)] ^ self.parts[at + 1][usize::from(low)];
-            self.owner(of_address ^ of_port) == self.me
-        }
+        move |port| self.owner(of_address ^ self.of_port(at, port)) == self.me
     }
 
     #[inline(always)]
-    fn owner(&self, hash: u32) -> usize {
-        hash as usize % self.reta % self.workers
+    fn owner(&self, low: u8) -> usize {
+        self.owners[usize::from(low) % RETA].into()
     }
 
+    /// The low bits of what the first bytes hash to.
     #[inline(always)]
-    fn hash(&self, bytes: impl Iterator<Item = u8>) -> u32 {
-        bytes
-            .zip(self.parts.iter())
-            .fold(0, |hash, (byte, part)| hash ^ part[usize::from(byte)])
+    fn low(&self, bytes: &[u8]) -> u8 {
+        let parts = bytes.iter().zip(self.parts.iter());
+        parts.fold(0, |low, (byte, part)| low ^ part[usize::from(*byte)])
     }
+
+    /// What a port behind `at` bytes adds to them.
+    #[inline(always)]
+    fn of_port(&self, at: usize, port: u16) -> u8 {
+        let [high, low] = port.to_be_bytes();
+        self.parts[at][usize::from(high)] ^ self.parts[at + 1][usize::from(low)]
+    }
+}
+
+/// What a NIC with our key hashes an endpoint to.
+pub fn hash_of(endpoint: SocketAddr) -> u32 {
+    let [high, low] = endpoint.port().to_be_bytes();
+    let (of_address, at) = match endpoint.ip() {
+        IpAddr::V4(address) => (toeplitz(&address.octets()), 4),
+        IpAddr::V6(address) => (toeplitz(&address.octets()), 16),
+    };
+    of_address ^ added(at, high) ^ added(at + 1, low)
+}
+
+fn toeplitz(bytes: &[u8]) -> u32 {
+    let bytes = bytes.iter().enumerate();
+    bytes.fold(0, |hash, (at, byte)| hash ^ added(at, *byte))
+}
+
+/// What this value of the byte at `at` adds to a hash.
+fn added(at: usize, value: u8) -> u32 {
+    let set = (0..8).filter(|bit| value & (0x80 >> bit) != 0);
+    set.fold(0, |hash, bit| hash ^ window(at * 8 + bit))
 }
 
 /// The redirection table of a NIC that has `entries`, by which packets arrive at home where workers go
@@ -133,12 +153,23 @@ mod tests {
         // Microsoft's RSS verification suite, IPv4 only: 66.9.149.187 → 161.142.100.80. Its first six
         // bytes are source address and the destination's first two.
         let bytes = [66u8, 9, 149, 187, 161, 142, 100, 80];
-        let hash = bytes.iter().enumerate().fold(0, |hash, (i, byte)| {
-            (0..8)
-                .filter(|bit| byte & (0x80 >> bit) != 0)
-                .fold(hash, |h, bit| h ^ window(i * 8 + bit))
-        });
-        assert_eq!(hash, 0x323e_8fc2);
+        assert_eq!(toeplitz(&bytes), 0x323e_8fc2);
+    }
+
+    /// Workers go by the same hash as a NIC under our key and table.
+    #[test]
+    fn homes_are_where_the_hash_leads() {
+        for workers in [2, 3, 16, 200] {
+            let steer = Steer::new(0, workers);
+            for n in 1..2000u16 {
+                for client in ["198.51.100.7", "2001:db8::7"] {
+                    let end = SocketAddr::new(client.parse().unwrap(), n.wrapping_mul(40_503));
+                    let table = table(512, RETA, workers).unwrap();
+                    let queue = table[hash_of(end) as usize % 512];
+                    assert_eq!(steer.home(end), usize::from(queue));
+                }
+            }
+        }
     }
 
     #[test]
@@ -165,7 +196,8 @@ mod tests {
             let table = table(entries, reta, 3).unwrap();
             for hash in (0..1_000_000u32).step_by(997) {
                 let queue = table[hash as usize & (entries - 1)];
-                assert_eq!(usize::from(queue), steer.owner(hash));
+                let [.., low] = hash.to_be_bytes();
+                assert_eq!(usize::from(queue), steer.owner(low));
             }
         }
         for (entries, reta) in [(64, 128), (0, 128), (100, 100), (384, 128), (128, 0)] {

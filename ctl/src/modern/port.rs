@@ -49,6 +49,10 @@ pub(super) struct PortArgs {
     /// unless set, both may be.
     #[arg(long, value_parser = one_of::<Role>())]
     role: Option<Role>,
+    /// The core of a worker that has a queue of the port, for each of them; unless set, all workers have one,
+    /// or as many as the device has queues. Packets of the others are handed on.
+    #[arg(long = "worker", value_name = "CORE")]
+    workers: Vec<u16>,
     /// ADDRESS/LENGTH: an address of the port, with the length of its network's prefix; any number of
     /// them.
     #[arg(long = "address", value_name = "ADDRESS")]
@@ -65,6 +69,7 @@ impl PortArgs {
             rx_descriptors: self.rx_descriptors.unwrap_or(default.rx_descriptors),
             tx_descriptors: self.tx_descriptors.unwrap_or(default.tx_descriptors),
             role: self.role,
+            workers: self.workers.clone(),
             ..default
         }
     }
@@ -200,6 +205,7 @@ mod tests {
             rx_descriptors: 256,
             tx_descriptors: 512,
             role: Some(Role::Servers),
+            workers: vec![2, 4],
             ..plain
         };
         let address = |prefix: &str| {
@@ -215,7 +221,7 @@ mod tests {
             address("2001:db8::1/64"),
         ];
         let line = "add dmz net_null0 --mtu 9000 --promiscuous --partial-checksums=true \
-            --rx-descriptors 256 --tx-descriptors 512 --role servers --address 10.9.0.1/24 --address 2001:db8::1/64";
+            --rx-descriptors 256 --tx-descriptors 512 --role servers --worker 2 --worker 4 --address 10.9.0.1/24 --address 2001:db8::1/64";
         assert_eq!(asked(line), Ok(Request::Change(add)));
         let port = "dmz".to_owned();
         let delete = vec![Change::DeletePort { port }];

@@ -84,7 +84,8 @@ pub(super) struct RawPort {
     pub(super) partial_checksums: Option<bool>,
     pub(super) rx_descriptors: Option<Spanned<i64>>,
     pub(super) tx_descriptors: Option<Spanned<i64>>,
-    pub(super) role: Option<Role>,
+    pub(super) role: Option<Spanned<Role>>,
+    pub(super) workers: Option<Spanned<Vec<Spanned<i64>>>>,
     #[serde(default)]
     pub(super) vlan: Vec<RawVlan>,
 }

@@ -8,6 +8,7 @@ use control::Role;
 
 use super::{Director, PORTS_MAX};
 use crate::packet::{Burst, Egress, PacketBuf, PortId};
+use crate::steer::hash_of;
 use crate::time::Instant;
 use crate::wire::flow::{Kind, Seen};
 
@@ -78,7 +79,7 @@ impl<P: PacketBuf> Director<P> {
         self.arrivals.ports[port.index()]
     }
 
-    fn set_arrival(&mut self, port: PortId, arrival: Arrival) {
+    pub fn set_arrival(&mut self, port: PortId, arrival: Arrival) {
         self.arrivals.ports[port.index()] = arrival;
         self.page.port(port).arrival.set(arrival.code());
     }
@@ -126,7 +127,7 @@ impl<P: PacketBuf> Director<P> {
             return;
         }
         let end = if is_asking { tuple.from } else { tuple.to };
-        let ours = self.steer.hash_of(end);
+        let ours = hash_of(end);
         match packet.rss_hash() {
             None => unhashed += 1,
             Some(hash) if hash == ours && self.steer.home(end) == self.steer.me() => agreed += 1,

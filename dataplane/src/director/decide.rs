@@ -75,7 +75,7 @@ impl<P: PacketBuf> Director<P> {
         out: &mut E,
     ) {
         if let Some(home) = self.astray(from, seen, packet.bytes()) {
-            return out.steer(home, from, packet);
+            return out.steer(home, from, seen, packet);
         }
         match seen.kind {
             Kind::FirstFragment | Kind::Fragment => self.fragment(now, from, seen, packet, out),

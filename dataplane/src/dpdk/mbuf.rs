@@ -5,6 +5,7 @@ use std::ptr::NonNull;
 
 use dpdk_sys as ffi;
 
+use crate::cpu;
 use crate::packet::{Burst, PacketBuf};
 
 /// One packet, owned. Dropping it returns the buffer to its mempool. Never `Clone`.
@@ -155,6 +156,12 @@ impl PacketBuf for Mbuf {
             )
         };
         (flags & ffi::DIRECTOR_MBUF_RSS_HASH != 0).then_some(hash)
+    }
+
+    #[inline(always)]
+    fn approach(&self) {
+        // SAFETY: the pointer is a live mbuf, which has a first byte.
+        cpu::prefetch_ref(unsafe { self.0.cast::<u8>().as_ref() });
     }
 
     /// Reading the address loads the mbuf's first line, which holds its length too.

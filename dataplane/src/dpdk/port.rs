@@ -24,8 +24,10 @@ pub struct PortConfig {
     pub name: String,
     /// A virtual device string, as given to the EAL, or a PCI address.
     pub device: String,
-    /// Receive and transmit queues: one of each for every worker.
-    pub queues: u16,
+    /// Transmit queues; there is a receive queue a pool.
+    pub tx_queues: u16,
+    /// All that it ever sends is of one pool.
+    pub one_pool: bool,
     pub rx_descriptors: u16,
     pub tx_descriptors: u16,
     pub mtu: u16,
@@ -68,6 +70,19 @@ pub struct PortStats {
     pub rx_nombuf: u64,
 }
 
+/// What a device has of all that is shared out.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Offer {
+    pub rx_queues: u16,
+    pub tx_queues: u16,
+    /// Entries of its redirection table.
+    pub table: usize,
+    /// Its NUMA node; -1 where there is none, or nobody knows.
+    pub node: i32,
+    /// Packets come to all its queues, whether they are polled or not.
+    pub polls_all: bool,
+}
+
 /// A started port. It closes, and returns every mbuf, when this and all its queues are gone.
 #[derive(Debug)]
 pub struct Port {
@@ -101,8 +116,8 @@ impl Port {
         let mac = port.mac()?;
         let (hardware, spreads) = (hardware(&port.info), port.rss() != 0);
         let started = Arc::new(port.started);
-        let rx = (0..config.queues).map(|queue| RxQueue::new(Arc::clone(&started), queue));
-        let tx = (0..config.queues).map(|queue| TxQueue::new(Arc::clone(&started), queue));
+        let rx = (0..started.queues).map(|queue| RxQueue::new(Arc::clone(&started), queue));
+        let tx = (0..config.tx_queues).map(|queue| TxQueue::new(Arc::clone(&started), queue));
         let (rx, tx) = (rx.collect(), tx.collect());
         let (name, device) = (config.name.clone(), config.device.clone());
         Ok((
@@ -137,7 +152,7 @@ impl Port {
         self.mtu
     }
 
-    /// Receive queues, and as many transmit queues.
+    /// Receive queues.
     pub fn queues(&self) -> u16 {
         self.started.queues
     }
@@ -152,16 +167,23 @@ impl Port {
         self.hashes
     }
 
-    /// Entries of a device's redirection table; 0 if it has none. Its port is not started yet.
-    pub fn table_len(_: &Eal, device: &str) -> usize {
+    /// What a device has of all that is shared out; nothing if it is not there.
+    pub fn offer(_: &Eal, device: &str) -> Offer {
         let mut info = Box::<ffi::rte_eth_dev_info>::default();
         let Some(id) = find_device(device) else {
-            return 0;
+            return Offer::default();
         };
         // SAFETY: wants a valid port, which was just found, and room.
-        match unsafe { ffi::rte_eth_dev_info_get(id, &mut *info) } {
-            0 => info.reta_size.into(),
-            _ => 0,
+        if unsafe { ffi::rte_eth_dev_info_get(id, &mut *info) } != 0 {
+            return Offer::default();
+        }
+        Offer {
+            rx_queues: info.max_rx_queues,
+            tx_queues: info.max_tx_queues,
+            table: info.reta_size.into(),
+            // SAFETY: takes any port number.
+            node: unsafe { ffi::rte_eth_dev_socket_id(id) },
+            polls_all: Ring::of(device).is_some(),
         }
     }
 
@@ -306,18 +328,16 @@ impl<'a> Configuring<'a> {
     /// What the device cannot do, said before it is tried.
     fn check_limits(&self) -> Result<(), Error> {
         let (config, info) = (self.config, &self.info);
-        let queues = config.queues;
-        let offered = info.max_rx_queues.min(info.max_tx_queues);
-        if queues == 0 || self.started.pools.len() != usize::from(queues) {
-            let pools = self.started.pools.len();
-            return Err(config.refuse(format!(
-                "{queues} queues with {pools} mempools: wants at least one queue, and one mempool each"
-            )));
+        let (rx, tx) = (self.started.pools.len(), usize::from(config.tx_queues));
+        let (rx_max, tx_max) = (info.max_rx_queues, info.max_tx_queues);
+        if rx == 0 || tx == 0 {
+            let reason = "wants at least one mempool to receive into, and one queue to send from";
+            return Err(config.refuse(reason));
         }
-        if offered < queues {
-            let hint = queue_hint(&config.device, queues);
+        if rx > rx_max.into() || tx > tx_max.into() {
+            let hint = queue_hint(&config.device, rx.max(tx));
             return Err(config.refuse(format!(
-                "offers {offered} queues, {queues} workers need {queues}{hint}"
+                "offers {rx_max} queues to receive and {tx_max} to send, {rx} and {tx} are wanted{hint}"
             )));
         }
         self.check_mtu()?;
@@ -385,7 +405,8 @@ impl<'a> Configuring<'a> {
             conf.rx_adv_conf.rss_conf.rss_key_len = key_len;
         }
         // SAFETY: wants a valid, stopped port, and a configuration that it copies, with its key.
-        let code = unsafe { ffi::rte_eth_dev_configure(id, config.queues, config.queues, &*conf) };
+        let code =
+            unsafe { ffi::rte_eth_dev_configure(id, self.queues(), config.tx_queues, &*conf) };
         config.check(code, "configuring it")?;
         let (rx, tx) = (&mut self.rx_descriptors, &mut self.tx_descriptors);
         // SAFETY: wants a valid port and two numbers to adjust.
@@ -398,15 +419,21 @@ impl<'a> Configuring<'a> {
     /// always are the latter two; they are of one pool where that is the only one, that of a worker which
     /// is alone: steering would mix the pools of several.
     fn fast_free(&self) -> u64 {
-        match self.started.pools.len() {
-            1 => self.info.tx_offload_capa & ffi::DIRECTOR_TX_FAST_FREE,
-            _ => 0,
+        match self.config.one_pool {
+            true => self.info.tx_offload_capa & ffi::DIRECTOR_TX_FAST_FREE,
+            false => 0,
         }
+    }
+
+    /// To receive: one a pool.
+    #[expect(clippy::cast_possible_truncation, reason = "no device has that many")]
+    fn queues(&self) -> u16 {
+        self.started.pools.len() as u16
     }
 
     /// What the NIC is asked to spread packets by; 0 for not.
     fn rss(&self) -> u64 {
-        match (self.config.queues, self.by_end()) {
+        match (self.queues(), self.by_end()) {
             (0..=1, _) => 0,
             (_, Some(by)) => self.info.flow_type_rss_offloads & ffi::DIRECTOR_RSS_TRANSPORT | by,
             (_, None) => self.info.flow_type_rss_offloads & ffi::DIRECTOR_RSS_L3_L4,
@@ -416,14 +443,15 @@ impl<'a> Configuring<'a> {
     /// How it hashes just the clients' end, if that is wanted and it can: under our key, into our
     /// table, and telling the hash.
     fn by_end(&self) -> Option<u64> {
-        // SAFETY: both take nothing and answer with a constant.
         let by = match self.config.role? {
+            // SAFETY: takes nothing and answers with a constant.
             Role::Clients => unsafe { ffi::director_rss_by_source() },
+            // SAFETY: as above.
             Role::Servers => unsafe { ffi::director_rss_by_destination() },
         };
         let info = &self.info;
         let offers = info.flow_type_rss_offloads;
-        let can = self.config.queues > 1
+        let can = self.queues() > 1
             && offers & by == by
             && offers & ffi::DIRECTOR_RSS_TRANSPORT != 0
             && info.rx_offload_capa & ffi::DIRECTOR_RX_RSS_HASH != 0
@@ -434,8 +462,7 @@ impl<'a> Configuring<'a> {
     /// Which queue each entry of the device's redirection table is to name.
     fn table(&self) -> Option<Vec<u16>> {
         let entries = self.info.reta_size;
-        let queues = usize::from(self.config.queues);
-        let table = table(entries.into(), self.config.reta, queues);
+        let table = table(entries.into(), self.config.reta, self.queues().into());
         table.filter(|_| entries <= ffi::DIRECTOR_RETA_MAX)
     }
 
@@ -479,7 +506,7 @@ impl<'a> Configuring<'a> {
         rx_conf.offloads = 0;
         let mut tx_conf = self.info.default_txconf;
         tx_conf.offloads = self.fast_free();
-        for (queue, pool) in (0..config.queues).zip(&self.started.pools) {
+        for (queue, pool) in (0..).zip(&self.started.pools) {
             // SAFETY: wants a configured port, a queue below the number configured, a
             // configuration that it copies, and a pool that outlives the port (`Started`).
             let code = unsafe {
@@ -491,6 +518,8 @@ impl<'a> Configuring<'a> {
             let free = pool.mbufs().saturating_sub(pool.in_use());
             let doing = format!("setting up rx queue {queue} with {free} free mbufs");
             config.check(code, &doing)?;
+        }
+        for queue in 0..config.tx_queues {
             // SAFETY: as above, without a pool.
             let code = unsafe {
                 let descriptors = self.tx_descriptors;
@@ -498,7 +527,7 @@ impl<'a> Configuring<'a> {
             };
             config.check(code, &format!("setting up tx queue {queue}"))?;
         }
-        self.started.queues = config.queues;
+        self.started.queues = self.queues();
         Ok(())
     }
 
@@ -601,7 +630,7 @@ fn missing(config: &PortConfig) -> String {
 }
 
 /// How a device string asks for more queues.
-fn queue_hint(device: &str, queues: u16) -> String {
+pub fn queue_hint(device: &str, queues: usize) -> String {
     let name = device_name(device);
     let option = [
         ("net_af_packet", "qpairs"),

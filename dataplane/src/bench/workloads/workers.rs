@@ -132,7 +132,7 @@ impl Plan<'_> {
         let steer = || Steer::new(me, self.workers);
         let pace = Pace::Real(clock);
         let generator = (self.lab).generator_of(site, FLOWS, pace, steer())?;
-        let mut generator = generator.among(steer(), links);
+        let mut generator = generator.among(steer(), links.exchange);
         let mut meter = Meter::new(clock);
         self.meeting.meet()?;
         generator.switch(Script::Open(FLOWS));

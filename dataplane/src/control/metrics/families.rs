@@ -354,7 +354,7 @@ pub const FAMILIES: &[Family] = &[
     metric(
         "director_worker_steering_waiting_packets",
         Gauge,
-        "Packets in the rings to the worker when it last looked; a ring holds 1024.",
+        "Packets in the rings to the worker when it last looked; a ring holds 2048.",
         Worker(|worker, _, labels, out| {
             out.sample(labels, worker.page.pace.waiting.get());
         }),

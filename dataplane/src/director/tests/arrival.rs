@@ -5,6 +5,7 @@ use control::Role;
 use super::*;
 use crate::director::Arrival;
 use crate::packet::{Burst, PortId};
+use crate::steer::hash_of;
 use crate::wire::flow::Seen;
 
 /// The first of two workers.
@@ -17,7 +18,7 @@ fn bed() -> Testbed {
 /// Clients whose connections are this worker's, or the other one's.
 fn clients(home: usize) -> impl Iterator<Item = String> {
     let steer = Steer::new(0, 2);
-    let all = (1..u16::MAX).map(|n| format!("192.0.2.10:{n}"));
+    let all = (1024..u16::MAX).map(|n| format!("192.0.2.10:{n}"));
     all.filter(move |client| steer.home(client.parse().unwrap()) == home)
 }
 
@@ -28,7 +29,7 @@ fn hashed(frame: &Frame, by_source: bool) -> (PortId, HeapBuf) {
     let seen = Seen::parse(&bytes).unwrap();
     let tuple = seen.tuple(&bytes);
     let end = if by_source { tuple.from } else { tuple.to };
-    let hash = Steer::new(0, 2).hash_of(end);
+    let hash = hash_of(end);
     (port, HeapBuf::new(&bytes).hashed(hash))
 }
 
