@@ -15,7 +15,7 @@ use rtrb::{Consumer, Producer, RingBuffer};
 use super::measure::{Clock, Meter};
 use super::network::{self, CLIENT_SIDE, IMIX, Message, SEGMENT_MIN, SERVER_SIDE, Site};
 use crate::cpu;
-use crate::director::Director;
+use crate::director::{Arrival, Director};
 use crate::dpdk::{Mbuf, Mempool};
 use crate::exchange::{Arrived, Exchange, Parcel};
 use crate::packet::{BURST, Burst, Egress, Learned, Origin, PacketBuf, PortId};
@@ -238,6 +238,22 @@ impl Generator {
         self.cable = Some(cable);
     }
 
+    /// From now on its packets are known to be at home, as when a device was found to spread them.
+    pub(super) fn spread_by_device(&mut self) {
+        for side in [CLIENT_SIDE, SERVER_SIDE] {
+            self.director.set_arrival(side, Arrival::AtHome);
+        }
+    }
+
+    /// Packets of a port that the worker may take at once: none while the other worker is behind, as if the
+    /// port held them back.
+    fn at_once(&self) -> usize {
+        match self.outbox.exchange.to.is_crowded() {
+            true => 0,
+            false => BURST,
+        }
+    }
+
     /// Answers come back after so many packets.
     #[must_use]
     pub(super) fn delayed(mut self, packets: usize) -> Self {
@@ -276,8 +292,8 @@ impl Generator {
     /// One burst each of what is under way.
     pub(super) fn drain(&mut self, meter: &mut Meter) -> Result<()> {
         self.unplug();
-        self.pass(CLIENT_SIDE, BURST, meter, &mut nothing)?;
-        self.pass(SERVER_SIDE, BURST, meter, &mut nothing)?;
+        self.pass(CLIENT_SIDE, self.at_once(), meter, &mut nothing)?;
+        self.pass(SERVER_SIDE, self.at_once(), meter, &mut nothing)?;
         Ok(())
     }
 
@@ -346,9 +362,9 @@ impl Generator {
     pub(super) fn round_after(&mut self, meter: &mut Meter, work: &mut impl Work) -> Result<()> {
         self.unplug();
         self.stock(BURST)?;
-        self.pass(CLIENT_SIDE, BURST, meter, work)?;
+        self.pass(CLIENT_SIDE, self.at_once(), meter, work)?;
         if self.waiting() >= self.delay {
-            self.pass(SERVER_SIDE, BURST, meter, &mut nothing)?;
+            self.pass(SERVER_SIDE, self.at_once(), meter, &mut nothing)?;
         }
         Ok(())
     }
