@@ -114,6 +114,7 @@ impl Excerpt {
             telling: None,
             places: Places::new(),
             steer,
+            arrivals: crate::director::arrival::Arrivals::default(),
             stations: self.stations,
             partial: self.partial,
             page: page.clone(),
@@ -230,7 +231,7 @@ impl Egress for Recorder {
 
     fn share(&mut self, _learned: Learned) {}
 
-    fn steer(&mut self, _worker: usize, _from: PortId, _packet: HeapBuf) {}
+    fn steer(&mut self, _worker: usize, _from: PortId, _seen: &Seen, _packet: HeapBuf) {}
 
     fn watch(&mut self) -> &mut Watch {
         &mut self.watch
