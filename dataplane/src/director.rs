@@ -531,7 +531,7 @@ impl<P: PacketBuf> Director<P> {
             Ok(seen) if self.conns.verify(staged.hit, seen, packet.bytes()) => {
                 self.go(now, from, seen, staged.hit, packet, out);
             }
-            Ok(seen) => self.search(now, from, seen, packet, out),
+            Ok(seen) => self.search(now, from, seen, staged.hit, packet, out),
             Err(reason) => {
                 out.note(Note::default);
                 out.watch().discard(from, *reason, packet);
@@ -539,23 +539,27 @@ impl<P: PacketBuf> Director<P> {
         }
     }
 
-    /// A packet whose connection is not where it is likely to be. Those that open connections go the cold
-    /// way at once.
+    /// A packet whose connection is not where it is likely to be, which was `hit`: most open one.
     #[inline(never)]
     fn search<E: Egress<Buf = P>>(
         &mut self,
         now: Instant,
         from: PortId,
         seen: &Seen,
+        hit: Hit,
         packet: P,
         out: &mut E,
     ) {
-        let may_be_known = seen.kind == Kind::Transport && !seen.begins();
-        match may_be_known.then(|| self.conns.lookup(seen, packet.bytes())) {
-            Some(Some(hit)) => self.go(now, from, seen, hit, packet, out),
+        let found = match (seen.kind, hit) {
+            (Kind::Transport, Hit::NOWHERE) => self.conns.confirmed(hit, seen, packet.bytes()),
+            (Kind::Transport, _) => self.conns.lookup(seen, packet.bytes()),
+            _ => None,
+        };
+        match found {
+            Some(hit) if !seen.begins() => self.go(now, from, seen, hit, packet, out),
             _ => {
                 out.note(Note::default);
-                self.decide(now, from, seen, packet, out);
+                self.decide(now, from, seen, found, packet, out);
             }
         }
     }
@@ -575,7 +579,10 @@ impl<P: PacketBuf> Director<P> {
         match self.established(now, seen, hit, &mut packet) {
             Some(Ok(port)) => out.send(port, packet, Origin::forwarded(from)),
             Some(Err(reason)) => out.watch().discard(from, reason, packet),
-            None => self.decide(now, from, seen, packet, out),
+            None => {
+                let found = self.conns.confirmed(hit, seen, packet.bytes());
+                self.decide(now, from, seen, found, packet, out);
+            }
         }
     }
 
