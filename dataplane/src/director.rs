@@ -640,8 +640,8 @@ impl<P: PacketBuf> Director<P> {
     }
 
     /// The fast path of connections for whose packets there is more to do: those that are wrapped
-    /// for their server, and those whose server was told of a client that it cannot see. FTP's control
-    /// connections, of which there are few, go the cold way.
+    /// for their server, and those whose server is told of a client that it cannot see. What may need
+    /// another packet before it, and FTP's control connections, of which there are few, go the cold way.
     #[inline(never)]
     fn involved(
         &mut self,
@@ -660,14 +660,16 @@ impl<P: PacketBuf> Director<P> {
         }
         let mtu = self.net.hop(hop).mtu;
         let telling = conn.is_telling();
-        if telling && !self.is_told(hit) || seen.ip_len > self.room(now, seen, hit, hop).0 {
+        if telling && self.may_need_another(seen, hit)
+            || seen.ip_len > self.room(now, seen, hit, hop).0
+        {
             return None;
         }
         self.count(seen, hit);
         self.track(now, seen, hit);
         let rewritten = if telling {
             self.rewrite(seen, hit, packet, mtu).map(|before| {
-                debug_assert!(before.is_none(), "only an untold server is told");
+                debug_assert!(before.is_none(), "it may need another");
             })
         } else {
             self.translate_any(seen, hit, packet).map(drop)
