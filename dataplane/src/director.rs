@@ -75,8 +75,10 @@ use defence::Defence;
 use handshake::Handshakes;
 pub use rewrite::{translate, translate6};
 
-/// Connections looked at for expiry per call of [`Director::tick`].
+/// Connections looked at for expiry per call of [`Director::tick`], ...
 const EXPIRE_MAX: u32 = 64;
+/// ... and how many looks one that ends costs besides.
+const ENDING: u32 = 1;
 /// Work for updates between two bursts, an update of a small service being 1: some 50 µs ...
 const PART: usize = 256;
 /// ... or until a service's own updates end, but no more than this.
@@ -824,6 +826,7 @@ impl<P: PacketBuf> Director<P> {
             if self.outlives(now, entry) {
                 continue;
             }
+            budget = budget.saturating_sub(ENDING);
             if self.resets_on_expiry(entry) {
                 self.doom(now, entry, out);
             } else {
