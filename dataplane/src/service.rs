@@ -250,6 +250,7 @@ impl Services {
 
     /// Whether `address` is a virtual or local one that the director speaks for; a service of 0.0.0.0
     /// or a multicast group is nobody's to announce.
+    #[inline]
     pub fn owns(&self, address: IpAddr) -> bool {
         self.sieve.may_have(address)
             && is_station(address)
@@ -344,6 +345,7 @@ impl Services {
     }
 
     /// A connection to this server was opened, and counted.
+    #[inline]
     pub fn opened(&mut self, id: ServerId) {
         let is_limited = |server: &Server| server.available && server.limit.is_set();
         if self.server(id).is_some_and(is_limited) {

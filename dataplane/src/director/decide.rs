@@ -585,6 +585,7 @@ impl<P: PacketBuf> Director<P> {
     }
 
     /// Whether a client may have this address.
+    #[inline]
     pub(super) fn is_source(&self, address: IpAddr) -> bool {
         is_global(address) && !self.net.is_taken(address) && !self.services.owns(address)
     }
