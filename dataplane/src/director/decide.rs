@@ -78,6 +78,9 @@ impl<P: PacketBuf> Director<P> {
         mut packet: P,
         out: &mut E,
     ) {
+        if let Some(home) = self.astray(from, seen, packet.bytes()) {
+            return out.steer(home, from, seen, packet);
+        }
         let verdict = match seen.kind {
             Kind::FirstFragment | Kind::Fragment => {
                 return self.fragment(now, from, seen, packet, out);
