@@ -57,7 +57,7 @@ pub(super) enum Place {
     Ports,
 }
 
-/// What is configured. Flows take turns with the services; the servers of service `n` have the
+/// What is configured. Flows ask the services in no order; the servers of service `n` have the
 /// numbers from `n * servers` on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Site {
@@ -151,7 +151,13 @@ impl Site {
             }
         };
         let flow = u32::from(client.port().wrapping_sub(CLIENT_PORT)) << 16 | address;
-        flow % self.services
+        self.asked_by(flow)
+    }
+
+    /// The same by the number of the client's flow: no order is to be seen.
+    fn asked_by(&self, flow: u32) -> u32 {
+        // Less than the number of services.
+        ((u64::from(scattered(flow)) * u64::from(self.services)) >> 32) as u32
     }
 
     /// Whether the host of this MAC has a server of `service`, which listens there.
@@ -183,6 +189,14 @@ impl Site {
         let v6 = self.way.family.servers_are_v6();
         (1..=u16::try_from(count).unwrap_or(u16::MAX)).map(move |number| local(v6, number))
     }
+}
+
+/// Another number for each, far from those of its neighbours.
+const fn scattered(number: u32) -> u32 {
+    number
+        .wrapping_mul(0x9e37_79b1)
+        .swap_bytes()
+        .wrapping_mul(0x85eb_ca6b)
 }
 
 /// A number in two halves, the upper one first.
@@ -341,7 +355,7 @@ impl Message {
             tuple: Tuple {
                 protocol: site.way.protocol.number(),
                 from,
-                to: site.vip(flow % site.services),
+                to: site.vip(site.asked_by(flow)),
             },
             flags,
             seq: 0,
