@@ -59,7 +59,7 @@ use crate::net::NEIGHBOURS_MAX;
 use crate::net::{HopId, Net, Setup};
 use crate::packet::{BURST, Burst, Egress, Learned, Origin, PORTS_MAX, PacketBuf, PortId};
 use crate::sched::Loads;
-use crate::service::Services;
+use crate::service::{Expected, Services};
 use crate::steer::Steer;
 use crate::templates::{Sweep, Templates};
 use crate::time::Instant;
@@ -356,14 +356,15 @@ impl<P: PacketBuf> Director<P> {
         for packet in burst.iter() {
             packet.prefetch();
         }
-        let mut stage = Stage::new();
+        let (mut stage, mut expected) = (Stage::new(), Expected::new());
         for (at, packet) in burst.iter().enumerate() {
-            self.parse(from, packet, &mut stage);
+            self.parse(from, packet, &mut stage, &mut expected);
             if let Some(earlier) = at.checked_sub(AHEAD) {
                 self.look_up(&mut stage[earlier]);
             }
         }
         let looked_up = stage.len().saturating_sub(AHEAD);
+        self.services.load_expected(&expected);
         for staged in stage.iter_mut().take(AHEAD).skip(looked_up) {
             self.look_up(staged);
         }
@@ -373,6 +374,7 @@ impl<P: PacketBuf> Director<P> {
         for staged in stage.iter_mut().take(AHEAD / 2) {
             self.look_further(staged);
         }
+        self.services.load_schedulers(&expected);
         for (at, packet) in burst.drain(..).enumerate() {
             if let Some(later) = stage.get_mut(at + AHEAD) {
                 self.look_up(later);
@@ -436,13 +438,13 @@ impl<P: PacketBuf> Director<P> {
 
     /// First stage: what is it, and is it addressed to us? Starts loading its bucket.
     #[inline(always)]
-    fn parse(&self, from: PortId, packet: &P, stage: &mut Stage) {
+    fn parse(&self, from: PortId, packet: &P, stage: &mut Stage, expected: &mut Expected) {
         let frame = packet.bytes();
         let station = self.stations[from.index()];
         let is_plain = if ethernet::carries(frame, ethernet::IPV4) {
-            self.parse_plain::<IPV4_HEADER>(station, frame, stage)
+            self.parse_plain::<IPV4_HEADER>(station, frame, stage, expected)
         } else {
-            self.parse_plain::<IPV6_HEADER>(station, frame, stage)
+            self.parse_plain::<IPV6_HEADER>(station, frame, stage, expected)
         };
         if !is_plain {
             self.parse_any(from, frame, stage);
@@ -456,6 +458,7 @@ impl<P: PacketBuf> Director<P> {
         station: Station,
         frame: &[u8],
         stage: &mut Stage,
+        expected: &mut Expected,
     ) -> bool {
         let Some(mut seen) = Seen::plain::<IP>(frame) else {
             return false;
@@ -464,6 +467,9 @@ impl<P: PacketBuf> Director<P> {
             return false;
         }
         self.conns.digest(&mut seen, frame);
+        if IP == IPV4_HEADER && seen.begins() {
+            self.services.expect(&seen.flow, expected);
+        }
         stage.push(Staged::new(Ok(seen), Some(self.place(&seen))));
         true
     }
