@@ -314,8 +314,10 @@ impl Services {
         newcomer: &Newcomer<'_>,
     ) -> Option<(ServerId, Server)> {
         let picked = self.consider(now, service, newcomer, |scheduler, ask| {
-            let picked = scheduler.pick(ask)?;
-            Some(ask.servers[picked].id)
+            let id = ask.servers[scheduler.pick(ask)?].id;
+            // While the server itself is waited for.
+            ask.loads.prefetch(id);
+            Some(id)
         });
         let id = picked??;
         let mut server = *self.server(id)?;

@@ -57,13 +57,14 @@ pub(super) enum Place {
     Ports,
 }
 
-/// What is configured. Flows ask the services in no order; the servers of service `n` have the
-/// numbers from `n * servers` on.
+/// What is configured. The servers of service `n` have the numbers from `n * servers` on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Site {
     pub(super) way: Way,
     pub(super) services: u32,
     pub(super) place: Place,
+    /// Flows ask the services in no order, instead of in turns.
+    pub(super) scattered: bool,
     /// Of each service.
     pub(super) servers: u32,
     pub(super) scheduler: sched::Kind,
@@ -76,6 +77,7 @@ impl Site {
             way,
             services: 1,
             place: Place::Addresses,
+            scattered: false,
             servers: SERVERS,
             scheduler: sched::Kind::Rr,
         }
@@ -154,10 +156,13 @@ impl Site {
         self.asked_by(flow)
     }
 
-    /// The same by the number of the client's flow: no order is to be seen.
+    /// The same by the number of the client's flow.
     fn asked_by(&self, flow: u32) -> u32 {
-        // Less than the number of services.
-        ((u64::from(scattered(flow)) * u64::from(self.services)) >> 32) as u32
+        match self.scattered {
+            false => flow % self.services,
+            // Less than the number of services.
+            true => ((u64::from(scattered(flow)) * u64::from(self.services)) >> 32) as u32,
+        }
     }
 
     /// Whether the host of this MAC has a server of `service`, which listens there.

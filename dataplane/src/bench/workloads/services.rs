@@ -1,4 +1,5 @@
-//! Whole connections with many services, each at an address of its own or all at one.
+//! Whole connections with many services, each at an address of its own or all at one, whose clients ask
+//! them in turns or in no order.
 
 use anyhow::Result;
 use control::Protocol;
@@ -25,6 +26,13 @@ pub(super) fn run(bench: &mut Bench<'_>) -> Result<()> {
         (
             "10 000 services at one address",
             site(10_000, Place::Ports, 1),
+        ),
+        (
+            "10 000 services at one address, in no order",
+            Site {
+                scattered: true,
+                ..site(10_000, Place::Ports, 1)
+            },
         ),
         (
             "10 000 services, 100 000 servers",
