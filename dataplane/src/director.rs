@@ -61,7 +61,7 @@ use crate::net::NEIGHBOURS_MAX;
 use crate::net::{HopId, Net, Setup};
 use crate::packet::{BURST, Burst, Egress, Learned, Origin, PORTS_MAX, PacketBuf, PortId};
 use crate::sched::Loads;
-use crate::service::Services;
+use crate::service::{Expected, Services};
 use crate::steer::Steer;
 use crate::templates::{Sweep, Templates};
 use crate::time::Instant;
@@ -371,14 +371,16 @@ impl<P: PacketBuf> Director<P> {
         for packet in burst.iter() {
             packet.prefetch();
         }
-        let mut stage = Stage::new();
+        let (mut stage, mut expected) = (Stage::new(), Expected::new());
         for (at, packet) in burst.iter().enumerate() {
             sighting.stage(self, from, at, packet, &mut stage);
+            self.expect_service(stage.last(), &mut expected);
             if let Some(earlier) = at.checked_sub(AHEAD) {
                 self.look_up(&mut stage[earlier]);
             }
         }
         let looked_up = stage.len().saturating_sub(AHEAD);
+        self.services.load_expected(&expected);
         for staged in stage.iter_mut().take(AHEAD).skip(looked_up) {
             self.look_up(staged);
         }
@@ -388,6 +390,7 @@ impl<P: PacketBuf> Director<P> {
         for staged in stage.iter_mut().take(AHEAD / 2) {
             self.look_further(staged);
         }
+        self.services.load_schedulers(&expected);
         for (at, packet) in burst.drain(..).enumerate() {
             if let Some(later) = stage.get_mut(at + AHEAD) {
                 self.look_up(later);
@@ -464,6 +467,17 @@ impl<P: PacketBuf> Director<P> {
         let hash = self.conns.hash(&seen.flow);
         self.conns.prefetch(hash);
         hash
+    }
+
+    /// Of a packet that opens a connection, starts loading its service too.
+    #[inline(always)]
+    fn expect_service(&self, staged: Option<&Staged>, expected: &mut Expected) {
+        if let Some(Staged { seen: Ok(seen), .. }) = staged
+            && seen.begins()
+            && !seen.flow.v6
+        {
+            self.services.expect(&seen.flow, expected);
+        }
     }
 
     /// Second stage: whose packet is it, very likely? Starts loading the connection.
