@@ -14,8 +14,8 @@ use crate::mem::Array;
 use crate::wire::flow::Flow;
 
 const SLOTS: usize = 8;
-/// Keys per bucket when the table is full: 75 %.
-const LOAD: usize = 6;
+/// Keys per bucket when the table is full: so few that nearly all are in their home.
+const LOAD: usize = 5;
 
 /// An entry of the connection table together with the side that a key belongs to: 0 as the client
 /// sends it, 1 as the server does.
@@ -186,7 +186,7 @@ impl Index {
         }
     }
 
-    /// As [`Self::likely`], in the bucket behind the home bucket: in a full table one key in twenty is
+    /// As [`Self::likely`], in the bucket behind the home bucket: in a full table one key in forty is
     /// beyond its home, and nearly all of these are there.
     pub(super) fn beyond(&self, hash: Hash) -> (Hit, bool) {
         let bucket = &self.buckets[self.after(hash.home())];
