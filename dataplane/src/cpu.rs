@@ -19,6 +19,12 @@ pub fn prefetch<T>(items: &[T], index: usize) {
     let _ = item;
 }
 
+/// Starts loading the cache line at the beginning of `item`.
+#[inline(always)]
+pub fn prefetch_ref<T>(item: &T) {
+    prefetch(std::slice::from_ref(item), 0);
+}
+
 /// The cycle counter.
 #[inline(always)]
 #[expect(

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use control::{
-    ClientAddress, Engine, ForwardMode, HashTarget, OnServerGone, Protocol, Refuse, TunnelChecksum,
-    TunnelKind,
+    ClientAddress, Engine, ForwardMode, HashTarget, OnServerGone, Protocol, Refuse, Role,
+    TunnelChecksum, TunnelKind,
 };
 use serde::Deserialize;
 use toml::{Spanned, Value};
@@ -84,6 +84,8 @@ pub(super) struct RawPort {
     pub(super) partial_checksums: Option<bool>,
     pub(super) rx_descriptors: Option<Spanned<i64>>,
     pub(super) tx_descriptors: Option<Spanned<i64>>,
+    pub(super) role: Option<Spanned<Role>>,
+    pub(super) workers: Option<Spanned<Vec<Spanned<i64>>>>,
     #[serde(default)]
     pub(super) vlan: Vec<RawVlan>,
 }

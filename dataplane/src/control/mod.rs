@@ -1,5 +1,6 @@
 //! The control side, on the main thread: a request becomes updates in every worker's mailbox.
 
+mod arrivals; // whether devices spread packets as they were told
 mod audit; // what was changed, for the log
 mod capture; // packets for clients
 mod drain; // drained servers, seen to
@@ -36,6 +37,7 @@ use crate::watch::drops::Drop;
 use crate::watch::tap::Tap;
 #[cfg(feature = "dpdk")]
 use crate::{packet::PortId, worker::Queues};
+use arrivals::Arrivals;
 use capture::Captures;
 pub use files::CONFIRM_MAX_S;
 use files::Files;
@@ -146,6 +148,7 @@ pub struct Control {
     manager: Option<Manager>,
     clock: Clock,
     captures: Captures,
+    arrivals: Arrivals,
 }
 
 impl fmt::Debug for Control {
@@ -186,6 +189,7 @@ impl Control {
             manager: None,
             clock: Clock::start(),
             captures: Captures::default(),
+            arrivals: Arrivals::default(),
         }
     }
 
@@ -544,6 +548,7 @@ impl Backend for Control {
         if due(&mut self.step_due, now, STEP_S) {
             self.ramp();
             self.see_to_drained();
+            self.see_to_arrivals();
         }
         self.see_to_files();
         if let Some(manager) = &mut self.manager {

@@ -149,6 +149,24 @@ impl PacketBuf for Mbuf {
         true
     }
 
+    #[inline]
+    fn rss_hash(&self) -> Option<u32> {
+        // SAFETY: the pointer is a live mbuf, these its fields.
+        let (flags, hash) = unsafe {
+            (
+                *field!(self, DIRECTOR_MBUF_OL_FLAGS: u64),
+                *field!(self, DIRECTOR_MBUF_HASH_RSS: u32),
+            )
+        };
+        (flags & ffi::DIRECTOR_MBUF_RSS_HASH != 0).then_some(hash)
+    }
+
+    #[inline(always)]
+    fn approach(&self) {
+        // SAFETY: the pointer is a live mbuf, which has a first byte.
+        cpu::prefetch_ref(unsafe { self.0.cast::<u8>().as_ref() });
+    }
+
     /// Reading the address loads the mbuf's first line, which holds its length too. What the headers of
     /// IPv6 do not find room for in one line is in the next.
     #[inline(always)]
