@@ -2,27 +2,31 @@
 
 /// Starts loading the cache line of `items[index]`; of no use, and no harm, when there is no such item.
 #[inline(always)]
+pub fn prefetch<T>(items: &[T], index: usize) {
+    prefetch_at(items.as_ptr().wrapping_add(index).cast());
+}
+
+#[inline(always)]
 #[expect(
     unsafe_code,
     reason = "a prefetch is the point of the staged burst: 2x at a million flows"
 )]
-pub fn prefetch<T>(items: &[T], index: usize) {
-    let item = items.as_ptr().wrapping_add(index);
+fn prefetch_at(address: *const u8) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: a prefetch reads nothing architecturally and cannot fault, whatever the address; SSE is in
     // the baseline.
     unsafe {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        _mm_prefetch::<_MM_HINT_T0>(item.cast());
+        _mm_prefetch::<_MM_HINT_T0>(address.cast());
     }
     #[cfg(not(target_arch = "x86_64"))]
-    let _ = item;
+    let _ = address;
 }
 
 /// Starts loading the cache line at the beginning of `item`.
 #[inline(always)]
-pub fn prefetch_ref<T>(item: &T) {
-    prefetch(std::slice::from_ref(item), 0);
+pub fn prefetch_ref<T: ?Sized>(item: &T) {
+    prefetch_at(std::ptr::from_ref(item).cast());
 }
 
 /// The cycle counter.

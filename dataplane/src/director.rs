@@ -62,7 +62,7 @@ use crate::net::NEIGHBOURS_MAX;
 use crate::net::{HopId, Net, Setup};
 use crate::packet::{BURST, Burst, Egress, Learned, Origin, PORTS_MAX, PacketBuf, PortId};
 use crate::sched::Loads;
-use crate::service::Services;
+use crate::service::{Expected, Services};
 use crate::steer::Steer;
 use crate::templates::{Sweep, Templates};
 use crate::time::Instant;
@@ -81,8 +81,10 @@ use handshake::Handshakes;
 pub use rewrite::{translate, translate6};
 use steered::{Sighting, Unseen};
 
-/// Connections looked at for expiry per call of [`Director::tick`].
+/// Connections looked at for expiry per call of [`Director::tick`], ...
 const EXPIRE_MAX: u32 = 64;
+/// ... and how many looks one that ends costs besides.
+const ENDING: u32 = 1;
 /// Work for updates between two bursts, an update of a small service being 1: some 50 µs ...
 const PART: usize = 256;
 /// ... or until a service's own updates end, but no more than this.
@@ -170,6 +172,8 @@ struct Stage {
     hits: [Hit; BURST],
     /// Those that are not plain, in their order.
     others: ArrayVec<Result<Seen, DropReason>, BURST>,
+    /// Services of packets that open connections.
+    expected: Expected,
 }
 
 impl Stage {
@@ -181,6 +185,7 @@ impl Stage {
             hashes: [Hash::NONE; BURST],
             hits: [Hit::NOWHERE; BURST],
             others: ArrayVec::new(),
+            expected: Expected::new(),
         }
     }
 }
@@ -409,6 +414,7 @@ impl<P: PacketBuf> Director<P> {
                 self.look_up(at - AHEAD, &mut stage);
             }
         }
+        self.services.load_expected(&stage.expected);
         let count = burst.len();
         for at in count.saturating_sub(AHEAD)..count.min(AHEAD) {
             self.look_up(at, &mut stage);
@@ -416,6 +422,7 @@ impl<P: PacketBuf> Director<P> {
         for at in 0..count.min(AHEAD / 2) {
             self.look_further(at, &mut stage);
         }
+        self.services.load_schedulers(&stage.expected);
         let mut others = 0;
         for (at, packet) in burst.drain(..).enumerate() {
             let at = at % BURST;
@@ -478,6 +485,7 @@ impl<P: PacketBuf> Director<P> {
         self.conns.digest(&mut seen, frame);
         stage.addresses[at] = seen.flow.addresses;
         stage.hashes[at] = self.place(&seen.flow);
+        self.expect_service(&seen, stage);
         true
     }
 
@@ -493,6 +501,7 @@ impl<P: PacketBuf> Director<P> {
             && seen.kind == Kind::Transport
         {
             stage.hashes[at] = self.place(&seen.flow);
+            self.expect_service(seen, stage);
         }
         stage.others.push(seen);
     }
@@ -509,6 +518,7 @@ impl<P: PacketBuf> Director<P> {
         };
         stage.addresses[at] = seen.flow.addresses;
         stage.hashes[at] = self.place(&seen.flow);
+        self.expect_service(&seen, stage);
     }
 
     /// What a frame is that came in on `from`, if it is addressed to us.
@@ -530,6 +540,14 @@ impl<P: PacketBuf> Director<P> {
         let hash = self.conns.hash(flow);
         self.conns.prefetch(hash);
         hash
+    }
+
+    /// Of a packet that opens a connection, starts loading its service too.
+    #[inline(always)]
+    fn expect_service(&self, seen: &Seen, stage: &mut Stage) {
+        if seen.begins() && !seen.flow.v6 {
+            self.services.expect(&seen.flow, &mut stage.expected);
+        }
     }
 
     /// Second stage: whose packet is it, very likely? Starts loading the connection.
@@ -645,14 +663,14 @@ impl<P: PacketBuf> Director<P> {
         out: &mut E,
     ) {
         let (hit, outcome) = match outcome {
-            Outcome::Stranger => match self.search(seen, &packet) {
-                Some(hit) => {
+            Outcome::Stranger => match self.search(seen, hit, &packet) {
+                Some(hit) if !seen.begins() => {
                     out.note(|| self.note_of(hit));
                     (hit, self.established(now, seen, hit, &mut packet))
                 }
-                None => {
+                found => {
                     out.note(Note::default);
-                    (hit, Outcome::Unusual)
+                    return self.decide(now, from, seen, found, packet, out);
                 }
             },
             outcome => (hit, outcome),
@@ -664,17 +682,21 @@ impl<P: PacketBuf> Director<P> {
         match outcome {
             Outcome::Leaves(port) => out.send(port, packet, Origin::forwarded(from)),
             Outcome::Dropped(reason) => out.watch().discard(from, reason, packet),
-            _ => self.decide(now, from, seen, packet, out),
+            _ => {
+                let found = self.conns.confirmed(hit, seen, packet.bytes());
+                self.decide(now, from, seen, found, packet, out);
+            }
         }
     }
 
-    /// The connection of a packet that is not of the one that it is likely to be of. Those that open
-    /// connections go the cold way at once.
-    fn search(&self, seen: &Seen, packet: &P) -> Option<Hit> {
-        let may_be_known = seen.kind == Kind::Transport && !seen.begins();
-        may_be_known
-            .then(|| self.conns.lookup(seen, packet.bytes()))
-            .flatten()
+    /// The connection of a packet that is not of the one that it is likely to be of, which was `hit`: most
+    /// open one.
+    fn search(&self, seen: &Seen, hit: Hit, packet: &P) -> Option<Hit> {
+        match (seen.kind, hit) {
+            (Kind::Transport, Hit::NOWHERE) => self.conns.confirmed(hit, seen, packet.bytes()),
+            (Kind::Transport, _) => self.conns.lookup(seen, packet.bytes()),
+            _ => None,
+        }
     }
 
     /// What a capture says of a packet of this connection.
@@ -728,8 +750,9 @@ impl<P: PacketBuf> Director<P> {
         Outcome::Leaves(port)
     }
 
-    /// The fast path of connections whose server was told of a client that it cannot see, or that become
-    /// of the other family. FTP's control connections, of which there are few, go the cold way.
+    /// The fast path of connections whose server is told of a client that it cannot see, or that become of
+    /// the other family. What may need another packet before it, and FTP's control connections, of which
+    /// there are few, go the cold way.
     #[inline(always)]
     fn involved(
         &mut self,
@@ -745,14 +768,16 @@ impl<P: PacketBuf> Director<P> {
         }
         let mtu = self.net.hop(hop).mtu;
         let telling = conn.is_telling();
-        if telling && !self.is_told(hit) || seen.ip_len > self.room(now, seen, hit, hop).0 {
+        if telling && self.may_need_another(seen, hit)
+            || seen.ip_len > self.room(now, seen, hit, hop).0
+        {
             return Outcome::Unusual;
         }
         self.count(seen, hit);
         self.track(now, seen, hit);
         let rewritten = if telling {
             self.rewrite(seen, hit, packet, mtu).map(|before| {
-                debug_assert!(before.is_none(), "only an untold server is told");
+                debug_assert!(before.is_none(), "it may need another");
             })
         } else {
             self.translate_any(seen, hit, packet).map(drop)
@@ -910,6 +935,7 @@ impl<P: PacketBuf> Director<P> {
             if self.outlives(now, entry) {
                 continue;
             }
+            budget = budget.saturating_sub(ENDING);
             if self.resets_on_expiry(entry) {
                 self.doom(now, entry, out);
             } else {
