@@ -655,35 +655,35 @@ impl<P: PacketBuf> Director<P> {
         mut packet: P,
         out: &mut E,
     ) {
-        let (found, outcome) = match outcome {
+        let (hit, outcome) = match outcome {
             Outcome::Stranger => match self.search(seen, hit, &packet) {
                 Some(hit) if !seen.begins() => {
                     out.note(|| self.note_of(hit));
-                    (Some(hit), self.established(now, seen, hit, &mut packet))
+                    (hit, self.established(now, seen, hit, &mut packet))
                 }
                 found => {
                     out.note(Note::default);
-                    (found, Outcome::Unusual)
+                    return self.decide(now, from, seen, found, packet, out);
                 }
             },
-            outcome => (Some(hit), outcome),
+            outcome => (hit, outcome),
         };
-        let outcome = match (outcome, found) {
-            (Outcome::Involved(hop), Some(hit)) => self.involved(now, seen, hit, hop, &mut packet),
-            (outcome, _) => outcome,
+        let outcome = match outcome {
+            Outcome::Involved(hop) => self.involved(now, seen, hit, hop, &mut packet),
+            outcome => outcome,
         };
         match outcome {
             Outcome::Leaves(port) => out.send(port, packet, Origin::forwarded(from)),
             Outcome::Dropped(reason) => out.watch().discard(from, reason, packet),
             _ => {
-                let confirm = |hit| self.conns.confirmed(hit, seen, packet.bytes());
-                let found = found.and_then(confirm);
+                let found = self.conns.confirmed(hit, seen, packet.bytes());
                 self.decide(now, from, seen, found, packet, out);
             }
         }
     }
 
-    /// The connection of a packet that is not of the one that it is likely to be of, which was `hit`.
+    /// The connection of a packet that is not of the one that it is likely to be of, which was `hit`: most
+    /// open one.
     fn search(&self, seen: &Seen, hit: Hit, packet: &P) -> Option<Hit> {
         match (seen.kind, hit) {
             (Kind::Transport, Hit::NOWHERE) => self.conns.confirmed(hit, seen, packet.bytes()),
