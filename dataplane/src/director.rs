@@ -499,7 +499,7 @@ impl<P: PacketBuf> Director<P> {
         if let Ok(seen) = &seen
             && seen.kind == Kind::Transport
         {
-            self.place(&seen, at, stage);
+            self.place(seen, at, stage);
         }
         stage.others.push(seen);
     }
