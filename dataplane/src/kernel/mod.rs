@@ -1,0 +1,4 @@
+//! The kernel's side of the ports: what its routing tables say.
+
+pub mod rtnetlink; // asks the kernel, and hears when something changed
+pub mod tables; // links, addresses, routes and neighbours as it has them
