@@ -23,6 +23,7 @@ static const size_t DIRECTOR_MBUF_DATA_LEN = offsetof(struct rte_mbuf, data_len)
 static const size_t DIRECTOR_MBUF_BUF_LEN = offsetof(struct rte_mbuf, buf_len);
 static const size_t DIRECTOR_MBUF_NEXT = offsetof(struct rte_mbuf, next);
 
+static const uint64_t DIRECTOR_TX_FAST_FREE = RTE_ETH_TX_OFFLOAD_MBUF_FAST_FREE;
 /* Spread by addresses and, where the packet has them, ports. */
 static const uint64_t DIRECTOR_RSS_L3_L4 = RTE_ETH_RSS_IP | RTE_ETH_RSS_TCP | RTE_ETH_RSS_UDP;
 static const uint32_t DIRECTOR_LCORE_ID_ANY = LCORE_ID_ANY;

@@ -47,8 +47,8 @@ use std::sync::Arc;
 use arrayvec::ArrayVec;
 use control::{ForwardMode, Settings};
 
-use crate::conn::{Conns, Event, Hash, Hit, NO_HOP, State, Timeouts, Transitions};
-use crate::counters::{DropReason, Page};
+use crate::conn::{Conn, Conns, Event, Hash, Hit, State, Timeouts, Transitions, Wide};
+use crate::counters::{DropReason, Page, ServerPage};
 use crate::fragments::Fragments;
 use crate::fullnat::lease::Leases;
 use crate::icmp::RateLimit;
@@ -64,8 +64,8 @@ use crate::time::Instant;
 use crate::tunnel::Tunnel;
 use crate::update::{ServerId, ServiceId, Update};
 use crate::watch::tap::Note;
-use crate::wire::flow::{ICMPV6, Kind, SCTP, Seen, Tuple};
-use crate::wire::partial;
+use crate::wire::flow::{ICMPV6, IPV4_HEADER, IPV6_HEADER, Kind, SCTP, Seen, Tuple};
+use crate::wire::{ethernet, partial};
 
 use cut::Cuts;
 use defence::Defence;
@@ -120,8 +120,31 @@ struct TunnelTo {
     learned: Instant,
 }
 
+/// How many packets before its own turn a packet's connection is looked up: so long does its line
+/// take to come.
+const AHEAD: usize = 8;
+
 /// What the first two stages learned of a packet.
-type Staged = Result<(Seen, Hash, Option<Hit>), DropReason>;
+#[derive(Debug)]
+struct Staged {
+    seen: Result<Seen, DropReason>,
+    /// Of a packet that may have a connection.
+    hash: Option<Hash>,
+    hit: Hit,
+}
+
+impl Staged {
+    #[inline(always)]
+    const fn new(seen: Result<Seen, DropReason>, hash: Option<Hash>) -> Self {
+        Self {
+            seen,
+            hash,
+            hit: Hit::NOWHERE,
+        }
+    }
+}
+
+type Stage = ArrayVec<Staged, BURST>;
 
 impl<P: PacketBuf> Director<P> {
     /// For `connections_max` connections (its only big allocation), on the interfaces, routes and
@@ -288,25 +311,19 @@ impl<P: PacketBuf> Director<P> {
         for packet in burst.iter() {
             packet.prefetch();
         }
-        // Extended, because `collect` copies the array once more.
-        let mut staged = ArrayVec::<Staged, BURST>::new();
-        staged.extend(burst.iter().map(|packet| self.parse(from, packet)));
-        for (seen, hash, hit) in staged.iter_mut().flatten() {
-            if seen.kind == Kind::Transport {
-                *hit = self.conns.likely(*hash);
-            }
-        }
+        let mut stage = Stage::new();
+        self.parse(from, burst, &mut stage);
         if self.partial[from.index()] {
-            complete_checksums(&staged, burst);
+            complete_checksums(&stage, burst);
         }
-        for (staged, packet) in staged.iter().zip(burst.drain(..)) {
-            match staged {
-                Ok((seen, _, hit)) => self.walk(now, from, seen, *hit, packet, out),
-                Err(reason) => {
-                    out.note(Note::default);
-                    out.watch().discard(from, *reason, packet);
-                }
+        for first in stage.iter_mut().take(AHEAD) {
+            self.look_up(first);
+        }
+        for (at, packet) in burst.drain(..).enumerate() {
+            if let Some(later) = stage.get_mut(at + AHEAD) {
+                self.look_up(later);
             }
+            self.walk(now, from, &stage[at], packet, out);
         }
         out.note(Note::default);
     }
@@ -321,8 +338,10 @@ impl<P: PacketBuf> Director<P> {
     ) {
         let mut mine = Burst::new();
         for packet in burst.drain(..) {
-            let home = match Seen::parse(packet.bytes()) {
-                Ok(seen) => self.home_of(from, &seen, packet.bytes()),
+            let frame = packet.bytes();
+            let plain = Seen::plain::<IPV4_HEADER>(frame);
+            let home = match plain.map_or_else(|| Seen::parse(frame), Ok) {
+                Ok(seen) => self.home_of(from, &seen, frame),
                 Err(_) => self.steer.me(),
             };
             if home == self.steer.me() {
@@ -357,10 +376,54 @@ impl<P: PacketBuf> Director<P> {
             .home(if from_client { tuple.from } else { tuple.to })
     }
 
-    /// First stage: what is it, and is it addressed to us? Starts loading its bucket.
+    /// First stage: what are they, and are they addressed to us? Starts loading their buckets.
+    #[inline(never)]
+    fn parse(&self, from: PortId, burst: &Burst<P>, stage: &mut Stage) {
+        let station = self.macs[from.index()];
+        for packet in burst {
+            let frame = packet.bytes();
+            let is_plain = if ethernet::carries(frame, ethernet::IPV4) {
+                self.parse_plain::<IPV4_HEADER>(station, frame, stage)
+            } else {
+                self.parse_plain::<IPV6_HEADER>(station, frame, stage)
+            };
+            if !is_plain {
+                self.parse_any(from, frame, stage);
+            }
+        }
+    }
+
+    /// Whether the packet is of the usual kind, and now staged.
     #[inline(always)]
-    fn parse(&self, from: PortId, packet: &P) -> Staged {
-        let frame = packet.bytes();
+    fn parse_plain<const IP: usize>(
+        &self,
+        station: [u8; 6],
+        frame: &[u8],
+        stage: &mut Stage,
+    ) -> bool {
+        let Some(mut seen) = Seen::plain::<IP>(frame) else {
+            return false;
+        };
+        if !ethernet::is_to(frame, station) {
+            return false;
+        }
+        self.conns.digest(&mut seen, frame);
+        stage.push(Staged::new(Ok(seen), Some(self.place(&seen))));
+        true
+    }
+
+    #[inline(never)]
+    fn parse_any(&self, from: PortId, frame: &[u8], stage: &mut Stage) {
+        let seen = self.accepted(from, frame);
+        let hash = match &seen {
+            Ok(seen) if seen.kind == Kind::Transport => Some(self.place(seen)),
+            _ => None,
+        };
+        stage.push(Staged::new(seen, hash));
+    }
+
+    /// What a frame is that came in on `from`, if it is addressed to us.
+    fn accepted(&self, from: PortId, frame: &[u8]) -> Result<Seen, DropReason> {
         let mut seen = Seen::parse(frame)?;
         if seen.vlan().is_some() && self.net.interface(from, seen.vlan()).is_none() {
             return Err(DropReason::UnknownVlan);
@@ -369,30 +432,82 @@ impl<P: PacketBuf> Director<P> {
             return Err(DropReason::NotForUs);
         }
         self.conns.digest(&mut seen, frame);
-        let hash = self.conns.hash(&seen.flow);
-        if seen.kind == Kind::Transport {
-            self.conns.prefetch(hash);
-        }
-        Ok((seen, hash, None))
+        Ok(seen)
     }
 
+    /// Where the packet's connection is found.
+    #[inline(always)]
+    fn place(&self, seen: &Seen) -> Hash {
+        let hash = self.conns.hash(&seen.flow);
+        self.conns.prefetch(hash);
+        hash
+    }
+
+    /// Second stage: whose packet is it, very likely? Starts loading the connection.
+    #[inline(always)]
+    fn look_up(&self, staged: &mut Staged) {
+        if let Some(hash) = staged.hash {
+            staged.hit = self.conns.likely(hash);
+        }
+    }
+
+    /// The other stages.
     #[inline(always)]
     fn walk<E: Egress<Buf = P>>(
         &mut self,
         now: Instant,
         from: PortId,
+        staged: &Staged,
+        packet: P,
+        out: &mut E,
+    ) {
+        match &staged.seen {
+            Ok(seen) if self.conns.verify(staged.hit, seen, packet.bytes()) => {
+                self.go(now, from, seen, staged.hit, packet, out);
+            }
+            Ok(seen) => self.search(now, from, seen, packet, out),
+            Err(reason) => {
+                out.note(Note::default);
+                out.watch().discard(from, *reason, packet);
+            }
+        }
+    }
+
+    /// In a full table one key in twenty is not where it is likely to be, and its packets are as hot as
+    /// any: only those that open connections go the cold way at once.
+    #[inline(never)]
+    fn search<E: Egress<Buf = P>>(
+        &mut self,
+        now: Instant,
+        from: PortId,
         seen: &Seen,
-        hit: Option<Hit>,
+        packet: P,
+        out: &mut E,
+    ) {
+        let may_be_known = seen.kind == Kind::Transport && !seen.begins();
+        match may_be_known.then(|| self.conns.lookup(seen, packet.bytes())) {
+            Some(Some(hit)) => self.go(now, from, seen, hit, packet, out),
+            _ => {
+                out.note(Note::default);
+                self.decide(now, from, seen, packet, out);
+            }
+        }
+    }
+
+    /// A packet of a connection.
+    #[inline(always)]
+    fn go<E: Egress<Buf = P>>(
+        &mut self,
+        now: Instant,
+        from: PortId,
+        seen: &Seen,
+        hit: Hit,
         mut packet: P,
         out: &mut E,
     ) {
-        let hit = self.sure(seen, hit, packet.bytes());
-        out.note(|| hit.map(|hit| self.note_of(hit)).unwrap_or_default());
-        match hit.and_then(|hit| self.established(now, seen, hit, &mut packet)) {
-            Some(Ok(hop)) => {
-                let origin = Origin::forwarded(from);
-                self.leave(now, hop, packet, usize::from(seen.l3), origin, out);
-            }
+        out.note(|| self.note_of(hit));
+        match self.established(now, seen, hit, &mut packet) {
+            Some(Ok(port)) => out.send(port, packet, Origin::forwarded(from)),
             Some(Err(reason)) => out.watch().discard(from, reason, packet),
             None => self.decide(now, from, seen, packet, out),
         }
@@ -414,19 +529,9 @@ impl<P: PacketBuf> Director<P> {
         }
     }
 
-    /// The packet's connection. In a full table one key in twenty is not where it is likely to be,
-    /// and its packets are as hot as any: only those that open connections go the cold way at once.
-    #[inline(always)]
-    fn sure(&self, seen: &Seen, likely: Option<Hit>, frame: &[u8]) -> Option<Hit> {
-        match likely {
-            Some(hit) if self.conns.verify(hit, seen, frame) => Some(hit),
-            _ if seen.kind == Kind::Transport && !seen.begins() => self.conns.lookup(seen, frame),
-            _ => None,
-        }
-    }
-
     /// The fast path: a packet of a known connection in its usual course, whose next hop is ready.
-    /// Rewrites it up to its Ethernet header. `None`, with the packet untouched, for all else.
+    /// Rewrites it, its Ethernet header too, and says from which port it leaves. `None`, with the
+    /// packet untouched, for all else.
     #[inline(always)]
     fn established(
         &mut self,
@@ -434,30 +539,30 @@ impl<P: PacketBuf> Director<P> {
         seen: &Seen,
         hit: Hit,
         packet: &mut P,
-    ) -> Option<Result<HopId, DropReason>> {
+    ) -> Option<Result<PortId, DropReason>> {
         let generation = self.generation();
-        let conn = self.conns.get(hit);
+        let (conn, wide) = self.conns.with_addresses(hit);
         let hop_id = conn.hop(hit.outbound());
-        if (conn.generation() != generation)
-            | (hop_id == NO_HOP)
-            | (seen.ttl <= 1)
-            | seen.begins()
-            | conn.expired(now)
-        {
+        if (conn.generation() != generation) | (seen.ttl <= 1) | seen.begins() | conn.expired(now) {
             return None;
         }
-        let is_involved = conn.is_involved();
-        let hop = self.net.hop(hop_id);
+        let hop = self.net.hop_if_known(hop_id)?;
         if !hop.ready | (seen.ip_len > hop.mtu) | (hop.l2_len != seen.l3) {
             return None;
         }
-        if is_involved {
+        if conn.is_involved() {
             return self.involved(now, seen, hit, hop_id, packet);
         }
-        self.count(seen, hit);
-        self.track(now, seen, hit);
-        self.translate(seen, hit, packet);
-        Some(Ok(hop_id))
+        let server = &self.page.servers[conn.server().index()];
+        count(server, hit.outbound(), seen.ip_len);
+        let frame = packet.bytes_mut();
+        let port = hop.depart(frame);
+        translate_over(frame, seen, hit, conn, wide);
+        let direction = conn.observe(now, hit.outbound(), seen.ip_len);
+        if let Some(next) = conn.moved(event(seen), direction, self.transitions, &self.timeouts) {
+            self.change_state(now, hit, next);
+        }
+        Some(Ok(port))
     }
 
     /// The fast path of connections for whose packets there is more to do: those that are wrapped
@@ -471,40 +576,64 @@ impl<P: PacketBuf> Director<P> {
         hit: Hit,
         hop: HopId,
         packet: &mut P,
-    ) -> Option<Result<HopId, DropReason>> {
-        let mtu = self.net.hop(hop).mtu;
+    ) -> Option<Result<PortId, DropReason>> {
         let conn = self.conns.get(hit);
         if conn.is_helped() {
             return None;
         }
-        let (mode, server) = (conn.mode(), conn.server());
-        if mode == ForwardMode::Tunnel && !hit.outbound() {
-            let way = self.tunnels.get(server.index())?.as_ref()?;
-            if seen.ip_len > mtu.min(way.path_mtu).saturating_sub(way.tunnel.overhead()) {
-                return None;
-            }
-            self.count(seen, hit);
-            self.track(now, seen, hit);
-            let wrapped = self.encapsulate(server, seen, packet);
-            return Some(wrapped.then_some(hop).ok_or(DropReason::NoHeadroom));
+        if conn.mode() == ForwardMode::Tunnel && !hit.outbound() {
+            return self.wrap(now, seen, hit, hop, packet);
         }
+        let mtu = self.net.hop(hop).mtu;
         let telling = conn.is_telling();
         if telling && !self.is_told(hit) || seen.ip_len > self.room(now, seen, hit, hop).0 {
             return None;
         }
         self.count(seen, hit);
         self.track(now, seen, hit);
-        if !telling {
-            return Some(self.translate_any(seen, hit, packet).map(|_| hop));
+        let rewritten = if telling {
+            self.rewrite(seen, hit, packet, mtu).map(|before| {
+                debug_assert!(before.is_none(), "only an untold server is told");
+            })
+        } else {
+            self.translate_any(seen, hit, packet).map(drop)
+        };
+        Some(rewritten.map(|()| self.net.hop_mut(hop).depart(packet.bytes_mut())))
+    }
+
+    /// The fast path into tunnels.
+    #[inline(always)]
+    fn wrap(
+        &mut self,
+        now: Instant,
+        seen: &Seen,
+        hit: Hit,
+        hop: HopId,
+        packet: &mut P,
+    ) -> Option<Result<PortId, DropReason>> {
+        let (conn, hop) = (self.conns.get(hit), self.net.hop_mut(hop));
+        let server = conn.server();
+        let TunnelTo {
+            tunnel, path_mtu, ..
+        } = self.tunnels.get(server.index())?.as_ref()?;
+        if seen.ip_len > hop.mtu.min(*path_mtu).saturating_sub(tunnel.overhead()) {
+            return None;
         }
-        Some(self.rewrite(seen, hit, packet, mtu).map(|before| {
-            debug_assert!(before.is_none(), "only an untold server is told");
-            hop
-        }))
+        count(&self.page.servers[server.index()], false, seen.ip_len);
+        let direction = conn.observe(now, false, seen.ip_len);
+        let moved = conn.moved(event(seen), direction, self.transitions, &self.timeouts);
+        rewrite::one_hop_less(packet.bytes_mut(), seen);
+        let (id, copy_df) = (next_ip_id(&mut self.ip_id), self.settings.pmtu_disc);
+        let l3 = usize::from(seen.l3);
+        let fits = tunnel.encapsulate(packet, l3, seen.ip_len, id, copy_df);
+        let way = fits.then(|| hop.depart(packet.bytes_mut()));
+        if let Some(next) = moved {
+            self.change_state(now, hit, next);
+        }
+        Some(way.ok_or(DropReason::NoHeadroom))
     }
 
     /// Wraps a packet, one hop less to live, for its server; `false` when there is no headroom.
-    #[inline(always)]
     fn encapsulate(&mut self, server: ServerId, seen: &Seen, packet: &mut P) -> bool {
         let id = self.next_ip_id();
         let Some(Some(way)) = self.tunnels.get(server.index()) else {
@@ -515,41 +644,23 @@ impl<P: PacketBuf> Director<P> {
         way.tunnel.encapsulate(packet, l3, seen.ip_len, id, copy_df)
     }
 
-    /// An id for an IPv4 packet that may be fragmented; never 0.
-    #[inline(always)]
     fn next_ip_id(&mut self) -> u16 {
-        self.ip_id = self.ip_id.wrapping_add(1).max(1);
-        self.ip_id
+        next_ip_id(&mut self.ip_id)
     }
 
     /// Counts a packet of a connection for its server.
     #[inline(always)]
     fn count(&mut self, seen: &Seen, hit: Hit) {
-        let server = &self.page.servers[self.conns.get(hit).server().index()];
-        let (packets, bytes) = match hit.outbound() {
-            false => (&server.in_packets, &server.in_bytes),
-            true => (&server.out_packets, &server.out_bytes),
-        };
-        packets.add(1);
-        bytes.add(u64::from(seen.ip_len));
+        let server = self.conns.get(hit).server();
+        let server = &self.page.servers[server.index()];
+        count(server, hit.outbound(), seen.ip_len);
     }
 
-    /// Gives a packet of a connection the addresses and ports of its other side. A mirrored one keeps
-    /// all it has, a missing UDP checksum too.
+    /// Gives a packet of a connection the addresses and ports of its other side.
     #[inline(always)]
     fn translate(&mut self, seen: &Seen, hit: Hit, packet: &mut P) {
-        let outbound = hit.outbound();
-        let conn = self.conns.get(hit);
-        if conn.is_mirrored() {
-            return rewrite::one_hop_less(packet.bytes_mut(), seen);
-        }
-        let (to, deltas) = (conn.side(!outbound).reversed(), conn.deltas(outbound));
-        if seen.flow.v6 {
-            let other = self.conns.addresses6(Hit::new(hit.entry(), !outbound));
-            translate6(packet.bytes_mut(), seen, other, &to, deltas.1);
-        } else {
-            translate(packet.bytes_mut(), seen, &to, deltas);
-        }
+        let (conn, wide) = self.conns.with_addresses(hit);
+        translate_over(packet.bytes_mut(), seen, hit, conn, wide);
     }
 
     /// Notes a packet of a connection, and moves its state.
@@ -557,10 +668,7 @@ impl<P: PacketBuf> Director<P> {
     fn track(&mut self, now: Instant, seen: &Seen, hit: Hit) {
         let conn = self.conns.get(hit);
         let direction = conn.observe(now, hit.outbound(), seen.ip_len);
-        let state = conn.state();
-        let next = state.after(event(seen), direction, self.transitions);
-        let is_shared = !conn.has_own_timeouts();
-        if (next != state) | (is_shared & (conn.timeout_ms() != self.timeouts.ms(next))) {
+        if let Some(next) = conn.moved(event(seen), direction, self.transitions, &self.timeouts) {
             self.change_state(now, hit, next);
         }
     }
@@ -690,11 +798,46 @@ impl<P: PacketBuf> Director<P> {
     }
 }
 
+/// An id for an IPv4 packet that may be fragmented; never 0.
+#[inline(always)]
+fn next_ip_id(last: &mut u16) -> u16 {
+    *last = last.wrapping_add(1).max(1);
+    *last
+}
+
+/// Counts a packet of a connection for its server.
+#[inline(always)]
+fn count(server: &ServerPage, outbound: bool, ip_len: u16) {
+    let (packets, bytes) = match outbound {
+        false => (&server.in_packets, &server.in_bytes),
+        true => (&server.out_packets, &server.out_bytes),
+    };
+    packets.add(1);
+    bytes.add(u64::from(ip_len));
+}
+
+/// Gives a packet of a connection the addresses and ports of its other side. A mirrored one keeps
+/// all it has, a missing UDP checksum too.
+#[inline(always)]
+fn translate_over(frame: &mut [u8], seen: &Seen, hit: Hit, conn: &Conn, wide: Wide<'_>) {
+    let outbound = hit.outbound();
+    if conn.is_mirrored() {
+        return rewrite::one_hop_less(frame, seen);
+    }
+    let (to, deltas) = (conn.side(!outbound).reversed(), conn.deltas(outbound));
+    if seen.flow.v6 {
+        let other = wide.of(Hit::new(hit.entry(), !outbound));
+        translate6(frame, seen, other, &to, deltas.1);
+    } else {
+        translate(frame, seen, &to, deltas);
+    }
+}
+
 /// Completes the checksums that senders left to their hardware.
 #[inline(never)]
-fn complete_checksums<P: PacketBuf>(staged: &[Staged], burst: &mut Burst<P>) {
-    for (staged, packet) in staged.iter().zip(burst) {
-        if let Ok((seen, ..)) = staged
+fn complete_checksums<P: PacketBuf>(stage: &[Staged], burst: &mut Burst<P>) {
+    for (staged, packet) in stage.iter().zip(burst) {
+        if let Ok(seen) = &staged.seen
             && seen.kind == Kind::Transport
         {
             let (l3, end) = (usize::from(seen.l3), usize::from(seen.ip_len));

@@ -214,15 +214,16 @@ impl Tunnel {
         if !packet.prepend(overhead) {
             return false;
         }
-        let cut = packet.resize(overhead + end);
-        debug_assert!(cut, "a frame can always be shorter");
+        if packet.bytes().len() > overhead + end {
+            let cut = packet.resize(overhead + end);
+            debug_assert!(cut, "a frame can always be shorter");
+        }
         let frame = &mut packet.bytes_mut()[l3..];
         match &self.outer {
             Outer::V4(template) => {
                 if let Some((header, rest)) = frame.split_first_chunk_mut() {
                     let dont_fragment = inner.dont_fragment & copy_df;
-                    *header = *template;
-                    self.finish_v4(header, inner, len, id, dont_fragment);
+                    *header = self.header_v4(template, inner, len, id, dont_fragment);
                     self.write_shape(rest, inner);
                 }
             }
@@ -238,34 +239,39 @@ impl Tunnel {
         true
     }
 
-    #[inline]
-    fn finish_v4(
+    /// Summed before it is written: reading it back would wait for the stores.
+    #[inline(always)]
+    fn header_v4(
         &self,
-        header: &mut [u8; IPV4_HEADER],
+        template: &[u8; IPV4_HEADER],
         inner: Inner,
         len: u16,
         id: u16,
         dont_fragment: bool,
-    ) {
-        let traffic_class = inner.outer_traffic_class();
+    ) -> [u8; IPV4_HEADER] {
         let (flags, id) = if dont_fragment {
             (DONT_FRAGMENT, 0)
         } else {
             (0, id)
         };
-        if self.shape == Shape::Ipip {
-            header[9] = inner.protocol();
-        }
-        let first = u16::from_be_bytes([header[0], traffic_class]);
-        let fifth = u16::from_be_bytes([inner.ttl, header[9]]);
-        let words = [first, len, id, flags, fifth].map(u64::from);
-        let checksum = !fold(self.addresses + words.iter().sum::<u64>());
-        header[1] = traffic_class;
-        header[2..4].copy_from_slice(&len.to_be_bytes());
-        header[4..6].copy_from_slice(&id.to_be_bytes());
-        header[6..8].copy_from_slice(&flags.to_be_bytes());
-        header[8] = inner.ttl;
-        header[10..12].copy_from_slice(&checksum.to_be_bytes());
+        let protocol = match self.shape {
+            Shape::Ipip => inner.protocol(),
+            _ => template[9],
+        };
+        let halves = |high: u16, low: u16| u32::from(high) << 16 | u32::from(low);
+        let first = halves(
+            u16::from_be_bytes([template[0], inner.outer_traffic_class()]),
+            len,
+        );
+        let second = halves(id, flags);
+        let third = u16::from_be_bytes([inner.ttl, protocol]);
+        let sum = u64::from(first) + u64::from(second) + u64::from(third);
+        let checksum = !fold(self.addresses + sum);
+        let mut header = *template;
+        header[..4].copy_from_slice(&first.to_be_bytes());
+        header[4..8].copy_from_slice(&second.to_be_bytes());
+        header[8..12].copy_from_slice(&halves(third, checksum).to_be_bytes());
+        header
     }
 
     #[inline(always)]

@@ -5,6 +5,7 @@
 //! bucket that nobody passed, and a removal leaves no tombstone.
 
 use std::io;
+use std::num::NonZeroU16;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -26,6 +27,9 @@ pub struct Hit(u32);
 const WIDE: u32 = 1 << 31;
 
 impl Hit {
+    /// There is no such entry.
+    pub const NOWHERE: Self = Self(u32::MAX);
+
     /// Entries are less than 2^30.
     pub const fn new(entry: u32, outbound: bool) -> Self {
         Self(entry << 1 | outbound as u32)
@@ -67,17 +71,24 @@ impl Bucket {
     }
 }
 
-/// A flow's hash under the table's secret.
+/// What the table looks for, of a flow's hash under its secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Hash(u64);
+pub struct Hash {
+    /// The bucket where a look-up begins.
+    home: u32,
+    /// 0 marks a free slot.
+    tag: NonZeroU16,
+}
 
 impl Hash {
-    /// Never 0, which marks a free slot. The low bits do not choose the bucket.
-    #[expect(clippy::cast_possible_truncation, reason = "a tag is the low 16 bits")]
+    #[inline(always)]
+    const fn home(self) -> usize {
+        self.home as usize
+    }
+
     #[inline(always)]
     const fn tag(self) -> u16 {
-        let tag = self.0 as u16;
-        if tag == 0 { 1 } else { tag }
+        self.tag.get()
     }
 }
 
@@ -107,7 +118,7 @@ impl Index {
     /// A folded multiplication under a secret, so that nobody can aim flows at one bucket.
     #[expect(
         clippy::cast_possible_truncation,
-        reason = "both halves of the product are folded"
+        reason = "both halves of a product are folded; entries, and so buckets, are less than 2^32"
     )]
     #[inline(always)]
     pub(super) fn hash(&self, flow: &Flow) -> Hash {
@@ -116,16 +127,12 @@ impl Index {
             u64::from(flow.ports) | u64::from(flow.protocol) << 32 | u64::from(flow.v6) << 40;
         let product = u128::from(flow.addresses ^ a) * u128::from(words ^ b);
         let mixed = (product as u64 ^ (product >> 64) as u64) as u128 * 0x9e37_79b9_7f4a_7c15;
-        Hash(mixed as u64 ^ (mixed >> 64) as u64)
-    }
-
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "less than the number of buckets"
-    )]
-    #[inline(always)]
-    fn home(&self, hash: Hash) -> usize {
-        ((u128::from(hash.0) * self.buckets.len() as u128) >> 64) as usize
+        let hash = mixed as u64 ^ (mixed >> 64) as u64;
+        // The high bits choose the bucket, the low ones are the tag.
+        Hash {
+            home: ((u128::from(hash) * self.buckets.len() as u128) >> 64) as u32,
+            tag: NonZeroU16::new(hash as u16).unwrap_or(NonZeroU16::MIN),
+        }
     }
 
     #[inline(always)]
@@ -139,25 +146,25 @@ impl Index {
 
     #[inline(always)]
     pub(super) fn prefetch(&self, hash: Hash) {
-        cpu::prefetch(&self.buckets, self.home(hash));
+        cpu::prefetch(&self.buckets, hash.home());
     }
 
     /// The first reference in the home bucket whose tag fits: very likely the right one, to be
     /// verified against the entry. And whether it needs the second line.
     #[inline(always)]
-    pub(super) fn likely(&self, hash: Hash) -> Option<(Hit, bool)> {
-        let bucket = &self.buckets[self.home(hash)];
+    pub(super) fn likely(&self, hash: Hash) -> (Hit, bool) {
+        let bucket = &self.buckets[hash.home()];
         let matching = bucket.matching(hash.tag());
         if matching == 0 {
-            return None;
+            return (Hit::NOWHERE, false);
         }
         let slot = matching.trailing_zeros() as usize % SLOTS;
-        Some((bucket.hit(slot), bucket.hits[slot] & WIDE != 0))
+        (bucket.hit(slot), bucket.hits[slot] & WIDE != 0)
     }
 
     /// The reference that `is` accepts, among all whose tag fits.
     pub(super) fn find(&self, hash: Hash, mut is: impl FnMut(Hit) -> bool) -> Option<Hit> {
-        let mut at = self.home(hash);
+        let mut at = hash.home();
         for _ in 0..self.buckets.len() {
             let bucket = &self.buckets[at];
             let mut matching = bucket.matching(hash.tag());
@@ -179,7 +186,7 @@ impl Index {
     /// Adds a key, whose packets need the second line if it is `wide`. There is room: the caller keeps
     /// to the number of keys it asked for.
     pub(super) fn insert(&mut self, hash: Hash, hit: Hit, wide: bool) {
-        let mut at = self.home(hash);
+        let mut at = hash.home();
         loop {
             let free = self.buckets[at].matching(0);
             let bucket = &mut self.buckets[at];
@@ -204,7 +211,7 @@ impl Index {
 
     /// Removes a key; `false` when it is not there.
     pub(super) fn remove(&mut self, hash: Hash, hit: Hit) -> bool {
-        let home = self.home(hash);
+        let home = hash.home();
         let mut at = home;
         let slot = loop {
             let bucket = &self.buckets[at];

@@ -131,10 +131,12 @@ impl Conn {
     #[inline(always)]
     fn is(&self, flow: &Flow, outbound: bool) -> bool {
         let side = usize::from(outbound);
-        (self.addresses[side] == flow.addresses)
-            & (self.ports[side] == flow.ports)
-            & (self.protocol == flow.protocol)
-            & (self.is_v6(outbound) == flow.v6)
+        // One branch: the compiler makes four of as many comparisons.
+        let differs = (self.addresses[side] ^ flow.addresses)
+            | u64::from(self.ports[side] ^ flow.ports)
+            | u64::from(self.protocol ^ flow.protocol)
+            | u64::from(self.is_v6(outbound) ^ flow.v6);
+        differs == 0
     }
 
     /// Whether packets of that side are IPv6.
@@ -197,6 +199,21 @@ impl Conn {
     pub fn state(&self) -> State {
         // Written by `Conns` alone, from a `State`.
         State::by_number(self.state & STATE)
+    }
+
+    /// The state after `event`, if it is another one or its timeout has changed meanwhile.
+    #[inline(always)]
+    pub fn moved(
+        &self,
+        event: Event,
+        direction: Direction,
+        transitions: &Transitions,
+        timeouts: &Timeouts,
+    ) -> Option<State> {
+        let next = transitions.after(self.state, event, direction);
+        let moves = next as u8 != self.state & STATE;
+        let retimed = !self.has_own_timeouts() & (self.timeout_ms != timeouts.ms(next));
+        (moves | retimed).then_some(next)
     }
 
     #[inline(always)]
@@ -335,6 +352,18 @@ pub struct Extra {
     _pad: [u8; 12],
 }
 
+/// The addresses of connections that have IPv6 on one side.
+#[derive(Debug, Clone, Copy)]
+pub struct Wide<'c>(&'c Array<[Addresses6; 2]>);
+
+impl<'c> Wide<'c> {
+    /// Of that side of a connection, which is IPv6 there.
+    #[inline(always)]
+    pub fn of(self, hit: Hit) -> &'c Addresses6 {
+        &self.0[hit.entry() as usize][usize::from(hit.outbound())]
+    }
+}
+
 /// The connection table. Its capacity is fixed at start.
 #[derive(Debug)]
 pub struct Conns {
@@ -433,15 +462,16 @@ impl Conns {
         self.index.prefetch(hash);
     }
 
-    /// Second stage: the entry that the flow very likely belongs to; starts loading it.
+    /// Second stage: the entry that the flow very likely belongs to, or [`Hit::NOWHERE`]; starts
+    /// loading it.
     #[inline(always)]
-    pub fn likely(&self, hash: Hash) -> Option<Hit> {
-        let (hit, wide) = self.index.likely(hash)?;
+    pub fn likely(&self, hash: Hash) -> Hit {
+        let (hit, wide) = self.index.likely(hash);
         cpu::prefetch(&self.entries, hit.entry() as usize);
         if wide {
             cpu::prefetch(&self.wide, hit.entry() as usize);
         }
-        Some(hit)
+        hit
     }
 
     /// Third stage: whether `likely` was right.
@@ -486,7 +516,7 @@ impl Conns {
     /// The addresses of that side of a connection, which is IPv6 there.
     #[inline(always)]
     pub fn addresses6(&self, hit: Hit) -> &Addresses6 {
-        &self.wide[hit.entry() as usize][usize::from(hit.outbound())]
+        Wide(&self.wide).of(hit)
     }
 
     /// What is kept of a FULLNAT connection.
@@ -516,6 +546,13 @@ impl Conns {
         } else {
             Tuple::of_v4(&flow)
         }
+    }
+
+    /// As [`Self::get`], and beside it the addresses of all connections.
+    #[inline(always)]
+    pub fn with_addresses(&mut self, hit: Hit) -> (&mut Conn, Wide<'_>) {
+        let conn = &mut self.entries[hit.entry() as usize];
+        (conn, Wide(&self.wide))
     }
 
     /// The connection of a [`Hit`] that was just looked up.

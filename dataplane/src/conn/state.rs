@@ -196,8 +196,23 @@ pub enum Event {
 
 impl Event {
     /// Of a TCP segment with these flags.
-    #[inline]
+    #[inline(always)]
     pub const fn of(flags: u8) -> Self {
+        const BY_FLAGS: [Event; 32] = {
+            let mut all = [Event::Other; 32];
+            let mut flags = 0;
+            while flags < all.len() {
+                #[expect(clippy::cast_possible_truncation, reason = "less than 32")]
+                let event = Event::by_priority(flags as u8);
+                all[flags] = event;
+                flags += 1;
+            }
+            all
+        };
+        BY_FLAGS[(flags & 31) as usize]
+    }
+
+    const fn by_priority(flags: u8) -> Self {
         use crate::wire::flow::tcp_flags::{ACK, FIN, RST, SYN};
         if flags & RST != 0 {
             Self::Rst
@@ -391,6 +406,12 @@ impl Transitions {
         if secure { &SECURE } else { &NORMAL }
     }
 
+    /// What follows on the state of this number.
+    #[inline(always)]
+    pub const fn after(&self, state: u8, event: Event, direction: Direction) -> State {
+        self.0[direction as usize][event as usize][(state & 31) as usize]
+    }
+
     const fn of(tcp: &tcp::Rows) -> Self {
         Self([transposed(tcp, 0), transposed(tcp, 1), transposed(tcp, 2)])
     }
@@ -432,7 +453,7 @@ impl State {
     /// A connection's state after `event`.
     #[inline(always)]
     pub fn after(self, event: Event, direction: Direction, transitions: &Transitions) -> Self {
-        transitions.0[direction as usize][event as usize][self as usize]
+        transitions.after(self as u8, event, direction)
     }
 
     /// Whether both ends of a TCP connection know each other's numbers, and it is not over.

@@ -67,7 +67,7 @@ fn packets_of_mirrored_connections_are_told_apart_by_either_digest() {
         let mut seen = Seen::parse(&frame).unwrap();
         conns.digest(&mut seen, &frame);
         let hit = Hit::new(hit.entry(), outbound);
-        assert_eq!(conns.likely(conns.hash(&seen.flow)), Some(hit));
+        assert_eq!(conns.likely(conns.hash(&seen.flow)), hit);
         assert!(conns.verify(hit, &seen, &frame));
         assert!(!conns.verify(Hit::new(hit.entry(), !outbound), &seen, &frame));
         for byte in 22..54 {

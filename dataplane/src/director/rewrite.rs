@@ -1,11 +1,13 @@
 //! Rewriting: what changes in a packet between the client's side of a connection and the server's.
 
+use zerocopy::FromBytes;
+
 use crate::counters::DropReason;
 use crate::fragments::{Piece, piece};
 use crate::packet::PacketBuf;
 use crate::wire::delta::{Delta, TTL};
 use crate::wire::flow::{
-    Addresses6, Flow, IPV4_HEADER, IPV6_HEADER, Kind, SCTP, Seen, TCP, Tuple, UDP, swapped,
+    Addresses6, Flow, IPV4_HEADER, IPV6_HEADER, Kind, Plain, SCTP, Seen, TCP, Tuple, UDP, swapped,
 };
 use crate::wire::ip::{DONT_FRAGMENT, MORE_FRAGMENTS, extension};
 use crate::wire::{checksum, sctp};
@@ -16,68 +18,121 @@ const IPV6_HEADER_LEN: u16 = IPV6_HEADER as u16;
 /// All that changes in a packet which keeps its addresses.
 #[inline(always)]
 pub(super) fn one_hop_less(frame: &mut [u8], seen: &Seen) {
-    let header = &mut frame[usize::from(seen.l3)..usize::from(seen.l4)];
+    let Some(header) = frame[usize::from(seen.l3)..].first_chunk_mut::<IPV4_HEADER>() else {
+        unreachable!("parsed");
+    };
     if seen.flow.v6 {
         header[7] -= 1;
     } else {
-        header[8] -= 1;
-        let checksum = TTL.apply([header[10], header[11]]);
-        header[10..12].copy_from_slice(&checksum);
+        pass_on(header, TTL);
     }
+}
+
+/// One hop less to live, and a checksum to match that and what else changes it.
+#[inline(always)]
+fn pass_on(header: &mut [u8; IPV4_HEADER], delta: Delta) {
+    header[8] -= 1;
+    let checksum = delta.apply([header[10], header[11]]);
+    header[10..12].copy_from_slice(&checksum);
 }
 
 /// Gives an IPv4 packet the addresses and ports of `to`, one hop less to live, and checksums to
 /// match.
 #[inline(always)]
 pub fn translate(frame: &mut [u8], seen: &Seen, to: &Flow, (ip, l4): (Delta, Delta)) {
-    let (header, segment) =
-        frame[usize::from(seen.l3)..].split_at_mut(usize::from(seen.l4) - usize::from(seen.l3));
-    let header: &mut [u8; IPV4_HEADER] = header
+    match Plain::<IPV4_HEADER>::mut_from_prefix(frame) {
+        Ok((plain, _)) if seen.is_plain => {
+            translate_header(&mut plain.ip, to.addresses, ip);
+            translate_ports(&mut plain.segment, seen.flow.protocol, to.ports, l4);
+        }
+        _ => translate_parted(frame, seen, to, (ip, l4)),
+    }
+}
+
+#[inline(never)]
+fn translate_parted(frame: &mut [u8], seen: &Seen, to: &Flow, (ip, l4): (Delta, Delta)) {
+    let (header, segment) = parted(frame, seen);
+    let header = header
         .first_chunk_mut()
         .unwrap_or_else(|| unreachable!("parsed"));
-    header[8] -= 1;
-    let checksum = ip.and(TTL).apply([header[10], header[11]]);
-    header[10..12].copy_from_slice(&checksum);
-    header[12..20].copy_from_slice(&to.addresses.to_ne_bytes());
+    translate_header(header, to.addresses, ip);
     translate_segment(segment, seen, to.ports, l4);
+}
+
+#[inline(always)]
+fn translate_header(header: &mut [u8; IPV4_HEADER], addresses: u64, ip: Delta) {
+    pass_on(header, ip.and(TTL));
+    header[12..].copy_from_slice(&addresses.to_ne_bytes());
 }
 
 /// As [`translate`] for IPv6. `other` is what the other side sends, the reverse of what leaves.
 #[inline(always)]
 pub fn translate6(frame: &mut [u8], seen: &Seen, other: &Addresses6, to: &Flow, l4: Delta) {
-    let (header, segment) =
-        frame[usize::from(seen.l3)..].split_at_mut(usize::from(seen.l4) - usize::from(seen.l3));
-    let header: &mut [u8; IPV6_HEADER] = header
-        .first_chunk_mut()
-        .unwrap_or_else(|| unreachable!("parsed"));
-    header[7] -= 1;
-    let addresses = swapped(other);
-    header[8..].copy_from_slice(&addresses);
-    translate_segment(segment, seen, to.ports, l4);
+    let lacks_checksum = match Plain::<IPV6_HEADER>::mut_from_prefix(frame) {
+        Ok((plain, _)) if seen.is_plain => {
+            translate_header6(&mut plain.ip, other);
+            translate_ports(&mut plain.segment, seen.flow.protocol, to.ports, l4);
+            seen.flow.protocol == UDP && plain.segment[6..8] == [0, 0]
+        }
+        _ => translate_parted6(frame, seen, other, to, l4),
+    };
     // Nobody takes UDP without a checksum over IPv6 (RFC 8200 §8.1).
-    if seen.flow.protocol == UDP && seen.kind == Kind::Transport && segment[6..8] == [0, 0] {
-        let tuple = Tuple::of_v6(to, &addresses);
+    if lacks_checksum {
+        let tuple = Tuple::of_v6(to, &swapped(other));
         fill_udp(frame, seen, &tuple);
     }
+}
+
+#[inline(never)]
+fn translate_parted6(
+    frame: &mut [u8],
+    seen: &Seen,
+    other: &Addresses6,
+    to: &Flow,
+    l4: Delta,
+) -> bool {
+    let (header, segment) = parted(frame, seen);
+    let header = header
+        .first_chunk_mut()
+        .unwrap_or_else(|| unreachable!("parsed"));
+    translate_header6(header, other);
+    translate_segment(segment, seen, to.ports, l4);
+    seen.flow.protocol == UDP && seen.kind == Kind::Transport && segment[6..8] == [0, 0]
+}
+
+#[inline(always)]
+fn translate_header6(header: &mut [u8; IPV6_HEADER], other: &Addresses6) {
+    header[7] -= 1;
+    header[8..].copy_from_slice(&swapped(other));
+}
+
+/// A packet's IP header with all that belongs to it, and what follows.
+fn parted<'f>(frame: &'f mut [u8], seen: &Seen) -> (&'f mut [u8], &'f mut [u8]) {
+    let (l3, l4) = (usize::from(seen.l3), usize::from(seen.l4));
+    frame[l3..].split_at_mut(l4 - l3)
 }
 
 /// Ports and checksum of the transport header that `segment` begins with.
 #[inline(always)]
 fn translate_segment(segment: &mut [u8], seen: &Seen, ports: u32, l4: Delta) {
-    let ports = ports.to_ne_bytes();
     match (seen.kind, seen.flow.protocol) {
-        (Kind::Fragment, _) => return,
-        (_, TCP) => {
-            let field = &mut segment[16..18];
-            field.copy_from_slice(&l4.apply([field[0], field[1]]));
-        }
-        (_, SCTP) => return translate_sctp(segment, seen, ports),
-        _ => {
-            let field = &mut segment[6..8];
-            field.copy_from_slice(&l4.apply_udp([field[0], field[1]]));
-        }
+        (Kind::Fragment, _) => {}
+        (_, SCTP) => translate_sctp(segment, seen, ports.to_ne_bytes()),
+        (_, protocol) => translate_ports(segment, protocol, ports, l4),
     }
-    segment[..4].copy_from_slice(&ports);
+}
+
+/// Ports and checksum of TCP or UDP.
+#[inline(always)]
+fn translate_ports(segment: &mut [u8], protocol: u8, ports: u32, l4: Delta) {
+    if protocol == TCP {
+        let checksum = l4.apply([segment[16], segment[17]]);
+        segment[16..18].copy_from_slice(&checksum);
+    } else {
+        let checksum = l4.apply_udp([segment[6], segment[7]]);
+        segment[6..8].copy_from_slice(&checksum);
+    }
+    segment[..4].copy_from_slice(&ports.to_ne_bytes());
 }
 
 /// SCTP's checksum covers the ports but no address (RFC 9260 §6.8).

@@ -76,7 +76,8 @@ pub struct Port {
 }
 
 impl Port {
-    /// Configures and starts the port of `config.device`, with one rx queue per pool.
+    /// Configures and starts the port of `config.device`, with one rx queue per pool. With a single
+    /// pool, what is sent must be of that pool.
     pub fn start(
         eal: &Eal,
         config: &PortConfig,
@@ -336,13 +337,13 @@ impl<'a> Configuring<'a> {
         Err(self.config.refuse(reason))
     }
 
-    /// No offload is asked for. Checksums are updated in software; "fast free" would need every
-    /// mbuf a queue sends to be of one pool, and steering mixes them.
+    /// Beside [`Self::fast_free`] no offload is asked for: checksums are updated in software.
     fn configure(&mut self) -> Result<(), Error> {
         let (config, id) = (self.config, self.started.id);
         self.started.configured = true;
         let mut conf = Box::<ffi::rte_eth_conf>::default();
         conf.rxmode.mtu = u32::from(config.mtu.min(mtu_max(&self.info)));
+        conf.txmode.offloads = self.fast_free();
         let rss = self.rss();
         if rss != 0 {
             conf.rxmode.mq_mode = ffi::rte_eth_rx_mq_mode::RTE_ETH_MQ_RX_RSS;
@@ -355,6 +356,17 @@ impl<'a> Configuring<'a> {
         // SAFETY: wants a valid port and two numbers to adjust.
         let code = unsafe { ffi::rte_eth_dev_adjust_nb_rx_tx_desc(id, rx, tx) };
         config.check(code, "choosing the numbers of descriptors")
+    }
+
+    /// With fast free, where there is such a thing, the driver gives back what it sent without a look at
+    /// each mbuf. All that a queue ever sends must then be of one pool, unshared and in one piece. Ours
+    /// always are the latter two; they are of one pool where that is the only one, that of a worker which
+    /// is alone: steering would mix the pools of several.
+    fn fast_free(&self) -> u64 {
+        match self.started.pools.len() {
+            1 => self.info.tx_offload_capa & ffi::DIRECTOR_TX_FAST_FREE,
+            _ => 0,
+        }
     }
 
     /// What the NIC is asked to spread packets by; 0 for not.
@@ -390,7 +402,7 @@ impl<'a> Configuring<'a> {
         let mut rx_conf = self.info.default_rxconf;
         rx_conf.offloads = 0;
         let mut tx_conf = self.info.default_txconf;
-        tx_conf.offloads = 0;
+        tx_conf.offloads = self.fast_free();
         for (queue, pool) in (0..config.queues).zip(&self.started.pools) {
             // SAFETY: wants a configured port, a queue below the number configured, a
             // configuration that it copies, and a pool that outlives the port (`Started`).

@@ -72,6 +72,21 @@ impl Hop {
         self.l2.first_chunk().copied().filter(|_| self.ready)
     }
 
+    /// Sends a frame on its way whose Ethernet header is as long as the hop's; says from which port.
+    #[inline(always)]
+    pub fn depart(&mut self, frame: &mut [u8]) -> PortId {
+        self.used = true;
+        if self.l2_len == 14 {
+            // Two words that overlap.
+            for part in [0..8, 6..14] {
+                frame[part.clone()].copy_from_slice(&self.l2[part]);
+            }
+        } else {
+            frame[..ethernet::HEADER_MAX].copy_from_slice(&self.l2);
+        }
+        self.port
+    }
+
     /// Writes the Ethernet header in front of the IP header that begins at `l3`, growing or
     /// shrinking the frame where tags differ; `false` when there is no headroom.
     #[inline]
@@ -262,6 +277,12 @@ impl<P: PacketBuf> Net<P> {
     #[inline]
     pub fn hop(&self, id: HopId) -> &Hop {
         &self.hops[id.index()]
+    }
+
+    /// `None` for [`crate::conn::NO_HOP`].
+    #[inline(always)]
+    pub fn hop_if_known(&mut self, id: HopId) -> Option<&mut Hop> {
+        self.hops.get_mut(id.index())
     }
 
     #[inline]

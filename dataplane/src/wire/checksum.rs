@@ -50,13 +50,14 @@ pub(crate) fn sum(bytes: &[u8]) -> u64 {
     total
 }
 
-/// One's complement folding to 16 bits.
+/// One's complement folding to 16 bits, without a branch.
+#[inline(always)]
 #[expect(clippy::cast_possible_truncation, reason = "folded until it fits")]
-pub(crate) fn fold(mut total: u64) -> u16 {
-    while total > 0xffff {
-        total = (total & 0xffff) + (total >> 16);
-    }
-    total as u16
+pub(crate) const fn fold(total: u64) -> u16 {
+    let total = (total >> 32) + (total & 0xffff_ffff);
+    let total = (total >> 16) + (total & 0xffff);
+    let total = (total >> 16) + (total & 0xffff);
+    ((total >> 16) + (total & 0xffff)) as u16
 }
 
 #[cfg(test)]
@@ -94,6 +95,13 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn folding_keeps_the_remainder(total: u64) {
+            let folded = fold(total);
+            prop_assert_eq!(u64::from(folded) % 0xffff, total % 0xffff);
+            prop_assert_eq!(folded == 0, total == 0);
+        }
+
         #[test]
         fn equals_the_textbook(bytes in proptest::collection::vec(any::<u8>(), 0..1600)) {
             prop_assert_eq!(icmp(&bytes), naive(&bytes));

@@ -25,10 +25,11 @@ impl Delta {
         Self(fold(sum))
     }
 
-    /// Both changes at once.
-    #[inline]
+    /// Both changes at once: a one's complement sum.
+    #[inline(always)]
     pub const fn and(self, other: Self) -> Self {
-        Self(fold(self.0 as u32 + other.0 as u32))
+        let (sum, carry) = self.0.overflowing_add(other.0);
+        Self(sum + carry as u16)
     }
 
     /// The change of the way back.
@@ -48,7 +49,7 @@ impl Delta {
     /// The checksum field after the change.
     #[inline(always)]
     pub const fn apply(self, field: [u8; 2]) -> [u8; 2] {
-        (!fold((!u16::from_ne_bytes(field)) as u32 + self.0 as u32)).to_ne_bytes()
+        (!Self(!u16::from_ne_bytes(field)).and(self).0).to_ne_bytes()
     }
 
     /// As [`Self::apply`] for UDP over IPv4, where 0 means "no checksum": it stays 0 and is never

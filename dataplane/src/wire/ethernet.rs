@@ -31,6 +31,22 @@ pub struct Tag {
     pub ethertype: U16,
 }
 
+/// Whether an untagged frame says that it carries this.
+#[inline(always)]
+pub fn carries(frame: &[u8], ethertype: u16) -> bool {
+    frame.get(12..14) == Some(&ethertype.to_be_bytes()[..])
+}
+
+/// Whether a frame is addressed to this station, in one comparison.
+#[inline(always)]
+pub fn is_to(frame: &[u8], [a, b, c, d, e, f]: [u8; 6]) -> bool {
+    // Shifted, the two bytes behind the address do not count.
+    let station = u64::from_le_bytes([0, 0, a, b, c, d, e, f]);
+    frame
+        .first_chunk()
+        .is_some_and(|first| u64::from_le_bytes(*first) << 16 == station)
+}
+
 /// A frame's link layer, read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Link {

@@ -2,6 +2,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
 use crate::counters::DropReason;
 use crate::wire::ip::extension;
 use crate::wire::{ethernet, sctp};
@@ -214,12 +216,25 @@ pub enum Kind {
     Arp,
 }
 
+/// The beginning of a frame as nearly all are: no VLAN tag, an IP header of `IP` bytes, IPv4 without
+/// options or IPv6 without extension headers, and room for TCP's behind it.
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned, Debug)]
+#[repr(C)]
+pub struct Plain<const IP: usize> {
+    pub link: [u8; ETHERNET],
+    pub ip: [u8; IP],
+    /// Ports and what follows.
+    pub segment: [u8; 20],
+}
+
 /// A parsed packet. Offsets are from the start of the frame and lie within it.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Seen {
     /// Of an IPv6 packet without its addresses until the connection table's digest adds them.
     pub flow: Flow,
     pub kind: Kind,
+    /// The frame is a [`Plain`] one, and was found to be by [`Seen::plain`].
+    pub is_plain: bool,
     /// Where the IP or ARP header begins.
     pub l3: u8,
     /// Time to live or hop limit.
@@ -249,8 +264,59 @@ impl Seen {
         (self.tcp_flags & tcp_flags::SYN != 0) | (self.chunk == sctp::chunk::INIT)
     }
 
-    /// Lengths that the packet claims are checked against those it has, here and only here.
+    /// As [`Self::parse`] in as few steps as there can be, of a frame that is [`Plain`] with an IP header
+    /// of so many bytes, and holds a whole TCP or UDP packet; `None` for all else.
     #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "14, 34 and 54")]
+    pub fn plain<const IP: usize>(frame: &[u8]) -> Option<Self> {
+        let (Plain { ip, segment, .. }, _) = Plain::<IP>::ref_from_prefix(frame).ok()?;
+        let half = |at: usize| u16::from_be_bytes([ip[at], ip[at + 1]]);
+        let v6 = IP == IPV6_HEADER;
+        let (ip_len, protocol, ttl) = match v6 {
+            false => (half(2), ip[9], ip[8]),
+            true => (half(4).checked_add(IP as u16)?, ip[6], ip[7]),
+        };
+        let is_plain = match v6 {
+            // Neither the more-fragments flag nor an offset.
+            false => {
+                ethernet::carries(frame, ethernet::IPV4) && ip[0] == 0x45 && half(6) & 0x3fff == 0
+            }
+            true => ethernet::carries(frame, ethernet::IPV6) && ip[0] >> 4 == 6,
+        };
+        let (len, len_min, tcp_flags) = match protocol {
+            TCP => (usize::from(segment[12] >> 4) * 4, 20, segment[13]),
+            UDP => (u16::from_be_bytes([segment[4], segment[5]]).into(), 8, 0),
+            _ => return None,
+        };
+        let is_whole = len >= len_min
+            && IP + len <= usize::from(ip_len)
+            && ETHERNET + usize::from(ip_len) <= frame.len();
+        let addresses = match ip.last_chunk() {
+            Some(addresses) if !v6 => u64::from_ne_bytes(*addresses),
+            _ => 0,
+        };
+        let [i, j, k, l, ..] = *segment;
+        (is_plain && is_whole).then_some(Self {
+            flow: Flow {
+                addresses,
+                ports: u32::from_ne_bytes([i, j, k, l]),
+                protocol,
+                v6,
+            },
+            kind: Kind::Transport,
+            is_plain: true,
+            l3: ETHERNET as u8,
+            l4: (ETHERNET + IP) as u16,
+            ttl,
+            tcp_flags,
+            chunk: 0,
+            next_chunk: None,
+            ip_len,
+            vlan: 0,
+        })
+    }
+
+    /// Lengths that the packet claims are checked against those it has, here and only here.
     pub fn parse(frame: &[u8]) -> Result<Self, DropReason> {
         use DropReason::{Truncated, UnknownEthertype};
         let at = |i: usize| Some(u16::from_be_bytes(*frame.get(i..i + 2)?.first_chunk()?));
@@ -271,11 +337,11 @@ impl Seen {
     }
 
     #[expect(clippy::cast_possible_truncation, reason = "l3 is 14 or 18")]
-    #[inline(always)]
     fn bare(kind: Kind, l3: usize, vlan: u16) -> Self {
         Self {
             flow: Flow::default(),
             kind,
+            is_plain: false,
             l3: l3 as u8,
             l4: 0,
             ttl: 0,
@@ -287,7 +353,6 @@ impl Seen {
         }
     }
 
-    #[inline(always)]
     #[expect(
         clippy::cast_possible_truncation,
         reason = "headers end before byte 18 + 60"
@@ -311,6 +376,7 @@ impl Seen {
                 v6: false,
             },
             kind: Kind::OtherIp,
+            is_plain: false,
             l3: l3 as u8,
             l4: (l3 + header_len) as u16,
             ttl: header[8],
@@ -331,7 +397,6 @@ impl Seen {
         Ok(seen)
     }
 
-    #[inline(always)]
     #[expect(
         clippy::cast_possible_truncation,
         reason = "within a packet that is shorter than 65 536 bytes"
@@ -406,7 +471,6 @@ impl Seen {
         }
     }
 
-    #[inline(always)]
     fn parse_transport(&mut self, segment: &[u8]) -> Result<(), DropReason> {
         use DropReason::{BadHeader, Truncated};
         match self.flow.protocol {
@@ -522,6 +586,20 @@ mod tests {
     }
 
     #[test]
+    fn the_short_way_is_taken() {
+        let mut frame = udp_frame();
+        assert_eq!(plain(&frame), None, "not even as long as TCP's headers");
+        frame.extend([0; 14]);
+        assert!(plain(&frame).is_some());
+        frame.splice(12..12, [0x81, 0x00, 0x20, 0x64]);
+        assert_eq!(plain(&frame), None);
+    }
+
+    fn plain(frame: &[u8]) -> Option<Seen> {
+        Seen::plain::<IPV4_HEADER>(frame).or_else(|| Seen::plain::<IPV6_HEADER>(frame))
+    }
+
+    #[test]
     fn claims_are_checked() {
         let change = |i: usize, to: u8| {
             let mut frame = udp_frame();
@@ -561,7 +639,50 @@ mod tests {
         assert_eq!(Seen::parse(&frame).unwrap().vlan(), None);
     }
 
+    /// Frames of which most, but for the few bytes that `spoilt` says, are whole TCP or UDP.
+    fn nearly_plain() -> impl Strategy<Value = Vec<u8>> {
+        let segments = proptest::collection::vec(any::<u8>(), 8..60);
+        let spoilt = proptest::collection::vec((0usize..60, any::<u8>()), 0..3);
+        (segments, any::<bool>(), any::<bool>(), 0u8..8, spoilt).prop_map(
+            |(segment, v6, tcp, options, spoilt)| {
+                let [_, len] = u16::try_from(segment.len()).unwrap().to_be_bytes();
+                let protocol = if tcp { TCP } else { UDP };
+                let mut frame = vec![0; 12];
+                if v6 {
+                    frame.extend([0x86, 0xdd, 0x60, 0, 0, 0, 0, len, protocol, 64]);
+                    frame.extend([7; 32]);
+                } else {
+                    frame.extend([8, 0, 0x45, 0, 0, 20 + len, 0, 0, 0x40, 0, 64, protocol]);
+                    frame.extend([0, 0, 1, 2, 3, 4, 5, 6, 7, 8]);
+                }
+                let l4 = frame.len();
+                frame.extend(segment);
+                if tcp && frame.len() > l4 + 12 {
+                    frame[l4 + 12] = (4 + options) << 4;
+                } else {
+                    frame[l4 + 4..l4 + 6].copy_from_slice(&[0, len.saturating_sub(options)]);
+                }
+                for (at, to) in spoilt {
+                    if let Some(byte) = frame.get_mut(at) {
+                        *byte = to;
+                    }
+                }
+                frame
+            },
+        )
+    }
+
     proptest! {
+        #[test]
+        fn the_short_way_sees_the_same(frame in nearly_plain(), cut in 0usize..200) {
+            for frame in [&frame[..], &frame[..cut.min(frame.len())]] {
+                if let Some(seen) = plain(frame) {
+                    let parsed = Seen::parse(frame).map(|seen| Seen { is_plain: true, ..seen });
+                    prop_assert_eq!(parsed, Ok(seen));
+                }
+            }
+        }
+
         #[test]
         fn never_panics(mut frame in proptest::collection::vec(any::<u8>(), 0..100), shape in 0usize..4) {
             if frame.len() > 24 && shape > 0 {

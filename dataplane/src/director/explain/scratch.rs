@@ -4,10 +4,10 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use super::super::Director;
 use super::super::cut::Cuts;
 use super::super::engine::said;
 use super::super::handshake::Handshakes;
-use super::super::{Director, Staged};
 use super::Excerpt;
 use crate::conn::Conns;
 use crate::counters::{DropReason, Page};
@@ -21,6 +21,7 @@ use crate::templates::{Sweep, Templates};
 use crate::update::{ServerId, ServiceId};
 use crate::watch::Watch;
 use crate::watch::tap::Note;
+use crate::wire::flow::Seen;
 
 /// What became of the packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -126,7 +127,7 @@ impl Excerpt {
         frame: &[u8],
     ) -> io::Result<Option<(ServerId, SocketAddr)>> {
         let (mut director, _) = self.director(loads)?;
-        let Ok((seen, ..)) = self.parsed(&director, frame) else {
+        let Ok(seen) = self.parsed(&director, frame) else {
             return Ok(None);
         };
         if director.known(self.now, &seen, frame).is_some() {
@@ -172,8 +173,12 @@ impl Excerpt {
     }
 
     /// A packet as a worker's first stage sees it.
-    pub(super) fn parsed(&self, director: &Director<HeapBuf>, frame: &[u8]) -> Staged {
-        director.parse(self.from, &HeapBuf::new(frame))
+    pub(super) fn parsed(
+        &self,
+        director: &Director<HeapBuf>,
+        frame: &[u8],
+    ) -> Result<Seen, DropReason> {
+        director.accepted(self.from, frame)
     }
 }
 

@@ -49,7 +49,7 @@ impl Rehearsal {
         };
         story.worker();
         story.mark();
-        if let Ok((seen, ..)) = self.excerpt.parsed(&story.before, &self.frame) {
+        if let Ok(seen) = self.excerpt.parsed(&story.before, &self.frame) {
             story.walk(&seen);
         }
         story.leaves();
