@@ -669,6 +669,7 @@ pub(super) fn counters(page: &Page) -> Moves {
             ("made", &port.made),
             ("forwarded", &port.forwarded),
             ("answered", &port.answered),
+            ("punted", &port.punted),
             ("consumed", &port.consumed),
             ("tx", &port.tx),
             ("tx_bytes", &port.tx_bytes),

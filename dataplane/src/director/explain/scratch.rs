@@ -13,7 +13,7 @@ use crate::conn::Conns;
 use crate::counters::{DropReason, Page};
 use crate::fragments::Fragments;
 use crate::net::Net;
-use crate::packet::{Burst, Egress, HeapBuf, Learned, Origin, PacketBuf, PortId};
+use crate::packet::{Burst, Egress, Exit, HeapBuf, Learned, Origin, PacketBuf, PortId};
 use crate::sched::{Loads, Newcomer};
 use crate::service::Services;
 use crate::steer::Steer;
@@ -28,6 +28,7 @@ use crate::wire::flow::Seen;
 pub enum End {
     Forwarded,
     Answered,
+    Punted,
     Held,
     Consumed,
     Dropped(DropReason),
@@ -38,8 +39,7 @@ pub enum End {
 pub struct Sent {
     pub port: PortId,
     pub frame: Vec<u8>,
-    /// One of the director's own.
-    pub answer: bool,
+    pub exit: Exit,
 }
 
 #[derive(Debug)]
@@ -196,6 +196,8 @@ fn end(page: &Page, from: PortId) -> End {
         End::Held
     } else if port.consumed.get() > 0 {
         End::Consumed
+    } else if port.punted.get() > 0 {
+        End::Punted
     } else {
         End::Answered
     }
@@ -216,7 +218,7 @@ impl Egress for Recorder {
         self.sent.push(Sent {
             port: to,
             frame,
-            answer: origin.answer,
+            exit: origin.exit,
         });
     }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::*;
-use crate::packet::{HeapBuf, Learned};
+use crate::packet::{Exit, HeapBuf, Learned};
 use crate::watch::Watch;
 use crate::wire::ethernet::{ARP, BROADCAST, IPV4};
 use DropReason::{BadArp, HeldFull, NeighbourFailed, NoRoute, Stopped, Truncated, UnknownVlan};
@@ -90,7 +90,8 @@ impl Egress for Out {
 
     fn send(&mut self, to: PortId, packet: HeapBuf, origin: Origin) {
         self.watch.page().sent(to, packet.bytes().len(), origin);
-        self.sent.push((to, packet.bytes().to_vec(), origin.answer));
+        self.sent
+            .push((to, packet.bytes().to_vec(), origin.exit == Exit::Answered));
     }
 
     fn make(&mut self, len: usize) -> Option<HeapBuf> {
@@ -184,13 +185,7 @@ impl Bed {
         let mut frame = vec![0xee; 18];
         frame.push(mark);
         self.page.port(TRUNK).rx.add(1);
-        let (packet, origin) = (
-            HeapBuf::new(&frame),
-            Origin {
-                port: TRUNK,
-                answer: false,
-            },
-        );
+        let (packet, origin) = (HeapBuf::new(&frame), Origin::forwarded(TRUNK));
         self.net.hold(
             Instant(ms),
             id,
