@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, exit};
 
 const FUNCTIONS: &[&str] = &[
-    "rte_eal_(init|cleanup)",
+    "rte_eal_(init|cleanup|hotplug_add|hotplug_remove)",
     "rte_openlog_stream",
     "rte_strerror",
     "rte_thread_(register|unregister)",

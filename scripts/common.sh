@@ -7,6 +7,8 @@ TARGET=${CARGO_TARGET_DIR:-$ROOT/target}
 # The daemon and the command line that the lab runs.
 DIRECTORD=${DIRECTORD:-$TARGET/release/directord}
 DIRECTORCTL=${DIRECTORCTL:-$TARGET/release/directorctl}
+# For LD_PRELOAD: what speaks to the kernel's IPVS gets the director.
+PRELOAD=${PRELOAD:-$TARGET/release/libdirector_ipvs.so}
 # Namespaces are called $LAB-client, $LAB-rs1, …; two labs with different names do not meet.
 LAB=${LAB:-dlab}
 STATE=/run/$LAB
@@ -63,7 +65,7 @@ end_pids() {
 }
 
 build_release() {
-    (cd "$ROOT" && cargo build --quiet --release -p dataplane -p ctl)
+    (cd "$ROOT" && cargo build --quiet --release -p dataplane -p ctl -p director-ipvs)
 }
 
 # The IPv6 address beside an IPv4 address of a lab with both: fd00:N::H for 10.N.0.H.

@@ -1,5 +1,5 @@
 # shellcheck shell=bash disable=SC2034,SC2153,SC2154 # scripts/e2e has the rest, addresses are the lab's
-# Sourced by scripts/e2e: addresses, routes and neighbours that change under traffic, in lab "a", whose
+# Sourced by scripts/e2e: ports, addresses, routes and neighbours that change under traffic, in lab "a", whose
 # clients are behind a router.
 
 # The router has a second address, at which it is as good a gateway.
@@ -82,6 +82,65 @@ neighbours() {
     ask
 }
 
+# A link of the director's to a guest who is its router's client there.
+GUEST=10.77.0.2
+GUEST_PORT=10.77.0.254
+
+make_guest() {
+    ip netns add "$LAB-guest"
+    ip link add dmz netns "$LAB-dir" numtxqueues "$WORKERS" numrxqueues "$WORKERS" \
+        type veth peer name eth0 netns "$LAB-guest" numtxqueues "$WORKERS" numrxqueues "$WORKERS"
+    ip netns exec "$LAB-dir" ethtool -K dmz tx off tso off gso off gro off >/dev/null
+    in_lab guest ethtool -K eth0 tx off tso off gso off gro off >/dev/null
+    ip -n "$LAB-dir" link set dmz up arp off
+    ip -n "$LAB-guest" address add $GUEST/24 dev eth0
+    ip -n "$LAB-guest" link set eth0 up
+    ip -n "$LAB-guest" route add default via $GUEST_PORT
+}
+
+add_dmz() {
+    directorctl port add dmz "net_af_packet7,iface=dmz,qpairs=$WORKERS" --address $GUEST_PORT/24
+}
+
+guest_asks() {
+    in_lab guest curl -fsS --max-time 2 "http://$VIP/"
+}
+
+port_names() {
+    directorctl port list --json | jq -r '[.[].name] | join(" ")'
+}
+
+# A port comes, is used, goes and comes back while a download passes through another one.
+port_comes_and_goes() {
+    local expected got=$SCRATCH/got download n
+    make_guest
+    expected=$(sha256sum <"$STATE/big")
+    in_lab client curl -fsS --max-time 60 --limit-rate 12M "http://$VIP/big" 2>&1 | sha256sum >"$got" &
+    download=$!
+    refuses 'MTU 9000 needs mbufs' directorctl port add dmz \
+        "net_af_packet7,iface=dmz,qpairs=$WORKERS" --mtu 9000
+    refuses 'no network interface .nosuch' directorctl port add dmz net_af_packet7,iface=nosuch
+    for n in 1 2; do
+        equal "$(port_names)" lan
+        add_dmz
+        equal "$(port_names)" 'lan dmz'
+        wait_for 5 guest_asks || die "the guest gets no answer"
+        directorctl neighbour list | grep -Eq "^dmz +$GUEST +" || [ "$WORKERS" != 1 ]
+        directorctl save | grep -Fq 'name = "dmz"'
+        refuses 'device net_af_packet7 is port dmz already' \
+            directorctl port add other net_af_packet7,iface=dmz
+        directorctl port delete dmz
+        ! guest_asks || die "answered by a port that is gone"
+    done
+    refuses 'port lan is the only one' directorctl port delete lan
+    [ -e "/proc/$download" ] || die "the download ended before the port had come and gone"
+    wait $download
+    equal "$(cat "$got")" "$expected"
+    wait_for 5 balanced || die "not balanced: $(directorctl status --json)"
+    grep -Fq 'add port dmz: device' "$STATE/director.log"
+    grep -Fq 'delete port dmz (was dmz: device' "$STATE/director.log"
+}
+
 network() {
     WORKERS=$1
     local with="$1 worker(s)"
@@ -96,5 +155,6 @@ network() {
     check "a route goes and comes back, $with" route_gone_and_back
     check "an address comes and goes, $with" address_comes_and_goes
     check "static and learned neighbours, $with" neighbours
+    check "a port comes and goes under a download, $with" port_comes_and_goes
     check "every packet accounted for in lab a, $with" accounting
 }

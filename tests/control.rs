@@ -203,7 +203,7 @@ fn crowd(place: &Place, gid: u32) {
         open = []\n\
         for _ in range(400):\n    \
             s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1])\n    \
-            send(s, b'{\"version\":3,\"program\":\"x\"}'); answer(s)\n    \
+            send(s, b'{\"version\":%d,\"program\":\"x\"}' % int(sys.argv[2])); answer(s)\n    \
             send(s, b'\"timeouts\"')\n    \
             if b'tcp_fin' in answer(s): open.append(s)\n\
         for s in open: s.sendall(b'\\0\\0')\n\
@@ -212,6 +212,7 @@ fn crowd(place: &Place, gid: u32) {
     let mut child = Command::new("python3")
         .args(["-c", script])
         .arg(place.path("director.sock"))
+        .arg(control::VERSION.to_string())
         .uid(NOBODY)
         .gid(gid)
         .stdin(Stdio::piped())

@@ -73,6 +73,7 @@ fn setup() -> Setup {
         vlan: None,
         mac: mac(port),
         mtu: 1500,
+        partial_checksums: false,
         addresses: addresses.map(prefix).to_vec(),
     };
     let everywhere = |via: IpAddr, all: IpAddr| Route {
@@ -101,7 +102,6 @@ fn setup() -> Setup {
                 mac: station(address),
             })
             .collect(),
-        partial_checksums: Vec::new(),
     }
 }
 

@@ -18,7 +18,7 @@ pub fn built(name: &str) -> PathBuf {
     let path = test.ancestors().nth(2).expect("a folder").join(name);
     assert!(
         path.exists(),
-        "{} is missing: cargo build -p dataplane -p ctl",
+        "{} is missing: cargo build -p dataplane -p ctl -p director-ipvs",
         path.display()
     );
     path

@@ -17,50 +17,24 @@ use control::client::ClientError;
 use control::ipvsadm::lower::{refusal, supported};
 use control::ipvsadm::run::{Error, Ipvsadm};
 use control::{
-    Change, Errno, ForwardMode, Netmask, Reply, Request, ServerSpec, ServiceKey, ServiceSpec,
-    Thresholds, Tunnel, Word,
+    Change, Errno, ForwardMode, Netmask, Request, ServerSpec, ServiceKey, ServiceSpec, Thresholds,
+    Tunnel, Word,
 };
-use dataplane::control::model::{Limits, Model};
+use dataplane::control::model::Model;
 use serde::Deserialize;
-use system_tests::recorded::{self, RecordedNames};
+use system_tests::recorded::{
+    self, Outcome, RecordedNames, Recording, Step, in_one_order, shell_words,
+};
 
 /// Raise these when a feature lands: fewer compared means that one was lost.
 const RECORDINGS_MIN: usize = 565;
 const CASES_MIN: usize = 167;
 const REQUESTS_MIN: usize = 62;
 
-#[derive(Deserialize)]
-struct Recording {
-    setup: Vec<String>,
-    #[serde(flatten)]
-    step: Step,
-    #[serde(default)]
-    stdin: String,
-    #[serde(default)]
-    after: Vec<Step>,
-    kernel: String,
-}
-
-#[derive(Deserialize)]
-struct Step {
-    cmd: String,
-    stdout: String,
-    stderr: String,
-    rc: u8,
-}
-
 /// Why a recording is not compared.
 #[derive(Debug, Clone)]
 enum Skip {
     Feature(String),
-}
-
-/// What a command line did.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Outcome {
-    stdout: String,
-    stderr: String,
-    rc: u8,
 }
 
 /// A director without packets.
@@ -70,26 +44,8 @@ struct Director {
 
 impl Director {
     fn new() -> Self {
-        let limits = Limits {
-            services_max: 64,
-            servers_max: 64,
-        };
         Self {
-            model: Model::new(limits),
-        }
-    }
-
-    fn answer(&mut self, request: &Request) -> Reply {
-        match request {
-            Request::Change(changes) => match self.model.apply(changes) {
-                Ok(_) => Reply::Done,
-                Err(refusal) => Reply::Refused(refusal),
-            },
-            Request::Connections { .. } => Reply::Connections {
-                list: Vec::new(),
-                next: None,
-            },
-            _ => recorded::told(&self.model, request),
+            model: recorded::model(),
         }
     }
 
@@ -105,7 +61,7 @@ impl Director {
         let mut stdout = Vec::new();
         let result = Ipvsadm {
             names: &RecordedNames,
-            ask: &mut |request| Ok::<_, ClientError>(self.answer(request)),
+            ask: &mut |request| Ok::<_, ClientError>(recorded::answered(&mut self.model, request)),
             input: &mut stdin.as_bytes(),
             output: &mut stdout,
         }
@@ -128,31 +84,9 @@ impl Director {
     }
 }
 
-/// Blanks divide words, single quotes hold them together: all that the recordings use.
-fn shell_words(command: &str) -> Vec<String> {
-    let mut words = Vec::new();
-    let mut word: Option<String> = None;
-    let mut quoted = false;
-    for c in command.chars() {
-        match c {
-            '\'' => {
-                quoted = !quoted;
-                word.get_or_insert_default();
-            }
-            ' ' if !quoted => words.extend(word.take()),
-            c => word.get_or_insert_default().push(c),
-        }
-    }
-    words.extend(word);
-    words
-}
-
 fn is_restore(step: &Step) -> bool {
     step.cmd == "ipvsadm -R" || step.cmd == "ipvsadm-restore"
 }
-
-/// Whose services are in which bucket depends on the machine; ours are as on this one.
-const BUCKETS_OF: &str = "6.1.192";
 
 fn check(recording: &Recording) -> Result<Vec<String>, Skip> {
     let mut director = Director::new();
@@ -170,20 +104,7 @@ fn check(recording: &Recording) -> Result<Vec<String>, Skip> {
     }
     let mut wrong = Vec::new();
     let mut compare = |step: &Step, outcome: Outcome| {
-        let recorded = Outcome {
-            stdout: step.stdout.clone(),
-            stderr: step.stderr.clone(),
-            rc: step.rc,
-        };
-        let any_order = step.cmd.ends_with("--nosort") && recording.kernel != BUCKETS_OF;
-        let same = outcome == recorded
-            || any_order && in_one_order(&outcome.stdout) == in_one_order(&recorded.stdout);
-        if !same {
-            wrong.push(format!(
-                "{} ({}), after {:?}\n  recorded {recorded:?}\n  ours     {outcome:?}",
-                step.cmd, recording.kernel, recording.setup
-            ));
-        }
+        wrong.extend(recording.difference(step, &outcome));
     };
     let outcome = director.run(&recording.step.cmd, &recording.stdin)?;
     compare(&recording.step, outcome);
@@ -193,12 +114,6 @@ fn check(recording: &Recording) -> Result<Vec<String>, Skip> {
         }
     }
     Ok(wrong)
-}
-
-fn in_one_order(listing: &str) -> Vec<&str> {
-    let mut lines: Vec<&str> = listing.lines().collect();
-    lines.sort_unstable();
-    lines
 }
 
 /// Where we differ on purpose: a restore with a wrong or refused line says so and changes nothing,
@@ -230,10 +145,8 @@ fn commands(stdin: &str) -> String {
 
 #[test]
 fn ipvsadm_as_recorded() {
-    let text = include_str!("oracle/ipvsadm.jsonl");
     let (mut compared, mut skipped, mut wrong) = (0, BTreeMap::<String, usize>::new(), Vec::new());
-    for line in text.lines() {
-        let recording: Recording = serde_json::from_str(line).unwrap();
+    for recording in recorded::recordings() {
         match check(&recording) {
             Ok(differences) => {
                 compared += 1;
@@ -246,13 +159,7 @@ fn ipvsadm_as_recorded() {
     for (feature, count) in &skipped {
         println!("{count:5}  {feature}");
     }
-    assert!(
-        wrong.is_empty(),
-        "{} differ:\n{}",
-        wrong.len(),
-        wrong.join("\n")
-    );
-    assert!(compared >= RECORDINGS_MIN, "only {compared} were compared");
+    recorded::assert_equal(compared, &wrong, RECORDINGS_MIN);
 }
 
 #[derive(Deserialize)]

@@ -5,7 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use control::ipvsadm::names::{Names, Transport};
 use control::{Reply, Request};
 use dataplane::conn::state::State;
-use dataplane::control::model::Model;
+use dataplane::control::model::{Limits, Model};
+use serde::Deserialize;
 
 /// The names of the machine that made the recordings.
 #[derive(Debug, Clone, Copy)]
@@ -55,6 +56,124 @@ impl Names for RecordedNames {
             .iter()
             .find(|(_, known)| port == *known)
             .map(|(name, _)| (*name).into())
+    }
+}
+
+/// A command line, what comes before it, and what shows what it did.
+#[derive(Debug, Deserialize)]
+pub struct Recording {
+    pub setup: Vec<String>,
+    #[serde(flatten)]
+    pub step: Step,
+    #[serde(default)]
+    pub stdin: String,
+    #[serde(default)]
+    pub after: Vec<Step>,
+    pub kernel: String,
+}
+
+/// A command line, and what the real ipvsadm did with it.
+#[derive(Debug, Deserialize)]
+pub struct Step {
+    pub cmd: String,
+    pub stdout: String,
+    pub stderr: String,
+    pub rc: u8,
+}
+
+/// What a command line did.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    pub stdout: String,
+    pub stderr: String,
+    pub rc: u8,
+}
+
+/// Whose services are in which bucket depends on the machine; ours are as on this one.
+const BUCKETS_OF: &str = "6.1.192";
+
+/// Fails when any differed, or fewer than `min` were compared.
+pub fn assert_equal(compared: usize, wrong: &[String], min: usize) {
+    assert!(
+        wrong.is_empty(),
+        "{} differ:\n{}",
+        wrong.len(),
+        wrong.join("\n")
+    );
+    assert!(compared >= min, "only {compared} were compared");
+}
+
+/// All of them.
+pub fn recordings() -> impl Iterator<Item = Recording> {
+    let lines = include_str!("oracle/ipvsadm.jsonl").lines();
+    lines.map(|line| serde_json::from_str(line).expect("a recording is as the type says"))
+}
+
+impl Recording {
+    /// How the outcome differs from what was recorded of a step, in words.
+    pub fn difference(&self, step: &Step, outcome: &Outcome) -> Option<String> {
+        let recorded = Outcome {
+            stdout: step.stdout.clone(),
+            stderr: step.stderr.clone(),
+            rc: step.rc,
+        };
+        let any_order = step.cmd.ends_with("--nosort") && self.kernel != BUCKETS_OF;
+        let same = *outcome == recorded
+            || any_order && in_one_order(&outcome.stdout) == in_one_order(&recorded.stdout);
+        (!same).then(|| {
+            format!(
+                "{} ({}), after {:?}\n  recorded {recorded:?}\n  ours     {outcome:?}",
+                step.cmd, self.kernel, self.setup
+            )
+        })
+    }
+}
+
+/// Blanks divide words, single quotes hold them together: all that the recordings use.
+pub fn shell_words(command: &str) -> Vec<String> {
+    let mut words = Vec::new();
+    let mut word: Option<String> = None;
+    let mut quoted = false;
+    for c in command.chars() {
+        match c {
+            '\'' => {
+                quoted = !quoted;
+                word.get_or_insert_default();
+            }
+            ' ' if !quoted => words.extend(word.take()),
+            c => word.get_or_insert_default().push(c),
+        }
+    }
+    words.extend(word);
+    words
+}
+
+pub fn in_one_order(listing: &str) -> Vec<&str> {
+    let mut lines: Vec<&str> = listing.lines().collect();
+    lines.sort_unstable();
+    lines
+}
+
+/// A director without packets and workers.
+pub fn model() -> Model {
+    Model::new(Limits {
+        services_max: 64,
+        servers_max: 64,
+    })
+}
+
+/// What such a one answers.
+pub fn answered(model: &mut Model, request: &Request) -> Reply {
+    match request {
+        Request::Change(changes) => match model.apply(changes) {
+            Ok(_) => Reply::Done,
+            Err(refusal) => Reply::Refused(refusal),
+        },
+        Request::Connections { .. } => Reply::Connections {
+            list: Vec::new(),
+            next: None,
+        },
+        _ => told(model, request),
     }
 }
 

@@ -19,6 +19,7 @@ mod metrics; // for Prometheus, and how much workers do
 mod network; // addresses, routes, static neighbours
 pub mod packet; // frames, read and in words
 pub mod plan; // what a file would change
+mod ports; // ports as they are configured
 mod sense; // what nobody can mean
 mod settings; // one by one
 pub mod usage;
@@ -49,11 +50,12 @@ pub use network::{
     is_station, mac_text,
 };
 pub use plan::Plan;
+pub use ports::PortSpec;
 pub use settings::{SETTINGS, Setting, Value};
 pub use words::{NoFlag, Word};
 
 /// Bumped by every incompatible change; both ends must agree.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 /// Where the daemon listens unless its configuration says otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/director/director.sock";
 /// The longest message either side accepts, in bytes.
@@ -142,7 +144,7 @@ pub enum Request {
     },
     /// Neighbours as the first worker knows them.
     Neighbours,
-    /// Addresses, routes and static neighbours as they are configured.
+    /// Ports, addresses, routes and static neighbours as they are configured.
     Network,
     /// The rules that mark packets, in order.
     Marks,
@@ -249,6 +251,12 @@ pub enum Change {
         tcp: Option<u32>,
         tcp_fin: Option<u32>,
         udp: Option<u32>,
+    },
+    /// A device is started as a port.
+    AddPort(PortSpec),
+    /// With its addresses and VLANs; what waits to leave by it is sent.
+    DeletePort {
+        port: String,
     },
     /// The port's own VLANs come with their first address and go with their last one.
     AddAddress(Address),
@@ -692,11 +700,13 @@ pub enum Reply {
         counts: Vec<u64>,
     },
     CaptureStarted {
-        /// The director's ports, by number.
+        /// The director's ports, by number; one that was deleted keeps its number as long as it can.
         ports: Vec<String>,
     },
     Captured {
         packets: Vec<Captured>,
+        /// The director's ports now, by number.
+        ports: Vec<String>,
         /// Packets so far that there was no room for.
         missed: u64,
         /// After [`Request::StopCapture`]: this was all, and the capture is forgotten.

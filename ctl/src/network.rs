@@ -1,4 +1,4 @@
-//! The director's own network: addresses of its ports, routes, static neighbours.
+//! The director's own network: its ports and their addresses, routes, static neighbours.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -7,7 +7,7 @@ use std::str::FromStr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::Prefix;
+use crate::{PortSpec, Prefix};
 
 /// An address of a port's, or of a VLAN's of it, with the network around it.
 #[derive(
@@ -233,10 +233,12 @@ pub fn is_link_local(address: IpAddr) -> bool {
 }
 
 /// What a director's network is configured to be. A batch of changes that turns one into another
-/// deletes before it adds: routes and neighbours, then addresses; and then addresses first.
+/// deletes before it adds: routes and neighbours, then addresses, then ports; and then ports first, and
+/// addresses.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Network {
+    pub ports: Vec<PortSpec>,
     /// By port and VLAN, as they were added.
     pub addresses: Vec<Address>,
     /// By destination.

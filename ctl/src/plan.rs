@@ -54,6 +54,9 @@ pub enum Action {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "what", rename_all = "snake_case")]
 pub enum What {
+    Port {
+        port: String,
+    },
     /// Of a port.
     Address {
         address: Address,

@@ -298,6 +298,7 @@ fn with_one_service(one_packet: bool) -> (Director<HeapBuf>, Wire) {
             vlan: None,
             mac,
             mtu: 1500,
+            partial_checksums: false,
             addresses: vec![Prefix {
                 address: ip,
                 length: 24,
@@ -308,7 +309,6 @@ fn with_one_service(one_packet: bool) -> (Director<HeapBuf>, Wire) {
             address: server.ip(),
             mac,
         }],
-        partial_checksums: Vec::new(),
     };
     let page = Arc::new(Page::new(1, 1));
     let steer = Steer::new(0, 1);

@@ -109,6 +109,7 @@ drop_reasons! {
     NoHeadroom "no_headroom" "no room in the buffer for a longer Ethernet header",
     NoBuffer "no_buffer" "no packet buffer was left to split the packet into",
     TxRefused "tx_refused" "the port's transmit queue was full",
+    PortGone "port_gone" "the port that it was to leave by was deleted",
     SteerRingFull "steer_ring_full" "the ring to the connection's worker was full",
     Stopped "stopped" "still waiting for a neighbour or a first fragment when the director stopped",
 }
@@ -150,8 +151,32 @@ pub struct PortPage {
 }
 
 impl PortPage {
+    /// Zero, whatever it counts, together with all of `pages` as they are now.
+    pub fn opposite<'p>(pages: impl IntoIterator<Item = &'p Self>) -> Self {
+        let opposite = Self::default();
+        for page in pages {
+            for (to, from) in opposite.counters().zip(page.counters()) {
+                to.add(from.get().wrapping_neg());
+            }
+        }
+        opposite
+    }
+
+    fn counters(&self) -> impl Iterator<Item = &Counter> {
+        let ends = [&self.forwarded, &self.answered, &self.consumed];
+        let traffic = [
+            &self.rx,
+            &self.rx_bytes,
+            &self.made,
+            &self.tx,
+            &self.tx_bytes,
+        ];
+        traffic.into_iter().chain(ends).chain(self.drops.iter())
+    }
+
     pub fn dropped(&self) -> u64 {
-        self.drops.iter().map(Counter::get).sum()
+        let drops = self.drops.iter().map(Counter::get);
+        drops.fold(0, u64::wrapping_add)
     }
 }
 

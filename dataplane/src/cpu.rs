@@ -69,9 +69,81 @@ pub fn equal_lanes(lanes: &[u16; 8], value: u16) -> u32 {
         .fold(0, |bits, lane| bits << 1 | u32::from(*lane == value))
 }
 
+/// One bit per lane that `now` has reached, modulo 256: it is there or up to 127 beyond.
+#[inline(always)]
+#[expect(
+    unsafe_code,
+    reason = "four instructions for 16 lanes, which are swept by the million"
+)]
+pub fn reached_lanes(lanes: &[u8; 64], now: u8) -> u64 {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: SSE2 is in the x86-64 baseline; each load reads 16 of the 64 bytes of `lanes`, with no
+    // demand on their alignment.
+    unsafe {
+        use std::arch::x86_64::{_mm_loadu_si128, _mm_movemask_epi8, _mm_set1_epi8, _mm_sub_epi8};
+        let now = _mm_set1_epi8(now.cast_signed());
+        let ahead = |part: usize| {
+            let lanes = _mm_loadu_si128(lanes[part * 16..].as_ptr().cast());
+            u64::from(_mm_movemask_epi8(_mm_sub_epi8(now, lanes)).cast_unsigned()) << (part * 16)
+        };
+        !(ahead(0) | ahead(1) | ahead(2) | ahead(3))
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    lanes.iter().rev().fold(0, |bits, lane| {
+        bits << 1 | u64::from(now.wrapping_sub(*lane) < 128)
+    })
+}
+
+/// Work that is worth having twice: compiled for the baseline, and for x86-64-v3.
+pub trait Hot {
+    /// To be marked `#[inline(always)]`, as everything in it that is to be had twice.
+    fn run(self);
+}
+
+/// Does the work as the processor does it best.
+#[inline(always)]
+#[expect(
+    unsafe_code,
+    reason = "what the processor has is known only when it runs; rotations as the baseline has them cost AMD's six operations each"
+)]
+pub fn run(work: impl Hot) {
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx2")
+        && is_x86_feature_detected!("bmi1")
+        && is_x86_feature_detected!("bmi2")
+        && is_x86_feature_detected!("lzcnt")
+        && is_x86_feature_detected!("movbe")
+    {
+        // SAFETY: `run_v3` wants a processor with these five, which was just asked.
+        return unsafe { run_v3(work) };
+    }
+    work.run();
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,movbe")]
+fn run_v3(work: impl Hot) {
+    work.run();
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn reached_lanes_marks_what_is_past() {
+        for now in [0, 1, 127, 128, 200, 255] {
+            let lanes: [u8; 64] = std::array::from_fn(|lane| u8::try_from(lane * 4 + 3).unwrap());
+            let bits = reached_lanes(&lanes, now);
+            for (at, lane) in lanes.iter().enumerate() {
+                assert_eq!(
+                    bits >> at & 1 == 1,
+                    now.wrapping_sub(*lane) < 128,
+                    "{now} {lane}"
+                );
+            }
+        }
+    }
 
     #[test]
     fn equal_lanes_marks_each_lane() {

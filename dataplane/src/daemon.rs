@@ -1,6 +1,7 @@
 //! The daemon around the director: configuration, EAL, ports, workers, control server, and the end.
 
 pub mod log; // where the log goes, and how
+pub mod ports; // the devices of the ports
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::net::SocketAddr;
@@ -10,7 +11,6 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::Scope;
 
 use anyhow::{Context, Result, bail};
-use control::PortUse;
 use crossbeam::channel::{Receiver, Sender, bounded};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
@@ -18,19 +18,18 @@ use crate::config::{Config, PortConf};
 use crate::control::manager::Manager;
 use crate::control::metrics::{self, Scrape};
 use crate::control::server::{Access, CLIENTS_MAX, Server};
-use crate::control::stats::{Lost, Machine, PortInfo};
 use crate::control::{Command, Control, MAILBOX_MAX, Worker as WorkerHandle};
 use crate::counters::Page;
 use crate::director::Director;
 use crate::dpdk::{
-    Eal, EalConfig, HEADROOM, Mempool, Port, PortConfig, RxQueue, TxQueue, data_room,
-    register_worker, socket_of, with_room,
+    Eal, EalConfig, HEADROOM, Mempool, data_room, register_worker, socket_of, with_room,
 };
 use crate::net::Setup;
 use crate::steer::Steer;
 use crate::templates::Templates;
 use crate::time::Clock;
-use crate::worker::{Links, Worker, links};
+use crate::worker::{Links, Queues, Worker, links};
+use ports::Ports;
 
 /// The least bytes of an mbuf, headroom included.
 const ROOM_MIN: u32 = HEADROOM as u32 + 2048;
@@ -39,9 +38,6 @@ const ROOM_SPARE: u32 = 64;
 
 /// Open files that are not the control socket's: logs, devices, huge pages.
 const DESCRIPTORS_SPARE: usize = 1024;
-
-/// One worker's queues, by port.
-type Queues = Vec<(RxQueue, TxQueue)>;
 
 /// Runs until SIGTERM or SIGINT; with SIGHUP the file at `path`, which `config` was read from, is
 /// read again.
@@ -60,7 +56,8 @@ pub fn run(config: &Config, path: &Path) -> Result<()> {
     allow_descriptors();
     let eal = Eal::init(&eal_config(config))?;
     let pools = pools(&eal, config)?;
-    let (ports, queues) = start_ports(&eal, config, &pools)?;
+    let mut ports = Ports::new(&eal, &pools);
+    let queues = ports.start_all(config.ports.iter().map(|port| &port.spec))?;
     let asked = (path, reload);
     let result = serve(
         config,
@@ -101,12 +98,12 @@ fn serve(
     server: &mut Server,
     eal: &Eal,
     pools: &[Mempool],
-    ports: Vec<Port>,
-    queues: Vec<Queues>,
+    mut ports: Ports,
+    queues: Vec<Vec<Queues>>,
     stop: &AtomicBool,
     (path, reload): (&Path, Arc<AtomicBool>),
 ) -> Result<()> {
-    let setup = config.setup(|port| ports[port.index()].mac());
+    let setup = config.setup(|port| ports.mac(port));
     let (ended, stopped) = (AtomicBool::new(false), Arc::new(AtomicBool::new(false)));
     std::thread::scope(|scope| {
         let (templates, clock) = (templates(config)?, Clock::start());
@@ -115,12 +112,11 @@ fn serve(
         );
         // Whatever happens from here on, the workers must be told to end or the scope waits for ever.
         let result = workers.and_then(|workers| {
-            let mbufs = pools.to_vec();
-            let machine = move || machine(&ports, &mbufs);
+            ports.serve(&workers);
             let connections_max = u64::from(config.director.max_connections);
             let mut control =
-                Control::new(config.director.limits(), workers, connections_max, machine)
-                    .naming(config.port_names())
+                Control::new(config.director.limits(), workers, connections_max, ports)
+                    .with_ports(config.port_specs())
                     .timed_by(clock)
                     .networked(setup.clone())
                     .sharing(Arc::clone(&templates))
@@ -210,13 +206,13 @@ fn eal_config(config: &Config) -> EalConfig {
 
 /// The device of `port`, made to take packets as long as its MTU says.
 fn device(port: &PortConf) -> String {
-    with_room(&port.device, port.mtu)
+    with_room(&port.spec.device, port.spec.mtu)
 }
 
 /// One pool per worker, in the memory of its core's NUMA node.
 fn pools(eal: &Eal, config: &Config) -> Result<Vec<Mempool>> {
     let ports = config.ports.iter();
-    let rooms = ports.map(|port| data_room(&device(port), port.mtu) + ROOM_SPARE);
+    let rooms = ports.map(|port| data_room(&device(port), port.spec.mtu) + ROOM_SPARE);
     let room = rooms.fold(ROOM_MIN, u32::max);
     let room = u16::try_from(room).ok().with_context(|| {
         format!(
@@ -236,76 +232,11 @@ fn pools(eal: &Eal, config: &Config) -> Result<Vec<Mempool>> {
     Ok(cores.map(make).collect::<Result<_, _>>()?)
 }
 
-/// Starts every port with a queue pair for each worker; the queues are by worker, then by port.
-fn start_ports(eal: &Eal, config: &Config, pools: &[Mempool]) -> Result<(Vec<Port>, Vec<Queues>)> {
-    let mut queues: Vec<Vec<_>> = pools.iter().map(|_| Vec::new()).collect();
-    let mut ports = Vec::new();
-    for port in &config.ports {
-        let (port, rx, tx) = Port::start(eal, &port_config(port, pools.len())?, pools)?;
-        for (worker, pair) in queues.iter_mut().zip(rx.into_iter().zip(tx)) {
-            worker.push(pair);
-        }
-        tracing::info!(
-            port = port.name(),
-            device = port.device(),
-            mac = control::mac_text(port.mac()),
-            capabilities = %port.hardware(),
-            "port started"
-        );
-        ports.push(port);
-    }
-    Ok((ports, queues))
-}
-
-fn port_config(port: &PortConf, workers: usize) -> Result<PortConfig> {
-    Ok(PortConfig {
-        name: port.name.clone(),
-        device: device(port),
-        queues: u16::try_from(workers).context("more workers than a port can have queues")?,
-        rx_descriptors: port.rx_descriptors,
-        tx_descriptors: port.tx_descriptors,
-        mtu: port.mtu,
-        promiscuous: port.promiscuous,
-    })
-}
-
-fn machine(ports: &[Port], pools: &[Mempool]) -> Machine {
-    let info = |port: &Port| PortInfo {
-        name: port.name().to_owned(),
-        device: port.device().to_owned(),
-        mac: control::mac_text(port.mac()),
-        mtu: port.mtu(),
-        link_up: port.link_up(),
-        hardware: Some(port.hardware().clone()),
-        used: PortUse {
-            speed_mbps: port.speed_mbps(),
-            queues: port.queues(),
-            offloads: (port.spreads().then(|| "rss".to_owned()).into_iter()).collect(),
-        },
-        lost: lost(port),
-    };
-    Machine {
-        ports: ports.iter().map(info).collect(),
-        mbufs_in_use: pools.iter().map(|pool| u64::from(pool.in_use())).sum(),
-        mbufs: pools.iter().map(|pool| u64::from(pool.mbufs())).sum(),
-    }
-}
-
-fn lost(port: &Port) -> Lost {
-    let stats = port.stats();
-    Lost {
-        missed: stats.imissed,
-        receive_errors: stats.ierrors,
-        send_errors: stats.oerrors,
-        no_buffer: stats.rx_nombuf,
-    }
-}
-
 /// Everything that one worker's thread is started with.
 struct Start {
     me: usize,
     core: u16,
-    queues: Queues,
+    queues: Vec<Queues>,
     links: Links,
     mailbox: Receiver<Command>,
     /// Of all workers.
@@ -324,7 +255,7 @@ fn start_workers<'s>(
     config: &'s Config,
     eal: &'s Eal,
     pools: &'s [Mempool],
-    queues: Vec<Queues>,
+    queues: Vec<Vec<Queues>>,
     setup: &'s Setup,
     templates: &Arc<Templates>,
     clock: Clock,
@@ -406,7 +337,6 @@ fn work(
         });
     match built {
         Ok((thread, director)) => {
-            let names = config.port_names();
             let (pool, idle) = (pool.clone(), config.director.idle);
             let mut worker = Worker::new(
                 director,
@@ -417,7 +347,6 @@ fn work(
                 clock,
                 idle,
                 eal.cycles_per_second(),
-                names,
             );
             let _ = start.ready.send(Ok(()));
             worker.run(ended);

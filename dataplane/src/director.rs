@@ -3,6 +3,7 @@
 //! A director owns no NIC, no clock and no lock. All it ever does follows from [`Director::apply`],
 //! [`Director::process`] and [`Director::tick`], each with the time.
 
+mod brief; // the packets that most connections begin with
 mod cut; // connections that are ended from here
 mod decide; // everything that is not the fast path
 mod defence; // what is given up in a flood
@@ -49,6 +50,7 @@ use control::{ForwardMode, Settings};
 
 use crate::conn::{Conn, Conns, Event, Hash, Hit, State, Timeouts, Transitions, Wide};
 use crate::counters::{DropReason, Page, ServerPage};
+use crate::cpu::{self, Hot};
 use crate::fragments::Fragments;
 use crate::fullnat::lease::Leases;
 use crate::icmp::RateLimit;
@@ -64,8 +66,9 @@ use crate::time::Instant;
 use crate::tunnel::Tunnel;
 use crate::update::{ServerId, ServiceId, Update};
 use crate::watch::tap::Note;
+use crate::wire::ethernet::{self, Station};
 use crate::wire::flow::{ICMPV6, IPV4_HEADER, IPV6_HEADER, Kind, SCTP, Seen, Tuple};
-use crate::wire::{ethernet, partial};
+use crate::wire::partial;
 
 use cut::Cuts;
 use defence::Defence;
@@ -93,6 +96,8 @@ pub struct Director<P> {
     sweep: Sweep,
     /// By server, where one is needed.
     tunnels: Vec<Option<TunnelTo>>,
+    /// By server, too.
+    ways: Vec<brief::Way>,
     timeouts: Timeouts,
     settings: Settings,
     cuts: Cuts,
@@ -102,7 +107,8 @@ pub struct Director<P> {
     answers: RateLimit,
     handshakes: Handshakes,
     steer: Steer,
-    macs: [[u8; 6]; PORTS_MAX],
+    /// By port, what we are there.
+    stations: [Station; PORTS_MAX],
     /// Ports whose packets may have checksums to be completed.
     partial: [bool; PORTS_MAX],
     page: Arc<Page>,
@@ -120,9 +126,9 @@ struct TunnelTo {
     learned: Instant,
 }
 
-/// How many packets before its own turn a packet's connection is looked up: so long does its line
-/// take to come.
-const AHEAD: usize = 8;
+/// So many packets after it was parsed a packet is looked up, and so many later it is rewritten: as long
+/// as a line takes to come from memory, and no two stages wait for lines in clumps.
+const AHEAD: usize = BURST / 2;
 
 /// What the first two stages learned of a packet.
 #[derive(Debug)]
@@ -146,6 +152,22 @@ impl Staged {
 
 type Stage = ArrayVec<Staged, BURST>;
 
+/// A burst on its way through [`Director::stages`].
+struct Walk<'w, P: PacketBuf, E: Egress<Buf = P>> {
+    director: &'w mut Director<P>,
+    now: Instant,
+    from: PortId,
+    burst: &'w mut Burst<P>,
+    out: &'w mut E,
+}
+
+impl<P: PacketBuf, E: Egress<Buf = P>> Hot for Walk<'_, P, E> {
+    #[inline(always)]
+    fn run(self) {
+        (self.director).stages(self.now, self.from, self.burst, self.out);
+    }
+}
+
 impl<P: PacketBuf> Director<P> {
     /// For `connections_max` connections (its only big allocation), on the interfaces, routes and
     /// static neighbours of `setup`. `secret` keys the connection table's hash.
@@ -156,16 +178,8 @@ impl<P: PacketBuf> Director<P> {
         steer: Steer,
         page: Arc<Page>,
     ) -> io::Result<Self> {
-        let mut macs = [[0; 6]; PORTS_MAX];
-        for interface in &setup.interfaces {
-            macs[interface.port.index()] = interface.mac;
-        }
-        let mut partial = [false; PORTS_MAX];
-        for port in &setup.partial_checksums {
-            partial[port.index()] = true;
-        }
         let templates_max = Templates::default_capacity(connections_max, 1);
-        Ok(Self {
+        let mut director = Self {
             conns: Conns::new(connections_max, secret)?,
             services: Services::staggered(steer.me(), Loads::new([page.clone()].into())),
             net: Net::new(setup),
@@ -174,6 +188,7 @@ impl<P: PacketBuf> Director<P> {
             templates: Arc::new(Templates::new(templates_max, secret)?),
             sweep: Sweep::new(steer.me(), steer.workers()),
             tunnels: Vec::new(),
+            ways: Vec::new(),
             timeouts: Timeouts::default(),
             settings: Settings::default(),
             cuts: Cuts::default(),
@@ -182,12 +197,23 @@ impl<P: PacketBuf> Director<P> {
             answers: RateLimit::default(),
             handshakes: Handshakes::new(connections_max),
             steer,
-            macs,
-            partial,
+            stations: [Station::default(); PORTS_MAX],
+            partial: [false; PORTS_MAX],
             page,
             ticked: None,
             ip_id: 1,
-        })
+        };
+        director.note_ports();
+        Ok(director)
+    }
+
+    /// What the network says of each port.
+    fn note_ports(&mut self) {
+        (self.stations, self.partial) = ([Station::default(); PORTS_MAX], [false; PORTS_MAX]);
+        for on in self.net.interfaces() {
+            self.stations[on.port.index()] = Station::new(on.mac);
+            self.partial[on.port.index()] = on.partial_checksums;
+        }
     }
 
     /// Schedules by what all workers count; by default there is but this one.
@@ -257,6 +283,7 @@ impl<P: PacketBuf> Director<P> {
             Update::SetNetwork(network) => {
                 let announces = self.steer.me() == 0;
                 self.net.adopt(network, announces, out, &self.page);
+                self.note_ports();
             }
             Update::FlushNeighbours => self.net.flush(),
             _ => {}
@@ -308,23 +335,54 @@ impl<P: PacketBuf> Director<P> {
         burst: &mut Burst<P>,
         out: &mut E,
     ) {
+        cpu::run(Walk {
+            director: self,
+            now,
+            from,
+            burst,
+            out,
+        });
+    }
+
+    /// Parse ▸ look up ▸ rewrite ▸ hop, or decide: each stage begins to load what a later one needs.
+    #[inline(always)]
+    fn stages<E: Egress<Buf = P>>(
+        &mut self,
+        now: Instant,
+        from: PortId,
+        burst: &mut Burst<P>,
+        out: &mut E,
+    ) {
         for packet in burst.iter() {
             packet.prefetch();
         }
         let mut stage = Stage::new();
-        self.parse(from, burst, &mut stage);
+        for (at, packet) in burst.iter().enumerate() {
+            self.parse(from, packet, &mut stage);
+            if let Some(earlier) = at.checked_sub(AHEAD) {
+                self.look_up(&mut stage[earlier]);
+            }
+        }
+        let looked_up = stage.len().saturating_sub(AHEAD);
+        for staged in stage.iter_mut().take(AHEAD).skip(looked_up) {
+            self.look_up(staged);
+        }
         if self.partial[from.index()] {
             complete_checksums(&stage, burst);
         }
-        for first in stage.iter_mut().take(AHEAD) {
-            self.look_up(first);
+        for staged in stage.iter_mut().take(AHEAD / 2) {
+            self.look_further(staged);
         }
         for (at, packet) in burst.drain(..).enumerate() {
             if let Some(later) = stage.get_mut(at + AHEAD) {
                 self.look_up(later);
             }
+            if let Some(sooner) = stage.get_mut(at + AHEAD / 2) {
+                self.look_further(sooner);
+            }
             self.walk(now, from, &stage[at], packet, out);
         }
+        self.conns.settle();
         out.note(Note::default);
     }
 
@@ -376,20 +434,18 @@ impl<P: PacketBuf> Director<P> {
             .home(if from_client { tuple.from } else { tuple.to })
     }
 
-    /// First stage: what are they, and are they addressed to us? Starts loading their buckets.
-    #[inline(never)]
-    fn parse(&self, from: PortId, burst: &Burst<P>, stage: &mut Stage) {
-        let station = self.macs[from.index()];
-        for packet in burst {
-            let frame = packet.bytes();
-            let is_plain = if ethernet::carries(frame, ethernet::IPV4) {
-                self.parse_plain::<IPV4_HEADER>(station, frame, stage)
-            } else {
-                self.parse_plain::<IPV6_HEADER>(station, frame, stage)
-            };
-            if !is_plain {
-                self.parse_any(from, frame, stage);
-            }
+    /// First stage: what is it, and is it addressed to us? Starts loading its bucket.
+    #[inline(always)]
+    fn parse(&self, from: PortId, packet: &P, stage: &mut Stage) {
+        let frame = packet.bytes();
+        let station = self.stations[from.index()];
+        let is_plain = if ethernet::carries(frame, ethernet::IPV4) {
+            self.parse_plain::<IPV4_HEADER>(station, frame, stage)
+        } else {
+            self.parse_plain::<IPV6_HEADER>(station, frame, stage)
+        };
+        if !is_plain {
+            self.parse_any(from, frame, stage);
         }
     }
 
@@ -397,14 +453,14 @@ impl<P: PacketBuf> Director<P> {
     #[inline(always)]
     fn parse_plain<const IP: usize>(
         &self,
-        station: [u8; 6],
+        station: Station,
         frame: &[u8],
         stage: &mut Stage,
     ) -> bool {
         let Some(mut seen) = Seen::plain::<IP>(frame) else {
             return false;
         };
-        if !ethernet::is_to(frame, station) {
+        if !station.is_meant(frame) {
             return false;
         }
         self.conns.digest(&mut seen, frame);
@@ -428,7 +484,7 @@ impl<P: PacketBuf> Director<P> {
         if seen.vlan().is_some() && self.net.interface(from, seen.vlan()).is_none() {
             return Err(DropReason::UnknownVlan);
         }
-        if frame.first_chunk() != Some(&self.macs[from.index()]) && !is_to_all(&seen, frame) {
+        if !self.stations[from.index()].is_meant(frame) && !is_to_all(&seen, frame) {
             return Err(DropReason::NotForUs);
         }
         self.conns.digest(&mut seen, frame);
@@ -448,6 +504,16 @@ impl<P: PacketBuf> Director<P> {
     fn look_up(&self, staged: &mut Staged) {
         if let Some(hash) = staged.hash {
             staged.hit = self.conns.likely(hash);
+        }
+    }
+
+    /// The same once more for the few whose bucket was full when they came.
+    #[inline(always)]
+    fn look_further(&self, staged: &mut Staged) {
+        if staged.hit == Hit::BEYOND
+            && let Some(hash) = staged.hash
+        {
+            staged.hit = self.conns.beyond(hash);
         }
     }
 
@@ -473,8 +539,8 @@ impl<P: PacketBuf> Director<P> {
         }
     }
 
-    /// In a full table one key in twenty is not where it is likely to be, and its packets are as hot as
-    /// any: only those that open connections go the cold way at once.
+    /// A packet whose connection is not where it is likely to be. Those that open connections go the cold
+    /// way at once.
     #[inline(never)]
     fn search<E: Egress<Buf = P>>(
         &mut self,
@@ -558,8 +624,9 @@ impl<P: PacketBuf> Director<P> {
         let frame = packet.bytes_mut();
         let port = hop.depart(frame);
         translate_over(frame, seen, hit, conn, wide);
-        let direction = conn.observe(now, hit.outbound(), seen.ip_len);
-        if let Some(next) = conn.moved(event(seen), direction, self.transitions, &self.timeouts) {
+        conn.observe(now, hit.outbound(), seen.ip_len);
+        let (event, outbound) = (event(seen), hit.outbound());
+        if let Some(next) = conn.moved(event, outbound, self.transitions, &self.timeouts) {
             self.change_state(now, hit, next);
         }
         Some(Ok(port))
@@ -620,8 +687,8 @@ impl<P: PacketBuf> Director<P> {
             return None;
         }
         count(&self.page.servers[server.index()], false, seen.ip_len);
-        let direction = conn.observe(now, false, seen.ip_len);
-        let moved = conn.moved(event(seen), direction, self.transitions, &self.timeouts);
+        conn.observe(now, false, seen.ip_len);
+        let moved = conn.moved(event(seen), false, self.transitions, &self.timeouts);
         rewrite::one_hop_less(packet.bytes_mut(), seen);
         let (id, copy_df) = (next_ip_id(&mut self.ip_id), self.settings.pmtu_disc);
         let l3 = usize::from(seen.l3);
@@ -667,8 +734,9 @@ impl<P: PacketBuf> Director<P> {
     #[inline(always)]
     fn track(&mut self, now: Instant, seen: &Seen, hit: Hit) {
         let conn = self.conns.get(hit);
-        let direction = conn.observe(now, hit.outbound(), seen.ip_len);
-        if let Some(next) = conn.moved(event(seen), direction, self.transitions, &self.timeouts) {
+        conn.observe(now, hit.outbound(), seen.ip_len);
+        let (event, outbound) = (event(seen), hit.outbound());
+        if let Some(next) = conn.moved(event, outbound, self.transitions, &self.timeouts) {
             self.change_state(now, hit, next);
         }
     }
@@ -676,21 +744,19 @@ impl<P: PacketBuf> Director<P> {
     #[inline(never)]
     fn change_state(&mut self, now: Instant, hit: Hit, next: State) {
         let conn = self.conns.get(hit);
-        let (was, server) = (conn.state(), conn.server());
+        let (was, id) = (conn.state(), conn.server());
         if next != was && next.is_established() && conn.is_controlled() {
             self.assure(hit);
         }
-        let server = &self.page.servers[server.index()];
-        match (was.is_active(), next.is_active()) {
-            (false, true) => {
-                server.inactive.down();
-                server.active.up();
-            }
-            (true, false) => {
-                server.active.down();
-                server.inactive.up();
-            }
-            _ => {}
+        let server = &self.page.servers[id.index()];
+        if was.is_active() != next.is_active() {
+            let (less, more) = match next.is_active() {
+                true => (&server.inactive, &server.active),
+                false => (&server.active, &server.inactive),
+            };
+            less.down();
+            more.up();
+            self.services.counted(id);
         }
         let timeout_ms = self.timeout_ms(hit, next);
         self.conns.set_state_for(now, hit.entry(), next, timeout_ms);
@@ -723,7 +789,10 @@ impl<P: PacketBuf> Director<P> {
             return self.net.hold(now, id, packet, l3, origin, out, &self.page);
         }
         let port = hop.port;
-        if hop.address(&mut packet, l3) {
+        if usize::from(hop.l2_len) == l3 {
+            hop.depart(packet.bytes_mut());
+            out.send(port, packet, origin);
+        } else if hop.address(&mut packet, l3) {
             out.send(port, packet, origin);
         } else {
             let watch = out.watch();
@@ -742,7 +811,7 @@ impl<P: PacketBuf> Director<P> {
             return;
         }
         let mut budget = EXPIRE_MAX;
-        while let Some(entry) = self.conns.due(now, &self.timeouts, &mut budget) {
+        while let Some(entry) = self.conns.due(now, &mut budget) {
             if self.outlives(now, entry) {
                 continue;
             }
@@ -757,6 +826,7 @@ impl<P: PacketBuf> Director<P> {
         }
         self.cut_some(now, out);
         self.defend(now);
+        self.conns.settle();
         self.forget_fragments(now, out);
         self.leases.tick(now);
         let services = &self.services;

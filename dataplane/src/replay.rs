@@ -114,7 +114,7 @@ pub fn run(config: &Config, frames: &[Frame]) -> io::Result<Outcome> {
     )?;
     let mut model = Model::new(limits)
         .watching(vec![page.clone()])
-        .naming(config.port_names());
+        .with_ports(config.port_specs());
     let updates = model
         .apply(&config.changes)
         .map_err(|refusal| io::Error::new(io::ErrorKind::InvalidInput, refusal.detail))?;

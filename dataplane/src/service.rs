@@ -12,12 +12,12 @@ use hashbrown::HashMap;
 use crate::answers::{Answerer, Answers};
 use crate::ftp;
 use crate::marks::Marks;
-use crate::net::{is_global, is_station};
+use crate::net::{Sieve, is_global, is_station};
 use crate::packet::PortId;
 use crate::sched::{Ask, Candidate, Kind, Limit, Loads, Newcomer, Scheduler};
 use crate::time::Instant;
 use crate::update::{LocalAddress, Policy, ServerId, ServiceId, Update};
-use crate::wire::flow::{TCP, Tuple, UDP};
+use crate::wire::flow::{Flow, TCP, Tuple, UDP};
 use crate::wire::quic;
 
 mod excerpt; // what concerns one packet, copied
@@ -36,6 +36,8 @@ struct Service {
     stagger: usize,
     /// Oldest first.
     servers: Vec<Candidate>,
+    /// Whether one of them has thresholds.
+    limited: bool,
     options: ServiceOptions,
     /// FULLNAT's local addresses, and whose turn it is.
     locals: Vec<IpAddr>,
@@ -46,6 +48,8 @@ struct Service {
 #[derive(Debug, Clone, Copy)]
 pub struct Server {
     pub service: ServiceId,
+    /// Where it stands among its service's, as long as it is available.
+    place: usize,
     /// Its service's address; a service by mark has none of its own.
     vip: Option<IpAddr>,
     pub address: SocketAddr,
@@ -73,6 +77,8 @@ pub struct Services {
     by_key: HashMap<Key, ServiceId>,
     /// By family (whether IPv6) and mark.
     by_mark: HashMap<(bool, u32), ServiceId>,
+    /// Services over IPv4 that ask for nothing but their scheduler, by [`plain_key`].
+    plain: HashMap<u64, ServiceId>,
     marks: Arc<Marks>,
     /// How many services have port 21, and port 0.
     ftp: u32,
@@ -88,6 +94,8 @@ pub struct Services {
     former: HashMap<IpAddr, u32>,
     /// How many services each local address serves.
     locals: HashMap<IpAddr, u32>,
+    /// Virtual and local addresses that there ever were.
+    sieve: Sieve,
     answers: Answers,
     /// Services that were ever added.
     born: u64,
@@ -131,6 +139,47 @@ impl Services {
         at(port)
             .or_else(|| at(ftp::CONTROL).filter(|_| self.ftp > 0 && may_be_data))
             .or_else(|| at(0).filter(|_| self.portless > 0))
+    }
+
+    /// The service that a client's IPv4 packet asks for, if that asks for nothing but its scheduler and
+    /// no other one comes into question.
+    #[inline]
+    pub fn plain(&self, flow: &Flow) -> Option<ServiceId> {
+        if self.may_carry_ftp() {
+            return None;
+        }
+        let [.., a, b, c, d] = flow.addresses.to_ne_bytes();
+        let [.., high, low] = flow.ports.to_ne_bytes();
+        let port = u16::from_be_bytes([high, low]);
+        let key = plain_key(flow.protocol, u32::from_be_bytes([a, b, c, d]), port);
+        self.plain.get(&key).copied()
+    }
+
+    /// Keeps up whether a service is found by [`Self::plain`].
+    fn note_plain(&mut self, id: ServiceId) {
+        let Some((service, key)) = self
+            .service(id)
+            .and_then(|service| Some((service, plain_key_of(service.key)?)))
+        else {
+            return;
+        };
+        let (policy, options) = (&service.policy, &service.options);
+        let is_plain = policy.persistence.is_none()
+            && policy.engine.is_none()
+            && !policy.one_packet
+            && options.mss.is_none()
+            && options.timeouts == ServiceTimeouts::default();
+        if is_plain {
+            self.plain.insert(key, id);
+        } else {
+            self.plain.remove(&key);
+        }
+    }
+
+    /// Whether the service of a server lowers the segment sizes that SYNs announce.
+    pub fn clamps(&self, id: ServerId) -> bool {
+        let service = self.server(id).and_then(|s| self.service(s.service));
+        service.is_some_and(|service| service.options.mss.is_some())
     }
 
     /// Whether a connection to FTP's control port may find a service.
@@ -202,7 +251,9 @@ impl Services {
     /// Whether `address` is a virtual or local one that the director speaks for; a service of 0.0.0.0
     /// or a multicast group is nobody's to announce.
     pub fn owns(&self, address: IpAddr) -> bool {
-        is_station(address) && (self.is_vip(address) || self.is_local(address))
+        self.sieve.may_have(address)
+            && is_station(address)
+            && (self.is_vip(address) || self.is_local(address))
     }
 
     /// The scheduler's choice for a new connection. A server without a port is asked at the one
@@ -240,8 +291,10 @@ impl Services {
         } = *newcomer;
         let loads = &self.loads;
         let service = self.services.get_mut(service.index())?.as_mut()?;
-        for server in service.servers.iter_mut().filter(|s| s.limit.is_set()) {
-            server.limit.observe(loads.of(server.id).total());
+        if service.limited {
+            for server in service.servers.iter_mut().filter(|s| s.limit.is_set()) {
+                server.limit.observe(loads.of(server.id).total());
+            }
         }
         service.scheduler.tick(now);
         let by_id = service.policy.scheduler == Kind::Conhash
@@ -299,6 +352,22 @@ impl Services {
             let limit = &mut service.servers[index].limit;
             limit.observe(total.saturating_sub(1));
             limit.observe(total);
+        }
+    }
+
+    /// This worker counts other connections of a server than before.
+    #[inline]
+    pub fn counted(&mut self, id: ServerId) {
+        let Some(Some(server)) = self.servers.get(id.index()) else {
+            return;
+        };
+        let (at, available) = (server.place, server.available);
+        let Some(Some(service)) = self.services.get_mut(server.service.index()) else {
+            return;
+        };
+        if available && service.policy.scheduler.ranks() {
+            let servers = &service.servers;
+            service.scheduler.counted(servers, &self.loads, at);
         }
     }
 
@@ -416,11 +485,13 @@ impl Services {
                     scheduler: policy.scheduler.bind(&[], self.seed(id)),
                     stagger: self.stagger,
                     servers: Vec::new(),
+                    limited: false,
                     options: ServiceOptions::default(),
                     locals: Vec::new(),
                     local_cursor: 0,
                 };
                 *slot(&mut self.services, id.index()) = Some(service);
+                self.note_plain(id);
                 return self.reach(id, key);
             }
             Update::EditService { id, policy } => {
@@ -435,6 +506,7 @@ impl Services {
                 for server in servers {
                     self.note_answers(server);
                 }
+                self.note_plain(id);
             }
             Update::DeleteService { id } => self.delete_service(id),
             Update::AddServer {
@@ -458,6 +530,7 @@ impl Services {
                 limit.change(thresholds, connections);
                 *place = Some(Server {
                     service,
+                    place: 0,
                     vip,
                     address,
                     mode,
@@ -474,7 +547,12 @@ impl Services {
                     last_weight: weight,
                     limit,
                 });
+                service.limited |= limit.is_set();
                 service.scheduler.added(&service.servers);
+                let at = service.servers.len() - 1;
+                if let Some(server) = slot(&mut self.servers, id.index()) {
+                    server.place = at;
+                }
                 self.note_answers(id);
                 self.unsettled = true;
             }
@@ -498,6 +576,7 @@ impl Services {
                 let server = &mut service.servers[index];
                 server.limit.change(thresholds, connections);
                 let limit = server.limit;
+                service.limited |= limit.is_set();
                 server.weight = weight;
                 if weight > 0 {
                     server.last_weight = weight;
@@ -517,6 +596,12 @@ impl Services {
                 let (service, index) = self.position(id);
                 let gone = service.servers.remove(index);
                 service.scheduler.removed(&service.servers, index, &gone);
+                let moved: Vec<_> = service.servers[index..].iter().map(|s| s.id).collect();
+                for (at, id) in (index..).zip(moved) {
+                    if let Some(server) = slot(&mut self.servers, id.index()) {
+                        server.place = at;
+                    }
+                }
                 self.withdraw(id, gone.limit);
             }
             Update::ForgetServer { id } => {
@@ -534,6 +619,7 @@ impl Services {
                 if old.timeouts != options.timeouts {
                     self.unsettled = true;
                 }
+                self.note_plain(id);
             }
             Update::SetTable { id, ref table } => self.service_mut(id).scheduler.tabled(table),
             Update::SetMarks(ref marks) => return self.set_marks(marks),
@@ -592,12 +678,14 @@ impl Services {
             ServiceKey::Mark { mark, ipv6 } => {
                 self.by_mark.insert((ipv6, mark.get()), id);
                 let marks = Arc::clone(&self.marks);
+                self.sieve.extend(marks.addresses(ipv6, mark.get()));
                 return occupy(&mut self.vips, marks.addresses(ipv6, mark.get()));
             }
         };
         self.by_key.insert((protocol.number(), address), id);
         self.ftp += u32::from(address.port() == ftp::CONTROL);
         self.portless += u32::from(address.port() == 0);
+        self.sieve.add(address.ip());
         occupy(&mut self.vips, &[address.ip()])
     }
 
@@ -623,6 +711,7 @@ impl Services {
         let mut new = Vec::new();
         // First those that come, so that what stays is not announced.
         for &(ipv6, mark) in self.by_mark.keys() {
+            self.sieve.extend(marks.addresses(ipv6, mark));
             new.extend(occupy(&mut self.vips, marks.addresses(ipv6, mark)));
         }
         for &(ipv6, mark) in self.by_mark.keys() {
@@ -634,6 +723,7 @@ impl Services {
     fn set_locals(&mut self, id: ServiceId, addresses: &[LocalAddress]) -> Vec<IpAddr> {
         let addresses: Vec<IpAddr> = addresses.iter().map(|local| local.address).collect();
         let mut new = Vec::new();
+        self.sieve.extend(&addresses);
         for address in &addresses {
             let services = self.locals.entry(*address).or_insert(0);
             *services += 1;
@@ -651,6 +741,9 @@ impl Services {
             unreachable!("validated")
         };
         self.unreach(service.key);
+        if let Some(key) = plain_key_of(service.key) {
+            self.plain.remove(&key);
+        }
         release(&mut self.locals, &service.locals);
         for server in service.servers {
             self.withdraw(server.id, server.limit);
@@ -694,6 +787,25 @@ impl Services {
             service,
             index.unwrap_or_else(|| unreachable!("updates are validated")),
         )
+    }
+}
+
+/// What a service over IPv4 is found by.
+fn plain_key(protocol: u8, address: u32, port: u16) -> u64 {
+    u64::from(address) << 32 | u64::from(port) << 16 | u64::from(protocol)
+}
+
+fn plain_key_of(key: ServiceKey) -> Option<u64> {
+    match key {
+        ServiceKey::Address {
+            protocol,
+            address: SocketAddr::V4(address),
+        } => Some(plain_key(
+            protocol.number(),
+            address.ip().to_bits(),
+            address.port(),
+        )),
+        _ => None,
     }
 }
 

@@ -18,7 +18,7 @@ use crate::counters::{DropReason, Pass, Stopwatch};
 use crate::cpu::cycles;
 use crate::director::Director;
 use crate::dpdk::{Mbuf, Mempool, RxQueue, TxQueue};
-use crate::packet::{BURST, Burst, Egress, Learned, Origin, PacketBuf, PortId};
+use crate::packet::{BURST, Burst, Egress, Learned, Origin, PORTS_MAX, PacketBuf, PortId};
 use crate::time::{Clock, Instant};
 use crate::update::Batch;
 use crate::watch::Watch;
@@ -58,8 +58,9 @@ fn microseconds(ns: u64) -> u32 {
 /// What connects a worker with the others.
 #[derive(Debug)]
 pub struct Links {
-    steered_out: Vec<Option<Producer<(PortId, Mbuf)>>>,
-    steered_in: Vec<Consumer<(PortId, Mbuf)>>,
+    /// By worker; none to itself.
+    pub(crate) steered_out: Vec<Option<Producer<(PortId, Mbuf)>>>,
+    pub(crate) steered_in: Vec<Consumer<(PortId, Mbuf)>>,
     learned_out: Vec<Sender<Learned>>,
     learned_in: Receiver<Learned>,
 }
@@ -100,8 +101,6 @@ fn others<T: Clone>(all: &[T], me: usize) -> Vec<T> {
 #[derive(Debug)]
 pub struct Worker {
     director: Director<Mbuf>,
-    /// By port.
-    rx: Vec<RxQueue>,
     out: Outlet,
     steered_in: Vec<Consumer<(PortId, Mbuf)>>,
     learned_in: Receiver<Learned>,
@@ -111,8 +110,6 @@ pub struct Worker {
     idle: Idle,
     /// Cycles a second.
     hz: u64,
-    /// By port, for listings.
-    port_names: Vec<String>,
 }
 
 /// A batch of which some updates wait for the next passes.
@@ -124,34 +121,35 @@ struct Applying {
 }
 
 impl Worker {
-    /// `queues` and `port_names` are by port; `pool` is where packets of its own come from.
+    /// `queues` are of the ports that there are; `pool` is where packets of its own come from.
     #[expect(
         clippy::too_many_arguments,
         reason = "everything a worker owns, given once"
     )]
     pub fn new(
         director: Director<Mbuf>,
-        queues: Vec<(RxQueue, TxQueue)>,
+        queues: Vec<Queues>,
         pool: Mempool,
         links: Links,
         mailbox: Receiver<Command>,
         clock: Clock,
         idle: Idle,
         hz: u64,
-        port_names: Vec<String>,
     ) -> Self {
-        let (rx, tx): (Vec<_>, Vec<_>) = queues.into_iter().unzip();
-        let out = Outlet {
-            tx: tx.into_iter().map(Tx::new).collect(),
+        let mut out = Outlet {
+            ports: ArrayVec::new(),
             watch: Watch::new(Arc::clone(director.page())),
             pool,
             steered: links.steered_out,
             learned: links.learned_out,
         };
+        for queues in queues {
+            out.attach(Box::new(queues));
+        }
+        out.meet_ports(&director);
         let (steered_in, learned_in) = (links.steered_in, links.learned_in);
         Self {
             director,
-            rx,
             out,
             steered_in,
             learned_in,
@@ -160,7 +158,6 @@ impl Worker {
             clock,
             idle,
             hz,
-            port_names,
         }
     }
 
@@ -204,14 +201,18 @@ impl Worker {
     }
 
     fn receive(&mut self, now: Instant, burst: &mut Burst<Mbuf>, hand: &mut Hand) {
-        for (port, queue) in (0..).map(PortId).zip(&mut self.rx) {
-            let arrived = queue.recv(burst);
+        for slot in 0..self.out.ports.len() {
+            let Outlet { ports, watch, .. } = &mut self.out;
+            let Some(queues) = ports[slot].as_mut().filter(|queues| queues.is_known) else {
+                continue;
+            };
+            let (port, arrived) = (queues.port, queues.rx.recv(burst));
             if arrived == 0 {
                 continue;
             }
             hand.take(arrived);
             if arrived > burst.len() {
-                queue.free_scattered(|first, len| self.out.watch.scattered(port, first, len));
+                (queues.rx).free_scattered(|first, len| watch.scattered(port, first, len));
             }
             let (director, out) = (&mut self.director, &mut self.out);
             match out.watch.is_tapped() {
@@ -288,7 +289,7 @@ impl Worker {
                 let _ = reply.try_send(self.director.excerpt(now, &query));
             }
             Command::Neighbours(reply) => {
-                let _ = reply.try_send(self.neighbours());
+                let _ = reply.try_send(self.director.net().neighbours());
             }
             Command::Drops {
                 after,
@@ -305,6 +306,10 @@ impl Worker {
             Command::Untap { id, reply } => {
                 let _ = reply.try_send(self.out.watch.remove_tap(id));
             }
+            Command::Attach(queues) => self.out.attach(queues),
+            Command::Detach(port, reply) => {
+                let _ = reply.try_send(self.out.detach(port));
+            }
         }
         true
     }
@@ -319,27 +324,9 @@ impl Worker {
         // Let go of before the answer, so that it is the control side that frees it.
         let Applying { batch, done, .. } = applying;
         drop(batch);
+        self.out.meet_ports(&self.director);
         self.out.watch.page().pace.batches.add(1);
         let _ = done.try_send(());
-    }
-
-    fn neighbours(&self) -> Vec<control::Neighbour> {
-        let name = |port: PortId, vlan: Option<u16>| match vlan {
-            None => self.port_names[port.index()].clone(),
-            Some(vlan) => format!("{}.{vlan}", self.port_names[port.index()]),
-        };
-        let show = |view: crate::net::NeighbourView| control::Neighbour {
-            port: name(view.port, view.vlan),
-            address: view.address,
-            mac: view.mac.map(control::mac_text),
-            state: view.state.to_owned(),
-        };
-        self.director
-            .net()
-            .neighbours()
-            .into_iter()
-            .map(show)
-            .collect()
     }
 }
 
@@ -356,11 +343,33 @@ fn process_home(
     }
 }
 
-/// Where a worker's packets leave.
+/// One worker's queues of a port, with what waits to be sent.
+#[derive(Debug)]
+pub struct Queues {
+    port: PortId,
+    /// The network has it, so that packets from it mean something.
+    is_known: bool,
+    rx: RxQueue,
+    tx: Tx,
+}
+
+impl Queues {
+    pub fn new(port: PortId, rx: RxQueue, tx: TxQueue) -> Self {
+        let (is_known, tx) = (false, Tx::new(tx));
+        Self {
+            port,
+            is_known,
+            rx,
+            tx,
+        }
+    }
+}
+
+/// A worker's ports, and where its packets leave.
 #[derive(Debug)]
 struct Outlet {
     /// By port.
-    tx: Vec<Tx>,
+    ports: ArrayVec<Option<Box<Queues>>, PORTS_MAX>,
     watch: Watch,
     pool: Mempool,
     /// By worker; none to itself.
@@ -427,11 +436,33 @@ impl Tx {
 
 impl Outlet {
     fn flush(&mut self) {
-        for (to, tx) in (0..).map(PortId).zip(&mut self.tx) {
-            if !tx.burst.is_empty() {
-                tx.flush(to, &mut self.watch);
+        for queues in self.ports.iter_mut().flatten() {
+            if !queues.tx.burst.is_empty() {
+                queues.tx.flush(queues.port, &mut self.watch);
             }
         }
+    }
+
+    fn attach(&mut self, queues: Box<Queues>) {
+        let place = queues.port.index();
+        while self.ports.len() <= place {
+            self.ports.push(None);
+        }
+        self.ports[place] = Some(queues);
+    }
+
+    /// Looks which ports the network has now.
+    fn meet_ports(&mut self, director: &Director<Mbuf>) {
+        for queues in self.ports.iter_mut().flatten() {
+            queues.is_known = director.net().interface(queues.port, None).is_some();
+        }
+    }
+
+    /// Sends what waits to leave by a port and gives its queues back.
+    fn detach(&mut self, port: PortId) -> Option<Box<Queues>> {
+        let mut queues = self.ports.get_mut(port.index())?.take()?;
+        queues.tx.flush(port, &mut self.watch);
+        Some(queues)
     }
 }
 
@@ -440,7 +471,10 @@ impl Egress for Outlet {
 
     #[inline]
     fn send(&mut self, to: PortId, packet: Mbuf, origin: Origin) {
-        let tx = &mut self.tx[to.index()];
+        let Some(Some(queues)) = self.ports.get_mut(to.index()) else {
+            return (self.watch).discard(origin.port, DropReason::PortGone, packet);
+        };
+        let tx = &mut queues.tx;
         tx.tags.push((origin, packet.bytes().len()));
         tx.burst.push(packet);
         if tx.burst.is_full() {
@@ -486,11 +520,13 @@ impl Egress for Tapped<'_> {
     type Buf = Mbuf;
 
     fn send(&mut self, to: PortId, packet: Mbuf, origin: Origin) {
-        let Outlet { tx, watch, .. } = &mut *self.0;
-        let tx = &mut tx[to.index()];
-        // What was sent without a note comes first.
-        tx.notes.resize_with(tx.tags.len(), Note::default);
-        tx.notes.push(watch.note().clone());
+        let Outlet { ports, watch, .. } = &mut *self.0;
+        if let Some(Some(queues)) = ports.get_mut(to.index()) {
+            let Tx { tags, notes, .. } = &mut queues.tx;
+            // What was sent without a note comes first.
+            notes.resize_with(tags.len(), Note::default);
+            notes.push(watch.note().clone());
+        }
         self.0.send(to, packet, origin);
     }
 

@@ -11,7 +11,7 @@ pub(crate) fn run(data: &[u8]) {
     };
     match Config::parse(text, "director.toml") {
         Ok(config) => {
-            let mut model = Model::new(config.director.limits()).naming(config.port_names());
+            let mut model = Model::new(config.director.limits()).with_ports(config.port_specs());
             model.apply(&config.changes).unwrap();
             // All of it can be told.
             let list = model.services(None).unwrap();

@@ -15,7 +15,7 @@ mod protocol; // the control socket
 pub mod seeds; // what each target begins with
 
 use control::ipvsadm::names::NoNames;
-use control::{Reply, Request};
+use control::{PortSpec, Reply, Request};
 use dataplane::control::Control;
 use dataplane::control::model::Limits;
 use dataplane::control::server::{Backend as _, Peer, Rights};
@@ -50,7 +50,8 @@ const ROOT: Peer = Peer {
 
 /// The control side of a director without workers.
 fn director() -> Control {
-    Control::new(LIMITS, Vec::new(), 64, Machine::default).naming(vec!["lan".to_owned()])
+    let lan = PortSpec::new("lan", "net_null0");
+    Control::new(LIMITS, Vec::new(), 64, Machine::default).with_ports([lan])
 }
 
 fn ask(director: &mut Control, request: Request) -> Reply {

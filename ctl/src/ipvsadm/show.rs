@@ -491,9 +491,15 @@ fn large<const N: usize>(numbers: [u64; N], style: &Style<'_>) -> String {
     out
 }
 
-/// `services` come newest first. LVS walks the buckets of its two tables, and sorts what it found.
-fn in_order(mut services: Vec<Service>, sorted: bool) -> Vec<Service> {
+/// `services` come newest first; LVS walks the buckets of its two tables.
+pub fn as_walked(mut services: Vec<Service>) -> Vec<Service> {
     services.sort_by_key(|service| bucket(&service.key));
+    services
+}
+
+/// As LVS walks them, or as ipvsadm sorts what it found so.
+fn in_order(services: Vec<Service>, sorted: bool) -> Vec<Service> {
+    let mut services = as_walked(services);
     if !sorted {
         return services;
     }

@@ -135,10 +135,11 @@ impl Capture<'_> {
             let (packets, done) = match client.ask(&Request::CapturedNext)? {
                 Reply::Captured {
                     packets,
+                    ports,
                     missed,
                     done,
                 } => {
-                    self.missed = missed;
+                    (self.ports, self.missed) = (ports, missed);
                     (packets, done)
                 }
                 Reply::Refused(refusal) => return Err(refusal.into()),

@@ -214,6 +214,7 @@ fn differences(out: &mut String, plan: &Plan) {
     let mut of: Option<ServiceKey> = None;
     for difference in &plan.differences {
         let (indent, name) = match &difference.what {
+            What::Port { port } => ("", format!("port {port}")),
             What::Address { address } => ("", format!("address {address}")),
             What::Route { to } => ("", format!("route to {}/{}", to.address(), to.length())),
             What::Neighbour { neighbour } => ("", format!("neighbour {neighbour}")),

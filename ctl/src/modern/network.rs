@@ -362,7 +362,7 @@ mod tests {
                 route("0.0.0.0/0", "192.0.2.10"),
                 route("10.9.0.1", "10.0.0.1"),
             ],
-            neighbours: Vec::new(),
+            ..Network::default()
         };
         assert_eq!(
             addresses(&network),

@@ -1,7 +1,7 @@
 //! `directorctl port`: the NICs, physical and virtual.
 
-use clap::Subcommand;
-use control::PortStatus;
+use clap::{Args, Subcommand};
+use control::{Address, AddressPrefix, Change, PortSpec, PortStatus, Request};
 
 use super::show::Table;
 
@@ -9,6 +9,85 @@ use super::show::Table;
 pub(super) enum PortVerb {
     /// All ports: their device and its link, and what has passed.
     List,
+    /// Start a device as a port; the other ports go on: directorctl port add dmz
+    /// net_af_packet2,iface=veth2 --address 10.9.0.254/24
+    Add(PortArgs),
+    /// Stop a port and let go of its device. Its addresses and VLANs go with it; what is reached through
+    /// them, routes and static neighbours, has to go before.
+    Delete {
+        /// The port's name.
+        #[arg(value_name = "NAME")]
+        port: String,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct PortArgs {
+    /// For messages and listings: letters, digits, - _ .
+    name: String,
+    /// A virtual device with its arguments, or the PCI address of one that is bound to a DPDK driver.
+    device: String,
+    /// Bytes of the longest IP packet, 68 to 9200 and no more than packet buffers have room for; 1500
+    /// unless set.
+    #[arg(long, value_name = "BYTES", allow_negative_numbers = true)]
+    mtu: Option<u16>,
+    /// Receive what is sent to other stations; =false, as unless set, for not.
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    promiscuous: Option<bool>,
+    /// Frames may come with unfinished checksums, which are then completed; unless set, from devices whose
+    /// other end is on this computer.
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    partial_checksums: Option<bool>,
+    /// Packets that the device queues for us, per worker, a power of two, 64 to 8192; 1024 unless set.
+    #[arg(long, value_name = "PACKETS", allow_negative_numbers = true)]
+    rx_descriptors: Option<u16>,
+    /// The same from us.
+    #[arg(long, value_name = "PACKETS", allow_negative_numbers = true)]
+    tx_descriptors: Option<u16>,
+    /// ADDRESS/LENGTH: an address of the port, with the length of its network's prefix; any number of
+    /// them.
+    #[arg(long = "address", value_name = "ADDRESS")]
+    addresses: Vec<AddressPrefix>,
+}
+
+impl PortArgs {
+    fn spec(&self) -> PortSpec {
+        let default = PortSpec::new(&self.name, &self.device);
+        PortSpec {
+            mtu: self.mtu.unwrap_or(default.mtu),
+            promiscuous: self.promiscuous.unwrap_or(default.promiscuous),
+            partial_checksums: self.partial_checksums.unwrap_or(default.partial_checksums),
+            rx_descriptors: self.rx_descriptors.unwrap_or(default.rx_descriptors),
+            tx_descriptors: self.tx_descriptors.unwrap_or(default.tx_descriptors),
+            ..default
+        }
+    }
+
+    /// The port and its addresses, all at once.
+    fn changes(&self) -> Vec<Change> {
+        let address = |prefix: &AddressPrefix| {
+            Change::AddAddress(Address {
+                port: self.name.clone(),
+                vlan: None,
+                prefix: *prefix,
+            })
+        };
+        let port = std::iter::once(Change::AddPort(self.spec()));
+        port.chain(self.addresses.iter().map(address)).collect()
+    }
+}
+
+impl PortVerb {
+    pub(super) fn request(&self) -> Request {
+        match self {
+            Self::List => Request::Status,
+            Self::Add(args) => Request::Change(args.changes()),
+            Self::Delete { port } => {
+                let port = port.clone();
+                Request::Change(vec![Change::DeletePort { port }])
+            }
+        }
+    }
 }
 
 pub(super) fn table(ports: &[PortStatus]) -> String {
@@ -74,7 +153,70 @@ fn or_none(words: &[String]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use clap::Parser;
     use control::{PortHardware, PortUse};
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(subcommand)]
+        verb: PortVerb,
+    }
+
+    fn asked(line: &str) -> Result<Request, String> {
+        let words = ["directorctl"].into_iter().chain(line.split(' '));
+        let line = Line::try_parse_from(words).map_err(|error| error.to_string())?;
+        Ok(line.verb.request())
+    }
+
+    #[test]
+    fn verbs_become_requests() {
+        assert_eq!(asked("list"), Ok(Request::Status));
+        let plain = PortSpec::new("dmz", "net_null0");
+        let add = vec![Change::AddPort(plain.clone())];
+        assert_eq!(asked("add dmz net_null0"), Ok(Request::Change(add)));
+        let spec = PortSpec {
+            mtu: 9000,
+            promiscuous: true,
+            partial_checksums: true,
+            rx_descriptors: 256,
+            tx_descriptors: 512,
+            ..plain
+        };
+        let address = |prefix: &str| {
+            Change::AddAddress(Address {
+                port: "dmz".to_owned(),
+                vlan: None,
+                prefix: prefix.parse().unwrap(),
+            })
+        };
+        let add = vec![
+            Change::AddPort(spec),
+            address("10.9.0.1/24"),
+            address("2001:db8::1/64"),
+        ];
+        let line = "add dmz net_null0 --mtu 9000 --promiscuous --partial-checksums=true \
+            --rx-descriptors 256 --tx-descriptors 512 --address 10.9.0.1/24 --address 2001:db8::1/64";
+        assert_eq!(asked(line), Ok(Request::Change(add)));
+        let port = "dmz".to_owned();
+        let delete = vec![Change::DeletePort { port }];
+        assert_eq!(asked("delete dmz"), Ok(Request::Change(delete)));
+    }
+
+    #[test]
+    fn mistakes_say_what_is_right() {
+        for (line, words) in [
+            ("add dmz", "<DEVICE>"),
+            ("delete", "<NAME>"),
+            ("add dmz net_null0 --mtu 70000", "65535"),
+            (
+                "add dmz net_null0 --address 10.9.0.1",
+                "10.0.0.254/24 or 2001:db8::fe/64 is right",
+            ),
+        ] {
+            let said = asked(line).unwrap_err();
+            assert!(said.contains(words), "{line}: {said}");
+        }
+    }
 
     fn driver(name: &str) -> Option<PortHardware> {
         Some(PortHardware {

@@ -9,8 +9,8 @@ use control::{
 };
 
 use super::{
-    LocalAddressVerb, OptionArgs, OrNone, PolicyArgs, PortVerb, ServerKey, ServerVerb, ServiceVerb,
-    SpecArgs, Verb,
+    LocalAddressVerb, OptionArgs, OrNone, PolicyArgs, ServerKey, ServerVerb, ServiceVerb, SpecArgs,
+    Verb,
 };
 
 /// What is there now.
@@ -58,7 +58,8 @@ pub(super) fn request(verb: &Verb, present: &mut impl Present) -> Result<Request
         Verb::Explain(args) => return super::explain::request(args),
         Verb::Connection(_) => unreachable!("they ask page by page"),
         Verb::Stats(_) => return Ok(Request::Services { only: None }),
-        Verb::Status | Verb::Version | Verb::Port(PortVerb::List) => return Ok(Request::Status),
+        Verb::Status | Verb::Version => return Ok(Request::Status),
+        Verb::Port(verb) => return Ok(verb.request()),
         Verb::Apply(args) => return args.request(),
         Verb::Confirm => return Ok(Request::Confirm),
         Verb::Rollback => return Ok(Request::Rollback),

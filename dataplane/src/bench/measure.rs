@@ -15,7 +15,7 @@ const PREEMPTED_NS: f64 = 300_000.0;
 
 /// Wall time, for calibration and the length of windows.
 #[expect(clippy::disallowed_methods, reason = "a benchmark reads the clock")]
-fn wall() -> WallTime {
+pub(super) fn wall() -> WallTime {
     WallTime::now()
 }
 
@@ -41,6 +41,14 @@ impl Clock {
         }
     }
 
+    /// For who does not ask what time it is.
+    pub(super) fn still() -> Self {
+        Self {
+            start: 0,
+            cycles_per_ms: 1 << 48,
+        }
+    }
+
     #[expect(clippy::cast_possible_truncation, reason = "an `Instant` wraps")]
     #[inline(always)]
     pub(super) fn instant(self, cycles: u64) -> Instant {
@@ -57,6 +65,16 @@ impl Clock {
         cpu::cycles() + u64::from(ms) * self.cycles_per_ms
     }
 
+    /// As many cycles as so many nanoseconds have.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a small positive number of cycles"
+    )]
+    pub(super) fn cycles(self, ns: f64) -> u64 {
+        (ns / self.ns(1)) as u64
+    }
+
     /// Cycle counts per second, in GHz.
     pub(super) fn ghz(self) -> f64 {
         1e3 / self.ns(1000)
@@ -64,40 +82,42 @@ impl Clock {
 }
 
 /// The director's cycles over some time.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Meter {
     clock: Clock,
     preempted: u64,
     pub(super) packets: u64,
     cycles: u64,
-    /// Bursts too long to be the director's work, left out of the other two.
+    /// Passes too long to be the director's work, left out of all else.
     pub(super) stalls: u32,
+    /// How long each pass took.
+    pub(super) passes: Times,
 }
 
 impl Meter {
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "a small positive number of cycles"
-    )]
     pub(super) fn new(clock: Clock) -> Self {
         Self {
             clock,
-            preempted: (PREEMPTED_NS / clock.ns(1)) as u64,
+            preempted: clock.cycles(PREEMPTED_NS),
             packets: 0,
             cycles: 0,
             stalls: 0,
+            passes: Times::default(),
         }
     }
 
+    /// `false` if these cycles were not the director's alone.
     #[inline(always)]
-    pub(super) fn add(&mut self, packets: usize, cycles: u64) {
-        if cycles > self.preempted {
-            self.stalls += 1;
-        } else {
+    pub(super) fn add(&mut self, packets: usize, cycles: u64) -> bool {
+        let is_ours = cycles <= self.preempted;
+        if is_ours {
             self.packets += packets as u64;
             self.cycles += cycles;
+            self.passes.add(cycles, 1);
+        } else {
+            self.stalls += 1;
         }
+        is_ours
     }
 
     pub(super) fn ns(&self) -> f64 {
@@ -109,21 +129,95 @@ impl Meter {
     pub(super) fn per(&self, count: u64) -> f64 {
         self.ns() / count.max(1) as f64
     }
+
+    /// Nanoseconds that all but this share of the passes took at most.
+    pub(super) fn pass_ns(&self, but: f64) -> f64 {
+        self.clock.ns(self.passes.all_but(but))
+    }
 }
 
-/// The smallest and the middle of some numbers of nanoseconds.
+/// How often something took how many cycles, to 1.6 %.
+#[derive(Debug, Clone)]
+pub(super) struct Times(Vec<u64>);
+
+/// Buckets for each doubling.
+const FINE_SHIFT: u32 = 6;
+const FINE: usize = 1 << FINE_SHIFT;
+
+impl Default for Times {
+    fn default() -> Self {
+        Self(vec![0; FINE * (u64::BITS - FINE_SHIFT + 1) as usize])
+    }
+}
+
+impl Times {
+    #[expect(clippy::cast_possible_truncation, reason = "less than twice `FINE`")]
+    #[inline(always)]
+    pub(super) fn add(&mut self, cycles: u64, times: u64) {
+        let shift = (cycles | FINE as u64).ilog2() - FINE_SHIFT;
+        let bucket = FINE * shift as usize + (cycles >> shift) as usize;
+        self.0[bucket] += times;
+    }
+
+    pub(super) fn merge(&mut self, other: &Self) {
+        for (count, more) in self.0.iter_mut().zip(&other.0) {
+            *count += more;
+        }
+    }
+
+    /// What all but this share of them do not exceed.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss,
+        reason = "a share of a number far below 2^53"
+    )]
+    pub(super) fn all_but(&self, share: f64) -> u64 {
+        let all: u64 = self.0.iter().sum();
+        let mut longer = (all as f64 * share) as u64;
+        for (bucket, count) in self.0.iter().enumerate().rev() {
+            if *count > longer {
+                return last_of(bucket);
+            }
+            longer -= count;
+        }
+        0
+    }
+}
+
+/// The most cycles of a bucket.
+fn last_of(bucket: usize) -> u64 {
+    let shift = (bucket / FINE).saturating_sub(1);
+    ((bucket - FINE * shift + 1) as u64).wrapping_shl(u32::try_from(shift).unwrap_or(0)) - 1
+}
+
+/// The best and the middle of some numbers.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct Spread {
-    pub best_ns: f64,
-    pub median_ns: f64,
+    pub best: f64,
+    pub median: f64,
 }
 
 impl Spread {
-    pub(super) fn of(mut values: Vec<f64>) -> Self {
+    /// Of numbers of which the smallest is the best.
+    pub(super) fn least(values: impl IntoIterator<Item = f64>) -> Self {
+        let mut values: Vec<_> = values.into_iter().collect();
         values.sort_by(f64::total_cmp);
         Self {
-            best_ns: values.first().copied().unwrap_or(f64::NAN),
-            median_ns: values.get(values.len() / 2).copied().unwrap_or(f64::NAN),
+            best: values.first().copied().unwrap_or(f64::NAN),
+            median: values.get(values.len() / 2).copied().unwrap_or(f64::NAN),
+        }
+    }
+
+    /// Of numbers of which the largest is the best.
+    pub(super) fn most(values: impl IntoIterator<Item = f64>) -> Self {
+        Self::least(values.into_iter().map(|value| -value)).map(|value| -value)
+    }
+
+    pub(super) fn map(self, of: impl Fn(f64) -> f64) -> Self {
+        Self {
+            best: of(self.best),
+            median: of(self.median),
         }
     }
 }
@@ -198,8 +292,16 @@ impl Yardstick {
         self.clock.ns(cpu::cycles() - begin) / f64::from(STEPS)
     }
 
+    /// Nanoseconds of the best of the dependent reads of DRAM so far.
+    pub(super) fn dram_read(&self) -> f64 {
+        self.samples[0]
+            .iter()
+            .copied()
+            .fold(f64::INFINITY, f64::min)
+    }
+
     pub(super) fn calibration(self) -> Calibration {
-        let [dram_read, l2_read, multiply_add] = self.samples.map(Spread::of);
+        let [dram_read, l2_read, multiply_add] = self.samples.map(Spread::least);
         Calibration {
             dram_read,
             l2_read,
@@ -241,8 +343,31 @@ mod tests {
     }
 
     #[test]
+    fn times_are_kept_to_a_sixty_fourth() {
+        for cycles in [0, 1, 63, 64, 65, 127, 128, 129, 1000, 12_345, 1 << 40] {
+            let mut times = Times::default();
+            times.add(cycles, 10);
+            let found = times.all_but(0.0);
+            assert!(
+                cycles <= found && found <= cycles + cycles / 64,
+                "{cycles}: {found}"
+            );
+        }
+        let mut times = Times::default();
+        times.add(10, 989);
+        times.add(20, 10);
+        times.add(30, 1);
+        let found = [0.5, 0.01, 0.001, 0.0].map(|share| times.all_but(share));
+        assert_eq!(found, [10, 20, 20, 30]);
+    }
+
+    #[test]
     fn best_and_median() {
-        let spread = Spread::of(vec![5.0, 1.0, 3.0]);
-        assert_eq!((spread.best_ns, spread.median_ns), (1.0, 3.0));
+        let [least, most] = [
+            Spread::least([5.0, 1.0, 3.0]),
+            Spread::most([5.0, 1.0, 3.0]),
+        ];
+        assert_eq!((least.best, least.median), (1.0, 3.0));
+        assert_eq!((most.best, most.median), (5.0, 3.0));
     }
 }

@@ -105,6 +105,19 @@ impl Way {
         }
     }
 
+    /// Every method of every family, for TCP.
+    pub(super) fn all() -> impl Iterator<Item = Self> {
+        let families = Family::value_variants().iter();
+        let all = families.flat_map(|&family| {
+            Method::value_variants().iter().map(move |&method| Self {
+                method,
+                family,
+                protocol: Protocol::Tcp,
+            })
+        });
+        all.filter(|way| way.exists())
+    }
+
     /// Whether there is such a thing.
     pub(super) fn exists(self) -> bool {
         self.family != Family::Mixed || self.method == Method::Fullnat

@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use toml::Spanned;
 
 use super::file::{RawDirector, RawEal, RawMetrics};
-use super::reader::{Checked, Reader, is_word};
+use super::reader::{Checked, Reader};
 use super::{Director, Eal, Metrics, PortConf};
+use crate::control::model::is_word;
 use crate::templates::Templates;
 use crate::update::SERVERS_MAX;
 
@@ -142,7 +143,7 @@ impl Reader<'_> {
         // Queues that swallow every buffer leave none to receive into.
         let queued: u32 = ports
             .iter()
-            .map(|port| u32::from(port.rx_descriptors) + u32::from(port.tx_descriptors))
+            .map(|port| u32::from(port.spec.rx_descriptors) + u32::from(port.spec.tx_descriptors))
             .sum();
         if mbufs <= queued {
             let reason = format!(

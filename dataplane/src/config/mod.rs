@@ -15,7 +15,7 @@ mod text; // a configuration as a file
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use control::Change;
+use control::{Change, PortSpec};
 use serde::Deserialize;
 
 use self::file::File;
@@ -159,15 +159,7 @@ impl Default for Eal {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PortConf {
-    pub name: String,
-    /// A virtual device with its arguments, or a PCI address.
-    pub device: String,
-    pub mtu: u16,
-    pub promiscuous: bool,
-    /// Frames may come with TCP and UDP checksums that only sum the pseudo header.
-    pub partial_checksums: bool,
-    pub rx_descriptors: u16,
-    pub tx_descriptors: u16,
+    pub spec: PortSpec,
     /// Of the untagged interface.
     pub addresses: Vec<Prefix>,
     pub vlans: Vec<(u16, Vec<Prefix>)>,
@@ -196,29 +188,27 @@ impl Config {
                 .iter()
                 .map(|(id, addresses)| (Some(*id), addresses));
             for (vlan, addresses) in std::iter::once((None, &conf.addresses)).chain(tagged) {
-                let (mac, mtu) = (mac(port), conf.mtu);
+                let (mac, spec) = (mac(port), &conf.spec);
                 interfaces.push(Interface {
                     port,
                     vlan,
                     mac,
-                    mtu,
+                    mtu: spec.mtu,
+                    partial_checksums: spec.partial_checksums,
                     addresses: addresses.clone(),
                 });
             }
         }
-        let ports = (0..).map(PortId).zip(&self.ports);
-        let partial = ports.filter(|(_, conf)| conf.partial_checksums);
         Setup {
             interfaces,
-            partial_checksums: partial.map(|(port, _)| port).collect(),
             routes: self.routes.clone(),
             neighbours: self.neighbours.clone(),
         }
     }
 
     /// The index is the port's id.
-    pub fn port_names(&self) -> Vec<String> {
-        self.ports.iter().map(|port| port.name.clone()).collect()
+    pub fn port_specs(&self) -> impl Iterator<Item = PortSpec> {
+        self.ports.iter().map(|port| port.spec.clone())
     }
 
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
@@ -249,8 +239,8 @@ impl Config {
         let (timeouts, set) = reader.timeouts(&raw.timeouts)?;
         let settings = reader.settings(&raw.settings)?;
         let mut changes = vec![set, Change::SetSettings(settings)];
-        let model = Model::new(director.limits())
-            .naming(ports.iter().map(|port| port.name.clone()).collect());
+        let model =
+            Model::new(director.limits()).with_ports(ports.iter().map(|port| port.spec.clone()));
         changes.extend(reader.services(&raw.mark, &raw.service, model)?);
         Ok(Self {
             director,

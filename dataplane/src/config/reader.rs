@@ -55,10 +55,3 @@ impl Reader<'_> {
         })
     }
 }
-
-pub(super) fn is_word(text: &str) -> bool {
-    !text.is_empty()
-        && text
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
-}

@@ -3,11 +3,11 @@
 use std::path::Path;
 
 use control::{
-    Change, ClientAddress, ForwardMode, ServiceOptions, Settings, Tunnel, TunnelChecksum,
+    Change, ClientAddress, ForwardMode, PortSpec, ServiceOptions, Settings, Tunnel, TunnelChecksum,
     TunnelKind,
 };
 
-use super::{Config, PortConf};
+use super::Config;
 use crate::conn::state::State;
 use crate::net::{Prefix, Route};
 
@@ -98,19 +98,9 @@ fn what_is_left_out_is_the_default() {
         (config.director, config.eal, config.metrics),
         (example.director, example.eal, example.metrics)
     );
-    let PortConf {
-        mtu,
-        promiscuous,
-        rx_descriptors,
-        tx_descriptors,
-        ..
-    } = config.ports[0];
-    let documented = &example.ports[0];
-    assert_eq!((mtu, promiscuous), (documented.mtu, documented.promiscuous));
-    assert_eq!(
-        (rx_descriptors, tx_descriptors),
-        (documented.rx_descriptors, documented.tx_descriptors)
-    );
+    let documented = example.ports[0].spec.clone();
+    let default = PortSpec::new(documented.name.clone(), documented.device.clone());
+    assert_eq!(documented, default);
     assert_eq!(
         (config.timeouts, &config.changes[..]),
         (example.timeouts, &example.changes[..2])
@@ -356,7 +346,8 @@ fn ports() {
 fn partial_checksums() {
     let of = |device: &str, more: &str| {
         let text = format!("[[port]]\nname = \"a\"\ndevice = \"{device}\"\n{more}");
-        Config::parse(&text, "f").unwrap().ports[0].partial_checksums
+        let config = Config::parse(&text, "f").unwrap();
+        config.ports[0].spec.partial_checksums
     };
     for (device, default) in [
         ("net_af_packet0,iface=veth0", true),

@@ -4,9 +4,8 @@
 use std::net::IpAddr;
 
 use control::conf::{self, Key, array, quoted};
-use control::{Address, Conf, Network, Refusal, mac_text};
+use control::{Address, Conf, Network, PortSpec, Refusal, mac_text};
 
-use super::ports::is_shared;
 use super::{Config, Director, Eal, Idle, LogFormat, PortConf};
 use crate::control::model::Model;
 use crate::net::{Prefix, Route, StaticNeighbour};
@@ -31,7 +30,7 @@ impl Section {
 impl Config {
     /// What may change while the director runs.
     pub fn conf(&self) -> Result<Conf, Refusal> {
-        let mut model = Model::new(self.director.limits()).naming(self.port_names());
+        let mut model = Model::new(self.director.limits()).with_ports(self.port_specs());
         model.check(&self.changes)?;
         Ok(Conf {
             network: self.network(),
@@ -39,22 +38,19 @@ impl Config {
         })
     }
 
-    /// Addresses, routes and neighbours, in the order in which a model has them.
+    /// Ports, addresses, routes and neighbours, in the order in which a model has them.
     pub fn network(&self) -> Network {
-        let model = Model::new(self.director.limits()).naming(self.port_names());
+        let model = Model::new(self.director.limits()).with_ports(self.port_specs());
         // Whatever Ethernet addresses the ports have.
         model.networked(self.setup(|_| [0; 6])).network()
     }
 
-    /// Of the same ports with other addresses, routes and neighbours.
+    /// With other ports, addresses, routes and neighbours. VLANs without addresses stay with their ports.
     pub fn with_network(&self, network: &Network) -> Self {
         let mut config = self.clone();
+        config.ports = network.ports.iter().map(|spec| self.bare(spec)).collect();
         for port in &mut config.ports {
-            port.addresses.clear();
-            for (_, addresses) in &mut port.vlans {
-                addresses.clear();
-            }
-            let own = (network.addresses.iter()).filter(|address| address.port == port.name);
+            let own = (network.addresses.iter()).filter(|address| address.port == port.spec.name);
             for Address { vlan, prefix, .. } in own {
                 let prefix = shape(prefix.address(), prefix.length());
                 let Some(vlan) = vlan else {
@@ -80,9 +76,24 @@ impl Config {
         config
     }
 
-    /// Without what may change while it runs.
+    /// A port and the VLANs that it has here, without addresses.
+    fn bare(&self, spec: &PortSpec) -> PortConf {
+        let mut here = self.ports.iter();
+        let here = here.find(|port| port.spec.name == spec.name);
+        let vlans = here.into_iter().flat_map(|port| &port.vlans);
+        PortConf {
+            spec: spec.clone(),
+            addresses: Vec::new(),
+            vlans: vlans.map(|(id, _)| (*id, Vec::new())).collect(),
+        }
+    }
+
+    /// Without what may change while it runs, but for ports that come and go.
     pub fn fixed(&self) -> Self {
-        let mut config = self.with_network(&Network::default());
+        let mut config = self.with_network(&Network {
+            ports: self.port_specs().collect(),
+            ..Network::default()
+        });
         for port in &mut config.ports {
             port.vlans.clear();
         }
@@ -96,7 +107,7 @@ impl Config {
             Section::new("eal", "[eal]", eal(&self.eal)),
         ];
         for port in &self.ports {
-            let name = format!("port {}", port.name);
+            let name = format!("port {}", port.spec.name);
             for (id, addresses) in &port.vlans {
                 let keys = vec![Key::needed("id", id), prefixes("addresses", addresses)];
                 let name = format!("{name} vlan {id}");
@@ -205,28 +216,11 @@ fn eal(said: &Eal) -> Vec<Key> {
     ]
 }
 
+/// Its addresses stand behind its device.
 fn port(said: &PortConf) -> Vec<Key> {
-    let PortConf {
-        name,
-        device,
-        mtu,
-        promiscuous,
-        partial_checksums,
-        rx_descriptors,
-        tx_descriptors,
-        addresses,
-        vlans: _,
-    } = said;
-    vec![
-        Key::needed("name", quoted(name)),
-        Key::needed("device", quoted(device)),
-        prefixes("addresses", addresses),
-        Key::new("mtu", mtu, super::ports::MTU),
-        Key::new("promiscuous", promiscuous, false),
-        Key::new("partial_checksums", partial_checksums, is_shared(device)),
-        Key::new("rx_descriptors", rx_descriptors, super::ports::DESCRIPTORS),
-        Key::new("tx_descriptors", tx_descriptors, super::ports::DESCRIPTORS),
-    ]
+    let mut keys = said.spec.keys();
+    keys.insert(2, prefixes("addresses", &said.addresses));
+    keys
 }
 
 const fn shape(address: IpAddr, length: u8) -> Prefix {

@@ -48,9 +48,9 @@ pub struct Excerpt {
 
 impl Conns {
     /// The connection of a tuple, and in a full table the one that would go first.
-    pub fn excerpt(&self, now: Instant, tuple: &Tuple) -> Excerpt {
+    pub fn excerpt(&self, tuple: &Tuple) -> Excerpt {
         let full = self.used == self.capacity();
-        let oldest = self.oldest_half_open(now).filter(|_| full);
+        let oldest = self.oldest_half_open().filter(|_| full);
         let found = self.find(tuple).map(Hit::entry);
         let entries = [found, oldest.filter(|oldest| Some(*oldest) != found)];
         let lines = entries.into_iter().flatten();
@@ -87,7 +87,8 @@ impl Conns {
         let lines = u32::try_from(excerpt.lines.len()).unwrap_or(u32::MAX);
         let capacity = lines + if excerpt.full { 0 } else { 1 };
         let mut conns = Self::new(capacity, excerpt.secret)?;
-        for line in &excerpt.lines {
+        // The oldest comes last, and is to stand first in its queue.
+        for line in excerpt.lines.iter().rev() {
             conns.adopt(now, line);
         }
         Ok(conns)
@@ -119,11 +120,10 @@ impl Conns {
             }
         }
         self.used += 1;
-        match line.conn.state().half_open() {
-            Some(queue) if line.oldest => self.timers.queue_half_open(now, entry, queue),
-            _ => self
-                .timers
-                .schedule(now, entry, now.plus_ms(line.conn.timeout_ms)),
+        if line.conn.state().is_half_open() {
+            self.timers.queue_half_open(entry);
         }
+        self.timers
+            .schedule(now, entry, now.plus_ms(line.conn.timeout_ms));
     }
 }

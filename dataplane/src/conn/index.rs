@@ -29,6 +29,8 @@ const WIDE: u32 = 1 << 31;
 impl Hit {
     /// There is no such entry.
     pub const NOWHERE: Self = Self(u32::MAX);
+    /// Neither is there such a one, but the key may be beyond its home bucket.
+    pub const BEYOND: Self = Self(u32::MAX - 1);
 
     /// Entries are less than 2^30.
     pub const fn new(entry: u32, outbound: bool) -> Self {
@@ -65,6 +67,17 @@ impl Bucket {
         cpu::equal_lanes(&self.tags, tag)
     }
 
+    /// The first reference whose tag fits, and whether it is wide.
+    #[inline(always)]
+    fn likely(&self, hash: Hash) -> Option<(Hit, bool)> {
+        let matching = self.matching(hash.tag());
+        if matching == 0 {
+            return None;
+        }
+        let slot = matching.trailing_zeros() as usize % SLOTS;
+        Some((self.hit(slot), self.hits[slot] & WIDE != 0))
+    }
+
     #[inline(always)]
     fn hit(&self, slot: usize) -> Hit {
         Hit(self.hits[slot] & !WIDE)
@@ -89,6 +102,12 @@ impl Hash {
     #[inline(always)]
     const fn tag(self) -> u16 {
         self.tag.get()
+    }
+
+    /// A short form, mostly another one of another hash.
+    #[inline(always)]
+    pub(super) const fn print(self) -> u32 {
+        self.home ^ (self.tag() as u32) << 16
     }
 }
 
@@ -150,16 +169,26 @@ impl Index {
     }
 
     /// The first reference in the home bucket whose tag fits: very likely the right one, to be
-    /// verified against the entry. And whether it needs the second line.
+    /// verified against the entry. And whether it needs the second line. [`Hit::BEYOND`] where there is
+    /// none, but some keys are not in their home: the next bucket then begins to load.
     #[inline(always)]
     pub(super) fn likely(&self, hash: Hash) -> (Hit, bool) {
         let bucket = &self.buckets[hash.home()];
-        let matching = bucket.matching(hash.tag());
-        if matching == 0 {
-            return (Hit::NOWHERE, false);
+        match bucket.likely(hash) {
+            Some(found) => found,
+            None if bucket.passed == 0 => (Hit::NOWHERE, false),
+            None => {
+                cpu::prefetch(&self.buckets, self.after(hash.home()));
+                (Hit::BEYOND, false)
+            }
         }
-        let slot = matching.trailing_zeros() as usize % SLOTS;
-        (bucket.hit(slot), bucket.hits[slot] & WIDE != 0)
+    }
+
+    /// As [`Self::likely`], in the bucket behind the home bucket: in a full table one key in twenty is
+    /// beyond its home, and nearly all of these are there.
+    pub(super) fn beyond(&self, hash: Hash) -> (Hit, bool) {
+        let bucket = &self.buckets[self.after(hash.home())];
+        bucket.likely(hash).unwrap_or((Hit::NOWHERE, false))
     }
 
     /// The reference that `is` accepts, among all whose tag fits.

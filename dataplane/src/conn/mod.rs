@@ -2,6 +2,7 @@
 
 mod excerpt; // a few connections, copied
 mod index; // from a flow to its connection
+mod posted; // keys on their way into the index and out of it
 pub mod state; // TCP and UDP states, transitions, timeouts
 #[cfg(test)]
 mod tests; // the table, its index and its timers against naive models
@@ -14,7 +15,6 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 pub use excerpt::{Excerpt, Line};
 pub use index::{Hash, Hit};
-use state::HALF_OPEN;
 pub use state::{Direction, Event, State, Timeouts, Transitions};
 
 use crate::cpu;
@@ -28,6 +28,7 @@ use crate::update::{SERVERS_MAX, ServerId};
 use crate::wire::delta::Delta;
 use crate::wire::flow::{Addresses6, Digest, Flow, SCTP, Seen, TCP, Tuple};
 use index::Index;
+use posted::{Posted, Write};
 use timer::Timers;
 
 /// `Conn::server` below its top byte, which holds what LVS has in the low byte of a connection's
@@ -38,6 +39,9 @@ const NAT: u32 = 0;
 const TUNNEL: u32 = 2 << 24;
 const DIRECT: u32 = 3 << 24;
 const FULLNAT: u32 = 5 << 24;
+/// Of [`METHOD`], what only the methods have in common that leave addresses and ports as they are.
+const MIRRORED: u32 = 2 << 24;
+const _: () = assert!(TUNNEL & DIRECT & MIRRORED != 0 && (NAT | FULLNAT) & MIRRORED == 0);
 /// The bit of side 0 is IPv6; side 1's is the next one.
 const V6: u32 = 0x08 << 24;
 /// There is more to do than [`crate::director::translate`] does.
@@ -58,6 +62,9 @@ const _: () = assert!(State::ALL.len() <= STATE as usize + 1);
 const CONTROLLED: u8 = 0x20;
 /// In `Conn::state`: its service has timeouts of its own.
 const OWN_TIMEOUTS: u8 = 0x40;
+
+/// How many free entries before its turn one's line begins to be loaded.
+const FREE_AHEAD: u32 = 4;
 
 /// No next hop known.
 pub const NO_HOP: HopId = HopId(u16::MAX);
@@ -148,7 +155,7 @@ impl Conn {
     /// Whether both sides have the same addresses and ports: direct routing and tunnels.
     #[inline(always)]
     pub fn is_mirrored(&self) -> bool {
-        matches!(self.server & METHOD, DIRECT | TUNNEL)
+        self.server & MIRRORED != 0
     }
 
     /// Whether its packets need the second line.
@@ -201,19 +208,34 @@ impl Conn {
         State::by_number(self.state & STATE)
     }
 
-    /// The state after `event`, if it is another one or its timeout has changed meanwhile.
+    /// The state after `event`, a packet that was observed, if it is another one or its timeout has
+    /// changed meanwhile.
     #[inline(always)]
     pub fn moved(
         &self,
         event: Event,
-        direction: Direction,
+        outbound: bool,
         transitions: &Transitions,
         timeouts: &Timeouts,
     ) -> Option<State> {
-        let next = transitions.after(self.state, event, direction);
-        let moves = next as u8 != self.state & STATE;
-        let retimed = !self.has_own_timeouts() & (self.timeout_ms != timeouts.ms(next));
-        (moves | retimed).then_some(next)
+        if !transitions.keeps(self.state, event) {
+            let next = transitions.after(self.state, event, self.direction(outbound));
+            if next as u8 != self.state & STATE {
+                return Some(next);
+            }
+        }
+        let retimed = !self.has_own_timeouts() & (self.timeout_ms != timeouts.ms_of(self.state));
+        retimed.then(|| self.state())
+    }
+
+    /// What a packet that was observed is to the connection's state.
+    #[inline(always)]
+    fn direction(&self, outbound: bool) -> Direction {
+        match (outbound, self.is_one_way()) {
+            (true, _) => Direction::Output,
+            (false, false) => Direction::Input,
+            (false, true) => Direction::InputOnly,
+        }
     }
 
     #[inline(always)]
@@ -294,6 +316,7 @@ impl Conn {
     }
 
     /// Whether no packet came from the server, which then answers the client without us.
+    #[inline(always)]
     pub fn is_one_way(&self) -> bool {
         self.server & NO_OUTPUT != 0
     }
@@ -315,20 +338,14 @@ impl Conn {
         }
     }
 
-    /// Notes one packet of `ip_len` bytes, and says what it is to the connection's state.
+    /// Notes one packet of `ip_len` bytes.
     #[inline(always)]
-    pub fn observe(&mut self, now: Instant, outbound: bool, ip_len: u16) -> Direction {
+    pub fn observe(&mut self, now: Instant, outbound: bool, ip_len: u16) {
         self.last_seen = now.0;
-        let direction = match (outbound, self.server & NO_OUTPUT != 0) {
-            (true, _) => Direction::Output,
-            (false, false) => Direction::Input,
-            (false, true) => Direction::InputOnly,
-        };
         self.server &= !(u32::from(outbound) << NO_OUTPUT.trailing_zeros());
         let packets = &mut self.packets[usize::from(outbound)];
         *packets = packets.wrapping_add(1);
         self.bytes += u64::from(ip_len);
-        direction
     }
 
     /// Packets from the client and from the server.
@@ -339,6 +356,16 @@ impl Conn {
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
+}
+
+/// The first packet of a connection, and where it goes.
+#[derive(Debug, Clone, Copy)]
+pub struct First {
+    pub now: Instant,
+    pub generation: u16,
+    /// Toward the server.
+    pub hop: HopId,
+    pub ip_len: u16,
 }
 
 /// What FULLNAT keeps of a connection beside its line.
@@ -388,8 +415,10 @@ pub struct Conns {
     digest: Digest,
     timers: Timers,
     index: Index,
-    /// Entries that were used and are free again, chained through `last_seen`.
-    free: Option<u32>,
+    posted: Posted,
+    /// Entries that were used and are free again: the first `free_len`, the last one freed last.
+    free: Array<u32>,
+    free_len: u32,
     /// Entries from here on were never used.
     fresh: u32,
     used: u32,
@@ -412,7 +441,9 @@ impl Conns {
             digest: Digest::new(secret),
             timers: Timers::new(entries)?,
             index: Index::new(entries * 2, secret)?,
-            free: None,
+            posted: Posted::default(),
+            free: Array::zeroed(entries)?,
+            free_len: 0,
             fresh: 0,
             used: 0,
         })
@@ -439,6 +470,7 @@ impl Conns {
             + self.extras_fresh as usize * size_of::<Extra>()
             + self.talks_fresh as usize * size_of::<Talk>()
             + self.parents_fresh as usize * size_of::<u32>()
+            + self.free.len() * size_of::<u32>()
             + self.timers.bytes()
             + self.index.bytes()
     }
@@ -462,11 +494,21 @@ impl Conns {
         self.index.prefetch(hash);
     }
 
-    /// Second stage: the entry that the flow very likely belongs to, or [`Hit::NOWHERE`]; starts
-    /// loading it.
+    /// Second stage: the entry that the flow very likely belongs to; starts loading it. Otherwise
+    /// [`Hit::NOWHERE`], or [`Hit::BEYOND`] where it is worth asking again, see [`Self::beyond`].
     #[inline(always)]
     pub fn likely(&self, hash: Hash) -> Hit {
-        let (hit, wide) = self.index.likely(hash);
+        self.prefetched(self.index.likely(hash))
+    }
+
+    /// As [`Self::likely`] a while after that said [`Hit::BEYOND`].
+    #[inline(never)]
+    pub fn beyond(&self, hash: Hash) -> Hit {
+        self.prefetched(self.index.beyond(hash))
+    }
+
+    #[inline(always)]
+    fn prefetched(&self, (hit, wide): (Hit, bool)) -> Hit {
         cpu::prefetch(&self.entries, hit.entry() as usize);
         if wide {
             cpu::prefetch(&self.wide, hit.entry() as usize);
@@ -488,10 +530,12 @@ impl Conns {
         if !conn.is(&seen.flow, hit.outbound()) {
             return false;
         }
-        match (seen.flow.v6, conn.is_mirrored()) {
-            (false, _) => true,
-            (true, false) => self.addresses6(hit) == seen.addresses6(frame),
-            (true, true) => conn.digest() == self.digest.both(seen.addresses6(frame)),
+        if !seen.flow.v6 {
+            return true;
+        }
+        match conn.is_mirrored() {
+            false => self.addresses6(hit) == seen.addresses6(frame),
+            true => conn.digest() == self.digest.both(seen.addresses6(frame)),
         }
     }
 
@@ -507,10 +551,52 @@ impl Conns {
     }
 
     fn search(&self, flow: &Flow, addresses: Option<&Addresses6>) -> Option<Hit> {
-        self.index.find(self.hash(flow), |hit| {
+        let hash = self.hash(flow);
+        let is = |hit: Hit| {
             self.entries[hit.entry() as usize].is(flow, hit.outbound())
                 && addresses.is_none_or(|addresses| self.addresses6(hit) == addresses)
-        })
+        };
+        (self.posted.find(hash, is)).or_else(|| self.index.find(hash, is))
+    }
+
+    /// Adds a key to the index, or removes it, once its bucket is loaded.
+    #[inline(always)]
+    fn post(&mut self, hash: Hash, hit: Hit, adds: bool) {
+        self.index.prefetch(hash);
+        if let Some(due) = self.posted.push(Write { hash, hit, adds }) {
+            self.carry_out(due);
+        }
+    }
+
+    /// Writes to the index what has waited for it. To be called when a burst ends: stages look no
+    /// farther than the index.
+    #[inline(always)]
+    pub fn settle(&mut self) {
+        while let Some(due) = self.posted.pop() {
+            self.carry_out(due);
+        }
+    }
+
+    fn carry_out(&mut self, Write { hash, hit, adds }: Write) {
+        if !adds {
+            self.index.remove(hash, hit);
+            return;
+        }
+        let conn = &self.entries[hit.entry() as usize];
+        let wide = conn.is_wide();
+        if hit.outbound() {
+            // Packets of this flow are not of the connection that they were of.
+            let flow = conn.side(true);
+            let addresses = flow.v6.then(|| self.addresses6(hit));
+            let older = self.index.find(hash, |other| {
+                self.entries[other.entry() as usize].is(&flow, other.outbound())
+                    && addresses.is_none_or(|addresses| self.addresses6(other) == addresses)
+            });
+            if let Some(older) = older {
+                self.index.remove(hash, older);
+            }
+        }
+        self.index.insert(hash, hit, wide);
     }
 
     /// The addresses of that side of a connection, which is IPv6 there.
@@ -581,27 +667,62 @@ impl Conns {
     ) -> Option<Hit> {
         let entry = self.take_entry()?;
         let flows = self.fill(now, entry, [inbound, outbound], id, mode, timeouts);
-        let conn = self.entries[entry as usize];
-        self.give_way(outbound);
         if flows[0].v6 || flows[1].v6 {
             self.wide_fresh = self.wide_fresh.max(entry + 1);
         }
+        Some(self.enter(now, entry, &flows, mode))
+    }
+
+    /// As [`Self::open`] by IPv4 flows, with the first packet, a SYN, already on its way.
+    #[inline]
+    pub fn begin(
+        &mut self,
+        flows: [Flow; 2],
+        (id, mode): (ServerId, ForwardMode),
+        first: &First,
+        transitions: &Transitions,
+        timeouts: &Timeouts,
+    ) -> Option<Hit> {
+        let entry = self.take_entry()?;
+        let [inbound, outbound] = flows;
+        let mut conn = Conn::new(first.now, inbound, outbound, id, mode);
+        let to = outbound.reversed();
+        let ip = Delta::replace(inbound.addresses.to_ne_bytes(), to.addresses.to_ne_bytes());
+        let ports = Delta::replace(inbound.ports.to_ne_bytes(), to.ports.to_ne_bytes());
+        if !conn.is_mirrored() {
+            conn.deltas = [ip.raw(), ip.and(ports).raw()];
+        }
+        conn.observe(first.now, false, first.ip_len);
+        let state = transitions.after(conn.state, Event::Syn, conn.direction(false));
+        conn.state = state as u8;
+        conn.timeout_ms = timeouts.ms(state);
+        (conn.generation, conn.hops[0]) = (first.generation, first.hop.0);
+        self.entries[entry as usize] = conn;
+        if state.is_half_open() {
+            self.timers.queue_half_open(entry);
+        }
+        Some(self.enter(first.now, entry, &flows, mode))
+    }
+
+    /// Enters a connection, whose lines are written, everywhere else.
+    #[inline(always)]
+    fn enter(&mut self, now: Instant, entry: u32, flows: &[Flow; 2], mode: ForwardMode) -> Hit {
         if mode == ForwardMode::FullNat {
             self.extras_fresh = self.extras_fresh.max(entry + 1);
         }
         for (flow, outbound) in flows.iter().zip([false, true]) {
-            self.index
-                .insert(self.hash(flow), Hit::new(entry, outbound), conn.is_wide());
+            self.post(self.hash(flow), Hit::new(entry, outbound), true);
         }
         self.used += 1;
-        self.timers
-            .schedule(now, entry, now.plus_ms(conn.timeout_ms));
-        Some(Hit::new(entry, false))
+        let deadline = now.plus_ms(self.entries[entry as usize].timeout_ms);
+        self.timers.schedule(now, entry, deadline);
+        Hit::new(entry, false)
     }
 
     /// From now on packets of this tuple are not of the connection that they were of: one that is
     /// opened next has them.
     pub fn give_way(&mut self, tuple: &Tuple) {
+        self.settle();
         if let Some(older) = self.find(tuple) {
             let flow = tuple.flow(self.digest);
             self.index.remove(self.hash(&flow), older);
@@ -661,10 +782,12 @@ impl Conns {
     }
 
     fn take_entry(&mut self) -> Option<u32> {
-        if let Some(entry) = self.free {
-            let next = self.entries[entry as usize].last_seen;
-            self.free = (next != u32::MAX).then_some(next);
-            return Some(entry);
+        if let Some(last) = self.free_len.checked_sub(1) {
+            self.free_len = last;
+            if let Some(later) = last.checked_sub(FREE_AHEAD) {
+                cpu::prefetch(&self.entries, self.free[later as usize] as usize);
+            }
+            return Some(self.free[last as usize]);
         }
         (self.fresh < self.capacity()).then(|| {
             self.fresh += 1;
@@ -674,19 +797,21 @@ impl Conns {
 
     /// Ends a connection.
     pub fn close(&mut self, entry: u32) {
-        let conn = self.entries[entry as usize];
-        debug_assert!(conn.protocol != 0, "closing a free entry");
-        for outbound in [false, true] {
-            self.index.remove(
-                self.index.hash(&conn.side(outbound)),
-                Hit::new(entry, outbound),
-            );
+        if self.posted.adds(entry) {
+            self.settle();
         }
-        self.timers.unlink(entry);
-        let gone = &mut self.entries[entry as usize];
-        gone.protocol = 0;
-        gone.last_seen = self.free.unwrap_or(u32::MAX);
-        self.free = Some(entry);
+        let conn = &mut self.entries[entry as usize];
+        debug_assert!(conn.protocol != 0, "closing a free entry");
+        let sides = [false, true].map(|outbound| (conn.side(outbound), Hit::new(entry, outbound)));
+        conn.protocol = 0;
+        if conn.state().is_half_open() {
+            self.timers.unqueue(entry);
+        }
+        for (flow, hit) in sides {
+            self.post(self.hash(&flow), hit, false);
+        }
+        self.free[self.free_len as usize] = entry;
+        self.free_len += 1;
         self.used -= 1;
     }
 
@@ -698,14 +823,15 @@ impl Conns {
     /// As [`Self::set_state`], with a timeout of its service's own.
     pub fn set_state_for(&mut self, now: Instant, entry: u32, state: State, timeout_ms: u32) {
         let conn = &mut self.entries[entry as usize];
+        let was = conn.state();
         conn.state = conn.state & !STATE | state as u8;
         conn.timeout_ms = timeout_ms;
-        let deadline = now.plus_ms(conn.timeout_ms);
-        if let Some(queue) = state.half_open() {
-            self.timers.queue_half_open(now, entry, queue);
-        } else if !self.timers.looks_by(now, entry, deadline) {
-            self.timers.schedule(now, entry, deadline);
+        if state.is_half_open() {
+            self.timers.queue_half_open(entry);
+        } else if was.is_half_open() {
+            self.timers.unqueue(entry);
         }
+        self.timers.schedule(now, entry, now.plus_ms(timeout_ms));
     }
 
     /// Gives a connection `ms` from now on, whatever its state allows.
@@ -716,13 +842,10 @@ impl Conns {
         self.timers.schedule(now, entry, now.plus_ms(ms));
     }
 
-    /// Its client or its server asked again: a half-open connection's time begins anew, and others are
-    /// to go before it.
-    pub fn asked_again(&mut self, now: Instant, entry: u32) {
-        if let Some(queue) = self.entries[entry as usize].state().half_open()
-            && !self.timers.is_queued_at(now, entry, queue)
-        {
-            self.timers.queue_half_open(now, entry, queue);
+    /// Its client or its server asked again: others are to go before it while it is half-open.
+    pub fn asked_again(&mut self, entry: u32) {
+        if self.entries[entry as usize].state().is_half_open() {
+            self.timers.queue_half_open(entry);
         }
     }
 
@@ -751,24 +874,34 @@ impl Conns {
 
     /// The next connection whose time ran out, to be closed by the caller. Looks at no more than
     /// `budget` connections, which it counts down.
-    pub fn due(&mut self, now: Instant, timeouts: &Timeouts, budget: &mut u32) -> Option<u32> {
-        while *budget > 0 {
-            *budget -= 1;
-            let half_open_ms = HALF_OPEN.map(|state| timeouts.ms(state));
-            let entry = self.timers.passed(now, half_open_ms)?;
-            let conn = &self.entries[entry as usize];
-            if conn.expired(now) {
+    pub fn due(&mut self, now: Instant, budget: &mut u32) -> Option<u32> {
+        let entries = &self.entries;
+        let prefetch = |entry: u32| cpu::prefetch(entries, entry as usize);
+        while let Some(entry) = self.timers.passed(now, self.fresh, budget, prefetch) {
+            let conn = &entries[entry as usize];
+            let is_free = conn.protocol == 0;
+            if !is_free && conn.expired(now) {
                 return Some(entry);
             }
-            let deadline = conn.last_seen().plus_ms(conn.timeout_ms);
+            let deadline = match is_free {
+                true => now.plus_ms(u32::MAX / 2),
+                false => conn.last_seen().plus_ms(conn.timeout_ms),
+            };
             self.timers.schedule(now, entry, deadline);
         }
         None
     }
 
     /// The half-open connection that has waited longest: the first to go when the table is full.
-    pub fn oldest_half_open(&self, now: Instant) -> Option<u32> {
-        self.timers.oldest_half_open(now)
+    pub fn oldest_half_open(&self) -> Option<u32> {
+        self.timers.oldest_half_open()
+    }
+
+    /// Begins to load the one that will be the oldest when that one has gone.
+    pub fn prefetch_next_oldest(&self) {
+        if let Some(entry) = self.timers.second_oldest_half_open() {
+            cpu::prefetch(&self.entries, entry as usize);
+        }
     }
 
     /// Protocol as the control side names it.

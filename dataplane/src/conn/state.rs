@@ -141,7 +141,10 @@ impl State {
 
 /// How long a connection lives without a packet, by state, in milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Timeouts([u32; State::ALL.len()]);
+pub struct Timeouts([u32; NUMBERS]);
+
+/// As many as states, and up to a power of two.
+const NUMBERS: usize = 32;
 
 impl Default for Timeouts {
     fn default() -> Self {
@@ -149,7 +152,7 @@ impl Default for Timeouts {
         let udp = [300];
         let sctp = [2, 4, 61, 61, 61, 61, 61, 61, 900, 61, 61, 61, 4, 61];
         let all = tcp.into_iter().chain(udp).chain(sctp);
-        let mut timeouts = Self([0; State::ALL.len()]);
+        let mut timeouts = Self([0; NUMBERS]);
         for (state, seconds) in State::ALL.into_iter().zip(all) {
             timeouts.set_s(state, seconds);
         }
@@ -161,6 +164,12 @@ impl Timeouts {
     #[inline]
     pub const fn ms(&self, state: State) -> u32 {
         self.0[state as usize]
+    }
+
+    /// As [`Self::ms`] of the state of this number.
+    #[inline(always)]
+    pub const fn ms_of(&self, state: u8) -> u32 {
+        self.0[state as usize % NUMBERS]
     }
 
     /// Sets `state`'s timeout to `seconds` (at most 31 days). A connection takes the new value up
@@ -394,9 +403,14 @@ const SCTP_STATE: usize = State::SctpNone as usize;
 /// By event and state, padded to powers of two.
 type Table = [[State; 32]; 16];
 
-/// What follows on what: by direction, event and state, for one load per packet.
+/// What follows on what.
 #[derive(Debug)]
-pub struct Transitions([Table; 3]);
+pub struct Transitions {
+    /// By direction, event and state.
+    next: [Table; 3],
+    /// By event: a bit for each state that it leaves as it is, whatever the direction. So do most.
+    kept: [u32; 16],
+}
 
 impl Transitions {
     /// As `secure_tcp` says.
@@ -409,11 +423,19 @@ impl Transitions {
     /// What follows on the state of this number.
     #[inline(always)]
     pub const fn after(&self, state: u8, event: Event, direction: Direction) -> State {
-        self.0[direction as usize][event as usize][(state & 31) as usize]
+        self.next[direction as usize][event as usize][(state & 31) as usize]
+    }
+
+    /// Whether the state of this number stays as it is, whatever the direction.
+    #[inline(always)]
+    pub const fn keeps(&self, state: u8, event: Event) -> bool {
+        self.kept[event as usize] >> (state & 31) & 1 != 0
     }
 
     const fn of(tcp: &tcp::Rows) -> Self {
-        Self([transposed(tcp, 0), transposed(tcp, 1), transposed(tcp, 2)])
+        let next = [transposed(tcp, 0), transposed(tcp, 1), transposed(tcp, 2)];
+        let kept = kept(&next);
+        Self { next, kept }
     }
 }
 
@@ -441,13 +463,30 @@ const fn transposed(tcp: &tcp::Rows, direction: usize) -> Table {
     next
 }
 
-/// One for each timeout that half-open connections have.
-pub const HALF_OPEN: [State; 4] = [
-    State::SynRecv,
-    State::Synack,
-    State::SctpInit1,
-    State::SctpInit,
-];
+const fn kept(next: &[Table; 3]) -> [u32; 16] {
+    let mut kept = [0; 16];
+    let mut event = 0;
+    while event < EVENTS {
+        let mut state = 0;
+        while state < State::ALL.len() {
+            let all = [
+                next[0][event][state],
+                next[1][event][state],
+                next[2][event][state],
+            ];
+            if let [a, b, c] = all
+                && a as usize == state
+                && b as usize == state
+                && c as usize == state
+            {
+                kept[event] |= 1 << state;
+            }
+            state += 1;
+        }
+        event += 1;
+    }
+    kept
+}
 
 impl State {
     /// A connection's state after `event`.
@@ -465,21 +504,21 @@ impl State {
     }
 
     /// Whether the client has not yet shown that it is there, by answering the server: first to go when
-    /// the table is full. Which of [`HALF_OPEN`] its timeout is.
-    #[inline]
-    pub const fn half_open(self) -> Option<usize> {
-        match self {
-            Self::SynRecv => Some(0),
-            Self::Synack => Some(1),
-            Self::SctpInit1 => Some(2),
-            Self::SctpInit
-            | Self::SctpCookieSent
-            | Self::SctpCookieReplied
-            | Self::SctpCookieWait
-            | Self::SctpCookie
-            | Self::SctpCookieEchoed => Some(3),
-            _ => None,
-        }
+    /// the table is full.
+    #[inline(always)]
+    pub const fn is_half_open(self) -> bool {
+        matches!(
+            self,
+            Self::SynRecv
+                | Self::Synack
+                | Self::SctpInit1
+                | Self::SctpInit
+                | Self::SctpCookieSent
+                | Self::SctpCookieReplied
+                | Self::SctpCookieWait
+                | Self::SctpCookie
+                | Self::SctpCookieEchoed
+        )
     }
 }
 

@@ -1,30 +1,33 @@
-//! When connections end: a timer wheel whose lists run through the connections' own links.
+//! When connections end: each has a byte that says when it is looked at next, and all bytes are swept
+//! four times a second, in order.
 //!
-//! A packet only writes its connection's timestamp. The wheel looks at a connection when its slot
-//! comes round, and puts it further on if packets came meanwhile. Half-open connections stand in
-//! queues of their own, one for each timeout, oldest first: they are the first to go when the table
-//! is full.
+//! A packet only writes its connection's timestamp. Whoever looks at a connection whose time came finds
+//! that it is over, or when to look again. So nothing is linked and nothing is searched when a time
+//! changes, and what ends together is found together, side by side. Half-open connections stand in a
+//! queue besides, oldest first: they are the first to go when the table is full.
 
 use std::io;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::state::HALF_OPEN as HALF_OPEN_STATES;
+use crate::cpu;
 use crate::mem::Array;
 use crate::time::Instant;
 
-/// One slot is 256 ms; the wheel reaches 17 minutes. What ends later is looked at in between.
-const SLOT_SHIFT: u32 = 8;
-const SLOTS: u32 = 4096;
-/// In no list.
-const UNLISTED: u32 = SLOTS;
-/// In a half-open queue; the bits below say in which, and since when, in units of a slot.
-const HALF_OPEN: u32 = 1 << 31;
-const QUEUES: usize = HALF_OPEN_STATES.len();
-/// Where the queue's number begins.
-const QUEUE_SHIFT: u32 = u32::BITS - SLOT_SHIFT;
-/// Times in units of a slot wrap here.
-const TIME_MASK: u32 = u32::MAX >> SLOT_SHIFT;
+/// Times are in units of 256 ms, modulo 256.
+const UNIT_SHIFT: u32 = 8;
+/// The farthest that is looked ahead, in units: what ends later is looked at in between.
+const REACH: u32 = 120;
+/// The longest between two visits of a byte that it can be told past from future, in units.
+const MEMORY: u32 = 127;
+/// How long a sweep takes, unless there is too much to look at.
+const ROUND_MS: u32 = 256;
+/// Bytes that are compared at once, ...
+const CHUNK: usize = 64;
+/// ... and as often as this for what it costs to look at one connection.
+const CHUNKS_PER_LOOK: u32 = 16;
+/// In no queue.
+const UNLISTED: u32 = u32::MAX - 1;
 const NONE: u32 = u32::MAX;
 
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Debug, Clone, Copy)]
@@ -32,17 +35,31 @@ const NONE: u32 = u32::MAX;
 struct Links {
     prev: u32,
     next: u32,
-    list: u32,
 }
 
 #[derive(Debug)]
 pub(super) struct Timers {
+    /// By entry; whole chunks.
+    looks: Array<u8>,
+    sweep: Sweep,
+    /// Of the half-open.
     links: Array<Links>,
-    heads: Vec<u32>,
-    /// Oldest and newest half-open, by queue.
-    half_open: [[u32; 2]; QUEUES],
-    /// The slot to look at next, counted since the start without wrapping at [`SLOTS`].
-    cursor: u32,
+    oldest: u32,
+    newest: u32,
+}
+
+/// How far the sweep has come.
+#[derive(Debug, Default)]
+struct Sweep {
+    /// The chunk to be compared next.
+    chunk: usize,
+    /// Of the chunk before that: those still to be looked at, a bit each.
+    found: u64,
+    /// When this round was to begin, and when it did.
+    due: Instant,
+    began: Instant,
+    /// When the one before did.
+    before: Instant,
 }
 
 impl Timers {
@@ -50,129 +67,164 @@ impl Timers {
         let mut links = Array::zeroed(entries)?;
         links.fill(Links {
             prev: NONE,
-            next: NONE,
-            list: UNLISTED,
+            next: UNLISTED,
         });
         Ok(Self {
+            looks: Array::zeroed(entries.next_multiple_of(CHUNK))?,
+            sweep: Sweep::default(),
             links,
-            heads: vec![NONE; SLOTS as usize],
-            half_open: [[NONE; 2]; QUEUES],
-            cursor: 0,
+            oldest: NONE,
+            newest: NONE,
         })
     }
 
     pub(super) fn bytes(&self) -> usize {
-        self.links.len() * size_of::<Links>() + self.heads.len() * 4
+        self.looks.len() + self.links.len() * size_of::<Links>()
     }
 
-    /// Looks at `entry` at `deadline` or as far ahead as the wheel reaches.
+    /// Looks at `entry` at `deadline`, or as far ahead as there is a time for.
+    #[inline(always)]
     pub(super) fn schedule(&mut self, now: Instant, entry: u32, deadline: Instant) {
-        self.unlink(entry);
-        let ahead = deadline.since(now).min((SLOTS - 2) << SLOT_SHIFT);
-        let list = (now.plus_ms(ahead).0 >> SLOT_SHIFT) % SLOTS;
-        let head = std::mem::replace(&mut self.heads[list as usize], entry);
-        if head != NONE {
-            self.links[head as usize].prev = entry;
+        let ahead = deadline.since(now).min(REACH << UNIT_SHIFT);
+        // Not before it: the unit that begins then or later.
+        let look = unit(now.plus_ms(ahead + (1 << UNIT_SHIFT) - 1));
+        self.looks[entry as usize] = look;
+    }
+
+    /// The next entry whose time to be looked at has come, of so many that were ever used. What is not
+    /// scheduled anew is found again in the next round. Counts `budget` down.
+    pub(super) fn passed(
+        &mut self,
+        now: Instant,
+        entries: u32,
+        budget: &mut u32,
+        mut prefetch: impl FnMut(u32),
+    ) -> Option<u32> {
+        while *budget > 0 {
+            if self.sweep.found != 0 {
+                *budget -= 1;
+                let bit = self.sweep.found.trailing_zeros();
+                self.sweep.found &= self.sweep.found - 1;
+                let entry = number(self.sweep.chunk * CHUNK - CHUNK) + bit;
+                if entry < entries {
+                    return Some(entry);
+                }
+                continue;
+            }
+            let chunks = (entries as usize).div_ceil(CHUNK);
+            let target = self.sweep.target(now, chunks)?;
+            *budget -= 1;
+            for _ in 0..CHUNKS_PER_LOOK {
+                if self.sweep.chunk >= target {
+                    break;
+                }
+                self.compare(now);
+                if self.sweep.found != 0 {
+                    break;
+                }
+            }
+            let mut left = self.sweep.found;
+            while left != 0 {
+                let first = number(self.sweep.chunk * CHUNK - CHUNK);
+                prefetch(first + left.trailing_zeros());
+                left &= left - 1;
+            }
         }
-        self.links[entry as usize] = Links {
-            prev: NONE,
-            next: head,
-            list,
+        None
+    }
+
+    /// Compares one chunk.
+    #[inline(always)]
+    fn compare(&mut self, now: Instant) {
+        let start = self.sweep.chunk * CHUNK;
+        self.sweep.chunk += 1;
+        let Some(chunk) = self.looks[start..].first_chunk::<CHUNK>() else {
+            return;
+        };
+        let is_late = now.since(self.sweep.before) > MEMORY << UNIT_SHIFT;
+        self.sweep.found = if is_late {
+            u64::MAX
+        } else {
+            cpu::reached_lanes(chunk, unit(now))
         };
     }
 
-    /// Appends `entry` to a queue of the half-open, one of [`HALF_OPEN_STATES`].
-    pub(super) fn queue_half_open(&mut self, now: Instant, entry: u32, queue: usize) {
-        self.unlink(entry);
-        let ends = &mut self.half_open[queue];
-        let newest = std::mem::replace(&mut ends[1], entry);
+    /// Appends `entry` to the queue of the half-open, or moves it to its end.
+    pub(super) fn queue_half_open(&mut self, entry: u32) {
+        self.unqueue(entry);
+        let newest = std::mem::replace(&mut self.newest, entry);
         match self.links.get_mut(newest as usize) {
             Some(links) => links.next = entry,
-            None => ends[0] = entry,
+            None => self.oldest = entry,
         }
         self.links[entry as usize] = Links {
             prev: newest,
             next: NONE,
-            list: queued_at(now, queue),
         };
     }
 
-    /// Whether `entry` came into this queue at this time, to a slot.
-    pub(super) fn is_queued_at(&self, now: Instant, entry: u32, queue: usize) -> bool {
-        self.links[entry as usize].list == queued_at(now, queue)
-    }
-
-    /// Takes `entry` out of whatever list it is in.
-    pub(super) fn unlink(&mut self, entry: u32) {
-        let Links { prev, next, list } = self.links[entry as usize];
-        if list == UNLISTED {
+    /// Takes `entry` out of that queue, if it is there.
+    pub(super) fn unqueue(&mut self, entry: u32) {
+        let Links { prev, next } = self.links[entry as usize];
+        if next == UNLISTED {
             return;
         }
-        let is_half_open = list & HALF_OPEN != 0;
-        let queue = ((list & !HALF_OPEN) >> QUEUE_SHIFT) as usize;
         match self.links.get_mut(prev as usize) {
             Some(links) => links.next = next,
-            None if is_half_open => self.half_open[queue][0] = next,
-            None => self.heads[list as usize] = next,
+            None => self.oldest = next,
         }
         match self.links.get_mut(next as usize) {
             Some(links) => links.prev = prev,
-            None if is_half_open => self.half_open[queue][1] = prev,
-            None => {}
+            None => self.newest = prev,
         }
-        self.links[entry as usize].list = UNLISTED;
-    }
-
-    /// Whether the wheel looks at `entry` no later than `deadline`.
-    pub(super) fn looks_by(&self, now: Instant, entry: u32, deadline: Instant) -> bool {
-        let list = self.links[entry as usize].list;
-        let present = now.0 >> SLOT_SHIFT;
-        let ahead = list.wrapping_sub(present) % SLOTS;
-        list < SLOTS && ahead <= (deadline.0 >> SLOT_SHIFT).wrapping_sub(present) & TIME_MASK
+        self.links[entry as usize].next = UNLISTED;
     }
 
     /// The half-open connection that has waited longest.
-    pub(super) fn oldest_half_open(&self, now: Instant) -> Option<u32> {
-        let oldest = (0..QUEUES).filter_map(|queue| self.waiting(now, queue));
-        oldest.max_by_key(|(_, age)| *age).map(|(entry, _)| entry)
+    pub(super) fn oldest_half_open(&self) -> Option<u32> {
+        (self.oldest != NONE).then_some(self.oldest)
     }
 
-    /// The first of a half-open queue, and for how many slots it has waited.
-    fn waiting(&self, now: Instant, queue: usize) -> Option<(u32, u32)> {
-        let oldest = self.half_open[queue][0];
-        let since = self.links.get(oldest as usize)?.list;
-        Some((
-            oldest,
-            (now.0 >> SLOT_SHIFT).wrapping_sub(since) & TIME_MASK,
-        ))
-    }
-
-    /// An entry whose slot has passed, or that has been half-open for its queue's `half_open_ms`; it
-    /// stays listed until rescheduled or unlinked.
-    pub(super) fn passed(&mut self, now: Instant, half_open_ms: [u32; QUEUES]) -> Option<u32> {
-        let present = now.0 >> SLOT_SHIFT;
-        let mut behind = present.wrapping_sub(self.cursor) & TIME_MASK;
-        // After a long pause every slot is due once; no need to walk the wheel twice.
-        if behind > SLOTS {
-            self.cursor = present.wrapping_sub(SLOTS) & TIME_MASK;
-            behind = SLOTS;
-        }
-        for _ in 0..behind {
-            let head = self.heads[(self.cursor % SLOTS) as usize];
-            if head != NONE {
-                return Some(head);
-            }
-            self.cursor = self.cursor.wrapping_add(1) & TIME_MASK;
-        }
-        (0..QUEUES).find_map(|queue| {
-            let (oldest, age) = self.waiting(now, queue)?;
-            (age > half_open_ms[queue].div_ceil(1 << SLOT_SHIFT)).then_some(oldest)
-        })
+    /// The one that will be the oldest when that one has gone.
+    pub(super) fn second_oldest_half_open(&self) -> Option<u32> {
+        let next = self.links.get(self.oldest as usize)?.next;
+        (next != NONE).then_some(next)
     }
 }
 
-/// What stands in [`Links::list`] of an entry that came into a half-open queue at that time.
-#[expect(clippy::cast_possible_truncation, reason = "there are few queues")]
-const fn queued_at(now: Instant, queue: usize) -> u32 {
-    HALF_OPEN | (queue as u32) << QUEUE_SHIFT | now.0 >> SLOT_SHIFT
+impl Sweep {
+    /// The chunk that the sweep should have reached by now; `None` when it has. Begins the next round
+    /// in its time: of those that were missed, one.
+    fn target(&mut self, now: Instant, chunks: usize) -> Option<usize> {
+        for _ in 0..3 {
+            let elapsed = now.since(self.due).min(ROUND_MS);
+            let target = chunks * elapsed as usize / ROUND_MS as usize;
+            if self.chunk < target {
+                return Some(target);
+            }
+            if elapsed < ROUND_MS {
+                return None;
+            }
+            let next = self.due.plus_ms(ROUND_MS);
+            let missed = now.since(next) >= ROUND_MS;
+            self.due = if missed { now.minus_ms(ROUND_MS) } else { next };
+            (self.before, self.began) = (self.began, now);
+            (self.chunk, self.found) = (0, 0);
+        }
+        None
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "modulo 256")]
+#[inline(always)]
+const fn unit(time: Instant) -> u8 {
+    (time.0 >> UNIT_SHIFT) as u8
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "entries are less than 2^30"
+)]
+const fn number(entry: usize) -> u32 {
+    entry as u32
 }

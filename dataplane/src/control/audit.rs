@@ -66,6 +66,8 @@ fn kind(change: &Change) -> &'static str {
         Change::SetOptions { .. } => "set options",
         Change::SetHashTarget { .. } => "set hash target",
         Change::SetSettings(_) => "set settings",
+        Change::AddPort(_) => "add port",
+        Change::DeletePort { .. } => "delete port",
         Change::AddAddress(_) => "add address",
         Change::DeleteAddress(_) => "delete address",
         Change::AddRoute(_) => "add route",
@@ -149,6 +151,8 @@ pub(super) fn describe(change: &Change, before: Settings) -> String {
             hash_target.word()
         ),
         Change::SetSettings(settings) => format!("set {}", settings.changed_from(before)),
+        Change::AddPort(spec) => format!("add port {spec}"),
+        Change::DeletePort { port } => format!("delete port {port}"),
         Change::AddAddress(address) => format!("add address {address}"),
         Change::DeleteAddress(address) => format!("delete address {address}"),
         Change::AddRoute(route) => format!("add route to {route}"),

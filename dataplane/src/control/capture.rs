@@ -14,7 +14,6 @@ use super::model::{Model, refuse};
 use super::server::Peer;
 use super::{Command, Control, Worker, ask};
 use crate::counters::DropReason;
-use crate::packet::PortId;
 use crate::watch::drops::{DROPS_KEPT, Drop};
 use crate::watch::tap::{CAPTURES_MAX, Caught, Fate, Intake, Tap, Wanted, tap};
 
@@ -86,18 +85,13 @@ impl Control {
         Dropped {
             at_ns: epoch_ns + drop.at_ns,
             worker: worker.core,
-            port: self.port_name(drop.port),
+            port: self.model.ports().name(drop.port),
             vlan: frame.and_then(|frame| frame.vlan),
             reason: drop.reason.name().to_owned(),
             sentence: drop.reason.sentence().to_owned(),
             length: drop.len,
             bytes: Bytes(drop.bytes().to_vec()),
         }
-    }
-
-    fn port_name(&self, port: PortId) -> String {
-        let name = self.model.port_names().get(port.index());
-        name.map_or_else(|| port.index().to_string(), Clone::clone)
     }
 
     /// Who looks at packets is noted in the log.
@@ -143,7 +137,7 @@ impl Control {
         }
         tracing::info!(target: "audit", %peer, "capture packets, stage {}", stage.word());
         Ok(Reply::CaptureStarted {
-            ports: self.model.port_names().to_vec(),
+            ports: self.model.ports().names(),
         })
     }
 
@@ -181,6 +175,7 @@ impl Control {
         }
         Ok(Reply::Captured {
             packets,
+            ports: self.model.ports().names(),
             missed,
             done,
         })
@@ -285,15 +280,11 @@ fn wanted(model: &Model, spec: CaptureSpec) -> Result<Wanted, Refusal> {
     }
     let mut port = None;
     if let Some(name) = &filter.port {
-        let names = model.port_names();
-        port = (0..)
-            .map(PortId)
-            .zip(names)
-            .find(|(_, known)| *known == name);
+        port = model.ports().find(name);
         if port.is_none() {
             return wrong(format!(
-                "the director has no port {name:?}, {} is right",
-                names.join(" or ")
+                "the director has no port {name:?}, one of {} is right",
+                model.ports().listed()
             ));
         }
     }
@@ -301,7 +292,7 @@ fn wanted(model: &Model, spec: CaptureSpec) -> Result<Wanted, Refusal> {
         stage,
         filter,
         reason,
-        port: port.map(|(id, _)| id),
+        port,
         snaplen: snaplen as usize,
     })
 }

@@ -177,7 +177,7 @@ fn ten_thousand_routes() {
     let setup = config.setup(|_| [2, 0, 0, 0, 0, 1]);
     let page = Arc::new(Page::new(1, 1));
     let mut model = Model::new(config.director.limits())
-        .naming(config.port_names())
+        .with_ports(config.port_specs())
         .networked(setup.clone());
     let steer = Steer::new(0, 1);
     let mut director = Director::<HeapBuf>::new(1024, [1, 2], setup, steer, page).unwrap();

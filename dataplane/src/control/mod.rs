@@ -5,6 +5,7 @@ mod capture; // packets for clients
 mod drain; // drained servers, seen to
 mod explain; // what becomes of a packet
 mod files; // configuration files: plan, apply, roll back, save
+mod hardware; // the devices of ports
 #[cfg(test)]
 mod load; // ten thousand services with a hundred thousand servers
 pub mod manager; // the service manager, told how the director does
@@ -19,24 +20,29 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use control::{Change, Connection, Cursor, Errno, Filter, Neighbour, Refusal, Reply, Request};
+use control::{
+    Change, Connection, Cursor, Errno, Filter, Neighbour, PortSpec, Refusal, Reply, Request,
+};
 use crossbeam::channel::{Receiver, Sender, bounded};
 
 use crate::conn::state::State;
 use crate::counters::Page;
 use crate::director::explain::{Excerpt, Query};
-use crate::net::Setup;
+use crate::net::{NeighbourView, Setup};
 use crate::templates::Templates;
 use crate::time::Clock;
 use crate::update::{Batch, ServerId, Update};
 use crate::watch::drops::Drop;
 use crate::watch::tap::Tap;
+#[cfg(feature = "dpdk")]
+use crate::{packet::PortId, worker::Queues};
 use capture::Captures;
 pub use files::CONFIRM_MAX_S;
 use files::Files;
+pub use hardware::Hardware;
 use manager::Manager;
 use metrics::Scrape;
-use model::{Limits, Model, STEP_S, SWEEP_S, View, refuse};
+use model::{Applied, Limits, Model, STEP_S, SWEEP_S, View, refuse};
 use server::{Backend, Peer};
 use stats::{ESTIMATE_S, Machine};
 
@@ -58,7 +64,7 @@ pub enum Command {
         wanted: Wanted,
         reply: Sender<Slice>,
     },
-    Neighbours(Sender<Vec<Neighbour>>),
+    Neighbours(Sender<Vec<NeighbourView>>),
     /// Copies what concerns a packet.
     Explain {
         query: Box<Query>,
@@ -77,6 +83,12 @@ pub enum Command {
         id: u64,
         reply: Sender<Option<Box<Tap>>>,
     },
+    /// A port comes.
+    #[cfg(feature = "dpdk")]
+    Attach(Box<Queues>),
+    /// A port goes: what waits to leave by it is sent, and its queues are given back, if there are any.
+    #[cfg(feature = "dpdk")]
+    Detach(PortId, Sender<Option<Box<Queues>>>),
 }
 
 /// Which connections, and what is done with them.
@@ -122,7 +134,7 @@ pub struct Control {
     /// What some worker has not carried out yet: the last one that lets go of a batch frees it, and
     /// that is to be nobody but us.
     posted: Vec<Batch>,
-    machine: Box<dyn Fn() -> Machine>,
+    hardware: Box<dyn Hardware>,
     /// Who waits for what a scrape is made from.
     scrapes: Receiver<Sender<Scrape>>,
     /// As the model was when it was wanted last; `None` once it changed.
@@ -146,12 +158,12 @@ impl fmt::Debug for Control {
 }
 
 impl Control {
-    /// Controls `workers`, whose pages were made for `limits`. `machine` is asked at each status.
+    /// Controls `workers`, whose pages were made for `limits`, and the devices of their ports.
     pub fn new(
         limits: Limits,
         workers: Vec<Worker>,
         connections_max: u64,
-        machine: impl Fn() -> Machine + 'static,
+        hardware: impl Hardware + 'static,
     ) -> Self {
         let pages = workers
             .iter()
@@ -164,7 +176,7 @@ impl Control {
             files: Files::default(),
             connections_max,
             posted: Vec::new(),
-            machine: Box::new(machine),
+            hardware: Box::new(hardware),
             scrapes: crossbeam::channel::never(),
             view: None,
             now: Duration::ZERO,
@@ -184,14 +196,14 @@ impl Control {
         self
     }
 
-    /// Of ports with these names; the index is a port's id.
+    /// Of these ports; the place is a port's id.
     #[must_use]
-    pub fn naming(mut self, ports: Vec<String>) -> Self {
-        self.model = self.model.naming(ports);
+    pub fn with_ports(mut self, ports: impl IntoIterator<Item = PortSpec>) -> Self {
+        self.model = self.model.with_ports(ports);
         self
     }
 
-    /// In the network that the workers begin with, whose ports were named.
+    /// In the network that the workers begin with, whose ports were given.
     #[must_use]
     pub fn networked(mut self, setup: Setup) -> Self {
         self.model = self.model.networked(setup);
@@ -216,15 +228,25 @@ impl Control {
     /// What metrics are made from. Short while nothing changes: the model is not walked again.
     fn scrape(&mut self) -> Scrape {
         let view = self.view.get_or_insert_with(|| Arc::new(self.model.view()));
+        let view = Arc::clone(view);
         Scrape {
-            view: Arc::clone(view),
+            view,
             workers: metrics::workers(&self.workers),
             templates: self.templates.clone(),
-            machine: (self.machine)(),
+            machine: self.machine(),
             limits: self.model.limits(),
             connections_max: self.connections_max,
             uptime: self.now,
         }
+    }
+
+    /// The ports, whose numbers may have been others' before.
+    fn machine(&self) -> Machine {
+        let mut machine = self.hardware.machine();
+        for port in &mut machine.ports {
+            port.before = self.model.ports().before(port.id);
+        }
+        machine
     }
 
     /// Each worker's core and the page that shows whether it makes progress.
@@ -254,17 +276,38 @@ impl Control {
             );
             return Err(refuse(Errno::Eagain, detail));
         }
-        let updates = self.model.apply(changes)?;
+        let Applied { updates, closed } = self.judge(changes)?;
         self.view = None;
         let confirmations = self.post(updates);
-        for _ in &self.workers {
-            match &confirmations {
-                Some(confirmations) => answer(confirmations)?,
-                None => break,
-            }
+        let confirmed = confirmations.map_or(Ok(()), |confirmations| {
+            let mut workers = self.workers.iter();
+            workers.try_for_each(|_| answer(&confirmations))
+        });
+        for id in closed {
+            self.hardware.close(id);
         }
+        confirmed?;
         self.release();
         Ok(())
+    }
+
+    /// The model's part of [`Self::change`]. New ports are started, all or none of them.
+    fn judge(&mut self, changes: &[Change]) -> Result<Applied, Refusal> {
+        let Self {
+            model, hardware, ..
+        } = self;
+        let mut opened = Vec::new();
+        let applied = model.apply_with(changes, |id, spec| {
+            let mac = hardware.open(id, spec)?;
+            opened.push(id);
+            Ok(mac)
+        });
+        if applied.is_err() {
+            for id in opened {
+                hardware.close(id);
+            }
+        }
+        applied
     }
 
     /// Puts `updates` into every mailbox. Who applies them says so to the receiver.
@@ -362,6 +405,21 @@ impl Control {
         self.connections(cursor, filter, Fate::Ends { reset })
     }
 
+    /// As the first worker knows them.
+    fn neighbours(&self) -> Result<Vec<Neighbour>, Refusal> {
+        let Some(worker) = self.workers.first() else {
+            return Ok(Vec::new());
+        };
+        let show = |view: NeighbourView| Neighbour {
+            port: control::interface(&self.model.ports().name(view.port), view.vlan),
+            address: view.address,
+            mac: view.mac.map(control::mac_text),
+            state: view.state.to_owned(),
+        };
+        let known = ask(worker, Command::Neighbours)?;
+        Ok(known.into_iter().map(show).collect())
+    }
+
     fn has_templates(&self) -> bool {
         let templates = self.templates.as_ref();
         templates.is_some_and(|templates| templates.used() > 0)
@@ -447,7 +505,7 @@ impl Backend for Control {
                 Ok(Reply::Status(stats::status(
                     &self.workers,
                     self.templates.as_deref(),
-                    (self.machine)(),
+                    self.machine(),
                     self.connections_max,
                     uptime_s,
                 )))
@@ -456,11 +514,7 @@ impl Backend for Control {
                 let (text, next) = self.scrape().part(cursor, true);
                 Ok(Reply::Metrics { text, next })
             }
-            Request::Neighbours => self
-                .workers
-                .first()
-                .map_or(Ok(Vec::new()), |worker| ask(worker, Command::Neighbours))
-                .map(Reply::Neighbours),
+            Request::Neighbours => self.neighbours().map(Reply::Neighbours),
             Request::Network => Ok(Reply::Network(self.model.network())),
             Request::Marks => Ok(Reply::Marks(self.model.marks())),
         };
@@ -474,6 +528,7 @@ impl Backend for Control {
     fn tick(&mut self, now: Duration) {
         self.now = now;
         self.finish_captures(Duration::ZERO);
+        self.hardware.tick();
         while let Ok(scraper) = self.scrapes.try_recv() {
             // Who asked may have given up.
             let _ = scraper.try_send(self.scrape());

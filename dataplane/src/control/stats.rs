@@ -7,7 +7,7 @@ use control::{PortHardware, PortStatus, PortUse, Rates, Status, Totals, WorkerSt
 
 use super::Worker;
 use crate::counters::{Counter, DropReason, Page, Pass, PortPage, balanced};
-use crate::packet::PORTS_MAX;
+use crate::packet::PortId;
 use crate::templates::Templates;
 use crate::update::{LocalAddress, ServerId, ServiceId};
 
@@ -133,9 +133,9 @@ fn decay(average: u64, rate: u64) -> u64 {
 }
 
 /// What only the daemon around the director knows.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Machine {
-    /// In the configuration's order: the index is the port's id.
+    /// By number.
     pub ports: Vec<PortInfo>,
     pub mbufs_in_use: u64,
     /// In all pools.
@@ -152,8 +152,11 @@ pub struct Lost {
 }
 
 /// A port as its driver sees it now.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct PortInfo {
+    pub id: PortId,
+    /// Takes off what was counted for others of its number.
+    pub before: Arc<PortPage>,
     pub name: String,
     pub device: String,
     pub mac: String,
@@ -175,8 +178,8 @@ pub(super) fn status(
     Status {
         program: super::PROGRAM.to_owned(),
         uptime_s,
-        ports: (machine.ports.into_iter().take(PORTS_MAX).enumerate())
-            .map(|(id, info)| port_status(info, &pages, id))
+        ports: (machine.ports.iter())
+            .map(|info| port_status(info, &pages))
             .collect(),
         workers: workers
             .iter()
@@ -189,24 +192,43 @@ pub(super) fn status(
     }
 }
 
-fn port_status(info: PortInfo, pages: &[&Page], id: usize) -> PortStatus {
-    let ports: Vec<&PortPage> = pages.iter().map(|page| &page.ports[id]).collect();
-    let sum = |get: fn(&PortPage) -> u64| ports.iter().map(|port| get(port)).sum::<u64>();
+fn port_status(info: &PortInfo, pages: &[&Page]) -> PortStatus {
+    let ports = info.counted(pages.iter().copied());
+    let sum = |get: fn(&PortPage) -> u64| sum(&ports, get);
     PortStatus {
-        name: info.name,
-        device: info.device,
-        mac: info.mac,
+        name: info.name.clone(),
+        device: info.device.clone(),
+        mac: info.mac.clone(),
         mtu: info.mtu,
         link_up: info.link_up,
-        used: info.used,
+        used: info.used.clone(),
         tx_packets: sum(|port| port.tx.get()),
         tx_bytes: sum(|port| port.tx_bytes.get()),
         rx_packets: sum(|port| port.rx.get()),
         rx_bytes: sum(|port| port.rx_bytes.get()),
         ends: ends(&ports),
         drops: drops(&ports),
-        hardware: info.hardware,
+        hardware: info.hardware.clone(),
     }
+}
+
+impl PortInfo {
+    /// What counts the port: a page of each worker, and one for what was before.
+    pub(super) fn counted<'p>(
+        &'p self,
+        pages: impl Iterator<Item = &'p Page>,
+    ) -> Vec<&'p PortPage> {
+        let own = pages.map(|page| page.port(self.id));
+        own.chain([&*self.before]).collect()
+    }
+}
+
+/// Of pages of which one may take off what others count.
+pub(super) fn sum(ports: &[&PortPage], get: impl Fn(&PortPage) -> u64) -> u64 {
+    ports
+        .iter()
+        .map(|port| get(port))
+        .fold(0, u64::wrapping_add)
 }
 
 fn worker_status(worker: &Worker, connections_max: u64) -> WorkerStatus {
@@ -245,7 +267,7 @@ fn pace(worker: &Worker) -> control::Pace {
 
 /// Every end by name, those that never occurred included.
 fn ends(ports: &[&PortPage]) -> BTreeMap<String, u64> {
-    let sum = |get: fn(&PortPage) -> u64| ports.iter().map(|port| get(port)).sum::<u64>();
+    let sum = |get: fn(&PortPage) -> u64| sum(ports, get);
     [
         ("forwarded", sum(|port| port.forwarded.get())),
         ("answered", sum(|port| port.answered.get())),
@@ -261,10 +283,7 @@ fn ends(ports: &[&PortPage]) -> BTreeMap<String, u64> {
 fn drops(ports: &[&PortPage]) -> BTreeMap<String, u64> {
     (DropReason::ALL.iter())
         .map(|reason| {
-            let n = ports
-                .iter()
-                .map(|port| port.drops[*reason as usize].get())
-                .sum::<u64>();
+            let n = sum(ports, |port| port.drops[*reason as usize].get());
             (reason.name().to_owned(), n)
         })
         .filter(|(_, n)| *n > 0)

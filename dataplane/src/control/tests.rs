@@ -5,7 +5,6 @@ use std::thread;
 use control::{ForwardMode, Protocol, ServerSpec, ServiceKey, ServiceSpec, Settings};
 
 use super::*;
-use crate::control::server::Rights;
 use crate::counters::DropReason;
 use crate::packet::{HeapBuf, PortId};
 use crate::templates::{Key, Kind, Tie};
@@ -59,16 +58,6 @@ fn all_from(cursor: Cursor) -> Request {
     Request::Connections { cursor, filter }
 }
 
-fn peer() -> Peer {
-    Peer {
-        uid: 0,
-        gid: 0,
-        pid: 1,
-        rights: Rights::Everything,
-        client: 1,
-    }
-}
-
 #[test]
 fn every_worker_applies_before_the_answer() {
     let (a, of_a) = worker(1, 1);
@@ -84,7 +73,10 @@ fn every_worker_applies_before_the_answer() {
         })
     });
     let mut control = Control::new(LIMITS, vec![a, b], 64, Machine::default);
-    let reply = control.handle(Request::Change(vec![add_service(), add_server()]), &peer());
+    let reply = control.handle(
+        Request::Change(vec![add_service(), add_server()]),
+        &Peer::root(1),
+    );
     assert_eq!(reply, Reply::Done);
     assert_eq!(applied.join().unwrap(), [2, 2]);
 }
@@ -105,10 +97,11 @@ fn a_full_mailbox_refuses_before_anything_changes() {
 fn without_workers_changes_apply_and_lists_are_empty() {
     let mut control = Control::new(LIMITS, Vec::new(), 64, Machine::default);
     assert_eq!(
-        control.handle(Request::Change(vec![add_service()]), &peer()),
+        control.handle(Request::Change(vec![add_service()]), &Peer::root(1)),
         Reply::Done
     );
-    let Reply::Services(services) = control.handle(Request::Services { only: None }, &peer())
+    let Reply::Services(services) =
+        control.handle(Request::Services { only: None }, &Peer::root(1))
     else {
         panic!()
     };
@@ -123,16 +116,16 @@ fn without_workers_changes_apply_and_lists_are_empty() {
                 cursor: Cursor::default(),
                 filter: Filter::default(),
             },
-            &peer()
+            &Peer::root(1)
         ),
         none
     );
     assert_eq!(
-        control.handle(Request::Neighbours, &peer()),
+        control.handle(Request::Neighbours, &Peer::root(1)),
         Reply::Neighbours(Vec::new())
     );
     assert_eq!(
-        control.handle(Request::Timeouts, &peer()),
+        control.handle(Request::Timeouts, &Peer::root(1)),
         Reply::Timeouts {
             tcp: 900,
             tcp_fin: 120,
@@ -151,11 +144,11 @@ fn settings_are_told() {
     };
     let change = Change::SetSettings(settings);
     assert_eq!(
-        control.handle(Request::Change(vec![change]), &peer()),
+        control.handle(Request::Change(vec![change]), &Peer::root(1)),
         Reply::Done
     );
     assert_eq!(
-        control.handle(Request::Settings, &peer()),
+        control.handle(Request::Settings, &Peer::root(1)),
         Reply::Settings(settings)
     );
 }
@@ -385,7 +378,7 @@ fn connections_go_on_from_worker_to_worker() {
     let mut cursor = Some(Cursor::default());
     let mut cursors = Vec::new();
     while let Some(at) = cursor {
-        let Reply::Connections { next, .. } = control.handle(all_from(at), &peer()) else {
+        let Reply::Connections { next, .. } = control.handle(all_from(at), &Peer::root(1)) else {
             panic!()
         };
         cursors.push((at.worker, at.entry));
@@ -404,6 +397,8 @@ fn the_status_names_ends_and_drops() {
     page.count_drop(PortId(0), DropReason::NoRoute);
     let machine = || Machine {
         ports: vec![stats::PortInfo {
+            id: PortId(0),
+            before: Arc::default(),
             name: "lan".into(),
             device: "net_null0".into(),
             mac: "02:00:00:00:00:01".into(),
@@ -418,7 +413,7 @@ fn the_status_names_ends_and_drops() {
     };
     let mut control = Control::new(LIMITS, vec![a], 64, machine);
     control.tick(Duration::from_secs(5));
-    let Reply::Status(status) = control.handle(Request::Status, &peer()) else {
+    let Reply::Status(status) = control.handle(Request::Status, &Peer::root(1)) else {
         panic!()
     };
     assert!(!status.balanced, "one of three packets has no end");
@@ -427,7 +422,7 @@ fn the_status_names_ends_and_drops() {
     assert_eq!(status.ports[0].ends["dropped"], 1);
     assert_eq!(status.workers[0].ends["consumed"], 1);
     page.held.set(1);
-    let Reply::Status(status) = control.handle(Request::Status, &peer()) else {
+    let Reply::Status(status) = control.handle(Request::Status, &Peer::root(1)) else {
         panic!()
     };
     assert!(status.balanced);
@@ -523,7 +518,7 @@ fn templates_come_behind_the_last_workers_connections() {
     });
     let next = |control: &mut Control, worker, entry| {
         let cursor = Cursor { worker, entry };
-        match control.handle(all_from(cursor), &peer()) {
+        match control.handle(all_from(cursor), &Peer::root(1)) {
             Reply::Connections { next, .. } => next.map(|next| (next.worker, next.entry)),
             other => panic!("{other:?}"),
         }
@@ -548,7 +543,7 @@ fn templates_come_behind_the_last_workers_connections() {
     assert_eq!(next(&mut control, 1, 7), None);
     let services = control.model.services(None).unwrap();
     assert_eq!(services[0].servers[0].persistent, 1);
-    let Reply::Status(status) = control.handle(Request::Status, &peer()) else {
+    let Reply::Status(status) = control.handle(Request::Status, &Peer::root(1)) else {
         panic!()
     };
     assert_eq!((status.templates, status.templates_max), (1, 64));
@@ -655,6 +650,10 @@ fn watching(commands: Receiver<Command>) -> thread::JoinHandle<Watch> {
     })
 }
 
+fn two_ports() -> [PortSpec; 2] {
+    [("lan", "net_null0"), ("rs", "net_null1")].map(|(name, device)| PortSpec::new(name, device))
+}
+
 fn spec() -> control::CaptureSpec {
     control::CaptureSpec {
         stage: control::Stage::Rx,
@@ -669,12 +668,11 @@ fn the_last_drops_of_all_workers_are_shown() {
     let (workers, commands): (Vec<_>, Vec<_>) = [worker(1, 8), worker(2, 8)].into_iter().unzip();
     let threads: Vec<_> = commands.into_iter().map(watching).collect();
     let mailbox = workers[1].mailbox.clone();
-    let mut control =
-        Control::new(LIMITS, workers, 64, Machine::default).naming(vec!["lan".into(), "rs".into()]);
+    let mut control = Control::new(LIMITS, workers, 64, Machine::default).with_ports(two_ports());
     for _ in 0..3 {
         mailbox.send(Command::Neighbours(bounded(1).0)).unwrap();
     }
-    let mut ask = |after| match control.handle(Request::Drops { after }, &peer()) {
+    let mut ask = |after| match control.handle(Request::Drops { after }, &Peer::root(1)) {
         Reply::Drops { list, counts } => (list, counts),
         other => panic!("{other:?}"),
     };
@@ -705,15 +703,18 @@ fn a_capture_is_one_clients_until_it_stops_or_goes() {
     let (workers, commands): (Vec<_>, Vec<_>) = [worker(1, 8), worker(2, 8)].into_iter().unzip();
     let threads: Vec<_> = commands.into_iter().map(watching).collect();
     let mailbox = workers[1].mailbox.clone();
-    let mut control =
-        Control::new(LIMITS, workers, 64, Machine::default).naming(vec!["lan".into(), "rs".into()]);
-    let client = |client| Peer { client, ..peer() };
+    let mut control = Control::new(LIMITS, workers, 64, Machine::default).with_ports(two_ports());
+    let client = |client| Peer {
+        client,
+        ..Peer::root(1)
+    };
     let next =
         |control: &mut Control, of: u64| match control.handle(Request::CapturedNext, &client(of)) {
             Reply::Captured {
                 packets,
                 missed: 0,
                 done,
+                ports: _,
             } => (packets, done),
             other => panic!("{other:?}"),
         };

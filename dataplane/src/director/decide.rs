@@ -175,7 +175,11 @@ impl<P: PacketBuf> Director<P> {
         packet: &mut P,
         out: &mut E,
     ) -> Result<Verdict, Denied> {
-        match self.known(now, seen, packet.bytes()) {
+        let known = self.known(now, seen, packet.bytes());
+        if let Some(verdict) = self.briefly(now, seen, known, packet, out) {
+            return verdict;
+        }
+        match known {
             Some(hit) if self.conns.get(hit).is_doomed() => {
                 self.reset_both(now, seen, hit, packet, out)
             }
@@ -222,6 +226,7 @@ impl<P: PacketBuf> Director<P> {
         if available {
             self.count(seen, hit);
         }
+        let before = self.conns.get(hit).last_seen();
         if seen.kind == Kind::Fragment || self.conns.is_alone(hit) {
             // Its first one moved the connection's state, or there is none to move.
             self.conns
@@ -229,10 +234,7 @@ impl<P: PacketBuf> Director<P> {
                 .observe(now, hit.outbound(), seen.ip_len);
         } else {
             self.track(now, seen, hit);
-            if seen.tcp_flags & tcp_flags::SYN != 0 {
-                self.conns.asked_again(now, hit.entry());
-                self.time_handshake(seen, hit);
-            }
+            self.note_syn(now, seen, hit, before);
         }
         if let Fit::CutBefore(mtu) = fit {
             return Ok(Verdict::Cut(hit, hop, mtu));
@@ -244,11 +246,23 @@ impl<P: PacketBuf> Director<P> {
         }
         let mtu = self.net.hop(hop).mtu;
         let before = self.rewrite(&seen, hit, packet, mtu).map_err(denied)?;
+        self.send_before(now, &seen, hop, before, out);
+        Ok(Verdict::Forward(hop))
+    }
+
+    /// Sends the frame, if there is one, that is to arrive before a packet.
+    pub(super) fn send_before<E: Egress<Buf = P>>(
+        &mut self,
+        now: Instant,
+        seen: &Seen,
+        hop: HopId,
+        before: Option<proxy::Made>,
+        out: &mut E,
+    ) {
         if let Some(frame) = before {
             let origin = Origin::forwarded(self.net.hop(hop).port);
             self.send_made(now, hop, &frame[usize::from(seen.l3)..], origin, out);
         }
-        Ok(Verdict::Forward(hop))
     }
 
     /// Lowers the segment size that a SYN announces, where its service says so.
@@ -580,11 +594,11 @@ impl<P: PacketBuf> Director<P> {
 
     /// Whether a client may have this address.
     pub(super) fn is_source(&self, address: IpAddr) -> bool {
-        is_global(address) && !self.net.is_broadcast(address) && !self.owns(address)
+        is_global(address) && !self.net.is_taken(address) && !self.services.owns(address)
     }
 
     /// What the sender of a packet is told for which its service has no server.
-    fn turn_away<E: Egress<Buf = P>>(
+    pub(super) fn turn_away<E: Egress<Buf = P>>(
         &mut self,
         now: Instant,
         seen: &Seen,

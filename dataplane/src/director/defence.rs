@@ -71,6 +71,11 @@ impl Defence {
         }
     }
 
+    /// Whether some of the packets that would open connections are dropped.
+    pub(super) const fn is_watchful(&self) -> bool {
+        self.packet_rate != 0
+    }
+
     /// Whether the next packet that would open a connection is dropped instead.
     pub(super) fn drops_packet(&mut self) -> bool {
         if self.packet_rate == 0 {

@@ -46,6 +46,7 @@ impl<P: PacketBuf> Director<P> {
         server.inactive.up();
         self.services.opened(id);
         server.inactive.down();
+        self.services.counted(id);
     }
 
     /// Notes where the first fragment of a datagram goes that has no connection.

@@ -49,11 +49,7 @@ impl<P: PacketBuf> Director<P> {
         server: Server,
         isn: u32,
     ) -> Result<Hit, DropReason> {
-        if self.conns.used() == self.conns.capacity() {
-            let oldest = self.conns.oldest_half_open(now);
-            let oldest = oldest.ok_or(DropReason::TableFull)?;
-            self.close(now, oldest, None);
-        }
+        self.make_room(now)?;
         let (outbound, lease) = self.way_back(now, inbound, service, server)?;
         let sides = [inbound, &outbound];
         let opened = self
@@ -71,10 +67,22 @@ impl<P: PacketBuf> Director<P> {
         if let Ok(hit) = opened {
             self.page.servers[id.index()].inactive.up();
             self.services.opened(id);
+            self.services.counted(id);
             self.listen_in(hit, inbound, server.mode);
         }
         self.page.connections.set(self.conns.used());
         opened
+    }
+
+    /// Makes room for a connection, at the cost of the oldest half-open one when the table is full.
+    pub(super) fn make_room(&mut self, now: Instant) -> Result<(), DropReason> {
+        if self.conns.used() == self.conns.capacity() {
+            let oldest = self.conns.oldest_half_open();
+            let oldest = oldest.ok_or(DropReason::TableFull)?;
+            self.conns.prefetch_next_oldest();
+            self.close(now, oldest, None);
+        }
+        Ok(())
     }
 
     /// What the server of a new connection sends to us, or to the client past us.
@@ -122,12 +130,14 @@ impl<P: PacketBuf> Director<P> {
         let Some(conn) = self.conns.at(entry) else {
             return;
         };
-        let page = &self.page.servers[conn.server().index()];
+        let id = conn.server();
+        let page = &self.page.servers[id.index()];
         if conn.state().is_active() {
             page.active.down();
         } else {
             page.inactive.down();
         }
+        self.services.counted(id);
         if conn.mode() == ForwardMode::FullNat {
             self.end_lease(now, entry, remembered);
         }

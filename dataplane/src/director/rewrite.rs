@@ -45,18 +45,24 @@ pub fn translate(frame: &mut [u8], seen: &Seen, to: &Flow, (ip, l4): (Delta, Del
             translate_header(&mut plain.ip, to.addresses, ip);
             translate_ports(&mut plain.segment, seen.flow.protocol, to.ports, l4);
         }
-        _ => translate_parted(frame, seen, to, (ip, l4)),
+        _ => translate_parted(frame, seen, to.addresses, to.ports, (ip, l4)),
     }
 }
 
 #[inline(never)]
-fn translate_parted(frame: &mut [u8], seen: &Seen, to: &Flow, (ip, l4): (Delta, Delta)) {
+fn translate_parted(
+    frame: &mut [u8],
+    seen: &Seen,
+    addresses: u64,
+    ports: u32,
+    (ip, l4): (Delta, Delta),
+) {
     let (header, segment) = parted(frame, seen);
     let header = header
         .first_chunk_mut()
         .unwrap_or_else(|| unreachable!("parsed"));
-    translate_header(header, to.addresses, ip);
-    translate_segment(segment, seen, to.ports, l4);
+    translate_header(header, addresses, ip);
+    translate_segment(segment, seen, ports, l4);
 }
 
 #[inline(always)]
@@ -74,12 +80,11 @@ pub fn translate6(frame: &mut [u8], seen: &Seen, other: &Addresses6, to: &Flow, 
             translate_ports(&mut plain.segment, seen.flow.protocol, to.ports, l4);
             seen.flow.protocol == UDP && plain.segment[6..8] == [0, 0]
         }
-        _ => translate_parted6(frame, seen, other, to, l4),
+        _ => translate_parted6(frame, seen, other, to.ports, l4),
     };
     // Nobody takes UDP without a checksum over IPv6 (RFC 8200 §8.1).
     if lacks_checksum {
-        let tuple = Tuple::of_v6(to, &swapped(other));
-        fill_udp(frame, seen, &tuple);
+        fill_udp6(frame, seen, other, to.ports);
     }
 }
 
@@ -88,7 +93,7 @@ fn translate_parted6(
     frame: &mut [u8],
     seen: &Seen,
     other: &Addresses6,
-    to: &Flow,
+    ports: u32,
     l4: Delta,
 ) -> bool {
     let (header, segment) = parted(frame, seen);
@@ -96,8 +101,15 @@ fn translate_parted6(
         .first_chunk_mut()
         .unwrap_or_else(|| unreachable!("parsed"));
     translate_header6(header, other);
-    translate_segment(segment, seen, to.ports, l4);
+    translate_segment(segment, seen, ports, l4);
     seen.flow.protocol == UDP && seen.kind == Kind::Transport && segment[6..8] == [0, 0]
+}
+
+#[cold]
+#[inline(never)]
+fn fill_udp6(frame: &mut [u8], seen: &Seen, other: &Addresses6, ports: u32) {
+    let to = Flow { ports, ..seen.flow };
+    fill_udp(frame, seen, &Tuple::of_v6(&to, &swapped(other)));
 }
 
 #[inline(always)]

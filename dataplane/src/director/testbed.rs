@@ -195,6 +195,7 @@ pub(super) fn setup(static_neighbours: bool) -> Setup {
         vlan,
         mac: port_mac(port),
         mtu: MTU,
+        partial_checksums: false,
         addresses: vec![prefix(address, 24), prefix(address6, 64)],
     };
     let neighbour = |address: &&str| StaticNeighbour {
@@ -202,7 +203,6 @@ pub(super) fn setup(static_neighbours: bool) -> Setup {
         mac: mac(address),
     };
     Setup {
-        partial_checksums: Vec::new(),
         interfaces: vec![
             interface(CLIENTS, None, "192.0.2.254", "2001:db8:c::fe"),
             interface(SERVERS, None, "10.1.0.254", "2001:db8:1::fe"),

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, ThreadId};
 
 use dpdk_sys as ffi;
@@ -14,7 +14,7 @@ use nix::sched::{CpuSet, sched_getaffinity};
 use nix::unistd::Pid;
 
 use super::mempool::RawPool;
-use super::{Error, c_string, last_error};
+use super::{Error, c_string, describe, last_error};
 
 /// How the EAL starts.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,9 +40,9 @@ pub struct EalConfig {
 
 static INITIALISED: AtomicBool = AtomicBool::new(false);
 
-/// The EAL, initialised. It is cleaned up when the last of this, its pools, ports and worker
+/// The EAL, initialised. It is cleaned up when the last of its clones, its pools, ports and worker
 /// threads is gone, provided that happens on the thread that initialised it and no mbuf is out.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Eal {
     pub(super) hold: Arc<Hold>,
 }
@@ -77,6 +77,57 @@ impl Eal {
             tracing::warn!("{line}");
         }
         Ok(eal)
+    }
+
+    /// Makes a device that the EAL was not started with into one that a port can have.
+    pub fn plug(&self, device: &str) -> Result<(), Error> {
+        let refuse = |reason: String| device_error(device, reason);
+        let (name, arguments) = device.split_once(',').unwrap_or((device, ""));
+        let bus = bus(name);
+        if bus == VDEV {
+            check_vdev(device)?;
+        }
+        let text = |text: &str| c_string(text).map_err(refuse);
+        let (bus, name, arguments) = (text(bus)?, text(&full_name(name))?, text(arguments)?);
+        let log = CapturedLog::begin();
+        // SAFETY: wants the EAL initialised (`self`) and three NUL-terminated strings that it copies.
+        let code =
+            unsafe { ffi::rte_eal_hotplug_add(bus.as_ptr(), name.as_ptr(), arguments.as_ptr()) };
+        let log = log.map(CapturedLog::end).unwrap_or_default();
+        if code < 0 {
+            let reason = format!("cannot be added: {}", describe(code));
+            return Err(refuse(join(&reason, &log)));
+        }
+        for line in &log {
+            tracing::warn!("{line}");
+        }
+        check_created(device, &log)
+    }
+
+    /// Lets go of a device that no port has any more.
+    pub fn unplug(&self, device: &str) -> Result<(), Error> {
+        let refuse = |reason: String| device_error(device, reason);
+        let name = device_name(device);
+        if find_device(device).is_some_and(|id| self.hold.books().ports.contains(&id)) {
+            return Err(refuse("a port uses it".to_owned()));
+        }
+        let text = |text: &str| c_string(text).map_err(refuse);
+        let (bus, name) = (text(bus(name))?, text(&full_name(name))?);
+        let log = CapturedLog::begin();
+        // SAFETY: wants the EAL initialised (`self`), two NUL-terminated strings, and a device that
+        // nobody uses: its port was closed (checked).
+        let code = unsafe { ffi::rte_eal_hotplug_remove(bus.as_ptr(), name.as_ptr()) };
+        let log = log.map(CapturedLog::end).unwrap_or_default();
+        if code < 0 {
+            let reason = format!("cannot be removed: {}", describe(code));
+            return Err(refuse(join(&reason, &log)));
+        }
+        Ok(())
+    }
+
+    /// Whether there is a device of that name already.
+    pub fn has(&self, device: &str) -> bool {
+        find_device(device).is_some()
     }
 
     /// How many cycles of [`crate::cpu::cycles`] a second has.
@@ -266,6 +317,21 @@ pub(super) fn device_name(device: &str) -> &str {
     device.split(',').next().unwrap_or(device)
 }
 
+/// Virtual devices are on a bus of their own.
+const VDEV: &str = "vdev";
+
+fn bus(name: &str) -> &'static str {
+    if name.contains(':') { "pci" } else { VDEV }
+}
+
+/// Of a PCI device with its domain.
+fn full_name(name: &str) -> String {
+    match name.matches(':').count() {
+        1 => format!("0000:{name}"),
+        _ => name.to_owned(),
+    }
+}
+
 fn device_error(device: &str, reason: impl Into<String>) -> Error {
     Error::Device {
         device: device.to_owned(),
@@ -308,11 +374,16 @@ fn check_created(vdev: &str, log: &[String]) -> Result<(), Error> {
 }
 
 /// The port of that name.
-pub(super) fn find_port(name: &str) -> Option<u16> {
+fn find_port(name: &str) -> Option<u16> {
     let name = c_string(name).ok()?;
     let mut port = 0;
     // SAFETY: wants a NUL-terminated name and room for one u16; both are ours.
     (unsafe { ffi::rte_eth_dev_get_port_by_name(name.as_ptr(), &mut port) } == 0).then_some(port)
+}
+
+/// The port of a device string or of a PCI address, with or without its domain.
+pub(super) fn find_device(device: &str) -> Option<u16> {
+    find_port(&full_name(device_name(device)))
 }
 
 /// The error of an EAL that did not start: of the device that its log names, or of its own.
@@ -332,31 +403,44 @@ fn join(reason: &str, log: &[String]) -> String {
     format!("{reason} (DPDK: {})", log.join("; "))
 }
 
-/// DPDK's log, gathered in a temporary file instead of going to stderr.
+/// DPDK's log, gathered in a temporary file instead of going to stderr. The file is kept: another thread
+/// may still write to it when it is no longer wanted.
+#[derive(Clone, Copy)]
 struct CapturedLog(NonNull<libc::FILE>);
+
+// SAFETY: C's streams lock themselves; any thread may use one.
+unsafe impl Send for CapturedLog {}
+// SAFETY: as above.
+unsafe impl Sync for CapturedLog {}
+
+static LOG: OnceLock<Option<CapturedLog>> = OnceLock::new();
 
 impl CapturedLog {
     const LEN_MAX: usize = 16 * 1024;
 
     fn begin() -> Option<Self> {
         // SAFETY: no demands; null where no file can be made.
-        let file = NonNull::new(unsafe { libc::tmpfile() })?;
-        // SAFETY: wants a stream that stays open while set; `end` unsets it before it closes it.
-        unsafe { ffi::rte_openlog_stream(file.as_ptr().cast()) };
-        Some(Self(file))
+        let make = || NonNull::new(unsafe { libc::tmpfile() }).map(Self);
+        let log = (*LOG.get_or_init(make))?;
+        let file = log.0.as_ptr();
+        // SAFETY: wants an open stream, which this stays; what it had is cut off.
+        unsafe {
+            libc::rewind(file);
+            libc::ftruncate(libc::fileno(file), 0);
+            ffi::rte_openlog_stream(file.cast());
+        }
+        Some(log)
     }
 
     /// Lets the log go to stderr again; returns its lines so far.
     fn end(self) -> Vec<String> {
         let mut text = vec![0u8; Self::LEN_MAX];
-        // SAFETY: null means the default stream. Then the file is ours alone: open, and read
-        // into a buffer of the length given.
+        // SAFETY: null means the default stream. The file is open, and read into a buffer of the length
+        // given.
         let len = unsafe {
             ffi::rte_openlog_stream(ptr::null_mut());
             libc::rewind(self.0.as_ptr());
-            let len = libc::fread(text.as_mut_ptr().cast(), 1, text.len(), self.0.as_ptr());
-            libc::fclose(self.0.as_ptr());
-            len
+            libc::fread(text.as_mut_ptr().cast(), 1, text.len(), self.0.as_ptr())
         };
         text.truncate(len);
         let text = String::from_utf8_lossy(&text);

@@ -8,7 +8,7 @@ use dpdk_sys as ffi;
 use nix::libc::ENOTSUP;
 
 use super::af_packet::Ring;
-use super::eal::{Hold, device_name, find_port};
+use super::eal::{Hold, device_name, find_device};
 use super::{BURST_LEN, Eal, Error, HEADROOM, Mempool, RxQueue, TxQueue, describe};
 use crate::packet::BURST;
 
@@ -311,7 +311,8 @@ impl<'a> Configuring<'a> {
             .find(|pool| u32::from(pool.data_room()) < needed)
         {
             Some(pool) => Err(config.refuse(format!(
-                "MTU {mtu} needs mbufs of {needed} bytes, the mempool's have {}",
+                "MTU {mtu} needs mbufs of {needed} bytes, the mempool's have {}; the longest MTU of the \
+                 ports at the start sets their size",
                 pool.data_room()
             ))),
             None => Ok(()),
@@ -511,12 +512,6 @@ fn mtu_max(info: &ffi::rte_eth_dev_info) -> u16 {
     };
     let longest = info.max_rx_pktlen.saturating_sub(header);
     info.max_mtu.min(u16::try_from(longest).unwrap_or(u16::MAX))
-}
-
-/// The port of a device string or of a PCI address, with or without its domain.
-fn find_device(device: &str) -> Option<u16> {
-    let name = device_name(device);
-    find_port(name).or_else(|| find_port(&format!("0000:{name}")))
 }
 
 fn missing(config: &PortConfig) -> String {

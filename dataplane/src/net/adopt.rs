@@ -54,8 +54,10 @@ impl<P: PacketBuf> Net<P> {
         let on = &network.interfaces[usize::from(interface)];
         entry.interface = interface;
         entry.source = on.source_for(address);
+        let is_same = hop.l2[6..12] == on.mac && hop.mtu == on.mtu;
         let was_static = entry.state == State::Static;
-        on.is_on_link(address)
+        is_same
+            && on.is_on_link(address)
             && !network.is_mine(address)
             && (!was_static || network.neighbours.contains_key(&(interface, address)))
     }

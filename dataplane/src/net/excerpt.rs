@@ -105,6 +105,7 @@ impl<P: PacketBuf> Net<P> {
                 Pool::new()
             },
             generation: excerpt.generation,
+            found: None,
             swept: Instant::default(),
             freed: Instant::default(),
             cursor: 0,

@@ -9,6 +9,7 @@ mod nd;
 mod neigh;
 mod network;
 mod route;
+mod sieve; // whether an address may be in a set
 #[cfg(test)]
 mod tests;
 
@@ -26,6 +27,7 @@ pub use network::{
     STATIC_NEIGHBOURS_MAX, Setup, StaticNeighbour, wrong_address, wrong_family, wrong_station,
 };
 pub use route::Prefix;
+pub use sieve::Sieve;
 
 pub use crate::wire::nd::is_group_of_ours;
 
@@ -77,9 +79,12 @@ impl Hop {
     pub fn depart(&mut self, frame: &mut [u8]) -> PortId {
         self.used = true;
         if self.l2_len == 14 {
+            let Some(header) = frame.first_chunk_mut::<14>() else {
+                unreachable!("as long as the hop's");
+            };
             // Two words that overlap.
             for part in [0..8, 6..14] {
-                frame[part.clone()].copy_from_slice(&self.l2[part]);
+                header[part.clone()].copy_from_slice(&self.l2[part]);
             }
         } else {
             frame[..ethernet::HEADER_MAX].copy_from_slice(&self.l2);
@@ -142,6 +147,8 @@ pub struct Net<P> {
     index: HashMap<(PortId, Option<u16>, IpAddr), HopId>,
     held: Pool<P>,
     generation: u16,
+    /// What was found last, under which generation: most packets leave for one of few gateways.
+    found: Option<(u16, u16, IpAddr, HopId)>,
     /// When [`Net::tick`] last did something, freed something, and where it goes on.
     swept: Instant,
     freed: Instant,
@@ -161,6 +168,7 @@ impl<P: PacketBuf> Net<P> {
             index: HashMap::with_capacity(NEIGHBOURS_MAX),
             held: Pool::new(),
             generation: 0,
+            found: None,
             swept: Instant::default(),
             freed: Instant::default(),
             cursor: 0,
@@ -178,6 +186,11 @@ impl<P: PacketBuf> Net<P> {
     #[inline]
     pub fn interface(&self, port: PortId, vlan: Option<u16>) -> Option<&Interface> {
         self.interface_id(port, vlan).map(|id| self.on(id))
+    }
+
+    /// All of them.
+    pub fn interfaces(&self) -> &[Interface] {
+        self.network.interfaces()
     }
 
     fn on(&self, interface: u16) -> &Interface {
@@ -198,6 +211,12 @@ impl<P: PacketBuf> Net<P> {
     /// Whether an interface has this address.
     pub fn is_mine(&self, address: IpAddr) -> bool {
         self.network.is_mine(address)
+    }
+
+    /// Whether no other station has this address: an interface has it, or it is for all of a subnet.
+    #[inline]
+    pub fn is_taken(&self, address: IpAddr) -> bool {
+        self.network.is_taken(address)
     }
 
     /// Whether it is the limited broadcast address or that of a subnet of ours.
@@ -266,12 +285,19 @@ impl<P: PacketBuf> Net<P> {
         interface: u16,
         address: IpAddr,
     ) -> Result<HopId, DropReason> {
-        match self.known(interface, address) {
-            Some(id) => Ok(id),
+        if let Some((generation, on, last, id)) = self.found
+            && (generation, on, last) == (self.generation, interface, address)
+        {
+            return Ok(id);
+        }
+        let id = match self.known(interface, address) {
+            Some(id) => id,
             None => self
                 .create(now, interface, address)
-                .ok_or(DropReason::NeighbourFailed),
-        }
+                .ok_or(DropReason::NeighbourFailed)?,
+        };
+        self.found = Some((self.generation, interface, address, id));
+        Ok(id)
     }
 
     #[inline]

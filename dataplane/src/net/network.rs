@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use hashbrown::{HashMap, HashSet};
 
 use super::route::{Prefix, Routes, Target};
-use super::{is_global, is_link_local, is_station};
+use super::{Sieve, is_global, is_link_local, is_station};
 use crate::packet::{PORTS_MAX, PortId};
 use crate::wire::nd::link_local;
 
@@ -43,6 +43,8 @@ pub struct Interface {
     pub mac: [u8; 6],
     /// The longest IP packet.
     pub mtu: u16,
+    /// Senders may leave checksums to hardware that is not there.
+    pub partial_checksums: bool,
     /// Our own addresses, each with its subnet. [`Self::link_local`] is one more.
     pub addresses: Vec<Prefix>,
 }
@@ -84,8 +86,6 @@ pub struct Setup {
     pub interfaces: Vec<Interface>,
     pub routes: Vec<Route>,
     pub neighbours: Vec<StaticNeighbour>,
-    /// Ports whose senders may leave checksums to hardware that is not there.
-    pub partial_checksums: Vec<PortId>,
 }
 
 /// The networks that interfaces are on.
@@ -125,6 +125,9 @@ pub struct Network {
     tagged: HashMap<(PortId, u16), u16>,
     addresses: HashSet<IpAddr>,
     broadcasts: HashSet<Ipv4Addr>,
+    /// Both: no other station has these. Most that are not among them do not pass the sieve.
+    taken: HashSet<IpAddr>,
+    sieve: Sieve,
     routes: Routes,
     /// Those that a subnet holds, by interface and address.
     pub(super) neighbours: BTreeMap<(u16, IpAddr), [u8; 6]>,
@@ -145,6 +148,8 @@ impl Network {
             tagged: HashMap::new(),
             addresses: HashSet::new(),
             broadcasts: HashSet::from([Ipv4Addr::BROADCAST]),
+            taken: HashSet::new(),
+            sieve: Sieve::default(),
             neighbours: BTreeMap::new(),
         };
         network.name_interfaces();
@@ -173,6 +178,10 @@ impl Network {
                 self.broadcasts.extend(prefix.broadcast());
             }
         }
+        let broadcasts = self.broadcasts.iter().copied();
+        self.taken.extend(broadcasts.map(IpAddr::from));
+        self.taken.extend(&self.addresses);
+        self.sieve.extend(&self.taken);
     }
 
     /// The route to exactly this network: none, if no interface's subnet holds the gateway. A subnet
@@ -232,9 +241,15 @@ impl Network {
         matches!(address, IpAddr::V4(address) if self.broadcasts.contains(&address))
     }
 
+    /// Whether it is an interface's or a broadcast address.
+    #[inline]
+    pub(super) fn is_taken(&self, address: IpAddr) -> bool {
+        self.sieve.may_have(address) && self.taken.contains(&address)
+    }
+
     /// Where what goes to another station's address leaves.
     pub(super) fn target(&self, to: IpAddr) -> Option<Target> {
-        if !is_global(to) || self.is_broadcast(to) || self.is_mine(to) {
+        if !is_global(to) || self.is_taken(to) {
             return None;
         }
         self.routes.lookup(to)

@@ -37,6 +37,11 @@ impl Loads {
         Self(pages)
     }
 
+    /// Whether nobody else counts.
+    pub fn is_one(&self) -> bool {
+        self.0.len() == 1
+    }
+
     /// As of now, or a moment ago for what other workers count.
     pub fn of(&self, id: ServerId) -> Load {
         let mut load = Load::default();

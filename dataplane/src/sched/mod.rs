@@ -16,6 +16,7 @@ mod memory; // what lblc and lblcr remember
 mod mh;
 mod nq;
 mod ovf;
+mod ranks; // the least loaded of many
 mod rr;
 mod sed;
 mod sh;
@@ -37,6 +38,7 @@ use control::SchedulerFlags;
 use crate::time::Instant;
 use crate::update::ServerId;
 use crate::wire::flow::Tuple;
+use ranks::Ranked;
 
 pub use limit::Limit;
 pub use loads::{Load, Loads};
@@ -135,6 +137,9 @@ pub trait Scheduler: Send + std::fmt::Debug {
     fn removed(&mut self, _servers: &[Candidate], _index: usize, _gone: &Candidate) {}
     /// Weights changed.
     fn reweighted(&mut self, _servers: &[Candidate]) {}
+    /// The connections of the server at this position are others than before. Only those are told who
+    /// [`Kind::ranks`].
+    fn counted(&mut self, _servers: &[Candidate], _loads: &Loads, _at: usize) {}
     /// The table of the servers as they now are.
     fn tabled(&mut self, _table: &Arc<Table>) {}
     /// One that picks as this one would, for connections to this destination.
@@ -215,13 +220,18 @@ impl Kind {
         matches!(self, Self::Mh | Self::Conhash)
     }
 
+    /// Whether it is to know of every change of a server's connections.
+    pub const fn ranks(self) -> bool {
+        matches!(self, Self::Lc | Self::Wlc)
+    }
+
     /// A scheduler in its first state, over `servers`. What it draws at random follows from `seed`.
     pub fn bind(self, servers: &[Candidate], seed: u64) -> Box<dyn Scheduler> {
         match self {
             Self::Rr => Box::new(rr::Rr::default()),
             Self::Wrr => Box::new(wrr::Wrr::new(servers)),
-            Self::Lc => Box::new(lc::Lc),
-            Self::Wlc => Box::new(wlc::Wlc),
+            Self::Lc => Box::new(Ranked::new(&lc::LC)),
+            Self::Wlc => Box::new(Ranked::new(&wlc::WLC)),
             Self::Lblc => Box::new(lblc::Lblc::default()),
             Self::Lblcr => Box::new(lblcr::Lblcr::default()),
             Self::Dh => Box::new(dh::Dh),

@@ -12,9 +12,10 @@ impl Scheduler for Rr {
     fn pick(&mut self, ask: &Ask<'_>) -> Option<usize> {
         let n = ask.servers.len();
         let from = self.0.unwrap_or(n);
-        let picked = (1..=n)
-            .map(|step| (from + n - step) % n)
-            .find(|i| ask.servers[*i].is_usable())?;
+        // Down to the oldest, and then from the newest on.
+        let (older, others) = ask.servers.split_at(from.min(n));
+        let picked = (older.iter().rposition(Candidate::is_usable))
+            .or_else(|| Some(from + others.iter().rposition(Candidate::is_usable)?))?;
         self.0 = Some(picked);
         Some(picked)
     }

@@ -106,10 +106,11 @@ impl World {
         self.changed = true;
     }
 
-    fn load(&self, at: usize, active: u32, inactive: u32) {
+    fn load(&mut self, at: usize, active: u32, inactive: u32) {
         let server = &self.page.servers[self.servers[at].id.index()];
         server.active.set(active);
         server.inactive.set(inactive);
+        self.scheduler.counted(&self.servers, &self.loads, at);
     }
 
     fn overload(&mut self, at: usize, over: bool) {
@@ -118,6 +119,10 @@ impl World {
             limit.change(Thresholds { upper: 1, lower: 1 }, 1);
         }
         self.servers[at].limit = limit;
+        // Thresholds are edited together with weights.
+        if self.kind.ranks() {
+            self.scheduler.reweighted(&self.servers);
+        }
     }
 
     fn pick(&mut self, from: SocketAddr, to: SocketAddr) -> Option<usize> {
@@ -153,6 +158,7 @@ impl World {
                     let id = self.servers[at].id.index();
                     if words.last() == Some(&"open") {
                         self.page.servers[id].active.up();
+                        self.scheduler.counted(&self.servers, &self.loads, at);
                     }
                     self.names[id].clone()
                 }

@@ -10,6 +10,7 @@ use super::{Key, Server, Service, Services};
 use crate::answers::{Answerer, Answers};
 use crate::ftp;
 use crate::marks::Marks;
+use crate::net::Sieve;
 use crate::packet::PortId;
 use crate::sched::{Load, Loads, Newcomer};
 use crate::time::Instant;
@@ -59,6 +60,7 @@ impl Service {
             scheduler: self.scheduler.copy(destination),
             stagger: self.stagger,
             servers: self.servers.clone(),
+            limited: self.limited,
             options: self.options,
             locals: self.locals.clone(),
             local_cursor: self.local_cursor,
@@ -144,6 +146,7 @@ impl Services {
         let mut services = Self {
             by_key: excerpt.by_key.iter().copied().collect(),
             by_mark: excerpt.by_mark.iter().copied().collect(),
+            plain: HashMap::new(),
             marks: Arc::clone(&excerpt.marks),
             ftp: excerpt.ftp,
             portless: excerpt.portless,
@@ -153,6 +156,7 @@ impl Services {
             stations: excerpt.stations.iter().copied().collect(),
             former: excerpt.former.iter().copied().collect(),
             locals: excerpt.locals.iter().copied().collect(),
+            sieve: Sieve::default(),
             answers: Answers::default(),
             born: excerpt.born,
             generation: excerpt.generation,
@@ -160,9 +164,12 @@ impl Services {
             stagger: excerpt.stagger,
             loads,
         };
+        services.sieve.extend(services.vips.keys());
+        services.sieve.extend(services.locals.keys());
         for (id, service) in &excerpt.services {
             let place = super::slot(&mut services.services, id.index());
             *place = Some(service.copy(excerpt.destination));
+            services.note_plain(*id);
         }
         for (id, server) in &excerpt.servers {
             *super::slot(&mut services.servers, id.index()) = Some(*server);

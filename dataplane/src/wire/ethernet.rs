@@ -34,17 +34,32 @@ pub struct Tag {
 /// Whether an untagged frame says that it carries this.
 #[inline(always)]
 pub fn carries(frame: &[u8], ethertype: u16) -> bool {
-    frame.get(12..14) == Some(&ethertype.to_be_bytes()[..])
+    let link = frame.first_chunk::<14>();
+    link.is_some_and(|[.., high, low]| [*high, *low] == ethertype.to_be_bytes())
 }
 
-/// Whether a frame is addressed to this station, in one comparison.
-#[inline(always)]
-pub fn is_to(frame: &[u8], [a, b, c, d, e, f]: [u8; 6]) -> bool {
-    // Shifted, the two bytes behind the address do not count.
-    let station = u64::from_le_bytes([0, 0, a, b, c, d, e, f]);
-    frame
-        .first_chunk()
-        .is_some_and(|first| u64::from_le_bytes(*first) << 16 == station)
+/// A station's address, ready to be compared with that of many frames at one comparison each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Station(u64);
+
+impl Station {
+    pub const fn new([a, b, c, d, e, f]: [u8; 6]) -> Self {
+        Self(u64::from_le_bytes([0, 0, a, b, c, d, e, f]))
+    }
+
+    pub const fn address(self) -> [u8; 6] {
+        let [_, _, a, b, c, d, e, f] = self.0.to_le_bytes();
+        [a, b, c, d, e, f]
+    }
+
+    /// Whether a frame is addressed to it.
+    #[inline(always)]
+    pub fn is_meant(self, frame: &[u8]) -> bool {
+        // Shifted, the two bytes behind the address do not count.
+        frame
+            .first_chunk()
+            .is_some_and(|first| u64::from_le_bytes(*first) << 16 == self.0)
+    }
 }
 
 /// A frame's link layer, read.

@@ -53,6 +53,26 @@ impl Flow {
     }
 }
 
+/// Both over IPv4.
+impl Flow {
+    /// What this server sends to whom this came from.
+    #[inline]
+    pub fn answered_by(&self, server: SocketAddr) -> Self {
+        let reversed = self.reversed();
+        let IpAddr::V4(address) = server.ip() else {
+            return reversed;
+        };
+        let [.., e, f, g, h] = reversed.addresses.to_ne_bytes();
+        let ([a, b, c, d], [i, j]) = (address.octets(), server.port().to_be_bytes());
+        let [.., k, l] = reversed.ports.to_ne_bytes();
+        Self {
+            addresses: u64::from_ne_bytes([a, b, c, d, e, f, g, h]),
+            ports: u32::from_ne_bytes([i, j, k, l]),
+            ..reversed
+        }
+    }
+}
+
 /// Source and destination address of an IPv6 packet, as they lie on the wire.
 pub type Addresses6 = [u8; 32];
 

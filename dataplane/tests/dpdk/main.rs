@@ -9,6 +9,8 @@
     reason = "a test fails by panicking"
 )]
 
+mod overload; // a worker with more than it can do
+mod ports; // ports that come and go
 mod rubbish; // the director over real mbufs
 
 use std::collections::HashSet;
@@ -75,6 +77,7 @@ fn eal_config() -> EalConfig {
         "net_ring3",
         "net_ring4",
         "net_null0",
+        "net_null1",
     ];
     EalConfig {
         file_prefix: format!("director-test-{}", std::process::id()),
@@ -341,7 +344,10 @@ fn all() {
     round_trip_and_refusal(&eal, &pool);
     two_workers_two_queues(&eal, &pool);
     a_million_cycles(&eal, &pool);
+    overload::the_mailbox_is_served_whatever_arrives(&eal);
     rubbish::returns_every_mbuf(&eal);
+    ports::devices_come_and_go(&eal, &pool);
+    ports::a_director_goes_on(&eal);
     let clone = pool.clone();
     drop(eal);
     drop(pool);

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use control::{Errno, Explained, File, Question, Refusal, Reply, Says, Settings};
 
-use super::model::{Model, refuse};
+use super::model::{Model, Ports, refuse};
 use super::{Command, Control, ask};
 use crate::config::Config;
 use crate::counters::Page;
@@ -88,12 +88,12 @@ impl Control {
         let pages: Arc<[_]> = (0..workers).map(|_| page()).collect();
         let mut model = Model::new(limits)
             .watching(pages.to_vec())
-            .naming(config.port_names());
+            .with_ports(config.port_specs());
         let updates = model.apply(&config.changes).map_err(Failure)?;
         let query = query(question, &sample, model.ports())?;
         let loads = Loads::new(Arc::clone(&pages));
-        let learned = self.learned(&config.port_names());
-        let setup = config.setup(|port| self.mac(&config.port_names(), port));
+        let learned = self.learned(model.ports());
+        let setup = config.setup(|port| self.mac(model.ports(), port));
         let excerpt = |worker: usize, query: &Query| {
             let page = Arc::clone(&pages[worker]);
             let mut wire = Wire::new(Arc::clone(&page));
@@ -114,16 +114,16 @@ impl Control {
     }
 
     /// The neighbours that the first worker knows, on ports of these names.
-    fn learned(&self, ports: &[String]) -> Vec<Learned> {
+    fn learned(&self, ports: &Ports) -> Vec<Learned> {
         let worker = self.workers.first();
         let known = worker.and_then(|worker| ask(worker, Command::Neighbours).ok());
         let learned = known.into_iter().flatten().filter_map(|neighbour| {
-            let (port, vlan) = side(&neighbour.port, ports)?;
+            let here = self.model.ports().get(neighbour.port)?;
             Some(Learned {
-                port,
-                vlan,
+                port: ports.find(&here.name)?,
+                vlan: neighbour.vlan,
                 address: neighbour.address,
-                mac: mac(&neighbour.mac?)?,
+                mac: neighbour.mac?,
                 solicited: true,
                 overrides: true,
             })
@@ -132,17 +132,17 @@ impl Control {
     }
 
     /// The Ethernet address of the port that is here of the same name, or one like those of a replay.
-    fn mac(&self, ports: &[String], port: PortId) -> [u8; 6] {
-        let here = (self.machine)().ports;
-        let name = ports.get(port.index());
-        let same = here.iter().find(|here| Some(&here.name) == name);
+    fn mac(&self, ports: &Ports, port: PortId) -> [u8; 6] {
+        let here = self.hardware.machine().ports;
+        let name = ports.name(port);
+        let same = here.iter().find(|here| here.name == name);
         let same = same.and_then(|same| mac(&same.mac));
         same.unwrap_or([2, 0, 0, 0, 0, port.0])
     }
 }
 
 fn told(rehearsal: &Rehearsal, loads: &Loads, model: &Model) -> Result<Explained, Failure> {
-    let mut explained = rehearsal.told(loads, model.ports())?;
+    let mut explained = rehearsal.told(loads, &model.ports().names())?;
     if explained.service.is_none() {
         explained.near = model.near(&rehearsal.excerpt.tuple);
     }
@@ -237,12 +237,12 @@ fn payload(says: &Says) -> Result<Vec<u8>, String> {
     }
 }
 
-fn query(question: &Question, sample: &Sample, ports: &[String]) -> Result<Query, Failure> {
+fn query(question: &Question, sample: &Sample, ports: &Ports) -> Result<Query, Failure> {
     let at = match &question.port {
         None => None,
         Some(name) => {
             let found = side(name, ports).ok_or_else(|| {
-                let detail = format!("no port {name}, one of {} is right", ports.join(", "));
+                let detail = format!("no port {name}, one of {} is right", ports.listed());
                 Failure(refuse(Errno::Einval, detail))
             });
             Some(found?)
@@ -257,13 +257,12 @@ fn query(question: &Question, sample: &Sample, ports: &[String]) -> Result<Query
 }
 
 /// `p0` or `p0.100`
-fn side(name: &str, ports: &[String]) -> Option<(PortId, Option<u16>)> {
-    let named = |name: &str| (0..).map(PortId).zip(ports).find(|(_, port)| *port == name);
-    if let Some((port, _)) = named(name) {
+fn side(name: &str, ports: &Ports) -> Option<(PortId, Option<u16>)> {
+    if let Some(port) = ports.find(name) {
         return Some((port, None));
     }
     let (name, vlan) = name.rsplit_once('.')?;
-    Some((named(name)?.0, Some(vlan.parse().ok()?)))
+    Some((ports.find(name)?, Some(vlan.parse().ok()?)))
 }
 
 /// Of `aa:bb:cc:dd:ee:ff`.

@@ -6,8 +6,9 @@ use crossbeam::channel::bounded;
 
 use super::*;
 use crate::control::Worker;
-use crate::control::server::{Backend, Peer, Rights};
+use crate::control::server::{Backend, Peer};
 use crate::control::stats::Machine;
+use crate::net::NeighbourView;
 use crate::packet::Burst;
 
 /// Two ports, stations that are known, and a service of nearly every kind.
@@ -104,16 +105,6 @@ struct Lab {
     workers: Vec<(Shared, Arc<Page>)>,
 }
 
-fn peer() -> Peer {
-    Peer {
-        uid: 0,
-        gid: 0,
-        pid: 1,
-        rights: Rights::Everything,
-        client: 1,
-    }
-}
-
 fn mac_of(port: PortId) -> [u8; 6] {
     [2, 0, 0, 0, 0, port.0]
 }
@@ -135,7 +126,7 @@ impl Lab {
             shared.push((director, page.clone()));
         }
         let mut control = Control::new(limits, workers, 100, Machine::default)
-            .naming(config.port_names())
+            .with_ports(config.port_specs())
             .networked(setup);
         control.start(&config).unwrap();
         Self {
@@ -147,7 +138,7 @@ impl Lab {
     fn ask(&mut self, question: Question) -> Result<Explained, Refusal> {
         match self
             .control
-            .handle(Request::Explain(Box::new(question)), &peer())
+            .handle(Request::Explain(Box::new(question)), &Peer::root(1))
         {
             Reply::Explained(explained) => Ok(*explained),
             Reply::Refused(refusal) => Err(refusal),
@@ -216,11 +207,12 @@ fn played(director: Shared, page: Arc<Page>) -> Worker {
                     let _ = reply.send(director.excerpt(Instant::default(), &query));
                 }
                 Command::Neighbours(reply) => {
-                    let known = control::Neighbour {
-                        port: "lan".to_owned(),
+                    let known = NeighbourView {
+                        port: PortId(1),
+                        vlan: None,
                         address: "10.1.0.3".parse().unwrap(),
-                        mac: Some("02:00:00:00:02:09".to_owned()),
-                        state: "reachable".to_owned(),
+                        mac: Some([2, 0, 0, 0, 2, 9]),
+                        state: "reachable",
                     };
                     let _ = reply.send(vec![known]);
                 }
@@ -577,9 +569,9 @@ fn a_file_is_asked_instead() {
 fn without_workers_there_is_no_answer() {
     let config = Config::parse(FILE, "f").unwrap();
     let mut control = Control::new(config.director.limits(), Vec::new(), 1, Machine::default)
-        .naming(config.port_names());
+        .with_ports(config.port_specs());
     let question = Box::new(question(Protocol::Tcp, C, "203.0.113.1:80"));
-    let reply = control.handle(Request::Explain(question), &peer());
+    let reply = control.handle(Request::Explain(question), &Peer::root(1));
     let Reply::Refused(refusal) = reply else {
         panic!("{reply:?}");
     };

@@ -61,6 +61,7 @@ impl Sides<'_> {
         self.network(&mut steps);
         self.globals(&mut steps);
         self.marks(&mut steps);
+        self.leaving_ports(&mut steps);
         let (now, said, wanted) = (
             services(self.now),
             services(self.said),

@@ -89,11 +89,12 @@ impl Control {
         let config =
             Config::parse(&file.text, &file.name).map_err(|error| wrong(error.to_string()))?;
         let mut wanted = config.conf()?;
-        let started = &self.files.started;
-        let (network, waits) = network::reachable(started, &config, &self.model.network());
-        wanted.network = network;
-        let mut needs_restart = restart::needs_restart(started, &config);
+        let now = self.model.network();
+        let (network, waits) = network::reachable(&config, &now);
+        let mut needs_restart =
+            restart::needs_restart(&self.files.started, &now, &config, &network);
         needs_restart.extend(waits);
+        wanted.network = network;
         let diff = self.diff(&wanted);
         let forecast = forecast::forecast(&mut self.model, &diff.changes, &diff.differences);
         let (forecast, refused) = match forecast {

@@ -1,28 +1,44 @@
-//! Addresses, routes and static neighbours of files.
+//! Ports, addresses, routes and static neighbours of files.
 
 use std::collections::HashSet;
 use std::net::IpAddr;
 
 use control::conf::Key;
 use control::plan::{Action, Restart, What};
-use control::{Address, Change, Network, Prefix, Route, StaticNeighbour};
+use control::{Address, Change, Network, PortSpec, Prefix, Route, StaticNeighbour};
 
 use super::diff::{Sides, Steps, changed, given};
 use crate::config::Config;
 use crate::net;
 
-/// What a file says of the network of the ports that run: addresses of ports that are not there wait for
-/// a restart, with what is reached through them; ports that the file has not keep theirs.
-pub(super) fn reachable(started: &Config, file: &Config, now: &Network) -> (Network, Vec<Restart>) {
-    let names = |config: &Config| -> HashSet<String> { config.port_names().into_iter().collect() };
-    let (running, wanted) = (names(started), names(file));
+/// What a file says of the network, as far as it can be without a restart. Ports that are here stay as
+/// they are. One whose device another port has here waits for a restart, with its addresses and what is
+/// reached through them; that other port stays until then.
+pub(super) fn reachable(file: &Config, now: &Network) -> (Network, Vec<Restart>) {
     let mut network = file.network();
-    network
-        .addresses
-        .retain(|address| running.contains(&address.port));
-    let left = now.addresses.iter();
-    let left = left.filter(|address| !wanted.contains(&address.port));
-    network.addresses.extend(left.cloned());
+    let here = |name: &str| now.ports.iter().find(|port| port.name == name);
+    let holder = |new: &PortSpec| {
+        let mut now = now.ports.iter();
+        now.find(|port| port.name != new.name && port.device_name() == new.device_name())
+    };
+    let (mut ports, mut waiting) = (Vec::new(), HashSet::new());
+    for port in network.ports {
+        match (here(&port.name), holder(&port)) {
+            (Some(running), _) => ports.push(running.clone()),
+            (None, None) => ports.push(port),
+            (None, Some(holder)) => {
+                waiting.insert(port.name);
+                if !file.ports.iter().any(|port| port.spec.name == holder.name) {
+                    ports.push(holder.clone());
+                    let left = now.addresses.iter();
+                    let left = left.filter(|address| address.port == holder.name);
+                    network.addresses.extend(left.cloned());
+                }
+            }
+        }
+    }
+    network.ports = ports;
+    (network.addresses).retain(|address| !waiting.contains(&address.port));
     let networks: Vec<net::Prefix> = network.addresses.iter().map(around).collect();
     let reached = |address: IpAddr| networks.iter().any(|network| network.contains(address));
     let mut waits = Vec::new();
@@ -56,6 +72,10 @@ fn around(address: &Address) -> net::Prefix {
     net::Prefix { address, length }.network()
 }
 
+fn has(ports: &[PortSpec], name: &str) -> bool {
+    ports.iter().any(|port| port.name == name)
+}
+
 fn via(route: &Route) -> Vec<Key> {
     vec![Key::needed("via", route.via)]
 }
@@ -65,7 +85,7 @@ fn mac(known: &StaticNeighbour) -> Vec<Key> {
 }
 
 impl Sides<'_> {
-    /// Addresses that stay keep their order. What is reached through one that goes goes before it, and
+    /// Ports and addresses that stay keep their order. What is reached through one that goes goes before it, and
     /// comes again: workers see only what is left at the end.
     pub(super) fn network(self, steps: &mut Steps) {
         let Self {
@@ -97,6 +117,15 @@ impl Sides<'_> {
             );
         }
         let mut coming = Vec::new();
+        for port in &wanted.ports {
+            if has(&now.ports, &port.name) {
+                continue;
+            }
+            let (by_hand, keys) = (has(&said.ports, &port.name), given(&port.keys()[1..]));
+            coming.push(Change::AddPort(port.clone()));
+            let port = port.name.clone();
+            steps.tell(Action::Add, What::Port { port }, keys, by_hand);
+        }
         for address in &wanted.addresses {
             if now.addresses.contains(address) {
                 continue;
@@ -108,6 +137,19 @@ impl Sides<'_> {
         }
         // What is reached through them is there already.
         steps.additions.splice(0..0, coming);
+    }
+
+    /// Ports go when nothing needs them any more: neither their addresses nor rules that mark packets.
+    pub(super) fn leaving_ports(self, steps: &mut Steps) {
+        let (now, said, wanted) = (self.now, self.said, self.wanted);
+        for port in &now.network.ports {
+            if has(&wanted.network.ports, &port.name) {
+                continue;
+            }
+            let (by_hand, port) = (!has(&said.network.ports, &port.name), port.name.clone());
+            (steps.deletions).push(Change::DeletePort { port: port.clone() });
+            steps.tell(Action::Delete, What::Port { port }, Vec::new(), by_hand);
+        }
     }
 }
 

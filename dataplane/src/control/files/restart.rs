@@ -2,14 +2,25 @@
 
 use std::collections::HashMap;
 
+use control::Network;
 use control::conf::Key;
 use control::plan::Restart;
 
 use crate::config::{Config, Section};
 
-/// Keys and sections in which `file` differs from what the director was started with.
-pub(super) fn needs_restart(started: &Config, file: &Config) -> Vec<Restart> {
-    let (started, file) = (started.fixed().sections(), file.fixed().sections());
+/// Keys and sections in which `file` differs from what the director was started with, on the ports that
+/// it has `now`; those that come and go on the way to `wanted` do not count.
+pub(super) fn needs_restart(
+    started: &Config,
+    now: &Network,
+    file: &Config,
+    wanted: &Network,
+) -> Vec<Restart> {
+    let has = |network: &Network, name: &str| network.ports.iter().any(|port| port.name == name);
+    let (mut started, mut file) = (started.with_network(now).fixed(), file.fixed());
+    started.ports.retain(|port| has(wanted, &port.spec.name));
+    (file.ports).retain(|port| has(now, &port.spec.name) || !has(wanted, &port.spec.name));
+    let (started, file) = (started.sections(), file.sections());
     let by_name = |sections: &[Section]| -> HashMap<String, Vec<Key>> {
         let named = |section: &Section| (section.name.clone(), section.keys.clone());
         sections.iter().map(named).collect()

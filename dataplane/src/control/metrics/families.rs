@@ -7,11 +7,10 @@ use control::{Protocol, ServiceKey, Word};
 use super::text::{Kind, Labels, Samples, seconds};
 use super::{Scrape, WorkerView};
 use crate::control::model::{ServerView, ServiceView, Tally};
-use crate::control::stats::PortInfo;
+use crate::control::stats::{self, PortInfo};
 use crate::counters::{
     BUCKETS, Counter, DropReason, Histogram, Pace, Page, Pass, PortPage, ServerPage, balanced,
 };
-use crate::packet::PORTS_MAX;
 use crate::update::LocalAddress;
 use Kind::{Counter as Total, Gauge, Summary};
 use Of::{Director, Local, Port, Server, Service, Worker};
@@ -88,10 +87,8 @@ impl Family {
                 }
             }
             Port(write) => {
-                let ports = scrape.machine.ports.iter().take(PORTS_MAX);
-                for (number, port) in ports.enumerate() {
-                    let pages = scrape.workers.iter();
-                    let pages: Vec<_> = pages.map(|worker| &worker.page.ports[number]).collect();
+                for port in &scrape.machine.ports {
+                    let pages = port.counted(scrape.workers.iter().map(|worker| &*worker.page));
                     write(port, &pages, &[("port", &port.name)], &mut samples);
                 }
             }
@@ -886,11 +883,11 @@ fn with<'l>(
 }
 
 fn sum(pages: &[&PortPage], get: fn(&PortPage) -> &Counter) -> u64 {
-    pages.iter().map(|page| get(page).get()).sum()
+    stats::sum(pages, |page| get(page).get())
 }
 
 fn ends(pages: &[&PortPage], labels: Labels<'_>, out: &mut Samples<'_>) {
-    let dropped: u64 = pages.iter().map(|page| page.dropped()).sum();
+    let dropped = stats::sum(pages, PortPage::dropped);
     for (end, count) in [
         ("forwarded", sum(pages, |page| &page.forwarded)),
         ("answered", sum(pages, |page| &page.answered)),
@@ -905,8 +902,8 @@ fn ends(pages: &[&PortPage], labels: Labels<'_>, out: &mut Samples<'_>) {
 /// Every reason, so that a graph shows the first drop.
 fn drops(pages: &[&PortPage], labels: Labels<'_>, out: &mut Samples<'_>) {
     for reason in DropReason::ALL {
-        let drops = pages.iter().map(|page| page.drops[*reason as usize].get());
-        out.sample(&with(labels, "reason", &reason.name()), drops.sum::<u64>());
+        let drops = stats::sum(pages, |page| page.drops[*reason as usize].get());
+        out.sample(&with(labels, "reason", &reason.name()), drops);
     }
 }
 

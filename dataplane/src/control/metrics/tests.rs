@@ -56,6 +56,8 @@ fn scrape(model: &Model, pages: &[Arc<Page>]) -> Scrape {
         mailbox: 2,
     };
     let port = PortInfo {
+        id: PortId(0),
+        before: Arc::default(),
         hardware: None,
         used: control::PortUse::default(),
         name: "wan".to_owned(),

@@ -109,13 +109,12 @@ impl Model {
 
     /// The port of that name, for `what`.
     pub(super) fn port_named(&self, name: &str, what: &str) -> Result<PortId, Refusal> {
-        let mut ports = (0..).map(PortId).zip(&self.ports);
-        if let Some((id, _)) = ports.find(|(_, known)| *known == name) {
+        if let Some(id) = self.ports.find(name) {
             return Ok(id);
         }
-        let known = match self.ports.is_empty() {
-            true => "there is none".to_owned(),
-            false => format!("there is {}", self.ports.join(", ")),
+        let known = match self.ports.listed() {
+            none if none.is_empty() => "there is none".to_owned(),
+            some => format!("there is {some}"),
         };
         let detail = format!("no port {name:?} for {what}, {known}");
         Err(refuse(Errno::Enoent, detail))

@@ -8,6 +8,7 @@ mod ledger; // what was counted since the start
 mod marks; // rules that mark packets
 mod near; // services that a packet nearly belongs to
 mod network; // addresses, routes, static neighbours
+mod ports; // ports, and their numbers
 mod ramp; // slow start
 mod rules; // what no service, no server and no local address may be
 mod slots; // ids
@@ -28,7 +29,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use control::{Change, Errno, Refusal, ServerSpec, ServiceKey, ServiceOptions, Settings, Totals};
+use control::{
+    Change, Errno, PortSpec, Refusal, ServerSpec, ServiceKey, ServiceOptions, Settings, Totals,
+};
 
 use self::drain::Draining;
 use self::ledger::{Ledger, Past};
@@ -42,12 +45,16 @@ use crate::conn::Timeouts;
 use crate::counters::{LocalPage, Page};
 use crate::marks::Rule;
 use crate::net::Setup;
+use crate::packet::PortId;
 use crate::sched::Table;
 use crate::templates::Templates;
 use crate::update::{LocalAddress, Policy, ServerId, ServiceId, Update};
 
 pub use self::drain::Drained;
 pub use self::ledger::Tally;
+pub use self::ports::{
+    DESCRIPTORS, MTU_MIN, Ports, is_virtual, is_word, wrong_descriptors, wrong_device, wrong_name,
+};
 pub use self::view::{ServerView, ServiceView, View};
 
 /// The highest weight, as in LVS.
@@ -80,6 +87,15 @@ pub struct Limits {
     pub servers_max: usize,
 }
 
+/// What follows from a batch of changes that was carried out.
+#[derive(Debug)]
+pub struct Applied {
+    /// What the workers must apply.
+    pub updates: Vec<Update>,
+    /// Ports that are to be closed once they have.
+    pub closed: Vec<PortId>,
+}
+
 /// Every service and server, the timeouts and the settings.
 #[derive(Debug)]
 pub struct Model {
@@ -99,8 +115,7 @@ pub struct Model {
     /// In order.
     marks: Vec<Rule>,
     network: Network,
-    /// Names, the index is the port's id.
-    ports: Vec<String>,
+    ports: Ports,
     /// Orders servers by age and tells a service from an earlier one of the same key.
     clock: u64,
     now: Duration,
@@ -181,7 +196,7 @@ impl Model {
             retired: Vec::new(),
             marks: Vec::new(),
             network: Network::new(Setup::default()),
-            ports: Vec::new(),
+            ports: Ports::default(),
             clock: 0,
             now: Duration::ZERO,
             pages: Vec::new(),
@@ -201,14 +216,14 @@ impl Model {
         self.now = now;
     }
 
-    /// With ports of these names; the index is a port's id.
+    /// With these ports; the place is a port's id.
     #[must_use]
-    pub fn naming(mut self, ports: Vec<String>) -> Self {
-        self.ports = ports;
+    pub fn with_ports(mut self, ports: impl IntoIterator<Item = PortSpec>) -> Self {
+        self.ports = Ports::new(ports);
         self
     }
 
-    /// In the network that the workers begin with, whose ports were named.
+    /// In the network that the workers begin with, whose ports were given.
     #[must_use]
     pub fn networked(mut self, setup: Setup) -> Self {
         self.network = Network::new(setup);
@@ -237,12 +252,37 @@ impl Model {
         self.settings
     }
 
-    /// Carries out every change in order and returns what the workers must apply, or refuses and
-    /// leaves everything as it was.
+    /// As [`Model::apply_with`], without devices: ports that come are but names.
     pub fn apply(&mut self, changes: &[Change]) -> Result<Vec<Update>, Refusal> {
+        let applied = self.apply_with(changes, |id, _| Ok([2, 0, 0, 0, 0, id.0]))?;
+        Ok(applied.updates)
+    }
+
+    /// Carries out every change in order and returns what the workers must apply, or refuses and
+    /// leaves everything as it was. When all else is found right, `open` starts each new port and says
+    /// its Ethernet address.
+    pub fn apply_with(
+        &mut self,
+        changes: &[Change],
+        mut open: impl FnMut(PortId, &PortSpec) -> Result<[u8; 6], Refusal>,
+    ) -> Result<Applied, Refusal> {
         let mut done = self.carry_out(changes)?;
+        for &id in &done.opened {
+            let Some(spec) = self.ports.get(id) else {
+                unreachable!("it was added");
+            };
+            match open(id, spec) {
+                Ok(mac) => self.network.set_mac(id, mac),
+                Err(refusal) => {
+                    self.take_back(done);
+                    return Err(refusal);
+                }
+            }
+        }
         done.updates.extend(self.told_network());
-        Ok(self.tabulated(done))
+        let closed = std::mem::take(&mut done.closed);
+        let updates = self.tabulated(done);
+        Ok(Applied { updates, closed })
     }
 
     /// As [`Model::apply`], for whoever wants to know only whether it would be refused.
@@ -256,11 +296,9 @@ impl Model {
         changes: &[Change],
         look: impl FnOnce(&Self) -> T,
     ) -> Result<T, Refusal> {
-        let mut done = self.carry_out(changes)?;
+        let done = self.carry_out(changes)?;
         let seen = look(self);
-        while let Some(undo) = done.undo.pop() {
-            self.undo(undo);
-        }
+        self.take_back(done);
         Ok(seen)
     }
 
@@ -269,9 +307,7 @@ impl Model {
         for (step, change) in changes.iter().enumerate() {
             if let Err(mut refusal) = self.step(change, &mut done) {
                 refusal.step = Some(step);
-                while let Some(undo) = done.undo.pop() {
-                    self.undo(undo);
-                }
+                self.take_back(done);
                 return Err(refusal);
             }
         }
@@ -339,6 +375,8 @@ impl Model {
                 hash_target,
             } => self.set_hash_target(service, *hash_target, done),
             Change::SetSettings(settings) => self.set_settings(*settings, done),
+            Change::AddPort(spec) => self.add_port(spec, done),
+            Change::DeletePort { port } => self.delete_port(port, done),
             Change::AddAddress(address) => self.add_address(address, done),
             Change::DeleteAddress(address) => self.delete_address(address, done),
             Change::AddRoute(route) => self.add_route(*route, done),
@@ -358,11 +396,6 @@ impl Model {
     /// How many services there are.
     pub fn services_len(&self) -> usize {
         self.by_key.len()
-    }
-
-    /// By a port's id.
-    pub fn port_names(&self) -> &[String] {
-        &self.ports
     }
 
     pub fn service_named(&self, id: ServiceId) -> Option<ServiceKey> {

@@ -33,9 +33,4 @@ impl Model {
         near.truncate(NEAR_MAX);
         near.into_iter().map(|(_, key, why)| (key, why)).collect()
     }
-
-    /// Their names; the index is a port's id.
-    pub fn ports(&self) -> &[String] {
-        &self.ports
-    }
 }

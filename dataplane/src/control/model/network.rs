@@ -66,6 +66,17 @@ impl Network {
         }
     }
 
+    pub(super) fn interfaces(&self) -> &[Interface] {
+        &self.interfaces
+    }
+
+    /// Of a port whose device was started.
+    pub(super) fn set_mac(&mut self, port: PortId, mac: [u8; 6]) {
+        for on in self.interfaces.iter_mut().filter(|on| on.port == port) {
+            on.mac = mac;
+        }
+    }
+
     pub(super) fn gateway(&self, to: control::Prefix) -> Option<IpAddr> {
         self.routes.get(&to).copied()
     }
@@ -148,11 +159,11 @@ impl Network {
 }
 
 impl Model {
-    /// Addresses, routes and static neighbours as they are configured.
+    /// Ports, addresses, routes and static neighbours as they are configured.
     pub fn network(&self) -> control::Network {
         let network = &self.network;
         let on = |interface: &Interface| {
-            let (port, vlan) = (self.ports[interface.port.index()].clone(), interface.vlan);
+            let (port, vlan) = (self.ports.name(interface.port), interface.vlan);
             let shown = move |prefix: &net::Prefix| {
                 Some(Address {
                     port: port.clone(),
@@ -166,6 +177,7 @@ impl Model {
         let routes = network.routes.iter();
         let neighbours = network.neighbours.iter();
         control::Network {
+            ports: self.ports.iter().map(|(_, spec)| spec.clone()).collect(),
             addresses: network.interfaces.iter().flat_map(on).collect(),
             routes: routes.map(|(&to, &via)| Route { to, via }).collect(),
             neighbours: neighbours
@@ -294,7 +306,7 @@ impl Model {
     }
 
     /// A station that is on no network of ours, and should be.
-    fn who_needs_more(&self) -> Option<String> {
+    pub(super) fn who_needs_more(&self) -> Option<String> {
         let network = &self.network;
         let mut routes = network.routes.iter();
         let mut neighbours = network.neighbours.keys();
@@ -412,8 +424,7 @@ impl Model {
     }
 
     fn name_of(&self, interface: &Interface) -> String {
-        let port = &self.ports[interface.port.index()];
-        control::interface(port, interface.vlan)
+        control::interface(&self.ports.name(interface.port), interface.vlan)
     }
 }
 

@@ -5,11 +5,13 @@ use std::net::IpAddr;
 
 use control::{Mac, Prefix, Settings};
 
+use super::ports::Ports;
 use super::uses::{Use, Uses};
 use super::{Head, Model, Server, Service};
 use crate::conn::Timeouts;
 use crate::marks::Rule;
 use crate::net::Interface;
+use crate::packet::PortId;
 use crate::update::{LocalAddress, ServerId, ServiceId, Update};
 
 /// Steps carried out so far, and how to take each back.
@@ -21,6 +23,9 @@ pub(super) struct Transaction {
     pub(super) undo: Vec<Undo>,
     /// The rules that mark packets changed: told once, at the end.
     pub(super) updates_marks: bool,
+    /// Ports that came and stay, and those that went.
+    pub(super) opened: Vec<PortId>,
+    pub(super) closed: Vec<PortId>,
 }
 
 #[derive(Debug)]
@@ -46,6 +51,7 @@ pub(super) enum Undo {
     /// At these places of the list.
     MarkAdded(usize),
     MarkDeleted(usize, Rule),
+    Ports(Ports),
     Interfaces(Vec<Interface>),
     /// What there was before.
     Route(Prefix, Option<IpAddr>),
@@ -61,7 +67,13 @@ impl Transaction {
 }
 
 impl Model {
-    pub(super) fn undo(&mut self, undo: Undo) {
+    pub(super) fn take_back(&mut self, mut done: Transaction) {
+        while let Some(undo) = done.undo.pop() {
+            self.undo(undo);
+        }
+    }
+
+    fn undo(&mut self, undo: Undo) {
         match undo {
             Undo::Service(id, None) => {
                 let service = self.services.remove(id.0);
@@ -100,6 +112,7 @@ impl Model {
                 self.take_mark(place);
             }
             Undo::MarkDeleted(place, rule) => self.put_mark(place, rule),
+            Undo::Ports(old) => self.ports = old,
             Undo::Interfaces(old) => {
                 self.network.set_interfaces(old);
             }

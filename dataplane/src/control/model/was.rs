@@ -40,6 +40,12 @@ impl Model {
                     seconds(State::Udp)
                 ))
             }
+            Change::DeletePort { port } => {
+                let spec = self.ports.get(self.ports.find(port)?)?;
+                let addresses = self.network().addresses;
+                let own = addresses.iter().filter(|address| address.port == *port);
+                Some(format!("{spec}, with {} addresses", own.count()))
+            }
             Change::ReplaceRoute(Route { to, .. }) | Change::DeleteRoute { to } => {
                 self.network.gateway(*to).map(|via| format!("via {via}"))
             }

@@ -29,6 +29,20 @@ pub struct Peer {
     pub client: u64,
 }
 
+#[cfg(test)]
+impl Peer {
+    /// Who may do everything, over the connection of this number.
+    pub(crate) const fn root(client: u64) -> Self {
+        Self {
+            uid: 0,
+            gid: 0,
+            pid: 1,
+            rights: Rights::Everything,
+            client,
+        }
+    }
+}
+
 impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "uid {} gid {} pid {}", self.uid, self.gid, self.pid)

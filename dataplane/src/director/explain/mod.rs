@@ -29,6 +29,7 @@ use crate::service;
 use crate::templates::{Copied, Key};
 use crate::time::Instant;
 use crate::update::{ServerId, ServiceId};
+use crate::wire::ethernet::Station;
 use crate::wire::flow::{TCP, Tuple};
 
 pub use packet::{Flags, Sample};
@@ -70,7 +71,7 @@ pub struct Excerpt {
     defence: Defence,
     transitions: &'static Transitions,
     answers: RateLimit,
-    macs: [[u8; 6]; PORTS_MAX],
+    stations: [Station; PORTS_MAX],
     partial: [bool; PORTS_MAX],
     ip_id: u16,
 }
@@ -80,7 +81,7 @@ impl<P: PacketBuf> Director<P> {
     pub fn excerpt(&self, now: Instant, query: &Query) -> Excerpt {
         let tuple = query.tuple;
         let (from, vlan) = query.at.unwrap_or_else(|| self.side_of(tuple.from.ip()));
-        let mut conns = self.conns.excerpt(now, &tuple);
+        let mut conns = self.conns.excerpt(&tuple);
         let (templates, room) = self.copied_templates(now, query, from, vlan, &conns);
         let mut servers: Vec<ServerId> = conns.lines.iter().map(conn::Line::server).collect();
         servers.extend(templates.iter().map(|copied| copied.template.tie.server));
@@ -115,7 +116,7 @@ impl<P: PacketBuf> Director<P> {
             defence: self.defence.clone(),
             transitions: self.transitions,
             answers: self.answers.clone(),
-            macs: self.macs,
+            stations: self.stations,
             partial: self.partial,
             ip_id: self.ip_id,
         }
@@ -274,6 +275,9 @@ impl Excerpt {
         let way = self.net.way(self.tuple.from.ip());
         let known = way.and_then(|way| way.neighbour?.0.mac);
         let unknown = [2, 0, 0, 0, 0, 0xfe];
-        (known.unwrap_or(unknown), self.macs[self.from.index()])
+        (
+            known.unwrap_or(unknown),
+            self.stations[self.from.index()].address(),
+        )
     }
 }

@@ -101,6 +101,7 @@ impl Excerpt {
             templates: Arc::new(templates),
             sweep: Sweep::new(steer.me(), steer.workers()),
             tunnels,
+            ways: Vec::new(),
             timeouts: self.timeouts,
             settings: self.settings,
             cuts: Cuts::default(),
@@ -110,7 +111,7 @@ impl Excerpt {
             // How long a server takes is no matter of the packet.
             handshakes: Handshakes::new(1),
             steer,
-            macs: self.macs,
+            stations: self.stations,
             partial: self.partial,
             page: page.clone(),
             ticked: None,

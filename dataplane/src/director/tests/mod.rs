@@ -15,6 +15,7 @@ mod marks; // services by mark
 mod nat; // what is rewritten, and what is not
 mod network; // frames, tags, neighbours, routes
 mod one_packet; // each datagram for itself
+mod overload; // more than there is room or time for
 mod persist; // clients come back to the server they had
 mod quic; // connections that are known by their id
 mod refusals; // what is not carried on
@@ -109,6 +110,7 @@ fn every_drop_reason_is_reached() {
     // Only a worker can refuse: it owns the ports' queues and the rings between workers.
     let workers = [
         DropReason::TxRefused,
+        DropReason::PortGone,
         DropReason::SteerRingFull,
         DropReason::Scattered,
     ];

@@ -136,6 +136,25 @@ fn a_vlan_goes_and_comes_back() {
     assert_eq!(bed.sent(), [data(PEER, 7)]);
 }
 
+/// As of a port that was deleted and added again.
+#[test]
+fn neighbours_of_an_interface_with_another_mac_or_mtu_are_asked_anew() {
+    let mut bed = Bed::new();
+    bed.learn_host();
+    bed.adopt(|_| ());
+    assert_eq!(bed.state(HOST), Some("reachable"));
+    let changes: [fn(&mut Setup); 2] = [
+        |setup| setup.interfaces[0].mac = [2, 0, 0, 0, 0, 0x77],
+        |setup| setup.interfaces[0].mtu = 1400,
+    ];
+    for change in changes {
+        bed.adopt(change);
+        assert_eq!(bed.state(HOST), None);
+        bed.adopt(|_| ());
+        bed.learn_host();
+    }
+}
+
 #[test]
 fn static_neighbours_come_change_and_go() {
     let mut bed = Bed::new();

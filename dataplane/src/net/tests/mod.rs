@@ -40,6 +40,7 @@ fn setup() -> Setup {
         vlan: None,
         mac: OUR_LAN,
         mtu: 1500,
+        partial_checksums: false,
         addresses: vec![prefix(US, 24)],
     };
     let vlan = Interface {
@@ -47,10 +48,10 @@ fn setup() -> Setup {
         vlan: Some(100),
         mac: OUR_VLAN,
         mtu: 9000,
+        partial_checksums: false,
         addresses: vec![prefix(US_VLAN, 24)],
     };
     Setup {
-        partial_checksums: Vec::new(),
         interfaces: vec![lan, vlan],
         routes: vec![
             Route {

@@ -7,7 +7,7 @@ use control::{Request, ServerConf, ServiceConf};
 
 use super::*;
 use crate::control::model::Limits;
-use crate::control::server::{Backend, Peer, Rights};
+use crate::control::server::{Backend, Peer};
 use crate::control::stats::Machine;
 use crate::control::{Command, Worker};
 use crate::counters::Page;
@@ -50,16 +50,6 @@ weight = 5
 address = \"192.168.1.3:80\"
 ";
 
-fn peer() -> Peer {
-    Peer {
-        uid: 0,
-        gid: 0,
-        pid: 1,
-        rights: Rights::Everything,
-        client: 0,
-    }
-}
-
 fn text(services: &str) -> String {
     format!("{PORT}{services}")
 }
@@ -77,13 +67,15 @@ fn config(text: &str) -> Config {
 
 /// Without workers, started with a file.
 fn started(services: &str) -> Control {
-    let mut control = Control::new(LIMITS, Vec::new(), 64, Machine::default);
-    control.start(&config(&text(services))).unwrap();
+    let config = config(&text(services));
+    let mut control =
+        Control::new(LIMITS, Vec::new(), 64, Machine::default).with_ports(config.port_specs());
+    control.start(&config).unwrap();
     control
 }
 
 fn ask(control: &mut Control, request: Request) -> Plan {
-    match control.handle(request, &peer()) {
+    match control.handle(request, &Peer::root(0)) {
         Reply::Plan(plan) => plan,
         other => panic!("{other:?}"),
     }
@@ -99,7 +91,7 @@ fn apply(control: &mut Control, services: &str, confirm_s: Option<u32>) -> Plan 
 }
 
 fn refusal(control: &mut Control, request: Request) -> Refusal {
-    match control.handle(request, &peer()) {
+    match control.handle(request, &Peer::root(0)) {
         Reply::Refused(refusal) => refusal,
         other => panic!("{other:?}"),
     }
@@ -126,6 +118,7 @@ fn lines(plan: &Plan) -> Vec<String> {
             format!(" {} {before}>{}{hand}", key.key, key.after)
         });
         let what = match &difference.what {
+            What::Port { port } => format!("port {port}"),
             What::Address { address } => address.to_string(),
             What::Route { to } => format!("route to {to}"),
             What::Neighbour { neighbour } => format!("neighbour {neighbour}"),
@@ -220,7 +213,7 @@ fn what_was_changed_by_hand_is_told_apart() {
 fn what_needs_a_restart_is_told_and_left_alone() {
     let mut control = started(A);
     let text = format!(
-        "[director]\nworkers = [1, 2]\n{}[[port]]\nname = \"lan\"\ndevice = \"net_null1\"\n\
+        "[director]\nworkers = [1, 2]\n{}[[port]]\nname = \"lan\"\ndevice = \"net_null0\"\n\
          addresses = [\"10.9.0.1/24\"]\n[[route]]\nto = \"0.0.0.0/0\"\nvia = \"10.9.0.2\"\n{B}",
         PORT.replace("null0", "null7"),
     );
@@ -240,7 +233,7 @@ fn what_needs_a_restart_is_told_and_left_alone() {
     );
     // max_templates follows from the number of workers, and says nothing of its own.
     assert_eq!(unordered(control.model.conf()), unordered(said(B)));
-    let Reply::Saved { text, flaw } = control.handle(Request::Save, &peer()) else {
+    let Reply::Saved { text, flaw } = control.handle(Request::Save, &Peer::root(0)) else {
         panic!()
     };
     assert_eq!(flaw, None);
@@ -268,7 +261,7 @@ fn the_network_follows_the_file() {
     );
     let start = config(&first);
     let mut control = Control::new(LIMITS, Vec::new(), 64, Machine::default)
-        .naming(start.port_names())
+        .with_ports(start.port_specs())
         .networked(start.setup(|_| [2; 6]));
     control.start(&start).unwrap();
     let whole = |text: &str| File {
@@ -285,20 +278,16 @@ fn the_network_follows_the_file() {
         lines(&plan),
         [
             "Add route to 0.0.0.0/0 via >10.7.0.9",
+            "Add route to 10.99.0.0/16 via >10.9.0.2",
             "Edit neighbour 10.0.0.9 mac 02:00:00:00:00:09>02:00:00:00:00:0a",
             "Delete 10.0.0.254/24 on wan",
+            "Add port new device >\"net_null1\"",
             "Add 10.0.0.253/24 on wan",
             "Add 10.7.0.1/24 on wan.7",
+            "Add 10.9.0.1/24 on new",
         ]
     );
-    let needs: Vec<String> = plan.needs_restart.iter().map(ToString::to_string).collect();
-    assert_eq!(
-        needs,
-        [
-            "port new: only in the file",
-            "route 10.99.0.0/16: only in the file"
-        ]
-    );
+    assert_eq!(plan.needs_restart, []);
     let again = ask(&mut control, Request::Plan(whole(&second)));
     assert_eq!(again.differences, []);
     let Reply::Saved { text, flaw } = control.save() else {
@@ -309,6 +298,72 @@ fn the_network_follows_the_file() {
     ask(&mut control, Request::Rollback);
     assert_eq!(control.model.network(), start.network());
     assert!(ask(&mut control, Request::Plan(whole(&first))).is_empty());
+}
+
+/// Ports come and go; one that takes the device of another waits, and what of a port stays as it was started.
+#[test]
+fn ports_come_and_go_but_for_what_needs_a_restart() {
+    let port = |name: &str, device: &str, more: &str| {
+        format!("[[port]]\nname = \"{name}\"\ndevice = \"{device}\"\n{more}")
+    };
+    let whole = |ports: &[String]| File {
+        name: "f".to_owned(),
+        text: ports.concat(),
+    };
+    let (wan, lan) = (port("wan", "net_null0", ""), port("lan", "net_null1", ""));
+    let address = "addresses = [\"10.9.0.1/24\"]\n";
+    let mark = "[[mark]]\nmark = 7\nin_port = \"dmz\"\n".to_owned();
+    let start = config(&wan);
+    let mut control = Control::new(LIMITS, Vec::new(), 64, Machine::default)
+        .with_ports(start.port_specs())
+        .networked(start.setup(|_| [2; 6]));
+    control.start(&start).unwrap();
+    let mut become_ = |ports: &[String], confirm_s| {
+        let file = whole(ports);
+        let plan = ask(&mut control, Request::Apply { file, confirm_s });
+        let needs: Vec<String> = plan.needs_restart.iter().map(ToString::to_string).collect();
+        (lines(&plan), needs)
+    };
+    let dmz = port("dmz", "net_null2", &format!("mtu = 9000\n{address}"));
+    assert_eq!(
+        become_(&[wan.clone(), lan.clone(), dmz.clone(), mark.clone()], None),
+        (
+            vec![
+                "Add port lan device >\"net_null1\"".to_owned(),
+                "Add port dmz device >\"net_null2\" mtu >9000".to_owned(),
+                "Add 10.9.0.1/24 on dmz".to_owned(),
+                "Add 1 mark 7: in at dmz".to_owned(),
+            ],
+            vec![]
+        )
+    );
+    // Another MTU, and another name for lan's device.
+    let other = port("dmz", "net_null2", &format!("mtu = 1500\n{address}"));
+    let renamed = port("office", "net_null1", "addresses = [\"10.8.0.1/24\"]\n");
+    assert_eq!(
+        become_(&[wan.clone(), renamed, other, mark], None),
+        (
+            vec![],
+            vec![
+                "port lan: not in the file".to_owned(),
+                "port dmz: mtu 9000 -> 1500".to_owned(),
+                "port office: only in the file".to_owned(),
+            ]
+        )
+    );
+    assert_eq!(
+        become_(&[lan], Some(9)).0,
+        [
+            "Delete 10.9.0.1/24 on dmz",
+            "Delete 1 mark 7: in at dmz",
+            "Delete port wan",
+            "Delete port dmz"
+        ]
+    );
+    assert_eq!(control.model.ports().listed(), "lan");
+    ask(&mut control, Request::Rollback);
+    assert_eq!(control.model.ports().listed(), "wan, lan, dmz");
+    assert_eq!(control.model.marks().len(), 1);
 }
 
 #[test]
@@ -341,7 +396,10 @@ fn what_is_not_confirmed_goes_back_by_itself() {
 fn what_is_confirmed_stays_and_what_is_rolled_back_goes_at_once() {
     let mut control = started(A);
     apply(&mut control, B, Some(30));
-    assert_eq!(control.handle(Request::Confirm, &peer()), Reply::Done);
+    assert_eq!(
+        control.handle(Request::Confirm, &Peer::root(0)),
+        Reply::Done
+    );
     control.tick(Duration::from_secs(1000));
     assert_eq!(unordered(control.model.conf()), unordered(said(B)));
     assert_eq!(
@@ -473,16 +531,14 @@ fn hash_slots_that_move_are_counted_and_tables_weighed() {
 
 #[test]
 fn what_the_running_director_cannot_take_is_refused_whole() {
-    let mut control = Control::new(
-        Limits {
-            services_max: 2,
-            servers_max: 2,
-        },
-        Vec::new(),
-        64,
-        Machine::default,
-    );
-    control.start(&config(&text(A))).unwrap();
+    let limits = Limits {
+        services_max: 2,
+        servers_max: 2,
+    };
+    let start = config(&text(A));
+    let mut control =
+        Control::new(limits, Vec::new(), 64, Machine::default).with_ports(start.port_specs());
+    control.start(&start).unwrap();
     let three =
         format!("{A}[[service.server]]\naddress = \"192.168.1.9:53\"\n[[service]]\nmark = 1\n");
     let plan = plan(&mut control, &three);

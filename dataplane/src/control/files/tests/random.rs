@@ -5,8 +5,8 @@ use std::num::NonZeroU32;
 
 use control::{
     ClientAddress, Engine, ForwardMode, HashTarget, MarkRule, Netmask, OnServerGone, Persistence,
-    Protocol, Refuse, SchedulerFlags, ServerSpec, ServiceOptions, ServiceSpec, ServiceTimeouts,
-    Settings, Thresholds, TimeoutsConf, Tunnel, TunnelChecksum, TunnelKind,
+    PortSpec, Protocol, Refuse, SchedulerFlags, ServerSpec, ServiceOptions, ServiceSpec,
+    ServiceTimeouts, Settings, Thresholds, TimeoutsConf, Tunnel, TunnelChecksum, TunnelKind,
 };
 use proptest::collection::vec;
 use proptest::option;
@@ -237,7 +237,10 @@ pub(super) fn conf() -> impl Strategy<Value = Conf> {
         ..Settings::default()
     });
     (timeouts, settings, marks(), services).prop_map(|(timeouts, settings, marks, services)| Conf {
-        network: control::Network::default(),
+        network: control::Network {
+            ports: vec![PortSpec::new("wan", "net_null0")],
+            ..control::Network::default()
+        },
         timeouts,
         settings,
         marks,
@@ -289,13 +292,13 @@ fn start() -> impl Strategy<Value = Config> {
     let ports = (any::<bool>(), any::<bool>(), 1300u16..1501, 0usize..3).prop_map(
         move |(promiscuous, partial_checksums, mtu, vlans)| {
             let port = |name: &str, device: &str, addresses: &[&str]| PortConf {
-                name: name.to_owned(),
-                device: device.to_owned(),
-                mtu,
-                promiscuous,
-                partial_checksums,
-                rx_descriptors: 512,
-                tx_descriptors: 1024,
+                spec: PortSpec {
+                    mtu,
+                    promiscuous,
+                    partial_checksums,
+                    rx_descriptors: 512,
+                    ..PortSpec::new(name, device)
+                },
                 addresses: addresses.iter().map(|text| prefix(text)).collect(),
                 vlans: Vec::new(),
             };
@@ -362,7 +365,7 @@ proptest! {
     #[test]
     fn any_file_follows_any_other(a in conf(), b in conf()) {
         let mut control =
-            Control::new(LIMITS, Vec::new(), 64, Machine::default).naming(vec!["wan".to_owned()]);
+            Control::new(LIMITS, Vec::new(), 64, Machine::default).with_ports([PortSpec::new("wan", "net_null0")]);
         control.start(&config(&toml(&a))).unwrap();
         prop_assert_eq!(&control.model.conf(), &a);
         let planned = ask(&mut control, Request::Plan(read(&b)));

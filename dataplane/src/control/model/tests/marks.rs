@@ -23,7 +23,10 @@ fn delete(number: usize) -> Change {
 }
 
 fn model() -> Model {
-    Model::new(LIMITS).naming(vec!["wan".to_owned(), "lan".to_owned()])
+    Model::new(LIMITS).with_ports([
+        PortSpec::new("wan", "net_null0"),
+        PortSpec::new("lan", "net_null1"),
+    ])
 }
 
 #[test]

@@ -5,6 +5,7 @@ mod marks; // rules that mark packets
 mod methods; // forwarding methods, families, local addresses, options
 mod network; // addresses, routes, static neighbours
 mod policy; // persistence, single packets, own timeouts, settings
+mod ports; // ports that come and go
 mod random; // batches and sweeps against a naive model
 
 use control::{ForwardMode, Protocol, ServiceSpec};

@@ -19,6 +19,7 @@ fn port(n: u8) -> Interface {
         vlan: None,
         mac: [2, 0, 0, 0, 0, n],
         mtu: MTU[usize::from(n)],
+        partial_checksums: false,
         addresses: Vec::new(),
     }
 }
@@ -30,7 +31,10 @@ fn model() -> Model {
         ..Setup::default()
     };
     Model::new(LIMITS)
-        .naming(vec!["lan".to_owned(), "wan".to_owned()])
+        .with_ports([
+            PortSpec::new("lan", "net_null0"),
+            PortSpec::new("wan", "net_null1"),
+        ])
         .networked(setup)
 }
 
@@ -263,7 +267,7 @@ fn a_network_is_turned_into_another_in_one_batch() {
         loses("wan.7", "10.0.0.253/24"),
     ]);
     assert_eq!(told(&updates.unwrap()).unwrap().interfaces().len(), 2);
-    assert_eq!(model.network(), Network::default());
+    assert_eq!(model.network(), self::model().network());
 }
 
 #[test]
@@ -471,7 +475,8 @@ proptest! {
     /// are told leads every packet where a scan does.
     #[test]
     fn agrees_with_a_naive_network(batches in vec(vec(change(), 1..6), 1..40)) {
-        let (mut model, mut naive) = (model(), Network::default());
+        let mut model = model();
+        let mut naive = model.network();
         let mut known = None;
         for batch in batches {
             let mut next = naive.clone();

@@ -173,8 +173,10 @@ impl Naive {
                     .then_some(())?;
             }
             Change::SetTimeouts { .. } => {}
-            // With a naive model of their own.
-            Change::AddAddress(_)
+            // With a naive model of their own, or tests.
+            Change::AddPort(_)
+            | Change::DeletePort { .. }
+            | Change::AddAddress(_)
             | Change::DeleteAddress(_)
             | Change::AddRoute(_)
             | Change::ReplaceRoute(_)

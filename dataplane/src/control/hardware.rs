@@ -1,0 +1,35 @@
+//! What only the daemon around the director knows and does: the devices of its ports.
+
+use control::{PortSpec, Refusal};
+
+use super::stats::Machine;
+use crate::packet::PortId;
+
+/// The devices of the ports. Only the main thread has them: workers are given their queues.
+pub trait Hardware {
+    /// How they do.
+    fn machine(&self) -> Machine;
+
+    /// Starts a device as a port and gives its queues to the workers; its Ethernet address.
+    fn open(&mut self, id: PortId, spec: &PortSpec) -> Result<[u8; 6], Refusal>;
+
+    /// Takes the queues of a port from the workers, to whom it was named for the last time, and lets go
+    /// of its device.
+    fn close(&mut self, id: PortId);
+
+    /// Goes on with what could not be done at once.
+    fn tick(&mut self) {}
+}
+
+/// Without devices ports are but names.
+impl<F: Fn() -> Machine> Hardware for F {
+    fn machine(&self) -> Machine {
+        self()
+    }
+
+    fn open(&mut self, id: PortId, _: &PortSpec) -> Result<[u8; 6], Refusal> {
+        Ok([2, 0, 0, 0, 0, id.0])
+    }
+
+    fn close(&mut self, _: PortId) {}
+}
