@@ -50,12 +50,12 @@ pub use network::{
     is_station, mac_text,
 };
 pub use plan::Plan;
-pub use ports::PortSpec;
+pub use ports::{KernelDriver, KernelSide, PortSpec, Vips};
 pub use settings::{SETTINGS, Setting, Value};
 pub use words::{NoFlag, Word};
 
 /// Bumped by every incompatible change; both ends must agree.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 /// Where the daemon listens unless its configuration says otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/director/director.sock";
 /// The longest message either side accepts, in bytes.

@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::conf::{Key, quoted};
+use crate::words::Word;
 
 /// Drivers of devices whose other end is a kernel or a virtual machine on this computer, which may
 /// leave checksums to hardware that is not there.
@@ -31,6 +32,43 @@ pub struct PortSpec {
     pub partial_checksums: bool,
     pub rx_descriptors: u16,
     pub tx_descriptors: u16,
+    /// What is not the director's is dropped if there is none.
+    #[serde(default)]
+    pub kernel: Option<KernelSide>,
+}
+
+/// The kernel's side of a port: an interface of this computer's that has what is not the director's, and
+/// whose addresses, routes and static neighbours are the port's too.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct KernelSide {
+    pub driver: KernelDriver,
+    /// The interface's name; the port's if `None`.
+    #[serde(default)]
+    pub name: Option<String>,
+    #[serde(default)]
+    pub vips: Vips,
+}
+
+/// What packets go through between the director and the kernel.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum KernelDriver {
+    /// virtio-user where there is /dev/vhost-net, a TAP device elsewhere.
+    #[default]
+    Auto,
+    VirtioUser,
+    Tap,
+}
+
+/// Who tells the stations on a port's network where virtual addresses are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Vips {
+    #[default]
+    Director,
+    /// Only while it has them: VRRP says when.
+    Kernel,
 }
 
 impl PortSpec {
@@ -44,6 +82,7 @@ impl PortSpec {
             partial_checksums: SHARED.iter().any(|driver| device.starts_with(driver)),
             rx_descriptors: 1024,
             tx_descriptors: 1024,
+            kernel: None,
             device,
         }
     }
@@ -64,8 +103,9 @@ impl PortSpec {
             partial_checksums,
             rx_descriptors,
             tx_descriptors,
+            kernel,
         } = self;
-        vec![
+        let mut keys = vec![
             Key::needed("name", quoted(name)),
             Key::needed("device", quoted(device)),
             Key::new("mtu", mtu, default.mtu),
@@ -77,7 +117,13 @@ impl PortSpec {
             ),
             Key::new("rx_descriptors", rx_descriptors, default.rx_descriptors),
             Key::new("tx_descriptors", tx_descriptors, default.tx_descriptors),
-        ]
+        ];
+        if let Some(KernelSide { driver, name, vips }) = kernel {
+            keys.push(Key::needed("kernel", quoted(driver.word())));
+            keys.push(Key::perhaps("kernel_name", name.as_deref().map(quoted)));
+            keys.push(Key::word("vips", *vips, Vips::default()));
+        }
+        keys
     }
 }
 

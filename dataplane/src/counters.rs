@@ -110,6 +110,7 @@ drop_reasons! {
     NoBuffer "no_buffer" "no packet buffer was left to split the packet into",
     TxRefused "tx_refused" "the port's transmit queue was full",
     PortGone "port_gone" "the port that it was to leave by was deleted",
+    PuntLimit "punt_limit" "the kernel was given as many packets as it may be",
     SteerRingFull "steer_ring_full" "the ring to the connection's worker was full",
     Stopped "stopped" "still waiting for a neighbour or a first fragment when the director stopped",
 }

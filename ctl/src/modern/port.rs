@@ -1,8 +1,11 @@
 //! `directorctl port`: the NICs, physical and virtual.
 
 use clap::{Args, Subcommand};
-use control::{Address, AddressPrefix, Change, PortSpec, PortStatus, Request};
+use control::{
+    Address, AddressPrefix, Change, KernelDriver, KernelSide, PortSpec, PortStatus, Request, Vips,
+};
 
+use super::one_of;
 use super::show::Table;
 
 #[derive(Debug, Subcommand)]
@@ -44,6 +47,16 @@ pub(super) struct PortArgs {
     /// The same from us.
     #[arg(long, value_name = "PACKETS", allow_negative_numbers = true)]
     tx_descriptors: Option<u16>,
+    /// Give the kernel an interface that has what is not the director's: by auto (virtio-user where there
+    /// is /dev/vhost-net, else tap), virtio-user or tap; none unless set.
+    #[arg(long, value_name = "DRIVER", value_parser = one_of::<KernelDriver>())]
+    kernel: Option<KernelDriver>,
+    /// The name of that interface; the port's unless set.
+    #[arg(long, value_name = "NAME", requires = "kernel")]
+    kernel_name: Option<String>,
+    /// Who says on the port's network where virtual addresses are: director, or kernel, as VRRP wants.
+    #[arg(long, value_name = "WHO", requires = "kernel", value_parser = one_of::<Vips>())]
+    vips: Option<Vips>,
     /// ADDRESS/LENGTH: an address of the port, with the length of its network's prefix; any number of
     /// them.
     #[arg(long = "address", value_name = "ADDRESS")]
@@ -59,6 +72,11 @@ impl PortArgs {
             partial_checksums: self.partial_checksums.unwrap_or(default.partial_checksums),
             rx_descriptors: self.rx_descriptors.unwrap_or(default.rx_descriptors),
             tx_descriptors: self.tx_descriptors.unwrap_or(default.tx_descriptors),
+            kernel: self.kernel.map(|driver| KernelSide {
+                driver,
+                name: self.kernel_name.clone(),
+                vips: self.vips.unwrap_or_default(),
+            }),
             ..default
         }
     }

@@ -10,8 +10,14 @@ pub trait Hardware {
     /// How they do.
     fn machine(&self) -> Machine;
 
-    /// Starts a device as a port and gives its queues to the workers; its Ethernet address.
-    fn open(&mut self, id: PortId, spec: &PortSpec) -> Result<[u8; 6], Refusal>;
+    /// Starts a device as a port, and its kernel's side as another if it has one, and gives their queues
+    /// to the workers; its Ethernet address.
+    fn open(
+        &mut self,
+        id: PortId,
+        spec: &PortSpec,
+        side: Option<PortId>,
+    ) -> Result<[u8; 6], Refusal>;
 
     /// Takes the queues of a port from the workers, to whom it was named for the last time, and lets go
     /// of its device.
@@ -27,7 +33,7 @@ impl<F: Fn() -> Machine> Hardware for F {
         self()
     }
 
-    fn open(&mut self, id: PortId, _: &PortSpec) -> Result<[u8; 6], Refusal> {
+    fn open(&mut self, id: PortId, _: &PortSpec, _: Option<PortId>) -> Result<[u8; 6], Refusal> {
         Ok([2, 0, 0, 0, 0, id.0])
     }
 

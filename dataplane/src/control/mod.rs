@@ -297,9 +297,9 @@ impl Control {
             model, hardware, ..
         } = self;
         let mut opened = Vec::new();
-        let applied = model.apply_with(changes, |id, spec| {
-            let mac = hardware.open(id, spec)?;
-            opened.push(id);
+        let applied = model.apply_with(changes, |id, spec, side| {
+            let mac = hardware.open(id, spec, side)?;
+            opened.extend(side.into_iter().chain([id]));
             Ok(mac)
         });
         if applied.is_err() {

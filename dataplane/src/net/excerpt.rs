@@ -8,7 +8,7 @@ use hashbrown::HashMap;
 
 use super::held::{Pool, Queue};
 use super::neigh::{Entry, State};
-use super::{Hop, HopId, Interface, NEIGHBOURS_MAX, NeighbourView, Net, Network};
+use super::{Hop, HopId, NEIGHBOURS_MAX, NeighbourView, Net, Network};
 use crate::packet::{Learned, PacketBuf, PortId};
 use crate::time::Instant;
 use crate::wire::ethernet;
@@ -147,10 +147,9 @@ impl Excerpt {
     /// The way of packets to an address that was asked for.
     pub fn way(&self, to: IpAddr) -> Option<Way> {
         let target = self.network.target(to)?;
-        let Interface {
-            port, vlan, mtu, ..
-        } = *self.network.interfaces.get(usize::from(target.interface))?;
+        let on = (self.network.interfaces).get(usize::from(target.interface))?;
         let next = target.via.unwrap_or(to);
+        let (port, vlan, mtu) = (self.network.exit(on, next), on.vlan, on.mtu);
         let place = self.places.iter().find(|place| {
             let key = (place.hop.port, place.entry.vlan, place.entry.address);
             key == (port, vlan, next) && place.entry.state != State::Free

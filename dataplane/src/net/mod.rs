@@ -23,8 +23,9 @@ pub use excerpt::{Excerpt, Way};
 pub use held::{HELD_MAX, HELD_PER_NEIGHBOUR};
 pub use neigh::{NEIGHBOURS_MAX, NeighbourView};
 pub use network::{
-    ADDRESSES_MAX, Connected, INTERFACES_MAX, IPV6_MTU_MIN, Interface, Network, ROUTES_MAX, Route,
-    STATIC_NEIGHBOURS_MAX, Setup, StaticNeighbour, wrong_address, wrong_family, wrong_station,
+    ADDRESSES_MAX, Connected, INTERFACES_MAX, IPV6_MTU_MIN, Interface, Kernel, Network, ROUTES_MAX,
+    Route, STATIC_NEIGHBOURS_MAX, Setup, StaticNeighbour, wrong_address, wrong_family,
+    wrong_station,
 };
 pub use route::Prefix;
 pub use sieve::Sieve;
@@ -133,6 +134,9 @@ fn replace<P: PacketBuf, const LEN: usize>(
     true
 }
 
+/// A message between neighbours that was not answered: taken in, or why not.
+pub type Left<P> = (P, Result<(), DropReason>);
+
 /// One worker's interfaces, routes and neighbours, and the packets that wait for one.
 #[derive(Debug)]
 pub struct Net<P> {
@@ -200,7 +204,13 @@ impl<P: PacketBuf> Net<P> {
     /// The neighbour with this address on that interface.
     fn known(&self, interface: u16, address: IpAddr) -> Option<HopId> {
         let on = self.on(interface);
-        self.index.get(&(on.port, on.vlan, address)).copied()
+        let exit = self.network.exit(on, address);
+        self.index.get(&(exit, on.vlan, address)).copied()
+    }
+
+    /// The port whose kernel's side this is.
+    pub fn front(&self, side: PortId) -> Option<PortId> {
+        self.network.front(side)
     }
 
     /// Where what goes to `to` leaves, and the station that it is sent to.
@@ -211,6 +221,15 @@ impl<P: PacketBuf> Net<P> {
     /// Whether an interface has this address.
     pub fn is_mine(&self, address: IpAddr) -> bool {
         self.network.is_mine(address)
+    }
+
+    /// Whether who asks on an interface is told by us that `address` is here: not if it is the kernel's,
+    /// or the kernel tells of VIPs.
+    fn tells(&self, on: &Interface, address: IpAddr, is_vip: impl Fn(IpAddr) -> bool) -> bool {
+        match on.kernel {
+            None => self.is_mine(address) || is_vip(address),
+            Some(_) => on.tells_vips() && is_vip(address) && !self.is_mine(address),
+        }
     }
 
     /// Whether no other station has this address: an interface has it, or it is for all of a subnet.

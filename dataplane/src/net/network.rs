@@ -47,12 +47,28 @@ pub struct Interface {
     pub partial_checksums: bool,
     /// Our own addresses, each with its subnet. [`Self::link_local`] is one more.
     pub addresses: Vec<Prefix>,
+    /// Who takes what is not the director's.
+    pub kernel: Option<Kernel>,
+}
+
+/// The kernel's side of a port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kernel {
+    /// Where frames go to and come from the kernel.
+    pub port: PortId,
+    /// Who says where virtual addresses are.
+    pub vips: control::Vips,
 }
 
 impl Interface {
     /// Its address on its own link, made from its Ethernet address.
     pub fn link_local(&self) -> Ipv6Addr {
         link_local(self.mac)
+    }
+
+    /// Whether it is us who say where virtual addresses are.
+    pub(super) fn tells_vips(&self) -> bool {
+        (self.kernel).is_none_or(|kernel| kernel.vips == control::Vips::Director)
     }
 
     /// Whether a station with this address may be here.
@@ -120,10 +136,13 @@ impl Connected {
 pub struct Network {
     pub(super) interfaces: Vec<Interface>,
     connected: Connected,
-    /// By port.
+    /// By port, the kernel's sides too.
     untagged: [Option<u16>; PORTS_MAX],
     tagged: HashMap<(PortId, u16), u16>,
-    addresses: HashSet<IpAddr>,
+    /// And whose they are.
+    addresses: HashMap<IpAddr, u16>,
+    /// By the kernel's sides of ports: the port.
+    fronts: [Option<PortId>; PORTS_MAX],
     broadcasts: HashSet<Ipv4Addr>,
     /// Both: no other station has these. Most that are not among them do not pass the sieve.
     taken: HashSet<IpAddr>,
@@ -146,7 +165,8 @@ impl Network {
             connected,
             untagged: [None; PORTS_MAX],
             tagged: HashMap::new(),
-            addresses: HashSet::new(),
+            addresses: HashMap::new(),
+            fronts: [None; PORTS_MAX],
             broadcasts: HashSet::from([Ipv4Addr::BROADCAST]),
             taken: HashSet::new(),
             sieve: Sieve::default(),
@@ -162,25 +182,35 @@ impl Network {
 
     fn name_interfaces(&mut self) {
         for (id, interface) in (0..).zip(&self.interfaces) {
-            match interface.vlan {
-                Some(vlan) => {
-                    self.tagged.entry((interface.port, vlan)).or_insert(id);
-                }
-                None => {
-                    if let Some(slot) = self.untagged.get_mut(interface.port.index()) {
-                        slot.get_or_insert(id);
+            let side = interface.kernel.map(|kernel| kernel.port);
+            for port in side.into_iter().chain([interface.port]) {
+                match interface.vlan {
+                    Some(vlan) => {
+                        self.tagged.entry((port, vlan)).or_insert(id);
+                    }
+                    None => {
+                        if let Some(slot) = self.untagged.get_mut(port.index()) {
+                            slot.get_or_insert(id);
+                        }
                     }
                 }
             }
-            self.addresses.insert(interface.link_local().into());
+            if let Some(kernel) = interface.kernel
+                && let Some(front) = self.fronts.get_mut(kernel.port.index())
+            {
+                *front = Some(interface.port);
+            }
+            self.addresses
+                .entry(interface.link_local().into())
+                .or_insert(id);
             for prefix in &interface.addresses {
-                self.addresses.insert(prefix.address);
+                self.addresses.entry(prefix.address).or_insert(id);
                 self.broadcasts.extend(prefix.broadcast());
             }
         }
         let broadcasts = self.broadcasts.iter().copied();
         self.taken.extend(broadcasts.map(IpAddr::from));
-        self.taken.extend(&self.addresses);
+        self.taken.extend(self.addresses.keys());
         self.sieve.extend(&self.taken);
     }
 
@@ -234,7 +264,21 @@ impl Network {
     }
 
     pub(super) fn is_mine(&self, address: IpAddr) -> bool {
-        self.addresses.contains(&address)
+        self.addresses.contains_key(&address)
+    }
+
+    /// The port whose kernel's side this is.
+    pub(super) fn front(&self, side: PortId) -> Option<PortId> {
+        *self.fronts.get(side.index())?
+    }
+
+    /// Where what goes to `address` leaves an interface that it is reached by: one of our own is the
+    /// kernel's, if that has a side there.
+    pub(super) fn exit(&self, on: &Interface, address: IpAddr) -> PortId {
+        match on.kernel {
+            Some(kernel) if self.is_mine(address) => kernel.port,
+            _ => on.port,
+        }
     }
 
     pub(super) fn is_broadcast(&self, address: IpAddr) -> bool {
@@ -249,10 +293,21 @@ impl Network {
 
     /// Where what goes to another station's address leaves.
     pub(super) fn target(&self, to: IpAddr) -> Option<Target> {
-        if !is_global(to) || self.is_taken(to) {
+        if !is_global(to) {
             return None;
         }
+        if self.is_taken(to) {
+            return self.host(to);
+        }
         self.routes.lookup(to)
+    }
+
+    /// The way to ourselves: to the kernel, if it has a side where the address is.
+    fn host(&self, to: IpAddr) -> Option<Target> {
+        let interface = *self.addresses.get(&to)?;
+        let on = &self.interfaces[usize::from(interface)];
+        let via = None;
+        on.kernel.map(|_| Target { interface, via })
     }
 }
 

@@ -134,6 +134,7 @@ fn under_a_director(eal: &Eal, pool: &Mempool, test: impl FnOnce(&mut Lab<'_>)) 
             mac: ports.mac(PortId(0)),
             mtu: lan.mtu,
             partial_checksums: false,
+            kernel: None,
             addresses: vec![Prefix {
                 address: [10, 0, 0, 1].into(),
                 length: 24,

@@ -53,7 +53,8 @@ use crate::update::{LocalAddress, Policy, ServerId, ServiceId, Update};
 pub use self::drain::Drained;
 pub use self::ledger::Tally;
 pub use self::ports::{
-    DESCRIPTORS, MTU_MIN, Ports, is_virtual, is_word, wrong_descriptors, wrong_device, wrong_name,
+    DESCRIPTORS, MTU_MIN, Ports, is_virtual, is_word, kernel, kernel_name, side_name, side_spec,
+    sides, wrong_descriptors, wrong_device, wrong_kernel_name, wrong_name,
 };
 pub use self::view::{ServerView, ServiceView, View};
 
@@ -254,24 +255,24 @@ impl Model {
 
     /// As [`Model::apply_with`], without devices: ports that come are but names.
     pub fn apply(&mut self, changes: &[Change]) -> Result<Vec<Update>, Refusal> {
-        let applied = self.apply_with(changes, |id, _| Ok([2, 0, 0, 0, 0, id.0]))?;
+        let applied = self.apply_with(changes, |id, _, _| Ok([2, 0, 0, 0, 0, id.0]))?;
         Ok(applied.updates)
     }
 
     /// Carries out every change in order and returns what the workers must apply, or refuses and
-    /// leaves everything as it was. When all else is found right, `open` starts each new port and says
-    /// its Ethernet address.
+    /// leaves everything as it was. When all else is found right, `open` starts each new port, with
+    /// its kernel's side if it has one, and says its Ethernet address.
     pub fn apply_with(
         &mut self,
         changes: &[Change],
-        mut open: impl FnMut(PortId, &PortSpec) -> Result<[u8; 6], Refusal>,
+        mut open: impl FnMut(PortId, &PortSpec, Option<PortId>) -> Result<[u8; 6], Refusal>,
     ) -> Result<Applied, Refusal> {
         let mut done = self.carry_out(changes)?;
         for &id in &done.opened {
             let Some(spec) = self.ports.get(id) else {
                 unreachable!("it was added");
             };
-            match open(id, spec) {
+            match open(id, spec, self.ports.side(id)) {
                 Ok(mac) => self.network.set_mac(id, mac),
                 Err(refusal) => {
                     self.take_back(done);

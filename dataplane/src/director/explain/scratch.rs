@@ -8,6 +8,7 @@ use super::super::Director;
 use super::super::cut::Cuts;
 use super::super::engine::said;
 use super::super::handshake::Handshakes;
+use super::super::kernel::Punts;
 use super::Excerpt;
 use crate::conn::Conns;
 use crate::counters::{DropReason, Page};
@@ -112,6 +113,8 @@ impl Excerpt {
             handshakes: Handshakes::new(1),
             steer,
             stations: self.stations,
+            kernels: self.kernels,
+            punts: Punts::default(),
             partial: self.partial,
             page: page.clone(),
             ticked: None,

@@ -42,6 +42,7 @@ fn setup() -> Setup {
         mtu: 1500,
         partial_checksums: false,
         addresses: vec![prefix(US, 24)],
+        kernel: None,
     };
     let vlan = Interface {
         port: TRUNK,
@@ -50,6 +51,7 @@ fn setup() -> Setup {
         mtu: 9000,
         partial_checksums: false,
         addresses: vec![prefix(US_VLAN, 24)],
+        kernel: None,
     };
     Setup {
         interfaces: vec![lan, vlan],
@@ -156,17 +158,19 @@ impl Bed {
         self.page.port(port).rx.add(1);
         let (now, packet) = (Instant(ms), HeapBuf::new(frame));
         let is_vip = |a: IpAddr| a == IpAddr::from(VIP);
-        self.net.receive_arp(
-            now,
-            port,
-            vlan,
-            packet,
-            l3,
-            is_vip,
-            &mut self.out,
-            &self.page,
-        );
+        let (out, page) = (&mut self.out, &self.page);
+        let left = (self.net).receive_arp(now, port, vlan, packet, l3, is_vip, out, page);
+        self.settle(port, left);
         assert!(self.page.balanced(), "{:?}", self.page);
+    }
+
+    /// Ends what was not answered, as a director does that has no kernel beside it.
+    fn settle(&mut self, port: PortId, left: Option<Left<HeapBuf>>) {
+        match left {
+            None => {}
+            Some((packet, Ok(()))) => self.out.watch.consumed(port, &packet),
+            Some((packet, Err(reason))) => self.out.watch.discard(port, reason, packet),
+        }
     }
 
     /// An ARP message from the LAN: operation, sender, target.

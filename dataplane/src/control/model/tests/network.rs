@@ -21,6 +21,7 @@ fn port(n: u8) -> Interface {
         mtu: MTU[usize::from(n)],
         partial_checksums: false,
         addresses: Vec::new(),
+        kernel: None,
     }
 }
 
