@@ -12,7 +12,7 @@ use crate::counters::DropReason;
 use crate::ftp;
 use crate::fullnat::proxy;
 use crate::icmp::{self, Made, Unreachable};
-use crate::net::{HopId, is_global};
+use crate::net::{HopId, flow_number, is_global};
 use crate::packet::{Egress, Origin, PacketBuf, PortId};
 use crate::sched::Newcomer;
 use crate::service::Server;
@@ -297,8 +297,9 @@ impl<P: PacketBuf> Director<P> {
             }
             (ForwardMode::Tunnel, false, Some(server)) => self.dig(now, id, server),
             _ => {
-                let to = self.conns.tuple(hit.entry(), !outbound).from.ip();
-                self.net.hop_to(now, to)
+                let tuple = self.conns.tuple(hit.entry(), !outbound);
+                let flow = flow_number(tuple.from, tuple.to);
+                self.net.hop_for(now, tuple.from.ip(), flow)
             }
         }?;
         self.conns.get(hit).set_hop(outbound, hop);

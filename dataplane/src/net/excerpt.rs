@@ -50,9 +50,11 @@ pub struct Way {
 impl<P: PacketBuf> Net<P> {
     /// The next hops of packets to these addresses, and those of these numbers.
     pub fn excerpt(&self, addresses: &[IpAddr], hops: &[HopId]) -> Excerpt {
-        let next = addresses.iter().filter_map(|&address| {
-            let target = self.network.target(address)?;
-            self.known(target.interface, target.via.unwrap_or(address))
+        let next = addresses.iter().flat_map(|&address| {
+            let targets = self.network.targets(address).into_iter();
+            targets.filter_map(move |target| {
+                self.known(target.interface, target.via.unwrap_or(address))
+            })
         });
         let valid = |id: &HopId| id.index() < self.entries.len();
         let mut ids: Vec<HopId> = next.chain(hops.iter().copied().filter(valid)).collect();
@@ -146,7 +148,7 @@ impl<P: PacketBuf> Net<P> {
 impl Excerpt {
     /// The way of packets to an address that was asked for.
     pub fn way(&self, to: IpAddr) -> Option<Way> {
-        let target = self.network.target(to)?;
+        let target = self.network.target(to, 0)?;
         let on = (self.network.interfaces).get(usize::from(target.interface))?;
         let next = target.via.unwrap_or(to);
         let (port, vlan, mtu) = (self.network.exit(on, next), on.vlan, on.mtu);

@@ -23,11 +23,11 @@ pub use excerpt::{Excerpt, Way};
 pub use held::{HELD_MAX, HELD_PER_NEIGHBOUR};
 pub use neigh::{NEIGHBOURS_MAX, NeighbourView};
 pub use network::{
-    ADDRESSES_MAX, Connected, INTERFACES_MAX, IPV6_MTU_MIN, Interface, Kernel, Network, ROUTES_MAX,
-    Route, STATIC_NEIGHBOURS_MAX, Setup, StaticNeighbour, wrong_address, wrong_family,
+    ADDRESSES_MAX, Connected, INTERFACES_MAX, IPV6_MTU_MIN, Interface, Kernel, Network, NextHop,
+    ROUTES_MAX, Route, STATIC_NEIGHBOURS_MAX, Setup, StaticNeighbour, wrong_address, wrong_family,
     wrong_station,
 };
-pub use route::Prefix;
+pub use route::{Prefix, flow_number};
 pub use sieve::Sieve;
 
 pub use crate::wire::nd::is_group_of_ours;
@@ -263,7 +263,12 @@ impl<P: PacketBuf> Net<P> {
 
     /// The next hop of packets to `to`; made when new, and then not ready yet.
     pub fn hop_to(&mut self, now: Instant, to: IpAddr) -> Result<HopId, DropReason> {
-        let target = self.target(to)?;
+        self.hop_for(now, to, 0)
+    }
+
+    /// As [`Self::hop_to`], for a flow of this number.
+    pub fn hop_for(&mut self, now: Instant, to: IpAddr, flow: u64) -> Result<HopId, DropReason> {
+        let target = self.target(to, flow)?;
         self.hop_on(now, target.interface, target.via.unwrap_or(to))
     }
 
@@ -287,15 +292,15 @@ impl<P: PacketBuf> Net<P> {
 
     /// As [`Self::hop_to`], to the station `to` itself: behind a gateway it cannot be addressed.
     pub fn hop_on_link(&mut self, now: Instant, to: IpAddr) -> Result<HopId, DropReason> {
-        let target = self.target(to)?;
+        let target = self.target(to, 0)?;
         if target.via.is_some() {
             return Err(DropReason::NotOnLink);
         }
         self.hop_on(now, target.interface, to)
     }
 
-    fn target(&self, to: IpAddr) -> Result<Target, DropReason> {
-        self.network.target(to).ok_or(DropReason::NoRoute)
+    fn target(&self, to: IpAddr, flow: u64) -> Result<Target, DropReason> {
+        self.network.target(to, flow).ok_or(DropReason::NoRoute)
     }
 
     fn hop_on(

@@ -28,6 +28,17 @@ pub struct Route {
     pub via: IpAddr,
 }
 
+/// One of the ways to a network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NextHop {
+    pub port: PortId,
+    pub vlan: Option<u16>,
+    /// `None`: the stations themselves are on the link.
+    pub via: Option<IpAddr>,
+    /// Its share of flows, from 1.
+    pub weight: u16,
+}
+
 /// A neighbour whose Ethernet address is given: it never changes and never expires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StaticNeighbour {
@@ -122,7 +133,7 @@ impl Connected {
 
     /// The interface whose subnet holds `address`, the smallest subnet first.
     pub fn interface(&self, address: IpAddr) -> Option<u16> {
-        self.0.lookup(address).map(|target| target.interface)
+        self.0.lookup(address, 0).map(|target| target.interface)
     }
 
     /// The interface that is on exactly this network.
@@ -231,6 +242,43 @@ impl Network {
         }
     }
 
+    /// The route to a network that leaves by these hops, a share of its flows each; with no hops, packets
+    /// are refused. Left out are hops that cannot be, and a route whose hops are all left out. What is
+    /// there already stays.
+    pub fn add_ways(&mut self, to: Prefix, hops: &[NextHop]) {
+        let target = |hop: &NextHop| {
+            let interface = self.interface_id(hop.port, hop.vlan)?;
+            let may_be = |via| is_station(via) && !self.is_taken(via);
+            let fits = |via: IpAddr| via.is_ipv4() == to.address.is_ipv4() && may_be(via);
+            let target = Target {
+                interface,
+                via: hop.via,
+            };
+            hop.via.is_none_or(fits).then_some((target, hop.weight))
+        };
+        let targets: Vec<_> = hops.iter().filter_map(target).collect();
+        let is_nowhere = targets.is_empty() && !hops.is_empty();
+        if !is_nowhere && self.routes.is_free(to) {
+            self.routes.replace_by(to, &targets);
+        }
+    }
+
+    /// As many static neighbours more, on these interfaces.
+    pub fn add_neighbours(
+        &mut self,
+        neighbours: impl IntoIterator<Item = ((PortId, Option<u16>, IpAddr), [u8; 6])>,
+    ) {
+        for ((port, vlan, address), mac) in neighbours {
+            if let Some(interface) = self.interface_id(port, vlan)
+                && is_station(address)
+                && !self.is_mine(address)
+                && self.neighbours.len() < STATIC_NEIGHBOURS_MAX
+            {
+                self.neighbours.entry((interface, address)).or_insert(mac);
+            }
+        }
+    }
+
     /// Instead of those before; those that no interface's subnet holds are left out.
     pub fn set_neighbours(&mut self, neighbours: impl IntoIterator<Item = StaticNeighbour>) {
         let of_subnets = neighbours
@@ -250,7 +298,7 @@ impl Network {
 
     /// Where what goes to `to` leaves, and the station that it is sent to.
     pub fn way(&self, to: IpAddr) -> Option<(&Interface, IpAddr)> {
-        let target = self.target(to)?;
+        let target = self.target(to, 0)?;
         let on = &self.interfaces[usize::from(target.interface)];
         Some((on, target.via.unwrap_or(to)))
     }
@@ -291,15 +339,24 @@ impl Network {
         self.sieve.may_have(address) && self.taken.contains(&address)
     }
 
-    /// Where what goes to another station's address leaves.
-    pub(super) fn target(&self, to: IpAddr) -> Option<Target> {
+    /// Where what goes to another station's address leaves, of this flow.
+    pub(super) fn target(&self, to: IpAddr, flow: u64) -> Option<Target> {
         if !is_global(to) {
             return None;
         }
         if self.is_taken(to) {
             return self.host(to);
         }
-        self.routes.lookup(to)
+        self.routes.lookup(to, flow)
+    }
+
+    /// Of all flows.
+    pub(super) fn targets(&self, to: IpAddr) -> Vec<Target> {
+        match self.target(to, 0) {
+            Some(target) if self.is_taken(to) => vec![target],
+            Some(_) => self.routes.all(to),
+            None => Vec::new(),
+        }
     }
 
     /// The way to ourselves: to the kernel, if it has a side where the address is.
