@@ -46,8 +46,8 @@ pub use hardware::PortHardware;
 pub use marks::{MarkRule, Ports, Prefix, WhichMark};
 pub use metrics::{MetricsCursor, Pace};
 pub use network::{
-    Address, AddressPrefix, Mac, Network, Route, StaticNeighbour, interface, is_link_local,
-    is_station, mac_text,
+    Address, AddressPrefix, KernelHop, KernelNetwork, KernelRoute, Mac, Network, Route,
+    StaticNeighbour, interface, is_link_local, is_station, mac_text,
 };
 pub use plan::Plan;
 pub use ports::{KernelDriver, KernelSide, PortSpec, Vips};

@@ -18,6 +18,9 @@ const SHARED: [&str; 5] = [
     "net_vhost",
 ];
 
+/// A port that has no kernel beside it.
+const OFF: &str = "off";
+
 /// A NIC, physical or virtual, but for its addresses.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -105,7 +108,13 @@ impl PortSpec {
             tx_descriptors,
             kernel,
         } = self;
-        let mut keys = vec![
+        let KernelSide {
+            name: kernel_name,
+            vips,
+            ..
+        } = kernel.clone().unwrap_or_default();
+        let kernel = kernel.as_ref().map_or(OFF, |kernel| kernel.driver.word());
+        vec![
             Key::needed("name", quoted(name)),
             Key::needed("device", quoted(device)),
             Key::new("mtu", mtu, default.mtu),
@@ -117,13 +126,10 @@ impl PortSpec {
             ),
             Key::new("rx_descriptors", rx_descriptors, default.rx_descriptors),
             Key::new("tx_descriptors", tx_descriptors, default.tx_descriptors),
-        ];
-        if let Some(KernelSide { driver, name, vips }) = kernel {
-            keys.push(Key::needed("kernel", quoted(driver.word())));
-            keys.push(Key::perhaps("kernel_name", name.as_deref().map(quoted)));
-            keys.push(Key::word("vips", *vips, Vips::default()));
-        }
-        keys
+            Key::new("kernel", quoted(kernel), quoted(OFF)),
+            Key::perhaps("kernel_name", kernel_name.as_deref().map(quoted)),
+            Key::word("vips", vips, Vips::default()),
+        ]
     }
 }
 
@@ -159,6 +165,18 @@ mod tests {
         assert_eq!(
             other.to_string(),
             "lan: device \"net_af_packet0,iface=veth0\", mtu 9000, partial_checksums false"
+        );
+        let beside = PortSpec {
+            kernel: Some(KernelSide {
+                name: Some("lan0".to_owned()),
+                vips: Vips::Kernel,
+                ..KernelSide::default()
+            }),
+            ..PortSpec::new("lan", "net_null0")
+        };
+        assert_eq!(
+            beside.to_string(),
+            "lan: device \"net_null0\", kernel \"auto\", kernel_name \"lan0\", vips \"kernel\""
         );
     }
 }

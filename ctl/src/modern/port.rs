@@ -198,6 +198,11 @@ mod tests {
             partial_checksums: true,
             rx_descriptors: 256,
             tx_descriptors: 512,
+            kernel: Some(KernelSide {
+                driver: KernelDriver::Tap,
+                name: Some("dmz0".to_owned()),
+                vips: Vips::Kernel,
+            }),
             ..plain
         };
         let address = |prefix: &str| {
@@ -213,7 +218,8 @@ mod tests {
             address("2001:db8::1/64"),
         ];
         let line = "add dmz net_null0 --mtu 9000 --promiscuous --partial-checksums=true \
-            --rx-descriptors 256 --tx-descriptors 512 --address 10.9.0.1/24 --address 2001:db8::1/64";
+            --rx-descriptors 256 --tx-descriptors 512 --kernel tap --kernel-name dmz0 --vips kernel \
+            --address 10.9.0.1/24 --address 2001:db8::1/64";
         assert_eq!(asked(line), Ok(Request::Change(add)));
         let port = "dmz".to_owned();
         let delete = vec![Change::DeletePort { port }];

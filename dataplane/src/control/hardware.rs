@@ -3,6 +3,8 @@
 use control::{PortSpec, Refusal};
 
 use super::stats::Machine;
+use crate::kernel::tables::{LinkId, Tables};
+use crate::net::Prefix;
 use crate::packet::PortId;
 
 /// The devices of the ports. Only the main thread has them: workers are given their queues.
@@ -23,8 +25,23 @@ pub trait Hardware {
     /// of its device.
     fn close(&mut self, id: PortId);
 
+    /// The kernel's tables, if they changed since this was last asked for.
+    fn kernels_tables(&mut self) -> Option<Tables> {
+        None
+    }
+
+    /// Gives an interface of the kernel's an address, or takes it away.
+    fn set_kernels_address(&mut self, _link: LinkId, _prefix: Prefix, _set: Setting) {}
+
     /// Goes on with what could not be done at once.
     fn tick(&mut self) {}
+}
+
+/// What becomes of an address of the kernel's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Setting {
+    Add,
+    Delete,
 }
 
 /// Without devices ports are but names.

@@ -6,6 +6,7 @@ mod drain; // drained servers, seen to
 mod explain; // what becomes of a packet
 mod files; // configuration files: plan, apply, roll back, save
 mod hardware; // the devices of ports
+mod kernel; // what the kernel has on its sides of ports
 #[cfg(test)]
 mod load; // ten thousand services with a hundred thousand servers
 pub mod manager; // the service manager, told how the director does
@@ -39,7 +40,7 @@ use crate::{packet::PortId, worker::Queues};
 use capture::Captures;
 pub use files::CONFIRM_MAX_S;
 use files::Files;
-pub use hardware::Hardware;
+pub use hardware::{Hardware, Setting};
 use manager::Manager;
 use metrics::Scrape;
 use model::{Applied, Limits, Model, STEP_S, SWEEP_S, View, refuse};
@@ -146,6 +147,7 @@ pub struct Control {
     manager: Option<Manager>,
     clock: Clock,
     captures: Captures,
+    kernel: kernel::Kernel,
 }
 
 impl fmt::Debug for Control {
@@ -186,6 +188,7 @@ impl Control {
             manager: None,
             clock: Clock::start(),
             captures: Captures::default(),
+            kernel: kernel::Kernel::default(),
         }
     }
 
@@ -288,6 +291,7 @@ impl Control {
         }
         confirmed?;
         self.release();
+        self.share_addresses();
         Ok(())
     }
 
@@ -515,7 +519,7 @@ impl Backend for Control {
                 Ok(Reply::Metrics { text, next })
             }
             Request::Neighbours => self.neighbours().map(Reply::Neighbours),
-            Request::Network => Ok(Reply::Network(self.model.network())),
+            Request::Network => Ok(Reply::Network(self.model.whole_network())),
             Request::Marks => Ok(Reply::Marks(self.model.marks())),
         };
         answer.unwrap_or_else(Reply::Refused)
@@ -529,6 +533,7 @@ impl Backend for Control {
         self.now = now;
         self.finish_captures(Duration::ZERO);
         self.hardware.tick();
+        self.mirror();
         while let Ok(scraper) = self.scrapes.try_recv() {
             // Who asked may have given up.
             let _ = scraper.try_send(self.scrape());

@@ -8,10 +8,14 @@ use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use crate::control::model::{kernel_name, side_spec, sides};
 use crate::control::stats::{Lost, Machine, PortInfo};
-use crate::control::{ANSWER_TIMEOUT, Command, Hardware, Worker};
+use crate::control::{ANSWER_TIMEOUT, Command, Hardware, Setting, Worker};
 use crate::dpdk::{Eal, Error, Mempool, Port, PortConfig, with_room};
+use crate::kernel::tables::{LinkId, Tables};
+use crate::net::Prefix;
 use crate::packet::PortId;
 use crate::worker::Queues;
+
+use super::kernel::Watcher;
 
 /// Where the kernel takes packets from memory that is shared with it.
 const VHOST_NET: &str = "/dev/vhost-net";
@@ -25,6 +29,8 @@ pub struct Ports {
     mailboxes: Vec<Sender<Command>>,
     open: BTreeMap<PortId, Open>,
     closing: Vec<Closing>,
+    /// Once a port has a kernel's side.
+    watcher: Option<Watcher>,
 }
 
 #[derive(Debug)]
@@ -60,6 +66,7 @@ impl Ports {
             mailboxes: Vec::new(),
             open: BTreeMap::new(),
             closing: Vec::new(),
+            watcher: None,
         }
     }
 
@@ -98,6 +105,10 @@ impl Ports {
         let device = side_device(spec, self.mac(of), workers);
         let shape = side_spec(spec).zip(device);
         let (shape, device) = shape.context("a port without a kernel's side")?;
+        if self.watcher.is_none() {
+            let watcher = Watcher::start().context("hearing what the kernel's network is")?;
+            self.watcher = Some(watcher);
+        }
         self.eal.plug(&device)?;
         let started = self.start(
             side,
@@ -259,6 +270,16 @@ impl Hardware for Ports {
         let taking = taking.collect();
         self.closing.push(Closing { id, port, taking });
         self.finish(ANSWER_TIMEOUT);
+    }
+
+    fn kernels_tables(&mut self) -> Option<Tables> {
+        self.watcher.as_ref()?.take()
+    }
+
+    fn set_kernels_address(&mut self, link: LinkId, prefix: Prefix, set: Setting) {
+        if let Some(watcher) = &mut self.watcher {
+            watcher.set_address(link, prefix, set);
+        }
     }
 
     fn tick(&mut self) {

@@ -4,13 +4,15 @@
 //! a change follows from the tables as they are after it.
 
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
 use netlink_packet_core::{
-    NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REPLACE, NLM_F_REQUEST,
+    NetlinkMessage, NetlinkPayload,
 };
-use netlink_packet_route::address::AddressMessage;
+use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::LinkMessage;
 use netlink_packet_route::neighbour::NeighbourMessage;
 use netlink_packet_route::route::RouteMessage;
@@ -20,7 +22,7 @@ use netlink_sys::{Socket, SocketAddr};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::tables::Tables;
+use super::tables::{LinkId, Tables};
 
 /// Of each of these the kernel says when something changed (`RTNLGRP_*`).
 const GROUPS: [u32; 7] = [
@@ -76,6 +78,35 @@ impl Asking {
         Ok(tables)
     }
 
+    /// Gives an interface an address, or takes it away.
+    pub fn set_address(
+        &mut self,
+        link: LinkId,
+        address: IpAddr,
+        length: u8,
+        is_there: bool,
+    ) -> io::Result<()> {
+        let mut message = AddressMessage::default();
+        message.header.index = link;
+        message.header.prefix_len = length;
+        message.header.family = match address {
+            IpAddr::V4(_) => AddressFamily::Inet,
+            IpAddr::V6(_) => AddressFamily::Inet6,
+        };
+        message.attributes = vec![
+            AddressAttribute::Local(address),
+            AddressAttribute::Address(address),
+        ];
+        let (request, flags) = if is_there {
+            let flags = NLM_F_CREATE | NLM_F_REPLACE;
+            (RouteNetlinkMessage::NewAddress(message), flags)
+        } else {
+            (RouteNetlinkMessage::DelAddress(message), 0)
+        };
+        self.ask(request, NLM_F_ACK | flags)?;
+        self.answer(|_| {}).map(|_| ())
+    }
+
     /// Takes one table into `tables`.
     fn dump(&mut self, request: RouteNetlinkMessage, tables: &mut Tables) -> io::Result<()> {
         for _ in 0..DUMPS_MAX {
@@ -90,14 +121,24 @@ impl Asking {
 
     /// `false` if something changed while the kernel answered.
     fn dump_once(&mut self, request: RouteNetlinkMessage, tables: &mut Tables) -> io::Result<bool> {
+        self.ask(request, NLM_F_DUMP)?;
+        self.answer(|part| tables.take(part))
+    }
+
+    fn ask(&mut self, request: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
         self.sequence = self.sequence.wrapping_add(1);
         let mut message = NetlinkMessage::from(request);
-        message.header.flags = NLM_F_REQUEST | NLM_F_DUMP;
+        message.header.flags = NLM_F_REQUEST | flags;
         message.header.sequence_number = self.sequence;
         message.finalize();
         let mut bytes = vec![0; message.buffer_len()];
         message.serialize(&mut bytes);
         self.socket.send(&bytes, 0)?;
+        Ok(())
+    }
+
+    /// Whether nothing changed meanwhile.
+    fn answer(&mut self, mut each: impl FnMut(RouteNetlinkMessage)) -> io::Result<bool> {
         let mut is_whole = true;
         loop {
             let (datagram, _) = self.socket.recv_from_full()?;
@@ -113,8 +154,10 @@ impl Asking {
                 is_whole &= message.header.flags & NLM_F_DUMP_INTR == 0;
                 match message.payload {
                     NetlinkPayload::Done(_) => return Ok(is_whole),
+                    // An error of none.
+                    NetlinkPayload::Error(error) if error.code.is_none() => return Ok(is_whole),
                     NetlinkPayload::Error(error) => return Err(error.to_io()),
-                    NetlinkPayload::InnerMessage(part) => tables.take(part),
+                    NetlinkPayload::InnerMessage(part) => each(part),
                     _ => {}
                 }
             }
