@@ -47,7 +47,7 @@ lists_not() {
 
 kernels_addresses() {
     local new=${OUTER%.*}.77
-    in_lab dir ip address show dev klan | grep -q "$OUTER/24"
+    wait_for 5 in_lab dir bash -c "ip address show dev klan | grep -q $OUTER/24"
     in_lab dir ip address add "$new/24" dev klan
     wait_for 5 lists address "^lan +- +$new/24"
     in_lab client ping -c 1 -W 2 "$new"
