@@ -31,12 +31,12 @@ impl Default for Punts {
 impl<P: PacketBuf> Director<P> {
     /// Whether a packet from there to this address is the kernel's, if no service or connection has it.
     pub(super) fn is_kernels(&self, from: PortId, to: IpAddr) -> bool {
-        self.kernels[from.index()].is_some() && self.net.is_mine(to)
+        self.kernels[from.index()].is_some() && self.net.is_kernels(to)
     }
 
     /// Whether a packet from there may have this source because the kernel sent it.
     pub(super) fn is_host(&self, from: PortId, source: IpAddr) -> bool {
-        self.net.front(from).is_some() && self.net.is_mine(source)
+        self.net.front(from).is_some() && self.net.is_kernels(source)
     }
 
     /// Ends a packet that is not the director's.
@@ -82,7 +82,7 @@ impl<P: PacketBuf> Director<P> {
             .ok()
             .filter(|seen| seen.kind != Kind::Arp);
         let to = seen.map(|seen| seen.tuple(frame).to.ip());
-        if to.is_some_and(|to| self.services.owns(to) && !self.net.is_mine(to)) {
+        if to.is_some_and(|to| self.owns(to) && !self.net.is_kernels(to)) {
             return out.watch().discard(from, reason, packet);
         }
         let is_transport = seen.is_some_and(|seen| seen.kind == Kind::Transport);

@@ -223,12 +223,18 @@ impl<P: PacketBuf> Net<P> {
         self.network.is_mine(address)
     }
 
+    /// Whether an interface beside which there is a kernel has this address.
+    pub fn is_kernels(&self, address: IpAddr) -> bool {
+        self.network.is_kernels(address)
+    }
+
     /// Whether who asks on an interface is told by us that `address` is here: not if it is the kernel's,
     /// or the kernel tells of VIPs.
     fn tells(&self, on: &Interface, address: IpAddr, is_vip: impl Fn(IpAddr) -> bool) -> bool {
         match on.kernel {
             None => self.is_mine(address) || is_vip(address),
-            Some(_) => on.tells_vips() && is_vip(address) && !self.is_mine(address),
+            Some(_) if self.is_kernels(address) => false,
+            Some(_) => self.is_mine(address) || on.tells_vips() && is_vip(address),
         }
     }
 

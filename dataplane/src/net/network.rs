@@ -315,6 +315,12 @@ impl Network {
         self.addresses.contains_key(&address)
     }
 
+    /// Whether an interface beside which there is a kernel has this address.
+    pub(super) fn is_kernels(&self, address: IpAddr) -> bool {
+        let on = self.addresses.get(&address);
+        on.is_some_and(|on| self.interfaces[usize::from(*on)].kernel.is_some())
+    }
+
     /// The port whose kernel's side this is.
     pub(super) fn front(&self, side: PortId) -> Option<PortId> {
         *self.fronts.get(side.index())?
@@ -324,7 +330,7 @@ impl Network {
     /// kernel's, if that has a side there.
     pub(super) fn exit(&self, on: &Interface, address: IpAddr) -> PortId {
         match on.kernel {
-            Some(kernel) if self.is_mine(address) => kernel.port,
+            Some(kernel) if self.is_kernels(address) => kernel.port,
             _ => on.port,
         }
     }

@@ -88,6 +88,9 @@ fn what_is_the_directors_stays_the_directors() {
     let inner = icmp("10.1.0.1", "10.1.0.254", 8, 0, [0; 4], b"ping");
     let answer = icmp("10.1.0.254", "10.1.0.1", 0, 0, [0; 4], b"ping");
     t.check(7, inner, Answer(leaving(&answer).1.bytes()));
+    let across = icmp(C_IP, "10.1.0.254", 8, 0, [0; 4], b"ping");
+    let answer = icmp("10.1.0.254", C_IP, 0, 0, [0; 4], b"ping");
+    t.check(8, across, Answer(leaving(&answer).1.bytes()));
     t.check(
         8,
         udp(RS, "198.51.100.1:53", b"?"),
