@@ -99,7 +99,7 @@ fn what_is_the_directors_stays_the_directors() {
     // Nor is a frame to another station anybody's here.
     let other = tcp(C, SSH, "S").between(mac(C_IP), mac("192.0.2.99"));
     t.check(9, other, Drop(DropReason::NotForUs));
-    t.check_bytes(10, CLIENTS, &[2; 20], Drop(DropReason::NotForUs));
+    t.check_bytes(10, CLIENTS, &[2; 20], Drop(DropReason::UnknownEthertype));
 }
 
 #[test]
