@@ -50,12 +50,12 @@ pub use network::{
     StaticNeighbour, interface, is_link_local, is_station, mac_text,
 };
 pub use plan::Plan;
-pub use ports::{KernelDriver, KernelSide, PortSpec, Vips};
+pub use ports::{KernelDriver, KernelSide, PortSpec, Role, Steering, Vips};
 pub use settings::{SETTINGS, Setting, Value};
 pub use words::{NoFlag, Word};
 
 /// Bumped by every incompatible change; both ends must agree.
-pub const VERSION: u32 = 5;
+pub const VERSION: u32 = 6;
 /// Where the daemon listens unless its configuration says otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/director/director.sock";
 /// The longest message either side accepts, in bytes.
@@ -903,6 +903,8 @@ pub struct PortUse {
     pub queues: u16,
     /// What the device does for us.
     pub offloads: Vec<String>,
+    /// With several workers.
+    pub steering: Option<Steering>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]

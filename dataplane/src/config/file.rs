@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use control::{
-    ClientAddress, Engine, ForwardMode, HashTarget, OnServerGone, Protocol, Refuse, TunnelChecksum,
-    TunnelKind, Vips,
+    ClientAddress, Engine, ForwardMode, HashTarget, OnServerGone, Protocol, Refuse, Role,
+    TunnelChecksum, TunnelKind, Vips,
 };
 use serde::Deserialize;
 use toml::{Spanned, Value};
@@ -87,6 +87,8 @@ pub(super) struct RawPort {
     pub(super) kernel: Option<RawKernel>,
     pub(super) kernel_name: Option<Spanned<String>>,
     pub(super) vips: Option<Spanned<Vips>>,
+    pub(super) role: Option<Spanned<Role>>,
+    pub(super) workers: Option<Spanned<Vec<Spanned<i64>>>>,
     #[serde(default)]
     pub(super) vlan: Vec<RawVlan>,
 }

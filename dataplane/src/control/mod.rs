@@ -1,5 +1,6 @@
 //! The control side, on the main thread: a request becomes updates in every worker's mailbox.
 
+mod arrivals; // whether devices spread packets as they were told
 mod audit; // what was changed, for the log
 mod capture; // packets for clients
 mod drain; // drained servers, seen to
@@ -37,6 +38,7 @@ use crate::watch::drops::Drop;
 use crate::watch::tap::Tap;
 #[cfg(feature = "dpdk")]
 use crate::{packet::PortId, worker::Queues};
+use arrivals::Arrivals;
 use capture::Captures;
 pub use files::CONFIRM_MAX_S;
 use files::Files;
@@ -148,6 +150,7 @@ pub struct Control {
     clock: Clock,
     captures: Captures,
     kernel: kernel::Kernel,
+    arrivals: Arrivals,
 }
 
 impl fmt::Debug for Control {
@@ -189,6 +192,7 @@ impl Control {
             clock: Clock::start(),
             captures: Captures::default(),
             kernel: kernel::Kernel::default(),
+            arrivals: Arrivals::default(),
         }
     }
 
@@ -549,6 +553,7 @@ impl Backend for Control {
         if due(&mut self.step_due, now, STEP_S) {
             self.ramp();
             self.see_to_drained();
+            self.see_to_arrivals();
         }
         self.see_to_files();
         if let Some(manager) = &mut self.manager {
