@@ -151,6 +151,7 @@ pub fn flow_number(from: SocketAddr, to: SocketAddr) -> u64 {
     mix(mix(folded(from.ip())) ^ folded(to.ip()) ^ ports << 32)
 }
 
+#[expect(clippy::cast_possible_truncation, reason = "both halves are taken")]
 fn folded(address: IpAddr) -> u64 {
     let bits = bits(address);
     (bits >> 64) as u64 ^ bits as u64

@@ -327,11 +327,10 @@ impl Model {
         let interfaces = self.network.interfaces.iter();
         interfaces.flat_map(|on| {
             let name = self.ports.get(on.port).and_then(kernel_name);
-            let addresses = name.into_iter().flat_map(move |name| {
+            name.into_iter().flat_map(move |name| {
                 let addresses = on.addresses.iter();
                 addresses.map(move |prefix| (name, on.vlan, *prefix))
-            });
-            addresses
+            })
         })
     }
 
