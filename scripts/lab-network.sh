@@ -91,6 +91,8 @@ veth() {
 # director_end IF: the kernel leaves this end to DPDK.
 director_end() {
     ip -n "$LAB-dir" link set "$1" arp off
+    # Nor does the kernel beside the director take what it hears here.
+    [ -z "$KERNEL" ] || set_sysctls dir "net.ipv4.conf.$1.rp_filter=1"
 }
 
 address() {

@@ -74,6 +74,7 @@ fn setup() -> Setup {
         mac: mac(port),
         mtu: 1500,
         partial_checksums: false,
+        kernel: None,
         addresses: addresses.map(prefix).to_vec(),
     };
     let everywhere = |via: IpAddr, all: IpAddr| Route {

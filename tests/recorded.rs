@@ -159,7 +159,7 @@ pub fn in_one_order(listing: &str) -> Vec<&str> {
 struct Machine;
 
 impl Outside for Machine {
-    fn open(&mut self, _: PortId, _: &PortSpec) -> Result<[u8; 6], Refusal> {
+    fn open(&mut self, _: PortId, _: &PortSpec, _: Option<PortId>) -> Result<[u8; 6], Refusal> {
         unreachable!("ipvsadm knows no ports")
     }
 

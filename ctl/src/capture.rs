@@ -246,6 +246,8 @@ pub enum End {
     Forwarded,
     /// Made by the director, or turned into its answer.
     Answered,
+    /// Given to the kernel: it is none of the director's.
+    Punted,
     /// It waits for a neighbour or for its first fragment.
     Held,
     /// Taken in.
@@ -296,6 +298,7 @@ impl Captured {
             End::Received => "received".to_owned(),
             End::Forwarded => "forwarded".to_owned(),
             End::Answered => "answered".to_owned(),
+            End::Punted => "punted".to_owned(),
             End::Held => "held".to_owned(),
             End::Consumed => "consumed".to_owned(),
             End::Dropped { reason, sentence } => format!("dropped: {reason} ({sentence})"),

@@ -47,17 +47,17 @@ pub use hardware::PortHardware;
 pub use marks::{MarkRule, Ports, Prefix, WhichMark};
 pub use metrics::{MetricsCursor, Pace};
 pub use network::{
-    Address, AddressPrefix, Mac, Network, Route, StaticNeighbour, interface, is_link_local,
-    is_station, mac_text,
+    Address, AddressPrefix, KernelHop, KernelNetwork, KernelRoute, Mac, Network, Route,
+    StaticNeighbour, interface, is_link_local, is_station, mac_text,
 };
 pub use plan::Plan;
-pub use ports::{PortSpec, Role, Steering};
+pub use ports::{KernelDriver, KernelSide, PortSpec, Role, Steering, Vips};
 pub use settings::{SETTINGS, Setting, Value};
 pub use sync::{SyncDaemon, SyncRole, SyncStatus};
 pub use words::{NoFlag, Word};
 
 /// Bumped by every incompatible change; both ends must agree.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 6;
 /// Where the daemon listens unless its configuration says otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/director/director.sock";
 /// The longest message either side accepts, in bytes.

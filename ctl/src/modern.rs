@@ -617,7 +617,7 @@ fn run(cli: &Cli) -> Result<String> {
         Reply::Network(all) => match (&cli.verb, cli.json) {
             (Verb::Route(_), true) => json(&network::ways(&all)),
             (Verb::Route(_), false) => Ok(network::routes(&all)),
-            (_, true) => json(&all.addresses),
+            (_, true) => json(&network::every_address(&all)),
             (_, false) => Ok(network::addresses(&all)),
         },
         Reply::Marks(rules) if cli.json => json(&mark::Numbered::all(&rules)),

@@ -245,6 +245,47 @@ pub struct Network {
     pub routes: Vec<Route>,
     /// By address.
     pub neighbours: Vec<StaticNeighbour>,
+    /// What comes from the kernel's sides of ports; it is nobody's to configure here.
+    #[serde(skip_serializing_if = "KernelNetwork::is_empty")]
+    pub kernel: KernelNetwork,
+}
+
+/// Addresses, routes and static neighbours that the kernel has on its sides of ports.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct KernelNetwork {
+    pub addresses: Vec<Address>,
+    pub routes: Vec<KernelRoute>,
+    pub neighbours: Vec<StaticNeighbour>,
+}
+
+impl KernelNetwork {
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// A route of the kernel's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct KernelRoute {
+    pub to: Prefix,
+    /// Each flow goes by one of them. None: packets are refused.
+    pub hops: Vec<KernelHop>,
+}
+
+/// One of a route's ways.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct KernelHop {
+    pub port: String,
+    #[serde(default)]
+    pub vlan: Option<u16>,
+    /// `None`: the stations themselves are on the port's network.
+    #[serde(default)]
+    pub via: Option<IpAddr>,
+    /// Its share of flows, from 1.
+    pub weight: u16,
 }
 
 #[cfg(test)]

@@ -18,6 +18,9 @@ const SHARED: [&str; 5] = [
     "net_vhost",
 ];
 
+/// A port that has no kernel beside it.
+const OFF: &str = "off";
+
 /// Who is behind a port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -78,6 +81,43 @@ pub struct PortSpec {
     /// has queues.
     #[serde(default)]
     pub workers: Vec<u16>,
+    /// What is not the director's is dropped if there is none.
+    #[serde(default)]
+    pub kernel: Option<KernelSide>,
+}
+
+/// The kernel's side of a port: an interface of this computer's that has what is not the director's, and
+/// whose addresses, routes and static neighbours are the port's too.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct KernelSide {
+    pub driver: KernelDriver,
+    /// The interface's name; the port's if `None`.
+    #[serde(default)]
+    pub name: Option<String>,
+    #[serde(default)]
+    pub vips: Vips,
+}
+
+/// What packets go through between the director and the kernel.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum KernelDriver {
+    /// virtio-user where there is /dev/vhost-net, a TAP device elsewhere.
+    #[default]
+    Auto,
+    VirtioUser,
+    Tap,
+}
+
+/// Who tells the stations on a port's network where virtual addresses are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Vips {
+    #[default]
+    Director,
+    /// Only while it has them: VRRP says when.
+    Kernel,
 }
 
 impl PortSpec {
@@ -91,6 +131,7 @@ impl PortSpec {
             partial_checksums: SHARED.iter().any(|driver| device.starts_with(driver)),
             rx_descriptors: 1024,
             tx_descriptors: 1024,
+            kernel: None,
             role: None,
             workers: Vec::new(),
             device,
@@ -113,9 +154,16 @@ impl PortSpec {
             partial_checksums,
             rx_descriptors,
             tx_descriptors,
+            kernel,
             role,
             workers,
         } = self;
+        let KernelSide {
+            name: kernel_name,
+            vips,
+            ..
+        } = kernel.clone().unwrap_or_default();
+        let kernel = kernel.as_ref().map_or(OFF, |kernel| kernel.driver.word());
         vec![
             Key::needed("name", quoted(name)),
             Key::needed("device", quoted(device)),
@@ -128,6 +176,9 @@ impl PortSpec {
             ),
             Key::new("rx_descriptors", rx_descriptors, default.rx_descriptors),
             Key::new("tx_descriptors", tx_descriptors, default.tx_descriptors),
+            Key::new("kernel", quoted(kernel), quoted(OFF)),
+            Key::perhaps("kernel_name", kernel_name.as_deref().map(quoted)),
+            Key::word("vips", vips, Vips::default()),
             Key::perhaps("role", role.map(|role| quoted(role.word()))),
             Key::new("workers", array(workers), array(&default.workers)),
         ]
@@ -166,6 +217,18 @@ mod tests {
         assert_eq!(
             other.to_string(),
             "lan: device \"net_af_packet0,iface=veth0\", mtu 9000, partial_checksums false"
+        );
+        let beside = PortSpec {
+            kernel: Some(KernelSide {
+                name: Some("lan0".to_owned()),
+                vips: Vips::Kernel,
+                ..KernelSide::default()
+            }),
+            ..PortSpec::new("lan", "net_null0")
+        };
+        assert_eq!(
+            beside.to_string(),
+            "lan: device \"net_null0\", kernel \"auto\", kernel_name \"lan0\", vips \"kernel\""
         );
     }
 }

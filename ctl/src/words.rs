@@ -3,9 +3,9 @@
 use std::fmt;
 
 use crate::{
-    ClientAddress, Drain, Engine, ForwardMode, HashTarget, Netmask, OnServerGone, Persistence,
-    Protocol, Refuse, SchedulerFlags, ServerSpec, ServiceKey, ServiceOptions, ServiceSpec,
-    ServiceTimeouts, Thresholds, Tunnel, TunnelChecksum, TunnelKind,
+    ClientAddress, Drain, Engine, ForwardMode, HashTarget, KernelDriver, Netmask, OnServerGone,
+    Persistence, Protocol, Refuse, SchedulerFlags, ServerSpec, ServiceKey, ServiceOptions,
+    ServiceSpec, ServiceTimeouts, Thresholds, Tunnel, TunnelChecksum, TunnelKind, Vips,
 };
 
 /// A choice with a word for each of its values, the same as in JSON.
@@ -76,6 +76,29 @@ impl Word for ClientAddress {
             Self::ProxyV1 => "proxy-v1",
             Self::ProxyV2 => "proxy-v2",
             Self::None => "none",
+        }
+    }
+}
+
+impl Word for KernelDriver {
+    const ALL: &'static [Self] = &[Self::Auto, Self::VirtioUser, Self::Tap];
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::VirtioUser => "virtio-user",
+            Self::Tap => "tap",
+        }
+    }
+}
+
+impl Word for Vips {
+    const ALL: &'static [Self] = &[Self::Director, Self::Kernel];
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::Director => "director",
+            Self::Kernel => "kernel",
         }
     }
 }

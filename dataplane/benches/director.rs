@@ -298,6 +298,7 @@ fn with_one_service(one_packet: bool) -> (Director<HeapBuf>, Wire) {
             vlan: None,
             mac,
             mtu: 1500,
+            kernel: None,
             partial_checksums: false,
             addresses: vec![Prefix {
                 address: ip,

@@ -1,14 +1,14 @@
 //! What a worker counts. It alone writes its [`Page`]; anyone may read it at any time.
 //!
 //! Every packet has exactly one end: over any quiet moment `rx + made = forwarded + answered +
-//! consumed + dropped + held` ([`Page::balanced`]).
+//! punted + consumed + dropped + held` ([`Page::balanced`]).
 
 mod pace; // how busy a worker is, and how long things take
 
 use std::ops::Deref;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
-use crate::packet::{Origin, PORTS_MAX, PortId};
+use crate::packet::{Exit, Origin, PORTS_MAX, PortId};
 
 pub use pace::{BUCKETS, Histogram, Pace, Pass, Stopwatch, bound};
 
@@ -110,6 +110,7 @@ drop_reasons! {
     NoBuffer "no_buffer" "no packet buffer was left to split the packet into",
     TxRefused "tx_refused" "the port's transmit queue was full",
     PortGone "port_gone" "the port that it was to leave by was deleted",
+    PuntLimit "punt_limit" "the kernel was given as many packets as it may be",
     SteerRingFull "steer_ring_full" "the ring to the connection's worker was full",
     Stopped "stopped" "still waiting for a neighbour or a first fragment when the director stopped",
 }
@@ -141,6 +142,8 @@ pub struct PortPage {
     pub made: Counter,
     pub forwarded: Counter,
     pub answered: Counter,
+    /// Given to the kernel.
+    pub punted: Counter,
     pub consumed: Counter,
     pub drops: Drops,
     /// What left from this port, whatever its origin.
@@ -291,10 +294,10 @@ impl Page {
     #[inline]
     pub fn sent_run(&self, to: PortId, packets: usize, bytes: usize, origin: Origin) {
         let from = self.port(origin.port);
-        let end = if origin.answer {
-            &from.answered
-        } else {
-            &from.forwarded
+        let end = match origin.exit {
+            Exit::Forwarded => &from.forwarded,
+            Exit::Answered => &from.answered,
+            Exit::Punted => &from.punted,
         };
         end.add(packets as u64);
         let to = self.port(to);
@@ -316,11 +319,13 @@ impl Page {
         self.ports.iter().map(|p| p.made.get()).sum()
     }
 
-    /// Forwarded, answered, consumed or dropped.
+    /// Forwarded, answered, punted, consumed or dropped.
     pub fn ended(&self) -> u64 {
         self.ports
             .iter()
-            .map(|p| p.forwarded.get() + p.answered.get() + p.consumed.get() + p.dropped())
+            .flat_map(|p| [&p.forwarded, &p.answered, &p.punted, &p.consumed])
+            .map(Counter::get)
+            .chain(self.ports.iter().map(PortPage::dropped))
             .sum()
     }
 

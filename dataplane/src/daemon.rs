@@ -1,5 +1,6 @@
 //! The daemon around the director: configuration, EAL, ports, workers, control server, and the end.
 
+mod kernel; // reads the kernel's tables
 pub mod log; // where the log goes, and how
 pub mod ports; // the devices of the ports
 

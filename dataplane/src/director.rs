@@ -22,6 +22,7 @@ mod frames; // packets for tests, built by code of their own
 mod handshake; // how long servers take to answer a SYN
 mod helped; // FTP: control connections, and the data connections that they announce
 mod hidden; // FULLNAT: the client's address, told to its server
+mod kernel; // what the kernel takes, and what it sends
 mod listing; // connections as they are shown
 #[cfg(test)]
 mod naive; // LVS's table, naively
@@ -129,6 +130,9 @@ pub struct Director<P> {
     stations: [Station; PORTS_MAX],
     /// Ports whose packets may have checksums to be completed.
     partial: [bool; PORTS_MAX],
+    /// By port: the kernel's side of it.
+    kernels: [Option<PortId>; PORTS_MAX],
+    punts: kernel::Punts,
     page: Arc<Page>,
     ticked: Option<Instant>,
     /// Of packets that need one.
@@ -251,6 +255,8 @@ impl<P: PacketBuf> Director<P> {
             arrivals: Arrivals::default(),
             stations: [Station::default(); PORTS_MAX],
             partial: [false; PORTS_MAX],
+            kernels: [None; PORTS_MAX],
+            punts: kernel::Punts::default(),
             page,
             ticked: None,
             ip_id: 1,
@@ -262,9 +268,14 @@ impl<P: PacketBuf> Director<P> {
     /// What the network says of each port.
     fn note_ports(&mut self) {
         (self.stations, self.partial) = ([Station::default(); PORTS_MAX], [false; PORTS_MAX]);
+        self.kernels = [None; PORTS_MAX];
         for on in self.net.interfaces() {
             self.stations[on.port.index()] = Station::new(on.mac);
             self.partial[on.port.index()] = on.partial_checksums;
+            if let Some(kernel) = on.kernel {
+                self.stations[kernel.port.index()] = Station::new(on.mac);
+                self.kernels[on.port.index()] = Some(kernel.port);
+            }
         }
     }
 
@@ -628,7 +639,7 @@ impl<P: PacketBuf> Director<P> {
             }
             Err(reason) => {
                 out.note(Note::default);
-                out.watch().discard(from, *reason, packet);
+                self.unwanted(now, from, *reason, packet, out);
             }
         }
     }

@@ -12,6 +12,7 @@ pub mod fragments; // IP fragments, followed without being put together
 pub mod ftp; // what FTP's control connections say of data connections
 pub mod fullnat; // FULLNAT: local ports, and how a server learns who the client is
 pub mod icmp; // answers of our own: echo, unreachable, time exceeded, TCP reset
+pub mod kernel; // what the kernel knows of the network
 pub mod marks; // marks of packets, which services by mark go by
 pub mod mem; // fixed arrays on huge pages
 pub mod net; // where a packet leaves: interfaces, routes, neighbours, ARP

@@ -55,29 +55,44 @@ pub trait PacketBuf: Sized + std::fmt::Debug {
 /// Up to [`BURST`] packets that travel together.
 pub type Burst<P> = ArrayVec<P, BURST>;
 
+/// What it means that a packet leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    Forwarded,
+    /// Made by the director, or turned into its answer.
+    Answered,
+    /// To the kernel: it is none of the director's.
+    Punted,
+}
+
 /// Where a packet that leaves came from, for the accounting of its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Origin {
     /// The port it was received on; for a packet of our own, the port it was made for.
     pub port: PortId,
-    /// Made by the director (or turned into its answer) rather than forwarded.
-    pub answer: bool,
+    pub exit: Exit,
 }
 
 impl Origin {
     /// Of a packet that was received on `port` and goes on.
     #[inline]
     pub const fn forwarded(port: PortId) -> Self {
-        Self {
-            port,
-            answer: false,
-        }
+        let exit = Exit::Forwarded;
+        Self { port, exit }
     }
 
     /// Of a packet of the director's own, made for `port` or in the place of one received there.
     #[inline]
     pub const fn answer(port: PortId) -> Self {
-        Self { port, answer: true }
+        let exit = Exit::Answered;
+        Self { port, exit }
+    }
+
+    /// Of a packet that was received on `port` and is the kernel's.
+    #[inline]
+    pub const fn punted(port: PortId) -> Self {
+        let exit = Exit::Punted;
+        Self { port, exit }
     }
 }
 

@@ -160,6 +160,7 @@ fn counters(page: &Page, ports: usize, model: &Model) -> BTreeMap<String, u64> {
         put("made", port.made.get());
         put("forwarded", port.forwarded.get());
         put("answered", port.answered.get());
+        put("punted", port.punted.get());
         put("consumed", port.consumed.get());
         put("tx", port.tx.get());
         put("tx_bytes", port.tx_bytes.get());

@@ -91,6 +91,7 @@ pub(super) fn text(explained: &Explained) -> String {
     let end = match &explained.end {
         End::Forwarded => "FORWARDED".to_owned(),
         End::Answered => "ANSWERED".to_owned(),
+        End::Punted => "PUNTED".to_owned(),
         End::Held => "HELD".to_owned(),
         End::Consumed => "CONSUMED".to_owned(),
         End::Received => "RECEIVED".to_owned(),

@@ -5,7 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
 use control::{
-    Address, AddressPrefix, Change, Mac, Network, Prefix, Request, Route, StaticNeighbour,
+    Address, AddressPrefix, Change, KernelRoute, Mac, Network, Prefix, Request, Route,
+    StaticNeighbour,
 };
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -158,9 +159,15 @@ impl NeighbourVerb {
     }
 }
 
+/// Ours, and those that the kernel has beside them.
+pub(super) fn every_address(network: &Network) -> Vec<&Address> {
+    let own = network.addresses.iter();
+    own.chain(&network.kernel.addresses).collect()
+}
+
 pub(super) fn addresses(network: &Network) -> String {
     let mut table = Table::new(3, ["PORT", "VLAN", "ADDRESS"]);
-    for address in &network.addresses {
+    for address in every_address(network) {
         table.row([
             address.port.clone(),
             vlan(address.vlan),
@@ -183,7 +190,7 @@ pub(super) struct Way<'n> {
 pub(super) fn ways(network: &Network) -> Vec<Way<'_>> {
     let around = |prefix: AddressPrefix| Prefix::around(prefix.address(), prefix.length());
     let mut ways: Vec<Way<'_>> = Vec::new();
-    for address in &network.addresses {
+    for address in every_address(network) {
         let Some(to) = around(address.prefix) else {
             continue;
         };
@@ -212,7 +219,25 @@ pub(super) fn ways(network: &Network) -> Vec<Way<'_>> {
             vlan: on.and_then(|(_, address)| address.vlan),
         });
     }
+    ways.extend(network.kernel.routes.iter().flat_map(of_kernel));
     ways
+}
+
+/// A line for each of its hops.
+fn of_kernel(route: &KernelRoute) -> impl Iterator<Item = Way<'_>> {
+    let refused = route.hops.is_empty().then_some(Way {
+        to: route.to,
+        via: None,
+        port: None,
+        vlan: None,
+    });
+    let hops = route.hops.iter().map(|hop| Way {
+        to: route.to,
+        via: hop.via,
+        port: Some(&hop.port),
+        vlan: hop.vlan,
+    });
+    refused.into_iter().chain(hops)
 }
 
 pub(super) fn routes(network: &Network) -> String {
@@ -236,6 +261,7 @@ fn vlan(vlan: Option<u16>) -> String {
 mod tests {
     use super::*;
     use clap::Parser;
+    use control::{KernelHop, KernelNetwork};
 
     #[derive(Debug, Parser)]
     enum Line {
@@ -342,6 +368,49 @@ mod tests {
             let said = asked(line).unwrap_err();
             assert!(said.contains(words), "{line}: {said}");
         }
+    }
+
+    #[test]
+    fn the_kernels_are_listed_behind_ours() {
+        let hop = |via: &str| KernelHop {
+            port: "lan".to_owned(),
+            vlan: None,
+            via: Some(via.parse().unwrap()),
+            weight: 1,
+        };
+        let route = |to: &str, hops| KernelRoute {
+            to: to.parse().unwrap(),
+            hops,
+        };
+        let address = Address {
+            vlan: None,
+            ..lan()
+        };
+        let network = Network {
+            kernel: KernelNetwork {
+                addresses: vec![address],
+                routes: vec![
+                    route("10.1.0.0/16", vec![hop("10.0.0.2"), hop("10.0.0.3")]),
+                    route("10.2.0.0/16", vec![]),
+                ],
+                ..KernelNetwork::default()
+            },
+            ..Network::default()
+        };
+        assert_eq!(
+            addresses(&network),
+            "PORT  VLAN  ADDRESS\nlan   -     10.0.0.254/24\n"
+        );
+        assert_eq!(
+            routes(&network),
+            "\
+NETWORK      VIA       PORT  VLAN
+10.0.0.0/24  -         lan   -
+10.1.0.0/16  10.0.0.2  lan   -
+10.1.0.0/16  10.0.0.3  lan   -
+10.2.0.0/16  -         -     -
+"
+        );
     }
 
     #[test]

@@ -1,7 +1,10 @@
 //! `directorctl port`: the NICs, physical and virtual.
 
 use clap::{Args, Subcommand};
-use control::{Address, AddressPrefix, Change, PortSpec, PortStatus, Request, Role, Steering};
+use control::{
+    Address, AddressPrefix, Change, KernelDriver, KernelSide, PortSpec, PortStatus, Request, Role,
+    Steering, Vips,
+};
 
 use super::one_of;
 use super::show::Table;
@@ -53,6 +56,16 @@ pub(super) struct PortArgs {
     /// or as many as the device has queues. Packets of the others are handed on.
     #[arg(long = "worker", value_name = "CORE")]
     workers: Vec<u16>,
+    /// Give the kernel an interface that has what is not the director's: by auto (virtio-user where there
+    /// is /dev/vhost-net, else tap), virtio-user or tap; none unless set.
+    #[arg(long, value_name = "DRIVER", value_parser = one_of::<KernelDriver>())]
+    kernel: Option<KernelDriver>,
+    /// The name of that interface; the port's unless set.
+    #[arg(long, value_name = "NAME", requires = "kernel")]
+    kernel_name: Option<String>,
+    /// Who says on the port's network where virtual addresses are: director, or kernel, as VRRP wants.
+    #[arg(long, value_name = "WHO", requires = "kernel", value_parser = one_of::<Vips>())]
+    vips: Option<Vips>,
     /// ADDRESS/LENGTH: an address of the port, with the length of its network's prefix; any number of
     /// them.
     #[arg(long = "address", value_name = "ADDRESS")]
@@ -70,6 +83,11 @@ impl PortArgs {
             tx_descriptors: self.tx_descriptors.unwrap_or(default.tx_descriptors),
             role: self.role,
             workers: self.workers.clone(),
+            kernel: self.kernel.map(|driver| KernelSide {
+                driver,
+                name: self.kernel_name.clone(),
+                vips: self.vips.unwrap_or_default(),
+            }),
             ..default
         }
     }
@@ -206,6 +224,11 @@ mod tests {
             tx_descriptors: 512,
             role: Some(Role::Servers),
             workers: vec![2, 4],
+            kernel: Some(KernelSide {
+                driver: KernelDriver::Tap,
+                name: Some("dmz0".to_owned()),
+                vips: Vips::Kernel,
+            }),
             ..plain
         };
         let address = |prefix: &str| {
@@ -221,7 +244,8 @@ mod tests {
             address("2001:db8::1/64"),
         ];
         let line = "add dmz net_null0 --mtu 9000 --promiscuous --partial-checksums=true \
-            --rx-descriptors 256 --tx-descriptors 512 --role servers --worker 2 --worker 4 --address 10.9.0.1/24 --address 2001:db8::1/64";
+            --rx-descriptors 256 --tx-descriptors 512 --role servers --worker 2 --worker 4 \
+            --kernel tap --kernel-name dmz0 --vips kernel --address 10.9.0.1/24 --address 2001:db8::1/64";
         assert_eq!(asked(line), Ok(Request::Change(add)));
         let port = "dmz".to_owned();
         let delete = vec![Change::DeletePort { port }];

@@ -127,7 +127,7 @@ const NO_WAY: u32 = u32::MAX;
 /// One word for where a packet left and where it came from.
 #[inline(always)]
 const fn way(to: PortId, origin: Origin) -> u32 {
-    u32::from_le_bytes([to.0, origin.port.0, origin.answer as u8, 0])
+    u32::from_le_bytes([to.0, origin.port.0, origin.exit as u8, 0])
 }
 
 /// Between two workers of which each plays the other's clients and servers: where answers go that

@@ -265,6 +265,7 @@ impl Site {
             vlan: None,
             mac: director_mac(port),
             mtu: MTU,
+            kernel: None,
             partial_checksums: false,
             addresses: vec![
                 prefix(IpAddr::V4(v4), if port == CLIENT_SIDE { 24 } else { 8 }),

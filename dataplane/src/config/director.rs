@@ -7,7 +7,7 @@ use toml::Spanned;
 use super::file::{RawDirector, RawEal, RawMetrics};
 use super::reader::{Checked, Reader};
 use super::{Director, Eal, Idle, Metrics, PortConf};
-use crate::control::model::is_word;
+use crate::control::model::{is_word, side_spec};
 use crate::templates::Templates;
 use crate::update::SERVERS_MAX;
 
@@ -158,7 +158,9 @@ impl Reader<'_> {
         // Queues that swallow every buffer leave none to receive into.
         let queued: u32 = ports
             .iter()
-            .map(|port| u32::from(port.spec.rx_descriptors) + u32::from(port.spec.tx_descriptors))
+            .flat_map(|port| [Some(port.spec.clone()), side_spec(&port.spec)])
+            .flatten()
+            .map(|spec| u32::from(spec.rx_descriptors) + u32::from(spec.tx_descriptors))
             .sum();
         if mbufs <= queued {
             let reason = format!(

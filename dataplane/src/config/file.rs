@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use control::{
     ClientAddress, Engine, ForwardMode, HashTarget, OnServerGone, Protocol, Refuse, Role,
-    SyncDaemon, TunnelChecksum, TunnelKind,
+    SyncDaemon, TunnelChecksum, TunnelKind, Vips,
 };
 use serde::Deserialize;
 use toml::{Spanned, Value};
@@ -86,10 +86,23 @@ pub(super) struct RawPort {
     pub(super) partial_checksums: Option<bool>,
     pub(super) rx_descriptors: Option<Spanned<i64>>,
     pub(super) tx_descriptors: Option<Spanned<i64>>,
+    pub(super) kernel: Option<RawKernel>,
+    pub(super) kernel_name: Option<Spanned<String>>,
+    pub(super) vips: Option<Spanned<Vips>>,
     pub(super) role: Option<Spanned<Role>>,
     pub(super) workers: Option<Spanned<Vec<Spanned<i64>>>>,
     #[serde(default)]
     pub(super) vlan: Vec<RawVlan>,
+}
+
+/// `"off"`, or how.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum RawKernel {
+    Off,
+    Auto,
+    VirtioUser,
+    Tap,
 }
 
 #[derive(Debug, Deserialize)]

@@ -23,7 +23,7 @@ use self::network::Connected;
 use self::reader::Reader;
 pub use self::text::Section;
 use crate::conn::Timeouts;
-use crate::control::model::{Limits, Model};
+use crate::control::model::{Limits, Model, kernel, sides};
 use crate::net::{Interface, Prefix, Route, Setup, StaticNeighbour};
 use crate::packet::PortId;
 use crate::templates::Templates;
@@ -182,7 +182,8 @@ impl Config {
     /// The interfaces, routes and neighbours of the file; `mac` tells each port's Ethernet address.
     pub fn setup(&self, mac: impl Fn(PortId) -> [u8; 6]) -> Setup {
         let mut interfaces = Vec::new();
-        for (port, conf) in (0..).map(PortId).zip(&self.ports) {
+        let sides = sides(self.ports.iter().map(|port| &port.spec));
+        for ((port, conf), side) in (0..).map(PortId).zip(&self.ports).zip(sides) {
             let tagged = conf
                 .vlans
                 .iter()
@@ -196,6 +197,7 @@ impl Config {
                     mtu: spec.mtu,
                     partial_checksums: spec.partial_checksums,
                     addresses: addresses.clone(),
+                    kernel: kernel(spec, side),
                 });
             }
         }

@@ -1,13 +1,14 @@
 //! `[[port]]`: names, devices and descriptors.
 
-use control::PortSpec;
+use control::{KernelDriver, KernelSide, PortSpec};
 use toml::Spanned;
 
 use super::PortConf;
-use super::file::RawPort;
+use super::file::{RawKernel, RawPort};
 use super::reader::{Checked, Reader};
 use crate::control::model::{
-    DESCRIPTORS, MTU_MIN, is_virtual, wrong_descriptors, wrong_device, wrong_name,
+    DESCRIPTORS, MTU_MIN, is_virtual, kernel_name, side_name, wrong_descriptors, wrong_device,
+    wrong_kernel_name, wrong_name,
 };
 use crate::net::{IPV6_MTU_MIN, Prefix};
 use crate::packet::{MTU_MAX, PORTS_MAX};
@@ -26,7 +27,9 @@ impl Reader<'_> {
         for raw in raw {
             let port = self.port(raw, cores)?;
             let PortSpec { name, .. } = &port.spec;
-            if ports.len() == PORTS_MAX {
+            let sides = ports.iter().filter(|port| port.spec.kernel.is_some());
+            if ports.len() + sides.count() + 1 + usize::from(port.spec.kernel.is_some()) > PORTS_MAX
+            {
                 return Err(self.wrong(
                     raw.name.span(),
                     format!("too many ports, at most {PORTS_MAX} is right"),
@@ -35,6 +38,23 @@ impl Reader<'_> {
             let mut others = ports.iter().map(|other| &other.spec);
             if others.clone().any(|other| other.name == *name) {
                 let reason = format!("a port named {name:?} exists already, name each once");
+                return Err(self.wrong(raw.name.span(), reason));
+            }
+            let same = |other: &PortSpec| {
+                let (one, two) = (side_name(other), side_name(&port.spec));
+                one.as_ref() == Some(name) || two.as_ref() == Some(&other.name)
+            };
+            if let Some(other) = others.clone().find(|other| same(other)) {
+                let reason = format!(
+                    "port {name} is called as the kernel's side of a port, {}, another name is right",
+                    other.name
+                );
+                return Err(self.wrong(raw.name.span(), reason));
+            }
+            let of_kernel = kernel_name(&port.spec);
+            if of_kernel.is_some() && others.clone().any(|other| kernel_name(other) == of_kernel) {
+                let reason =
+                    "the kernel has an interface of this name for another port, each once is right";
                 return Err(self.wrong(raw.name.span(), reason));
             }
             let device = port.spec.device_name();
@@ -103,6 +123,7 @@ impl Reader<'_> {
                 &raw.tx_descriptors,
                 default.tx_descriptors,
             )?,
+            kernel: self.kernel_side(raw)?,
             workers: self.polling(raw, cores)?,
             role: raw.role.as_ref().map(|role| *role.get_ref()),
             ..default
@@ -112,6 +133,38 @@ impl Reader<'_> {
             addresses,
             vlans,
         })
+    }
+
+    fn kernel_side(&self, raw: &RawPort) -> Checked<Option<KernelSide>> {
+        let driver = match raw.kernel {
+            Some(RawKernel::Auto) => KernelDriver::Auto,
+            Some(RawKernel::VirtioUser) => KernelDriver::VirtioUser,
+            Some(RawKernel::Tap) => KernelDriver::Tap,
+            None | Some(RawKernel::Off) => {
+                let name = raw.kernel_name.as_ref().map(Spanned::span);
+                let needless = name.or(raw.vips.as_ref().map(Spanned::span));
+                return match needless {
+                    None => Ok(None),
+                    Some(at) => Err(self.wrong(
+                        at,
+                        "means nothing without the kernel, kernel = \"auto\" beside it is right",
+                    )),
+                };
+            }
+        };
+        let name = raw.kernel_name.as_ref().unwrap_or(&raw.name);
+        if let Some(reason) = wrong_kernel_name(name.get_ref()) {
+            return Err(self.wrong(name.span(), reason));
+        }
+        Ok(Some(KernelSide {
+            driver,
+            name: raw.kernel_name.as_ref().map(|name| name.get_ref().clone()),
+            vips: raw
+                .vips
+                .as_ref()
+                .map(|vips| *vips.get_ref())
+                .unwrap_or_default(),
+        }))
     }
 
     /// The cores of the workers that poll it, where they are named.

@@ -324,6 +324,23 @@ fn ports() {
         "f:4: tx_descriptors = 32 is out of range, 64 to 8192 is right",
     );
     check_port(
+        "kernel_name = \"lan0\"",
+        "f:4: means nothing without the kernel, kernel = \"auto\" beside it is right",
+    );
+    check_port(
+        "kernel = \"tap\"\nkernel_name = \"a-name-too-long-for-it\"",
+        "f:5: \"a-name-too-long-for-it\" cannot be an interface of the kernel's, letters, digits, - _ . are \
+         right, 15 at most: kernel_name says another",
+    );
+    check_port(
+        "kernel = \"tap\"\n[[port]]\nname = \"a-kernel\"\ndevice = \"net_null1\"",
+        "f:6: port a-kernel is called as the kernel's side of a port, a, another name is right",
+    );
+    check_port(
+        "kernel = \"tap\"\n[[port]]\nname = \"b\"\ndevice = \"net_null1\"\nkernel = \"tap\"\nkernel_name = \"a\"",
+        "f:6: the kernel has an interface of this name for another port, each once is right",
+    );
+    check_port(
         "workers = [2]",
         "f:4: core 2 has no worker, some of [1] are right",
     );

@@ -304,6 +304,7 @@ fn captured(model: &Model, caught: Caught, worker: u16, epoch_ns: u64) -> Captur
         Fate::Received => End::Received,
         Fate::Forwarded => End::Forwarded,
         Fate::Answered => End::Answered,
+        Fate::Punted => End::Punted,
         Fate::Held => End::Held,
         Fate::Consumed => End::Consumed,
         Fate::Dropped(reason) => End::Dropped {

@@ -3,6 +3,8 @@
 use control::{PortSpec, Refusal};
 
 use super::stats::Machine;
+use crate::kernel::tables::{LinkId, Tables};
+use crate::net::Prefix;
 use crate::packet::PortId;
 
 /// The devices of the ports. Only the main thread has them: workers are given their queues.
@@ -10,15 +12,36 @@ pub trait Hardware {
     /// How they do.
     fn machine(&self) -> Machine;
 
-    /// Starts a device as a port and gives its queues to the workers; its Ethernet address.
-    fn open(&mut self, id: PortId, spec: &PortSpec) -> Result<[u8; 6], Refusal>;
+    /// Starts a device as a port, and its kernel's side as another if it has one, and gives their queues
+    /// to the workers; its Ethernet address.
+    fn open(
+        &mut self,
+        id: PortId,
+        spec: &PortSpec,
+        side: Option<PortId>,
+    ) -> Result<[u8; 6], Refusal>;
 
     /// Takes the queues of a port from the workers, to whom it was named for the last time, and lets go
     /// of its device.
     fn close(&mut self, id: PortId);
 
+    /// The kernel's tables, if they changed since this was last asked for.
+    fn kernels_tables(&mut self) -> Option<Tables> {
+        None
+    }
+
+    /// Gives an interface of the kernel's an address, or takes it away.
+    fn set_kernels_address(&mut self, _link: LinkId, _prefix: Prefix, _set: Setting) {}
+
     /// Goes on with what could not be done at once.
     fn tick(&mut self) {}
+}
+
+/// What becomes of an address of the kernel's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Setting {
+    Add,
+    Delete,
 }
 
 /// Without devices ports are but names.
@@ -27,7 +50,7 @@ impl<F: Fn() -> Machine> Hardware for F {
         self()
     }
 
-    fn open(&mut self, id: PortId, _: &PortSpec) -> Result<[u8; 6], Refusal> {
+    fn open(&mut self, id: PortId, _: &PortSpec, _: Option<PortId>) -> Result<[u8; 6], Refusal> {
         Ok([2, 0, 0, 0, 0, id.0])
     }
 

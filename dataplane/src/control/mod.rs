@@ -7,6 +7,7 @@ mod drain; // drained servers, seen to
 mod explain; // what becomes of a packet
 mod files; // configuration files: plan, apply, roll back, save
 mod hardware; // the devices of ports
+mod kernel; // what the kernel has on its sides of ports
 #[cfg(test)]
 mod load; // ten thousand services with a hundred thousand servers
 pub mod manager; // the service manager, told how the director does
@@ -44,7 +45,7 @@ use arrivals::Arrivals;
 use capture::Captures;
 pub use files::CONFIRM_MAX_S;
 use files::Files;
-pub use hardware::Hardware;
+pub use hardware::{Hardware, Setting};
 use manager::Manager;
 use metrics::Scrape;
 use model::{Applied, Limits, Model, STEP_S, SWEEP_S, View, refuse};
@@ -162,6 +163,7 @@ pub struct Control {
     captures: Captures,
     /// Without them daemons are but names.
     sync: Option<Daemons>,
+    kernel: kernel::Kernel,
     arrivals: Arrivals,
 }
 
@@ -204,6 +206,7 @@ impl Control {
             clock: Clock::start(),
             captures: Captures::default(),
             sync: None,
+            kernel: kernel::Kernel::default(),
             arrivals: Arrivals::default(),
         }
     }
@@ -322,6 +325,7 @@ impl Control {
         }
         confirmed?;
         self.release();
+        self.share_addresses();
         Ok(())
     }
 
@@ -561,7 +565,7 @@ impl Backend for Control {
                 Ok(Reply::Metrics { text, next })
             }
             Request::Neighbours => self.neighbours().map(Reply::Neighbours),
-            Request::Network => Ok(Reply::Network(self.model.network())),
+            Request::Network => Ok(Reply::Network(self.model.whole_network())),
             Request::Marks => Ok(Reply::Marks(self.model.marks())),
             Request::SyncDaemons => Ok(Reply::SyncDaemons(self.sync_daemons())),
         };
@@ -576,6 +580,7 @@ impl Backend for Control {
         self.now = now;
         self.finish_captures(Duration::ZERO);
         self.hardware.tick();
+        self.mirror();
         while let Ok(scraper) = self.scrapes.try_recv() {
             // Who asked may have given up.
             let _ = scraper.try_send(self.scrape());

@@ -22,9 +22,14 @@ pub(super) struct Starts<'c> {
 }
 
 impl Outside for Starts<'_> {
-    fn open(&mut self, id: PortId, spec: &PortSpec) -> Result<[u8; 6], Refusal> {
-        let mac = self.hardware.open(id, spec)?;
-        self.opened.push(id);
+    fn open(
+        &mut self,
+        id: PortId,
+        spec: &PortSpec,
+        side: Option<PortId>,
+    ) -> Result<[u8; 6], Refusal> {
+        let mac = self.hardware.open(id, spec, side)?;
+        self.opened.extend(side.into_iter().chain([id]));
         Ok(mac)
     }
 

@@ -293,6 +293,7 @@ fn ends(ports: &[&PortPage]) -> BTreeMap<String, u64> {
     [
         ("forwarded", sum(|port| port.forwarded.get())),
         ("answered", sum(|port| port.answered.get())),
+        ("punted", sum(|port| port.punted.get())),
         ("consumed", sum(|port| port.consumed.get())),
         ("dropped", sum(PortPage::dropped)),
     ]

@@ -3,15 +3,23 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, anyhow};
-use control::{Errno, PortSpec, PortUse, Refusal};
+use control::{Errno, KernelDriver, PortSpec, PortUse, Refusal};
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
+use crate::control::model::{kernel_name, side_spec, sides};
 use crate::control::stats::{Lost, Machine, PortInfo};
-use crate::control::{ANSWER_TIMEOUT, Command, Hardware, Worker};
+use crate::control::{ANSWER_TIMEOUT, Command, Hardware, Setting, Worker};
 use crate::dpdk::{Eal, Error, Mempool, Offer, Port, PortConfig, queue_hint, socket_of, with_room};
+use crate::kernel::tables::{LinkId, Tables};
+use crate::net::Prefix;
 use crate::packet::PortId;
 use crate::steer::RETA;
 use crate::worker::{Leaving, Queues};
+
+use super::kernel::Watcher;
+
+/// Where the kernel takes packets from memory that is shared with it.
+const VHOST_NET: &str = "/dev/vhost-net";
 
 /// Every port that is open, on the main thread.
 #[derive(Debug)]
@@ -24,6 +32,8 @@ pub struct Ports {
     mailboxes: Vec<Sender<Command>>,
     open: BTreeMap<PortId, Open>,
     closing: Vec<Closing>,
+    /// Once a port has a kernel's side.
+    watcher: Option<Watcher>,
     /// Entries of the redirection table that the workers go by.
     reta: usize,
 }
@@ -63,6 +73,7 @@ impl Ports {
             mailboxes: Vec::new(),
             open: BTreeMap::new(),
             closing: Vec::new(),
+            watcher: None,
             reta: RETA,
         }
     }
@@ -75,12 +86,52 @@ impl Ports {
         let specs: Vec<&PortSpec> = specs.into_iter().collect();
         self.reta = self.smallest_table(&specs);
         let mut queues: ByWorker = self.pools.iter().map(|_| Vec::new()).collect();
-        for (id, spec) in (0..).map(PortId).zip(specs) {
-            for (worker, own) in queues.iter_mut().zip(self.start(id, spec)?) {
-                worker.push(own);
+        let sides = sides(specs.iter().copied());
+        for ((id, spec), side) in (0..).map(PortId).zip(specs).zip(sides) {
+            let of_port = self.start(id, spec)?;
+            let of_side = match side {
+                Some(side) => self.start_side(side, id, spec)?,
+                None => Vec::new(),
+            };
+            for (number, own) in (0..self.pools.len())
+                .cycle()
+                .zip(of_port.into_iter().chain(of_side))
+            {
+                queues[number].push(own);
             }
         }
         Ok(queues)
+    }
+
+    /// Makes and starts the kernel's side of a port that was started.
+    fn start_side(
+        &mut self,
+        side: PortId,
+        of: PortId,
+        spec: &PortSpec,
+    ) -> anyhow::Result<Vec<Queues>> {
+        let workers = self.pools.len();
+        let device = side_device(spec, self.mac(of), workers);
+        let shape = side_spec(spec).zip(device);
+        let (shape, device) = shape.context("a port without a kernel's side")?;
+        if self.watcher.is_none() {
+            let watcher = Watcher::start().context("hearing what the kernel's network is")?;
+            self.watcher = Some(watcher);
+        }
+        self.eal.plug(&device)?;
+        let started = self.start(
+            side,
+            &PortSpec {
+                device: device.clone(),
+                ..shape
+            },
+        );
+        if started.is_err()
+            && let Err(error) = self.eal.unplug(&device)
+        {
+            tracing::warn!("{error}");
+        }
+        started.with_context(|| format!("the kernel's side of port {}", spec.name))
     }
 
     /// Ports that come and go from now on do so at these workers, one a pool.
@@ -158,7 +209,8 @@ impl Ports {
     /// Queues that swallow every buffer leave none to receive into.
     fn check_buffers(&self, spec: &PortSpec) -> Result<(), Refusal> {
         let others: u32 = self.open.values().map(|open| open.queued).sum();
-        let queued = others + queued(spec);
+        let side = side_spec(spec).map_or(0, |side| queued(&side));
+        let queued = others + queued(spec) + side;
         let mbufs = self.pools.iter().map(Mempool::mbufs).min().unwrap_or(0);
         if mbufs > queued {
             return Ok(());
@@ -313,7 +365,12 @@ impl Hardware for Ports {
         }
     }
 
-    fn open(&mut self, id: PortId, spec: &PortSpec) -> Result<[u8; 6], Refusal> {
+    fn open(
+        &mut self,
+        id: PortId,
+        spec: &PortSpec,
+        side: Option<PortId>,
+    ) -> Result<[u8; 6], Refusal> {
         self.check_buffers(spec)?;
         let device = with_room(&spec.device, spec.mtu);
         let is_new = !self.eal.has(&device);
@@ -329,8 +386,16 @@ impl Hardware for Ports {
             }
             refuse(Errno::Einval, format!("{error:#}"))
         })?;
-        if let Err(refusal) = self.attach(queues) {
-            self.close(id);
+        let opened = self.attach(queues).and_then(|()| match side {
+            None => Ok(()),
+            Some(side) => {
+                let queues = self.start_side(side, id, spec);
+                let queues = queues.map_err(|error| refuse(Errno::Einval, format!("{error:#}")))?;
+                self.attach(queues)
+            }
+        });
+        if let Err(refusal) = opened {
+            side.into_iter().chain([id]).for_each(|id| self.close(id));
             return Err(refusal);
         }
         Ok(self.mac(id))
@@ -347,6 +412,16 @@ impl Hardware for Ports {
         let taking = taking.collect();
         self.closing.push(Closing { id, port, taking });
         self.finish(ANSWER_TIMEOUT);
+    }
+
+    fn kernels_tables(&mut self) -> Option<Tables> {
+        self.watcher.as_ref()?.take()
+    }
+
+    fn set_kernels_address(&mut self, link: LinkId, prefix: Prefix, set: Setting) {
+        if let Some(watcher) = &mut self.watcher {
+            watcher.set_address(link, prefix, set);
+        }
     }
 
     fn tick(&mut self) {
@@ -369,6 +444,25 @@ fn cannot(spec: &PortSpec, error: &Error) -> Refusal {
 /// Packets that a port's queues of one worker can hold.
 fn queued(spec: &PortSpec) -> u32 {
     u32::from(spec.rx_descriptors) + u32::from(spec.tx_descriptors)
+}
+
+/// The device of the kernel's side of a port, with the port's Ethernet address.
+fn side_device(spec: &PortSpec, mac: [u8; 6], workers: usize) -> Option<String> {
+    let (kernel, iface) = (spec.kernel.as_ref()?, kernel_name(spec)?);
+    let (name, mac) = (&spec.name, control::mac_text(mac));
+    let has_vhost = || std::path::Path::new(VHOST_NET).exists();
+    let is_virtio = match kernel.driver {
+        KernelDriver::Auto => has_vhost(),
+        KernelDriver::VirtioUser => true,
+        KernelDriver::Tap => false,
+    };
+    Some(if is_virtio {
+        format!(
+            "net_virtio_user_{name},path={VHOST_NET},iface={iface},queues={workers},queue_size=1024,mac={mac}"
+        )
+    } else {
+        format!("net_tap_{name},iface={iface},mac={mac}")
+    })
 }
 
 fn info(id: PortId, port: &Port) -> PortInfo {

@@ -12,7 +12,7 @@ use crate::counters::DropReason;
 use crate::ftp;
 use crate::fullnat::proxy;
 use crate::icmp::{self, Made, Unreachable};
-use crate::net::{HopId, is_global};
+use crate::net::{HopId, flow_number, is_global};
 use crate::packet::{Egress, Origin, PacketBuf, PortId};
 use crate::sched::Newcomer;
 use crate::service::Server;
@@ -139,27 +139,13 @@ impl<P: PacketBuf> Director<P> {
                 });
             }
             Ok(Verdict::Consumed) => out.watch().consumed(from, &packet),
-            Ok(Verdict::Arp) => {
-                let services = &self.services;
-                let is_vip = |address| services.owns(address);
-                self.net
-                    .receive_arp(now, from, seen.vlan(), packet, l3, is_vip, out, &self.page);
-            }
-            Ok(Verdict::Discovery) => {
-                let services = &self.services;
-                let (vlan, l4) = (seen.vlan(), usize::from(seen.l4));
-                let is_vip = |address| services.owns(address);
-                self.net
-                    .receive_nd(now, from, vlan, packet, l3, l4, is_vip, out, &self.page);
-            }
-            Err(Denied(reason, service)) => {
-                if let Some(service) = service {
-                    out.watch().note_service(service);
-                }
+            Ok(Verdict::Arp) => self.hear_arp(now, from, seen, packet, out),
+            Ok(Verdict::Discovery) => self.hear_nd(now, from, seen, packet, out),
+            Err(Denied(reason, None)) => self.unwanted(now, from, reason, packet, out),
+            Err(Denied(reason, Some(service))) => {
+                out.watch().note_service(service);
                 out.watch().discard(from, reason, packet);
-                if let Some(service) = service {
-                    self.page.services[service.index()].drops[reason as usize].add(1);
-                }
+                self.page.services[service.index()].drops[reason as usize].add(1);
             }
         }
     }
@@ -306,8 +292,9 @@ impl<P: PacketBuf> Director<P> {
             }
             (ForwardMode::Tunnel, false, Some(server)) => self.dig(now, id, server),
             _ => {
-                let to = self.conns.tuple(hit.entry(), !outbound).from.ip();
-                self.net.hop_to(now, to)
+                let tuple = self.conns.tuple(hit.entry(), !outbound);
+                let flow = flow_number(tuple.from, tuple.to);
+                self.net.hop_for(now, tuple.from.ip(), flow)
             }
         }?;
         self.conns.get(hit).set_hop(outbound, hop);
@@ -503,7 +490,11 @@ impl<P: PacketBuf> Director<P> {
         }
         let mark = self.services.mark(&tuple, from, seen.vlan());
         let Some(service) = self.services.matching(&tuple, mark) else {
-            if self.owns(tuple.to.ip()) {
+            let to = tuple.to.ip();
+            if self.is_kernels(from, to) {
+                return Err(DropReason::NotOurs.into());
+            }
+            if self.owns(to) {
                 self.refuse(now, seen, &tuple, packet, out);
             } else if let Some(hit) = self.unasked(now, seen, &tuple, packet.bytes())? {
                 return self.connected(now, seen, hit, packet, out);
@@ -511,7 +502,8 @@ impl<P: PacketBuf> Director<P> {
             return Err(DropReason::NotOurs.into());
         };
         let denied = |reason| Err(Denied(reason, Some(service)));
-        if !self.is_source(tuple.from.ip()) {
+        let source = tuple.from.ip();
+        if !self.is_source(source) && !self.is_host(from, source) {
             return denied(DropReason::BadSource);
         }
         // LVS never opens a connection for what comes from FTP's data port.
@@ -571,7 +563,8 @@ impl<P: PacketBuf> Director<P> {
         }
         let tuple = seen.tuple(packet.bytes());
         let (l3, len) = (usize::from(seen.l3), usize::from(seen.ip_len));
-        if self.owns(tuple.to.ip()) && icmp::echo_reply(&mut packet.bytes_mut()[l3..l3 + len]) {
+        let is_ours = self.owns(tuple.to.ip()) && !self.is_kernels(from, tuple.to.ip());
+        if is_ours && icmp::echo_reply(&mut packet.bytes_mut()[l3..l3 + len]) {
             let to = tuple.from.ip();
             return Ok(Verdict::Answer(self.net.hop_back(
                 now,

@@ -42,7 +42,7 @@ impl<P: PacketBuf> Director<P> {
     ) {
         let page = Arc::clone(&self.page);
         if !matches!(seen.flow.protocol, TCP | UDP | SCTP) {
-            return out.watch().discard(from, DropReason::Fragment, packet);
+            return self.punt(now, from, DropReason::Fragment, packet, out);
         }
         let piece = match piece(packet.bytes(), usize::from(seen.l3)) {
             Ok(piece) => piece,
@@ -59,7 +59,7 @@ impl<P: PacketBuf> Director<P> {
                     Some(packet) => out.watch().held(from, packet),
                     None => page.held.up(),
                 },
-                Fate::Dropped(packet, reason) => out.watch().discard(from, reason, packet),
+                Fate::Dropped(packet, reason) => self.unwanted(now, from, reason, packet, out),
             };
         }
         let tuple = seen.tuple(packet.bytes());

@@ -57,7 +57,7 @@ impl<P: PacketBuf, E: Egress<Buf = P>> Hot for Steering<'_, P, E> {
             burst,
             out,
         } = self;
-        let sight = director.part(from, burst, out);
+        let sight = director.part(now, from, burst, out);
         director.stages(now, from, burst, Known(&sight), out);
     }
 }
@@ -104,6 +104,7 @@ impl<P: PacketBuf> Director<P> {
     #[inline(always)]
     fn part<E: Egress<Buf = P>>(
         &mut self,
+        now: Instant,
         from: PortId,
         burst: &mut Burst<P>,
         out: &mut E,
@@ -118,7 +119,7 @@ impl<P: PacketBuf> Director<P> {
                 Ok(seen) => seen,
                 Err(reason) => {
                     out.note(Note::default);
-                    out.watch().discard(from, reason, packet);
+                    self.unwanted(now, from, reason, packet, out);
                     continue;
                 }
             };

@@ -13,12 +13,12 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use control::{ForwardMode, Protocol, ServiceKey};
+use control::{ForwardMode, Protocol, ServiceKey, Vips};
 
 use super::Director;
 use super::frames::{Frame, Mac, address, describe, wrong_checksum};
 use crate::counters::{DropReason, Page, balanced};
-use crate::net::{Interface, Prefix, Route, Setup, StaticNeighbour};
+use crate::net::{Interface, Kernel, Prefix, Route, Setup, StaticNeighbour};
 use crate::packet::{Burst, Egress, HeapBuf, PacketBuf, PortId};
 use crate::replay::Wire;
 use crate::sched::Kind;
@@ -28,6 +28,8 @@ use crate::update::{LocalAddress, Policy, ServerId, ServiceId, Update};
 
 pub(super) const CLIENTS: PortId = PortId(0);
 pub(super) const SERVERS: PortId = PortId(1);
+/// Where the kernel's side of [`CLIENTS`] is, if it has one.
+pub(super) const KERNEL: PortId = PortId(2);
 pub(super) const C: &str = "192.0.2.10:40000";
 pub(super) const VIP: &str = "203.0.113.1:80";
 pub(super) const RS: &str = "10.1.0.1:80";
@@ -100,6 +102,14 @@ pub(super) enum End {
     RefuseWith(DropReason, u32, Frame),
     /// Taken in, and somebody is told.
     Tell(Frame),
+    /// To the kernel, as it is.
+    Punt,
+    /// From the kernel out by this port, as it is.
+    Emit(PortId),
+    /// From the kernel to the server at that address.
+    Host(&'static str, Frame),
+    /// To the kernel, from the server at that address.
+    ToHost(&'static str, Frame),
     /// Waits for a neighbour, who is asked with these bytes unless that was done, to leave as this.
     Hold(Option<Vec<u8>>, Frame),
 }
@@ -197,6 +207,7 @@ pub(super) fn setup(static_neighbours: bool) -> Setup {
         mtu: MTU,
         partial_checksums: false,
         addresses: vec![prefix(address, 24), prefix(address6, 64)],
+        kernel: None,
     };
     let neighbour = |address: &&str| StaticNeighbour {
         address: address.parse().unwrap(),
@@ -220,6 +231,14 @@ pub(super) fn setup(static_neighbours: bool) -> Setup {
             .map(neighbour)
             .collect(),
     }
+}
+
+/// As [`setup`], with a kernel beside [`CLIENTS`].
+pub(super) fn beside_kernel(vips: Vips) -> Setup {
+    let mut setup = setup(true);
+    let port = KERNEL;
+    setup.interfaces[0].kernel = Some(Kernel { port, vips });
+    setup
 }
 
 pub(super) fn key(protocol: Protocol, address: &str) -> ServiceKey {
@@ -446,8 +465,8 @@ impl Testbed {
                 }
                 (None, None) => panic!("whose is it?"),
             },
-            End::To(server, _) => charge(at(server), "in", 1, len),
-            End::Back(server, _) => charge(at(server), "out", 1, len),
+            End::To(server, _) | End::Host(server, _) => charge(at(server), "in", 1, len),
+            End::ToHost(server, _) | End::Back(server, _) => charge(at(server), "out", 1, len),
             End::Direct(server, frame) => {
                 let inbound = self.director.services.is_vip(frame.to.ip());
                 charge(at(server), if inbound { "in" } else { "out" }, 1, len);
@@ -543,6 +562,24 @@ impl Testbed {
                 count(format!("service {}", reason.name()), 1);
             }
             End::Wait => {}
+            End::Punt => {
+                frames.push((KERNEL, packet.to_vec()));
+                count(format!("{} punted", port.0), 1);
+            }
+            End::Emit(to) => {
+                frames.push((*to, packet.to_vec()));
+                count(format!("{} forwarded", port.0), 1);
+            }
+            End::Host(_, frame) => {
+                let (to, frame) = leaving(frame);
+                frames.push((to, frame.bytes()));
+                count(format!("{} forwarded", port.0), 1);
+            }
+            End::ToHost(_, frame) => {
+                let own = port_mac(CLIENTS);
+                frames.push((KERNEL, frame.clone().between(own, own).bytes()));
+                count(format!("{} forwarded", port.0), 1);
+            }
             End::Hold(asked, frame) => {
                 let (to, _) = leaving(frame);
                 if let Some(asked) = asked {
@@ -669,6 +706,7 @@ pub(super) fn counters(page: &Page) -> Moves {
             ("made", &port.made),
             ("forwarded", &port.forwarded),
             ("answered", &port.answered),
+            ("punted", &port.punted),
             ("consumed", &port.consumed),
             ("tx", &port.tx),
             ("tx_bytes", &port.tx_bytes),

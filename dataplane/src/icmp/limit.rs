@@ -31,13 +31,18 @@ impl RateLimit {
 
     /// Whether one more answer may be sent now; if so, it is taken as sent.
     pub fn allow(&mut self, now: Instant) -> bool {
+        self.allow_beside(0, now)
+    }
+
+    /// As [`Self::allow`], if so many could be sent besides.
+    pub fn allow_beside(&mut self, reserved: u32, now: Instant) -> bool {
         let earned = u64::from(now.since(self.at)) * u64::from(self.per_second);
         self.credit = self
             .credit
             .saturating_add(earned)
             .min(u64::from(self.burst) * 1000);
         self.at = now;
-        let allowed = self.credit >= 1000;
+        let allowed = self.credit >= (u64::from(reserved) + 1) * 1000;
         if allowed {
             self.credit -= 1000;
         }

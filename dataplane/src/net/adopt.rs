@@ -95,9 +95,10 @@ impl<P: PacketBuf> Net<P> {
         self.entries.len()
     }
 
-    /// Tells of each address on whose interface it was not.
+    /// Tells of each address on whose interface it was not. The kernel speaks for its own.
     fn announce_new<E: Egress<Buf = P>>(&self, old: &Network, out: &mut E, page: &Page) {
-        for on in &self.network.interfaces {
+        let interfaces = self.network.interfaces.iter();
+        for on in interfaces.filter(|on| on.kernel.is_none()) {
             let before = old.interface_id(on.port, on.vlan);
             let before = before.map_or(&[][..], |id| &old.interfaces[usize::from(id)].addresses);
             for prefix in &on.addresses {

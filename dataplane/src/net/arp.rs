@@ -6,7 +6,7 @@ use zerocopy::IntoBytes;
 
 use super::adopt::announce_on;
 use super::neigh::Heard;
-use super::{Interface, Net, is_station, is_unicast, make, replace_header};
+use super::{Interface, Left, Net, is_station, is_unicast, make, replace_header};
 use crate::counters::{DropReason, Page};
 use crate::packet::{Egress, Learned, Origin, PacketBuf, PortId};
 use crate::time::Instant;
@@ -15,7 +15,8 @@ use crate::wire::ethernet::{self, FRAME_MIN};
 
 impl<P: PacketBuf> Net<P> {
     /// Takes an ARP frame whose message begins at `l3`: answers for our addresses and VIPs
-    /// on whatever interface asks, learns who sent it, and sends what waited for the sender.
+    /// on whatever interface asks, learns who sent it, and sends what waited for the sender. What was
+    /// not answered is returned.
     #[expect(
         clippy::too_many_arguments,
         reason = "where it came from, what it is, two outlets"
@@ -30,23 +31,50 @@ impl<P: PacketBuf> Net<P> {
         is_vip: impl Fn(IpAddr) -> bool,
         out: &mut E,
         page: &Page,
-    ) {
+    ) -> Option<Left<P>> {
         let checked = match self.interface_id(port, vlan) {
             None => Err(DropReason::UnknownVlan),
             Some(id) => self.check(packet.bytes(), l3, &is_vip).map(|arp| (id, arp)),
         };
         let (interface, arp) = match checked {
             Ok(checked) => checked,
-            Err(reason) => return out.watch().discard(port, reason, packet),
+            Err(reason) => return Some((packet, Err(reason))),
         };
         let target = IpAddr::from(arp.target);
         let to_us = self.is_mine(target) || is_vip(target);
         self.learn(now, interface, &arp, to_us, out, page);
-        if to_us && arp.operation.get() == arp::REQUEST {
-            let interface = self.on(interface);
-            answer(interface, &arp, packet, l3, out);
-        } else {
-            out.watch().consumed(port, &packet);
+        let on = self.on(interface);
+        if arp.operation.get() == arp::REQUEST && self.tells(on, target, is_vip) {
+            answer(on, port, &arp, packet, l3, out);
+            return None;
+        }
+        Some((packet, Ok(())))
+    }
+
+    /// Answers the kernel behind `side`, a port's, that asks for a VIP of ours. What was not answered is
+    /// returned.
+    pub fn receive_kernels_arp<E: Egress<Buf = P>>(
+        &self,
+        side: PortId,
+        vlan: Option<u16>,
+        packet: P,
+        l3: usize,
+        is_vip: impl Fn(IpAddr) -> bool,
+        out: &mut E,
+    ) -> Option<P> {
+        let arp = packet.bytes().get(l3..).and_then(Arp::parse);
+        match self.interface(side, vlan).zip(arp) {
+            // Who announces an address asks for it too.
+            Some((on, arp))
+                if arp.is_ethernet_ipv4()
+                    && arp.operation.get() == arp::REQUEST
+                    && arp.sender != arp.target
+                    && self.tells(on, arp.target.into(), is_vip) =>
+            {
+                answer(on, side, &arp, packet, l3, out);
+                None
+            }
+            _ => Some(packet),
         }
     }
 
@@ -145,12 +173,9 @@ impl<P: PacketBuf> Net<P> {
     pub fn announce<E: Egress<Buf = P>>(&self, address: IpAddr, out: &mut E, page: &Page) {
         let holds = |i: &Interface| i.addresses.iter().any(|p| p.contains(address));
         let everywhere = !self.network.interfaces.iter().any(holds);
-        for interface in self
-            .network
-            .interfaces
-            .iter()
-            .filter(|i| everywhere || holds(i))
-        {
+        let interfaces = self.network.interfaces.iter();
+        let speaking = interfaces.filter(|i| i.tells_vips() && (everywhere || holds(i)));
+        for interface in speaking {
             announce_on(interface, address, out, page);
         }
     }
@@ -177,15 +202,15 @@ pub(super) fn ask<E: Egress>(
     );
 }
 
-/// Turns a request's frame into its answer.
+/// Turns a request's frame into its answer, by the port that it came in on.
 fn answer<E: Egress>(
     interface: &Interface,
+    port: PortId,
     request: &Arp,
     mut packet: E::Buf,
     l3: usize,
     out: &mut E,
 ) {
-    let port = interface.port;
     let (l2, len) = ethernet::header(
         request.sender_mac,
         interface.mac,

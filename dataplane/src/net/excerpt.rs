@@ -8,7 +8,7 @@ use hashbrown::HashMap;
 
 use super::held::{Pool, Queue};
 use super::neigh::{Entry, State};
-use super::{Hop, HopId, Interface, NEIGHBOURS_MAX, NeighbourView, Net, Network};
+use super::{Hop, HopId, NEIGHBOURS_MAX, NeighbourView, Net, Network};
 use crate::packet::{Learned, PacketBuf, PortId};
 use crate::time::Instant;
 use crate::wire::ethernet;
@@ -50,9 +50,11 @@ pub struct Way {
 impl<P: PacketBuf> Net<P> {
     /// The next hops of packets to these addresses, and those of these numbers.
     pub fn excerpt(&self, addresses: &[IpAddr], hops: &[HopId]) -> Excerpt {
-        let next = addresses.iter().filter_map(|&address| {
-            let target = self.network.target(address)?;
-            self.known(target.interface, target.via.unwrap_or(address))
+        let next = addresses.iter().flat_map(|&address| {
+            let targets = self.network.targets(address).into_iter();
+            targets.filter_map(move |target| {
+                self.known(target.interface, target.via.unwrap_or(address))
+            })
         });
         let valid = |id: &HopId| id.index() < self.entries.len();
         let mut ids: Vec<HopId> = next.chain(hops.iter().copied().filter(valid)).collect();
@@ -146,11 +148,10 @@ impl<P: PacketBuf> Net<P> {
 impl Excerpt {
     /// The way of packets to an address that was asked for.
     pub fn way(&self, to: IpAddr) -> Option<Way> {
-        let target = self.network.target(to)?;
-        let Interface {
-            port, vlan, mtu, ..
-        } = *self.network.interfaces.get(usize::from(target.interface))?;
+        let target = self.network.target(to, 0)?;
+        let on = (self.network.interfaces).get(usize::from(target.interface))?;
         let next = target.via.unwrap_or(to);
+        let (port, vlan, mtu) = (self.network.exit(on, next), on.vlan, on.mtu);
         let place = self.places.iter().find(|place| {
             let key = (place.hop.port, place.entry.vlan, place.entry.address);
             key == (port, vlan, next) && place.entry.state != State::Free

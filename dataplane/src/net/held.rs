@@ -113,10 +113,7 @@ mod tests {
         Waiting {
             packet,
             l3: 14,
-            origin: Origin {
-                port: PortId(0),
-                answer: false,
-            },
+            origin: Origin::forwarded(PortId(0)),
         }
     }
 

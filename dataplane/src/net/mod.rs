@@ -23,10 +23,11 @@ pub use excerpt::{Excerpt, Way};
 pub use held::{HELD_MAX, HELD_PER_NEIGHBOUR};
 pub use neigh::{NEIGHBOURS_MAX, NeighbourView};
 pub use network::{
-    ADDRESSES_MAX, Connected, INTERFACES_MAX, IPV6_MTU_MIN, Interface, Network, ROUTES_MAX, Route,
-    STATIC_NEIGHBOURS_MAX, Setup, StaticNeighbour, wrong_address, wrong_family, wrong_station,
+    ADDRESSES_MAX, Connected, INTERFACES_MAX, IPV6_MTU_MIN, Interface, Kernel, Network, NextHop,
+    ROUTES_MAX, Route, STATIC_NEIGHBOURS_MAX, Setup, StaticNeighbour, wrong_address, wrong_family,
+    wrong_station,
 };
-pub use route::Prefix;
+pub use route::{Prefix, flow_number};
 pub use sieve::Sieve;
 
 pub use crate::wire::nd::is_group_of_ours;
@@ -133,6 +134,9 @@ fn replace<P: PacketBuf, const LEN: usize>(
     true
 }
 
+/// A message between neighbours that was not answered: taken in, or why not.
+pub type Left<P> = (P, Result<(), DropReason>);
+
 /// One worker's interfaces, routes and neighbours, and the packets that wait for one.
 #[derive(Debug)]
 pub struct Net<P> {
@@ -200,7 +204,13 @@ impl<P: PacketBuf> Net<P> {
     /// The neighbour with this address on that interface.
     fn known(&self, interface: u16, address: IpAddr) -> Option<HopId> {
         let on = self.on(interface);
-        self.index.get(&(on.port, on.vlan, address)).copied()
+        let exit = self.network.exit(on, address);
+        self.index.get(&(exit, on.vlan, address)).copied()
+    }
+
+    /// The port whose kernel's side this is.
+    pub fn front(&self, side: PortId) -> Option<PortId> {
+        self.network.front(side)
     }
 
     /// Where what goes to `to` leaves, and the station that it is sent to.
@@ -211,6 +221,21 @@ impl<P: PacketBuf> Net<P> {
     /// Whether an interface has this address.
     pub fn is_mine(&self, address: IpAddr) -> bool {
         self.network.is_mine(address)
+    }
+
+    /// Whether an interface beside which there is a kernel has this address.
+    pub fn is_kernels(&self, address: IpAddr) -> bool {
+        self.network.is_kernels(address)
+    }
+
+    /// Whether who asks on an interface is told by us that `address` is here: not if it is the kernel's,
+    /// or the kernel tells of VIPs.
+    fn tells(&self, on: &Interface, address: IpAddr, is_vip: impl Fn(IpAddr) -> bool) -> bool {
+        match on.kernel {
+            None => self.is_mine(address) || is_vip(address),
+            Some(_) if self.is_kernels(address) => false,
+            Some(_) => self.is_mine(address) || on.tells_vips() && is_vip(address),
+        }
     }
 
     /// Whether no other station has this address: an interface has it, or it is for all of a subnet.
@@ -244,7 +269,12 @@ impl<P: PacketBuf> Net<P> {
 
     /// The next hop of packets to `to`; made when new, and then not ready yet.
     pub fn hop_to(&mut self, now: Instant, to: IpAddr) -> Result<HopId, DropReason> {
-        let target = self.target(to)?;
+        self.hop_for(now, to, 0)
+    }
+
+    /// As [`Self::hop_to`], for a flow of this number.
+    pub fn hop_for(&mut self, now: Instant, to: IpAddr, flow: u64) -> Result<HopId, DropReason> {
+        let target = self.target(to, flow)?;
         self.hop_on(now, target.interface, target.via.unwrap_or(to))
     }
 
@@ -268,15 +298,15 @@ impl<P: PacketBuf> Net<P> {
 
     /// As [`Self::hop_to`], to the station `to` itself: behind a gateway it cannot be addressed.
     pub fn hop_on_link(&mut self, now: Instant, to: IpAddr) -> Result<HopId, DropReason> {
-        let target = self.target(to)?;
+        let target = self.target(to, 0)?;
         if target.via.is_some() {
             return Err(DropReason::NotOnLink);
         }
         self.hop_on(now, target.interface, to)
     }
 
-    fn target(&self, to: IpAddr) -> Result<Target, DropReason> {
-        self.network.target(to).ok_or(DropReason::NoRoute)
+    fn target(&self, to: IpAddr, flow: u64) -> Result<Target, DropReason> {
+        self.network.target(to, flow).ok_or(DropReason::NoRoute)
     }
 
     fn hop_on(

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use zerocopy::IntoBytes;
 
 use super::neigh::{Heard, NEIGHBOURS_MAX};
-use super::{Interface, Net, is_global, is_station, is_unicast, make, replace_header};
+use super::{Interface, Left, Net, is_global, is_station, is_unicast, make, replace_header};
 use crate::counters::{DropReason, Page};
 use crate::packet::{Egress, Learned, Origin, PacketBuf, PortId};
 use crate::time::Instant;
@@ -19,7 +19,8 @@ const UNASKED_MAX: usize = NEIGHBOURS_MAX / 2;
 impl<P: PacketBuf> Net<P> {
     /// Takes a message of ICMPv6 type 133 to 137 whose IPv6 header begins at `l3` and ICMPv6 header
     /// at `l4`; the IPv6 payload lies in the frame. Answers for our addresses and VIPs on whatever
-    /// interface asks, learns who asked or answered, and sends what waited for them.
+    /// interface asks, learns who asked or answered, and sends what waited for them. What was not answered
+    /// is returned.
     ///
     /// The caller drops fragments: in a fragment no such message is valid (RFC 6980), and the
     /// message alone does not show that it came in one.
@@ -38,7 +39,7 @@ impl<P: PacketBuf> Net<P> {
         is_vip: impl Fn(IpAddr) -> bool,
         out: &mut E,
         page: &Page,
-    ) {
+    ) -> Option<Left<P>> {
         let checked = match self.interface_id(port, vlan) {
             None => Err(DropReason::UnknownVlan),
             Some(id) => self
@@ -48,20 +49,23 @@ impl<P: PacketBuf> Net<P> {
         };
         let (interface, message) = match checked {
             Ok(checked) => checked,
-            Err(reason) => return out.watch().discard(port, reason, packet),
+            Err(reason) => return Some((packet, Err(reason))),
         };
         match message {
             Message::Solicitation {
                 source,
                 target,
                 mac,
-            } if self.speaks_for(interface, target, is_vip) => {
+            } if self.speaks_for(interface, target, &is_vip) => {
                 if let Some(mac) = mac {
                     self.meet(now, interface, source, mac, out, page);
                 }
-                let interface = self.on(interface);
-                let message = Packet::answer(interface.mac, target, source);
-                answer(interface, source, mac, &message, packet, l3, out);
+                let on = self.on(interface);
+                if on.kernel.is_none() || self.tells(on, target.into(), is_vip) {
+                    let message = Packet::answer(on.mac, target, source);
+                    answer(on, port, source, mac, &message, packet, l3, out);
+                    return None;
+                }
             }
             Message::Advertisement {
                 target,
@@ -76,9 +80,44 @@ impl<P: PacketBuf> Net<P> {
                     overrides,
                 };
                 self.heed(now, interface, target, &heard, out, page);
-                out.watch().consumed(port, &packet);
             }
-            Message::Solicitation { .. } | Message::Router => out.watch().consumed(port, &packet),
+            Message::Solicitation { .. } | Message::Router => {}
+        }
+        Some((packet, Ok(())))
+    }
+
+    /// Answers the kernel behind `side`, a port's, that asks for a VIP of ours. What was not answered is
+    /// returned.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "where it came from, what it is, and the outlet"
+    )]
+    pub fn receive_kernels_nd<E: Egress<Buf = P>>(
+        &self,
+        side: PortId,
+        vlan: Option<u16>,
+        packet: P,
+        l3: usize,
+        l4: usize,
+        is_vip: impl Fn(IpAddr) -> bool,
+        out: &mut E,
+    ) -> Option<P> {
+        let headers = l4.checked_sub(l3).zip(packet.bytes().get(l3..));
+        let message = headers.and_then(|(headers, ip)| Message::parse(ip, headers));
+        match self.interface(side, vlan).zip(message) {
+            Some((
+                on,
+                Message::Solicitation {
+                    source,
+                    target,
+                    mac,
+                },
+            )) if self.tells(on, target.into(), is_vip) => {
+                let message = Packet::answer(on.mac, target, source);
+                answer(on, side, source, mac, &message, packet, l3, out);
+                None
+            }
+            _ => Some(packet),
         }
     }
 
@@ -239,9 +278,14 @@ pub(super) fn announce<E: Egress>(
     );
 }
 
-/// Turns a solicitation's frame into `message` to who sent it.
+/// Turns a solicitation's frame into `message` to who sent it, by the port that it came in on.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "who asks whom, the frame and its outlet"
+)]
 fn answer<E: Egress>(
     interface: &Interface,
+    port: PortId,
     asker: Ipv6Addr,
     mac: Option<[u8; 6]>,
     message: &Packet,
@@ -249,7 +293,6 @@ fn answer<E: Egress>(
     l3: usize,
     out: &mut E,
 ) {
-    let port = interface.port;
     let station = if asker.is_unspecified() {
         Some(nd::group_mac(nd::ALL_NODES))
     } else {

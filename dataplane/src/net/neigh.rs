@@ -155,18 +155,22 @@ impl<P: PacketBuf> Net<P> {
             IpAddr::V6(_) => ethernet::IPV6,
         };
         let (l2, l2_len) = ethernet::header([0; 6], on.mac, on.vlan, ethertype);
+        let (own, port) = (on.mac, self.network.exit(on, address));
+        let is_kernels = port != on.port;
         let hop = Hop {
             l2,
             l2_len,
             ready: false,
             used: false,
-            port: on.port,
+            port,
             mtu: on.mtu,
         };
         let key = (hop.port, entry.vlan, address);
         let id = self.place(hop, entry)?;
         self.index.insert(key, id);
-        if let Some(mac) = self.network.neighbours.get(&(interface, address)).copied() {
+        if is_kernels {
+            self.pin(id, own);
+        } else if let Some(mac) = self.network.neighbours.get(&(interface, address)).copied() {
             self.pin(id, mac);
         }
         Some(id)
@@ -357,6 +361,8 @@ impl<P: PacketBuf> Net<P> {
     pub fn neighbours(&self) -> Vec<NeighbourView> {
         let entries = self.entries.iter().zip(&self.hops);
         let taken = entries.filter(|(entry, _)| entry.state != State::Free);
+        // The kernel is none.
+        let taken = taken.filter(|(entry, hop)| self.on(entry.interface).port == hop.port);
         taken.map(|(entry, hop)| self.view(entry, hop)).collect()
     }
 

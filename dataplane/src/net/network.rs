@@ -28,6 +28,17 @@ pub struct Route {
     pub via: IpAddr,
 }
 
+/// One of the ways to a network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NextHop {
+    pub port: PortId,
+    pub vlan: Option<u16>,
+    /// `None`: the stations themselves are on the link.
+    pub via: Option<IpAddr>,
+    /// Its share of flows, from 1.
+    pub weight: u16,
+}
+
 /// A neighbour whose Ethernet address is given: it never changes and never expires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StaticNeighbour {
@@ -47,12 +58,28 @@ pub struct Interface {
     pub partial_checksums: bool,
     /// Our own addresses, each with its subnet. [`Self::link_local`] is one more.
     pub addresses: Vec<Prefix>,
+    /// Who takes what is not the director's.
+    pub kernel: Option<Kernel>,
+}
+
+/// The kernel's side of a port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kernel {
+    /// Where frames go to and come from the kernel.
+    pub port: PortId,
+    /// Who says where virtual addresses are.
+    pub vips: control::Vips,
 }
 
 impl Interface {
     /// Its address on its own link, made from its Ethernet address.
     pub fn link_local(&self) -> Ipv6Addr {
         link_local(self.mac)
+    }
+
+    /// Whether it is us who say where virtual addresses are.
+    pub(super) fn tells_vips(&self) -> bool {
+        (self.kernel).is_none_or(|kernel| kernel.vips == control::Vips::Director)
     }
 
     /// Whether a station with this address may be here.
@@ -106,7 +133,7 @@ impl Connected {
 
     /// The interface whose subnet holds `address`, the smallest subnet first.
     pub fn interface(&self, address: IpAddr) -> Option<u16> {
-        self.0.lookup(address).map(|target| target.interface)
+        self.0.lookup(address, 0).map(|target| target.interface)
     }
 
     /// The interface that is on exactly this network.
@@ -120,10 +147,13 @@ impl Connected {
 pub struct Network {
     pub(super) interfaces: Vec<Interface>,
     connected: Connected,
-    /// By port.
+    /// By port, the kernel's sides too.
     untagged: [Option<u16>; PORTS_MAX],
     tagged: HashMap<(PortId, u16), u16>,
-    addresses: HashSet<IpAddr>,
+    /// And whose they are.
+    addresses: HashMap<IpAddr, u16>,
+    /// By the kernel's sides of ports: the port.
+    fronts: [Option<PortId>; PORTS_MAX],
     broadcasts: HashSet<Ipv4Addr>,
     /// Both: no other station has these. Most that are not among them do not pass the sieve.
     taken: HashSet<IpAddr>,
@@ -146,7 +176,8 @@ impl Network {
             connected,
             untagged: [None; PORTS_MAX],
             tagged: HashMap::new(),
-            addresses: HashSet::new(),
+            addresses: HashMap::new(),
+            fronts: [None; PORTS_MAX],
             broadcasts: HashSet::from([Ipv4Addr::BROADCAST]),
             taken: HashSet::new(),
             sieve: Sieve::default(),
@@ -162,25 +193,35 @@ impl Network {
 
     fn name_interfaces(&mut self) {
         for (id, interface) in (0..).zip(&self.interfaces) {
-            match interface.vlan {
-                Some(vlan) => {
-                    self.tagged.entry((interface.port, vlan)).or_insert(id);
-                }
-                None => {
-                    if let Some(slot) = self.untagged.get_mut(interface.port.index()) {
-                        slot.get_or_insert(id);
+            let side = interface.kernel.map(|kernel| kernel.port);
+            for port in side.into_iter().chain([interface.port]) {
+                match interface.vlan {
+                    Some(vlan) => {
+                        self.tagged.entry((port, vlan)).or_insert(id);
+                    }
+                    None => {
+                        if let Some(slot) = self.untagged.get_mut(port.index()) {
+                            slot.get_or_insert(id);
+                        }
                     }
                 }
             }
-            self.addresses.insert(interface.link_local().into());
+            if let Some(kernel) = interface.kernel
+                && let Some(front) = self.fronts.get_mut(kernel.port.index())
+            {
+                *front = Some(interface.port);
+            }
+            self.addresses
+                .entry(interface.link_local().into())
+                .or_insert(id);
             for prefix in &interface.addresses {
-                self.addresses.insert(prefix.address);
+                self.addresses.entry(prefix.address).or_insert(id);
                 self.broadcasts.extend(prefix.broadcast());
             }
         }
         let broadcasts = self.broadcasts.iter().copied();
         self.taken.extend(broadcasts.map(IpAddr::from));
-        self.taken.extend(&self.addresses);
+        self.taken.extend(self.addresses.keys());
         self.sieve.extend(&self.taken);
     }
 
@@ -198,6 +239,43 @@ impl Network {
         match target {
             Some(target) => self.routes.replace(to, target),
             None => self.routes.remove(to),
+        }
+    }
+
+    /// The route to a network that leaves by these hops, a share of its flows each; with no hops, packets
+    /// are refused. Left out are hops that cannot be, and a route whose hops are all left out. What is
+    /// there already stays.
+    pub fn add_ways(&mut self, to: Prefix, hops: &[NextHop]) {
+        let target = |hop: &NextHop| {
+            let interface = self.interface_id(hop.port, hop.vlan)?;
+            let may_be = |via| is_station(via) && !self.is_taken(via);
+            let fits = |via: IpAddr| via.is_ipv4() == to.address.is_ipv4() && may_be(via);
+            let target = Target {
+                interface,
+                via: hop.via,
+            };
+            hop.via.is_none_or(fits).then_some((target, hop.weight))
+        };
+        let targets: Vec<_> = hops.iter().filter_map(target).collect();
+        let is_nowhere = targets.is_empty() && !hops.is_empty();
+        if !is_nowhere && self.routes.is_free(to) {
+            self.routes.replace_by(to, &targets);
+        }
+    }
+
+    /// As many static neighbours more, on these interfaces.
+    pub fn add_neighbours(
+        &mut self,
+        neighbours: impl IntoIterator<Item = ((PortId, Option<u16>, IpAddr), [u8; 6])>,
+    ) {
+        for ((port, vlan, address), mac) in neighbours {
+            if let Some(interface) = self.interface_id(port, vlan)
+                && is_station(address)
+                && !self.is_mine(address)
+                && self.neighbours.len() < STATIC_NEIGHBOURS_MAX
+            {
+                self.neighbours.entry((interface, address)).or_insert(mac);
+            }
         }
     }
 
@@ -220,7 +298,7 @@ impl Network {
 
     /// Where what goes to `to` leaves, and the station that it is sent to.
     pub fn way(&self, to: IpAddr) -> Option<(&Interface, IpAddr)> {
-        let target = self.target(to)?;
+        let target = self.target(to, 0)?;
         let on = &self.interfaces[usize::from(target.interface)];
         Some((on, target.via.unwrap_or(to)))
     }
@@ -234,7 +312,27 @@ impl Network {
     }
 
     pub(super) fn is_mine(&self, address: IpAddr) -> bool {
-        self.addresses.contains(&address)
+        self.addresses.contains_key(&address)
+    }
+
+    /// Whether an interface beside which there is a kernel has this address.
+    pub(super) fn is_kernels(&self, address: IpAddr) -> bool {
+        let on = self.addresses.get(&address);
+        on.is_some_and(|on| self.interfaces[usize::from(*on)].kernel.is_some())
+    }
+
+    /// The port whose kernel's side this is.
+    pub(super) fn front(&self, side: PortId) -> Option<PortId> {
+        *self.fronts.get(side.index())?
+    }
+
+    /// Where what goes to `address` leaves an interface that it is reached by: one of our own is the
+    /// kernel's, if that has a side there.
+    pub(super) fn exit(&self, on: &Interface, address: IpAddr) -> PortId {
+        match on.kernel {
+            Some(kernel) if self.is_kernels(address) => kernel.port,
+            _ => on.port,
+        }
     }
 
     pub(super) fn is_broadcast(&self, address: IpAddr) -> bool {
@@ -247,12 +345,32 @@ impl Network {
         self.sieve.may_have(address) && self.taken.contains(&address)
     }
 
-    /// Where what goes to another station's address leaves.
-    pub(super) fn target(&self, to: IpAddr) -> Option<Target> {
-        if !is_global(to) || self.is_taken(to) {
+    /// Where what goes to another station's address leaves, of this flow.
+    pub(super) fn target(&self, to: IpAddr, flow: u64) -> Option<Target> {
+        if !is_global(to) {
             return None;
         }
-        self.routes.lookup(to)
+        if self.is_taken(to) {
+            return self.host(to);
+        }
+        self.routes.lookup(to, flow)
+    }
+
+    /// Of all flows.
+    pub(super) fn targets(&self, to: IpAddr) -> Vec<Target> {
+        match self.target(to, 0) {
+            Some(target) if self.is_taken(to) => vec![target],
+            Some(_) => self.routes.all(to),
+            None => Vec::new(),
+        }
+    }
+
+    /// The way to ourselves: to the kernel, if it has a side where the address is.
+    fn host(&self, to: IpAddr) -> Option<Target> {
+        let interface = *self.addresses.get(&to)?;
+        let on = &self.interfaces[usize::from(interface)];
+        let via = None;
+        on.kernel.map(|_| Target { interface, via })
     }
 }
 

@@ -10,7 +10,7 @@ use arrayvec::ArrayVec;
 use control::Stage;
 
 use crate::counters::{DropReason, Page};
-use crate::packet::{Origin, PacketBuf, PortId};
+use crate::packet::{Exit, Origin, PacketBuf, PortId};
 use crate::update::ServiceId;
 use drops::Recent;
 use tap::{CAPTURES_MAX, Event, Fate, Note, Tap};
@@ -103,9 +103,10 @@ impl Watch {
         origin: Origin,
         note: &Note,
     ) {
-        let fate = match origin.answer {
-            true => Fate::Answered,
-            false => Fate::Forwarded,
+        let fate = match origin.exit {
+            Exit::Forwarded => Fate::Forwarded,
+            Exit::Answered => Fate::Answered,
+            Exit::Punted => Fate::Punted,
         };
         let event = self.event(packet.bytes(), fate, origin.port, Some(to), note);
         for tap in &mut self.taps {

@@ -46,6 +46,7 @@ pub enum Fate {
     Received,
     Forwarded,
     Answered,
+    Punted,
     Held,
     Consumed,
     Dropped(DropReason),
@@ -254,6 +255,7 @@ fn head(event: &Event<'_>, caught: usize) -> Head {
         Fate::Held => (3, 0),
         Fate::Consumed => (4, 0),
         Fate::Dropped(reason) => (5, reason as u8),
+        Fate::Punted => (6, 0),
     };
     let number = |method| METHODS.iter().position(|known| *known == method);
     let method = event.note.method.and_then(number);
@@ -307,6 +309,7 @@ impl Iterator for Intake {
                 (3, _) => Fate::Held,
                 (4, _) => Fate::Consumed,
                 (5, Some(reason)) => Fate::Dropped(reason),
+                (6, _) => Fate::Punted,
                 _ => Fate::Received,
             },
             from: PortId(head.from),

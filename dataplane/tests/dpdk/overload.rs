@@ -30,6 +30,7 @@ pub(super) fn the_mailbox_is_served_whatever_arrives(eal: &Eal) {
             mac: port.mac(),
             mtu: 1500,
             partial_checksums: false,
+            kernel: None,
             addresses: Vec::new(),
         }],
         ..Setup::default()

@@ -5,7 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
-use control::{Address, Change, PortSpec, PortStatus, Refusal, Reply, Request, Status};
+use control::{
+    Address, Change, KernelDriver, KernelSide, PortSpec, PortStatus, Refusal, Reply, Request,
+    Status, Vips,
+};
 use crossbeam::channel::bounded;
 use dataplane::config::Idle;
 use dataplane::control::model::Limits;
@@ -134,6 +137,7 @@ fn under_a_director(eal: &Eal, pool: &Mempool, test: impl FnOnce(&mut Lab<'_>)) 
             mac: ports.mac(PortId(0)),
             mtu: lan.mtu,
             partial_checksums: false,
+            kernel: None,
             addresses: vec![Prefix {
                 address: [10, 0, 0, 1].into(),
                 length: 24,
@@ -290,11 +294,53 @@ fn mistakes(lab: &mut Lab<'_>) {
     assert_eq!(lab.pool.in_use(), at_rest);
 }
 
+/// The kernel has an interface for as long as there is the port, and sends by it what every new
+/// interface does.
+fn beside_the_kernel(lab: &mut Lab<'_>) {
+    let may_have_one = nix::unistd::geteuid().is_root() && Path::new("/dev/net/tun").exists();
+    if !may_have_one {
+        return;
+    }
+    let at_rest = lab.pool.in_use();
+    let name = format!("dmz{}", std::process::id());
+    let there = Path::new("/sys/class/net").join(&name);
+    let spec = PortSpec {
+        mtu: 1400,
+        kernel: Some(KernelSide {
+            driver: KernelDriver::Tap,
+            name: Some(name.clone()),
+            vips: Vips::Director,
+        }),
+        ..PortSpec::new("dmz", "net_null9,no-rx=1")
+    };
+    for round in 1..=2 {
+        lab.ask(vec![Change::AddPort(spec.clone())]).unwrap();
+        let read = |key: &str| std::fs::read_to_string(there.join(key)).unwrap();
+        let (port, side) = (lab.port("dmz").unwrap(), lab.port("dmz-kernel").unwrap());
+        assert_eq!(port.mac, side.mac);
+        assert_eq!(read("address").trim(), port.mac);
+        assert_eq!(read("mtu").trim(), "1400");
+        let sent = |port: Option<PortStatus>| port.unwrap().tx_packets;
+        let came = (0..10_000).any(|_| {
+            std::thread::sleep(Duration::from_millis(1));
+            sent(lab.port("dmz")) >= round
+        });
+        assert!(came, "the kernel's packets leave");
+        let refusal = lab.ask(delete("dmz-kernel")).unwrap_err();
+        assert!(refusal.detail.contains("no port"), "{refusal}");
+        lab.ask(delete("dmz")).unwrap();
+        assert!(!there.exists());
+        assert!(lab.status().balanced);
+        assert_eq!(lab.pool.in_use(), at_rest);
+    }
+}
+
 pub(super) fn a_director_goes_on(eal: &Eal) {
     let pool = Mempool::new(eal, "director", 8191, DATA_ROOM, -1).unwrap();
     under_a_director(eal, &pool, |lab| {
         comes_and_goes(lab);
         mistakes(lab);
+        beside_the_kernel(lab);
     });
     assert_eq!(pool.in_use(), 0);
 }

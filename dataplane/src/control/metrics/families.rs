@@ -902,6 +902,7 @@ fn ends(pages: &[&PortPage], labels: Labels<'_>, out: &mut Samples<'_>) {
     for (end, count) in [
         ("forwarded", sum(pages, |page| &page.forwarded)),
         ("answered", sum(pages, |page| &page.answered)),
+        ("punted", sum(pages, |page| &page.punted)),
         ("consumed", sum(pages, |page| &page.consumed)),
         ("dropped", dropped),
     ] {

@@ -55,7 +55,8 @@ use crate::update::{LocalAddress, Policy, ServerId, ServiceId, Update};
 pub use self::drain::Drained;
 pub use self::ledger::Tally;
 pub use self::ports::{
-    DESCRIPTORS, MTU_MIN, Ports, is_virtual, is_word, wrong_descriptors, wrong_device, wrong_name,
+    DESCRIPTORS, MTU_MIN, Ports, is_virtual, is_word, kernel, kernel_name, side_name, side_spec,
+    sides, wrong_descriptors, wrong_device, wrong_kernel_name, wrong_name,
 };
 pub use self::sync::wrong_daemon;
 pub use self::view::{ServerView, ServiceView, View};
@@ -103,17 +104,27 @@ pub struct Applied {
 
 /// What a batch needs beside the model, when all else is found right.
 pub trait Outside {
-    /// Starts a new port; says its Ethernet address.
-    fn open(&mut self, id: PortId, spec: &PortSpec) -> Result<[u8; 6], Refusal>;
+    /// Starts a new port, with its kernel's side if it has one; says its Ethernet address.
+    fn open(
+        &mut self,
+        id: PortId,
+        spec: &PortSpec,
+        side: Option<PortId>,
+    ) -> Result<[u8; 6], Refusal>;
 
     /// Starts a daemon that synchronises connections.
     fn start(&mut self, daemon: &SyncDaemon, settings: Settings) -> Result<(), Refusal>;
 }
 
 /// Daemons are but names.
-impl<F: FnMut(PortId, &PortSpec) -> Result<[u8; 6], Refusal>> Outside for F {
-    fn open(&mut self, id: PortId, spec: &PortSpec) -> Result<[u8; 6], Refusal> {
-        self(id, spec)
+impl<F: FnMut(PortId, &PortSpec, Option<PortId>) -> Result<[u8; 6], Refusal>> Outside for F {
+    fn open(
+        &mut self,
+        id: PortId,
+        spec: &PortSpec,
+        side: Option<PortId>,
+    ) -> Result<[u8; 6], Refusal> {
+        self(id, spec, side)
     }
 
     fn start(&mut self, _: &SyncDaemon, _: Settings) -> Result<(), Refusal> {
@@ -282,8 +293,9 @@ impl Model {
 
     /// As [`Model::apply_with`], where ports and daemons that come are but names.
     pub fn apply(&mut self, changes: &[Change]) -> Result<Vec<Update>, Refusal> {
-        let applied =
-            self.apply_with(changes, &mut |id: PortId, _: &_| Ok([2, 0, 0, 0, 0, id.0]))?;
+        let applied = self.apply_with(changes, &mut |id: PortId, _: &_, _: Option<_>| {
+            Ok([2, 0, 0, 0, 0, id.0])
+        })?;
         Ok(applied.updates)
     }
 
@@ -316,7 +328,7 @@ impl Model {
             let Some(spec) = self.ports.get(id) else {
                 unreachable!("it was added");
             };
-            let mac = outside.open(id, spec)?;
+            let mac = outside.open(id, spec, self.ports.side(id))?;
             self.network.set_mac(id, mac);
         }
         let started = (self.daemons.iter()).filter(|daemon| done.started.contains(&daemon.role));

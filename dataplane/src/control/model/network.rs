@@ -5,11 +5,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use control::{Address, AddressPrefix, Errno, Mac, Refusal, Route, StaticNeighbour};
+use control::{
+    Address, AddressPrefix, Errno, KernelHop, KernelNetwork, KernelRoute, Mac, Refusal, Route,
+    StaticNeighbour,
+};
 
 use super::undo::Undo;
 use super::uses::Use;
-use super::{Model, Transaction, refuse};
+use super::{Model, Transaction, kernel_name, refuse};
+use crate::kernel::mirror::{Mirror, On};
 use crate::net::{
     self, ADDRESSES_MAX, Connected, INTERFACES_MAX, IPV6_MTU_MIN, Interface, ROUTES_MAX,
     STATIC_NEIGHBOURS_MAX, wrong_address, wrong_family, wrong_station,
@@ -24,6 +28,10 @@ pub(super) const VLAN_MAX: u16 = 4094;
 #[derive(Debug)]
 pub(super) struct Network {
     interfaces: Vec<Interface>,
+    /// What the kernel has on its sides of ports, and what does not contradict the rest of it.
+    mirror: Mirror,
+    /// With the kernel's addresses.
+    effective: Vec<Interface>,
     connected: Connected,
     routes: BTreeMap<control::Prefix, IpAddr>,
     neighbours: BTreeMap<IpAddr, Mac>,
@@ -39,6 +47,7 @@ pub(super) struct Network {
 struct Untold {
     addresses: bool,
     neighbours: bool,
+    kernel: bool,
     routes: BTreeSet<control::Prefix>,
 }
 
@@ -52,6 +61,8 @@ impl Network {
         let routes = setup.routes.iter();
         let neighbours = setup.neighbours.iter();
         Self {
+            mirror: Mirror::default(),
+            effective: setup.interfaces.clone(),
             connected: Connected::new(&setup.interfaces),
             interfaces: setup.interfaces,
             routes: routes
@@ -75,6 +86,40 @@ impl Network {
         for on in self.interfaces.iter_mut().filter(|on| on.port == port) {
             on.mac = mac;
         }
+        self.take_effect();
+    }
+
+    /// Interfaces, with the kernel's addresses, and VLANs that only it has.
+    fn take_effect(&mut self) {
+        self.effective.clone_from(&self.interfaces);
+        for &((port, vlan), prefix) in &self.mirror.addresses {
+            let all = &mut self.effective;
+            let find = |vlan| all.iter().position(|on| on.port == port && on.vlan == vlan);
+            let (place, untagged) = (find(vlan), find(None));
+            match (place, untagged) {
+                (Some(place), _) => all[place].addresses.push(prefix),
+                (None, Some(untagged)) if all.len() < INTERFACES_MAX => {
+                    let on = Interface {
+                        vlan,
+                        addresses: vec![prefix],
+                        ..all[untagged].clone()
+                    };
+                    all.push(on);
+                }
+                _ => {}
+            }
+        }
+        self.untold.addresses = true;
+        self.connected = Connected::new(&self.effective);
+    }
+
+    fn set_mirror(&mut self, mirror: Mirror) {
+        self.untold.kernel = true;
+        let is_same = self.mirror.addresses == mirror.addresses;
+        self.mirror = mirror;
+        if !is_same {
+            self.take_effect();
+        }
     }
 
     pub(super) fn gateway(&self, to: control::Prefix) -> Option<IpAddr> {
@@ -94,13 +139,16 @@ impl Network {
 
     /// Whether another station may be there under `address`.
     fn reaches(&self, address: IpAddr) -> bool {
-        self.connected.interface(address).is_some() && self.interface_with(address).is_none()
+        let of_kernel = (self.mirror.addresses.iter()).any(|(_, prefix)| prefix.address == address);
+        self.connected.interface(address).is_some()
+            && self.interface_with(address).is_none()
+            && !of_kernel
     }
 
     pub(super) fn set_interfaces(&mut self, interfaces: Vec<Interface>) -> Vec<Interface> {
-        self.untold.addresses = true;
-        self.connected = Connected::new(&interfaces);
-        std::mem::replace(&mut self.interfaces, interfaces)
+        let old = std::mem::replace(&mut self.interfaces, interfaces);
+        self.take_effect();
+        old
     }
 
     pub(super) fn set_route(&mut self, to: control::Prefix, via: Option<IpAddr>) -> Option<IpAddr> {
@@ -121,7 +169,10 @@ impl Network {
 
     /// What is not told yet, if anything.
     fn compile(&mut self) -> Option<Arc<net::Network>> {
-        let untold = std::mem::take(&mut self.untold);
+        let mut untold = std::mem::take(&mut self.untold);
+        // What of the kernel's is in the way of ours, or was, is known when all is put together.
+        let changed = untold.neighbours || !untold.routes.is_empty();
+        untold.addresses |= untold.kernel || changed && self.mirror != Mirror::default();
         let neighbours = self.neighbours.iter();
         let neighbours = neighbours.map(|(&address, mac)| net::StaticNeighbour {
             address,
@@ -133,7 +184,13 @@ impl Network {
                 to: prefix(to.address(), to.length()),
                 via,
             });
-            net::Network::new(self.interfaces.clone(), routes, neighbours)
+            let mut new = net::Network::new(self.effective.clone(), routes, neighbours);
+            let room = ROUTES_MAX.saturating_sub(self.routes.len());
+            for (to, hops) in self.mirror.routes.iter().take(room) {
+                new.add_ways(prefix(to.address(), to.length()), hops);
+            }
+            new.add_neighbours(self.mirror.neighbours.iter().map(|(on, mac)| (*on, *mac)));
+            new
         } else if untold.neighbours || !untold.routes.is_empty() {
             let mut new = net::Network::clone(&self.told);
             for to in &untold.routes {
@@ -183,7 +240,98 @@ impl Model {
             neighbours: neighbours
                 .map(|(&address, &mac)| StaticNeighbour { address, mac })
                 .collect(),
+            kernel: KernelNetwork::default(),
         }
+    }
+
+    /// As [`Self::network`], with what comes from the kernel.
+    pub fn whole_network(&self) -> control::Network {
+        let Mirror {
+            addresses,
+            routes,
+            neighbours,
+        } = &self.network.mirror;
+        let name = |port| self.ports.name(port);
+        let address = |&((port, vlan), prefix): &(On, net::Prefix)| {
+            Some(Address {
+                port: name(port),
+                vlan,
+                prefix: AddressPrefix::new(prefix.address, prefix.length)?,
+            })
+        };
+        let hop = |hop: &net::NextHop| KernelHop {
+            port: name(hop.port),
+            vlan: hop.vlan,
+            via: hop.via,
+            weight: hop.weight,
+        };
+        let route = |(&to, hops): (&control::Prefix, &Vec<net::NextHop>)| KernelRoute {
+            to,
+            hops: hops.iter().map(hop).collect(),
+        };
+        let neighbour = |(&(.., address), &mac): (&(PortId, Option<u16>, IpAddr), &[u8; 6])| {
+            let mac = Mac::new(mac)?;
+            Some(StaticNeighbour { address, mac })
+        };
+        control::Network {
+            kernel: KernelNetwork {
+                addresses: addresses.iter().filter_map(address).collect(),
+                routes: routes.iter().map(route).collect(),
+                neighbours: neighbours.iter().filter_map(neighbour).collect(),
+            },
+            ..self.network()
+        }
+    }
+
+    /// The ports that have a kernel's side, and what the kernel calls it.
+    pub fn kernels_sides(&self) -> impl Iterator<Item = (PortId, &str)> {
+        let ports = self.ports.iter();
+        ports.filter_map(|(id, spec)| Some((id, kernel_name(spec)?)))
+    }
+
+    /// Takes what the kernel has on its sides of ports, but for what contradicts the configuration;
+    /// what the workers are told of it.
+    pub fn mirror(&mut self, mut mirror: Mirror) -> Vec<Update> {
+        let mut room = ADDRESSES_MAX.saturating_sub(
+            self.network
+                .interfaces
+                .iter()
+                .map(|on| on.addresses.len())
+                .sum(),
+        );
+        mirror.addresses.retain(|((port, _), prefix)| {
+            let mtu = self.ports.get(*port).map_or(0, |spec| spec.mtu);
+            let fits = (prefix.address.is_ipv4() || mtu >= IPV6_MTU_MIN)
+                && wrong_address(*prefix).is_none()
+                && self.may_be_ours(prefix.address).is_ok();
+            let stays = fits && room > 0;
+            room -= usize::from(stays);
+            stays
+        });
+        // Networks of the ports need no route.
+        let mut connected = self.network.interfaces.iter().flat_map(|on| &on.addresses);
+        let mut connected: BTreeSet<_> =
+            connected.by_ref().filter_map(|own| network(*own)).collect();
+        connected.extend(mirror.addresses.iter().filter_map(|(_, own)| network(*own)));
+        mirror.routes.retain(|to, _| !connected.contains(to));
+        if mirror == self.network.mirror {
+            return Vec::new();
+        }
+        self.network.set_mirror(mirror);
+        self.told_network().into_iter().collect()
+    }
+
+    /// Addresses that are configured of ports that have a kernel's side: what the kernel calls that, the
+    /// VLAN, the address.
+    pub fn shared_addresses(&self) -> impl Iterator<Item = (&str, Option<u16>, net::Prefix)> {
+        let interfaces = self.network.interfaces.iter();
+        interfaces.flat_map(|on| {
+            let name = self.ports.get(on.port).and_then(kernel_name);
+            name.into_iter().flat_map(move |name| {
+                let addresses = on.addresses.iter();
+                addresses.map(move |prefix| (name, on.vlan, *prefix))
+            })
+        })
     }
 
     /// What is new of the network.
@@ -214,7 +362,7 @@ impl Model {
         let place = find(new.vlan);
         let known = network.connected.exactly(prefix.network());
         if let Some(other) = known.map(usize::from).filter(|other| Some(*other) != place) {
-            let there = self.name_of(&network.interfaces[other]);
+            let there = self.name_of(&network.effective[other]);
             let (address, length) = (prefix.network().address, prefix.length);
             let detail = format!("network {address}/{length} is on {there} already, one is right");
             return Err(refuse(Errno::Eexist, detail));
@@ -342,7 +490,7 @@ impl Model {
         let connected = network.reaches(via);
         let shape = prefix(to.address(), to.length());
         if let Some(on) = network.connected.exactly(shape) {
-            let there = self.name_of(&network.interfaces[usize::from(on)]);
+            let there = self.name_of(&network.effective[usize::from(on)]);
             let to = network_text(to);
             let detail = format!("network {to} is on {there}, which needs no route");
             return Err(refuse(Errno::Eexist, detail));

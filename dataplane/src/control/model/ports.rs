@@ -9,13 +9,16 @@ use control::{Errno, PortSpec, Refusal};
 use super::undo::{Transaction, Undo};
 use super::{Model, refuse};
 use crate::counters::PortPage;
-use crate::net::{INTERFACES_MAX, Interface};
+use crate::net::{INTERFACES_MAX, Interface, Kernel};
 use crate::packet::{MTU_MAX, PORTS_MAX, PortId};
 
 /// The least MTU, of IPv4 (RFC 791).
 pub const MTU_MIN: u16 = 68;
 /// Packets that a device may queue, in powers of two.
 pub const DESCRIPTORS: RangeInclusive<u16> = 64..=8192;
+
+/// Packets that the kernel's side of a port may queue.
+const SIDE_DESCRIPTORS: u16 = 512;
 
 const VDEV_PREFIX: &str = "net_";
 
@@ -31,6 +34,8 @@ pub struct Ports {
 #[derive(Debug, Clone)]
 struct Slot {
     spec: PortSpec,
+    /// The port, if it is the kernel's side of one.
+    of: Option<PortId>,
     /// Which of those that have gone it was, if it has.
     gone: Option<u64>,
     /// Takes off what was counted for others of its number.
@@ -39,22 +44,39 @@ struct Slot {
 
 impl Ports {
     pub(super) fn new(specs: impl IntoIterator<Item = PortSpec>) -> Self {
-        let slot = |spec| Slot {
+        let slot = |spec, of| Slot {
             spec,
+            of,
             gone: None,
             before: Arc::default(),
         };
-        Self {
-            slots: specs.into_iter().map(slot).collect(),
-            gone: 0,
+        let mut slots: Vec<Slot> = specs.into_iter().map(|spec| slot(spec, None)).collect();
+        for id in (0..).take(slots.len()) {
+            if let Some(side) = side_spec(&slots[usize::from(id)].spec) {
+                slots.push(slot(side, Some(PortId(id))));
+            }
         }
+        Self { slots, gone: 0 }
     }
 
-    /// Those that are there.
+    /// The kernel's side of a port that is there.
+    pub(super) fn side(&self, of: PortId) -> Option<PortId> {
+        let slots = (0..).map(PortId).zip(&self.slots);
+        let mut sides = slots.filter(|(_, slot)| slot.gone.is_none() && slot.of == Some(of));
+        sides.next().map(|(id, _)| id)
+    }
+
+    /// Those that are there, but for the kernel's sides.
     pub fn iter(&self) -> impl Iterator<Item = (PortId, &PortSpec)> {
         let slots = (0..).map(PortId).zip(&self.slots);
-        let there = slots.filter(|(_, slot)| slot.gone.is_none());
+        let there = slots.filter(|(_, slot)| slot.gone.is_none() && slot.of.is_none());
         there.map(|(id, slot)| (id, &slot.spec))
+    }
+
+    /// With the kernel's sides.
+    fn all(&self) -> impl Iterator<Item = &PortSpec> {
+        let there = self.slots.iter().filter(|slot| slot.gone.is_none());
+        there.map(|slot| &slot.spec)
     }
 
     /// One that is there.
@@ -105,18 +127,28 @@ impl Ports {
         same.or(next).or(oldest.map(|(id, _)| id))
     }
 
-    fn add(&mut self, id: PortId, spec: PortSpec, before: impl FnOnce() -> PortPage) {
-        let gone = None;
+    fn add(
+        &mut self,
+        id: PortId,
+        spec: PortSpec,
+        of: Option<PortId>,
+        before: impl FnOnce() -> PortPage,
+    ) {
+        let known = self.slots.get(id.index());
+        let before = match known {
+            Some(slot) if slot.spec.name == spec.name => Arc::clone(&slot.before),
+            Some(_) => Arc::new(before()),
+            None => Arc::default(),
+        };
+        let slot = Slot {
+            spec,
+            of,
+            gone: None,
+            before,
+        };
         match self.slots.get_mut(id.index()) {
-            Some(slot) if slot.spec.name == spec.name => (slot.spec, slot.gone) = (spec, gone),
-            Some(slot) => {
-                let before = Arc::new(before());
-                *slot = Slot { spec, gone, before };
-            }
-            None => {
-                let before = Arc::default();
-                self.slots.push(Slot { spec, gone, before });
-            }
+            Some(place) => *place = slot,
+            None => self.slots.push(slot),
         }
     }
 
@@ -150,6 +182,17 @@ impl Model {
         if interfaces.len() >= INTERFACES_MAX {
             return Err(full("ports and VLANs", INTERFACES_MAX));
         }
+        done.undo.push(Undo::Ports(self.ports.clone()));
+        self.place_port(id, spec.clone(), None);
+        let side = match side_spec(spec) {
+            None => None,
+            Some(side) => {
+                let number = self.ports.number(&side.name, &done.closed);
+                let number = number.ok_or_else(|| full("ports", PORTS_MAX))?;
+                self.place_port(number, side, Some(id));
+                Some(number)
+            }
+        };
         interfaces.push(Interface {
             port: id,
             vlan: None,
@@ -158,15 +201,17 @@ impl Model {
             mtu: spec.mtu,
             partial_checksums: spec.partial_checksums,
             addresses: Vec::new(),
+            kernel: kernel(spec, side),
         });
-        done.undo.push(Undo::Ports(self.ports.clone()));
-        let pages = self.pages.iter().map(|page| page.port(id));
-        let before = || PortPage::opposite(pages);
-        self.ports.add(id, spec.clone(), before);
         done.opened.push(id);
         let old = self.network.set_interfaces(interfaces);
         done.undo.push(Undo::Interfaces(old));
         Ok(())
+    }
+
+    fn place_port(&mut self, id: PortId, spec: PortSpec, of: Option<PortId>) {
+        let pages = self.pages.iter().map(|page| page.port(id));
+        self.ports.add(id, spec, of, || PortPage::opposite(pages));
     }
 
     /// Name and device are nobody else's, nor those of ports that the same batch deletes: they are
@@ -174,9 +219,20 @@ impl Model {
     fn may_be_port(&self, spec: &PortSpec, closing: &[PortId]) -> Result<(), Refusal> {
         let taken = |detail: String| Err(refuse(Errno::Eexist, detail));
         let (name, device) = (&spec.name, spec.device_name());
-        for (_, other) in self.ports.iter() {
-            if other.name == *name {
+        let side = side_name(spec);
+        for other in self.ports.all() {
+            if let Some(name) = [Some(name), side.as_ref()]
+                .into_iter()
+                .flatten()
+                .find(|name| **name == other.name)
+            {
                 return taken(format!("there is a port {name} already"));
+            }
+            if let Some(name) = kernel_name(spec).filter(|name| kernel_name(other) == Some(name)) {
+                return taken(format!(
+                    "the kernel has an interface {name} for port {} already",
+                    other.name
+                ));
             }
             if other.device_name() == device {
                 return taken(format!(
@@ -227,13 +283,56 @@ impl Model {
         }
         done.undo.push(Undo::Interfaces(old));
         done.undo.push(Undo::Ports(self.ports.clone()));
-        self.ports.delete(id);
+        let side = self.ports.side(id);
+        let both = side.into_iter().chain([id]);
+        both.clone().for_each(|id| self.ports.delete(id));
         match done.opened.iter().position(|opened| *opened == id) {
             Some(place) => drop(done.opened.remove(place)),
-            None => done.closed.push(id),
+            None => done.closed.extend(both),
         }
         Ok(())
     }
+}
+
+/// Of the ports that a director starts with, each one's kernel's side: these are numbered behind all.
+pub fn sides<'s>(specs: impl IntoIterator<Item = &'s PortSpec>) -> Vec<Option<PortId>> {
+    let has = specs.into_iter().map(|spec| spec.kernel.is_some());
+    let has: Vec<bool> = has.collect();
+    let ports = u8::try_from(has.len()).unwrap_or(u8::MAX);
+    let mut numbers = (ports..).map(PortId);
+    let side = |has: bool| has.then(|| numbers.next()).flatten();
+    has.into_iter().map(side).collect()
+}
+
+/// What an interface of this port is told of its kernel's side.
+pub fn kernel(spec: &PortSpec, side: Option<PortId>) -> Option<Kernel> {
+    let (kernel, port) = spec.kernel.as_ref().zip(side)?;
+    let vips = kernel.vips;
+    Some(Kernel { port, vips })
+}
+
+/// What the kernel calls its side of a port.
+pub fn kernel_name(spec: &PortSpec) -> Option<&str> {
+    let kernel = spec.kernel.as_ref()?;
+    Some(kernel.name.as_deref().unwrap_or(&spec.name))
+}
+
+/// What we call the kernel's side of a port.
+pub fn side_name(spec: &PortSpec) -> Option<String> {
+    (spec.kernel.as_ref()).map(|_| format!("{}-kernel", spec.name))
+}
+
+/// The kernel's side of a port as a port, but for its device.
+pub fn side_spec(spec: &PortSpec) -> Option<PortSpec> {
+    let name = side_name(spec)?;
+    let device = format!("{VDEV_PREFIX}{name}");
+    Some(PortSpec {
+        mtu: spec.mtu,
+        partial_checksums: false,
+        rx_descriptors: SIDE_DESCRIPTORS,
+        tx_descriptors: SIDE_DESCRIPTORS,
+        ..PortSpec::new(name, device)
+    })
 }
 
 /// Why there can be no such port, and what would be right.
@@ -250,7 +349,9 @@ fn wrong_port(spec: &PortSpec) -> Option<String> {
         }
         wrong_descriptors(key, number)
     };
+    let wrong_kernel = || kernel_name(spec).and_then(wrong_kernel_name);
     wrong_name(&spec.name)
+        .or_else(wrong_kernel)
         .or_else(|| wrong_device(&spec.device))
         .or_else(|| wrong_mtu.then(|| out_of_range("mtu", mtu, MTU_MIN, MTU_MAX)))
         .or_else(|| descriptors("rx_descriptors", spec.rx_descriptors))
@@ -268,6 +369,18 @@ fn wrong_workers(cores: &[u16]) -> Option<String> {
 pub fn wrong_name(name: &str) -> Option<String> {
     (!is_word(name))
         .then(|| format!("port name {name:?} cannot be one, letters, digits, - _ . are right"))
+}
+
+/// The same of the kernel's interface.
+pub fn wrong_kernel_name(name: &str) -> Option<String> {
+    const LENGTH_MAX: usize = 15;
+    let is_one = name.len() <= LENGTH_MAX && is_word(name) && ![".", ".."].contains(&name);
+    (!is_one).then(|| {
+        format!(
+            "{name:?} cannot be an interface of the kernel's, letters, digits, - _ . are right, \
+             {LENGTH_MAX} at most: kernel_name says another"
+        )
+    })
 }
 
 /// The same of its device.

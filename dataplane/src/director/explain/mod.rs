@@ -72,6 +72,7 @@ pub struct Excerpt {
     transitions: &'static Transitions,
     answers: RateLimit,
     stations: [Station; PORTS_MAX],
+    kernels: [Option<PortId>; PORTS_MAX],
     partial: [bool; PORTS_MAX],
     ip_id: u16,
 }
@@ -117,6 +118,7 @@ impl<P: PacketBuf> Director<P> {
             transitions: self.transitions,
             answers: self.answers.clone(),
             stations: self.stations,
+            kernels: self.kernels,
             partial: self.partial,
             ip_id: self.ip_id,
         }

@@ -8,13 +8,14 @@ use super::super::Director;
 use super::super::cut::Cuts;
 use super::super::engine::said;
 use super::super::handshake::Handshakes;
+use super::super::kernel::Punts;
 use super::super::synced::Places;
 use super::Excerpt;
 use crate::conn::Conns;
 use crate::counters::{DropReason, Page};
 use crate::fragments::Fragments;
 use crate::net::Net;
-use crate::packet::{Burst, Egress, HeapBuf, Learned, Origin, PacketBuf, PortId};
+use crate::packet::{Burst, Egress, Exit, HeapBuf, Learned, Origin, PacketBuf, PortId};
 use crate::sched::{Loads, Newcomer};
 use crate::service::Services;
 use crate::steer::Steer;
@@ -29,6 +30,7 @@ use crate::wire::flow::Seen;
 pub enum End {
     Forwarded,
     Answered,
+    Punted,
     Held,
     Consumed,
     Dropped(DropReason),
@@ -39,8 +41,7 @@ pub enum End {
 pub struct Sent {
     pub port: PortId,
     pub frame: Vec<u8>,
-    /// One of the director's own.
-    pub answer: bool,
+    pub exit: Exit,
 }
 
 #[derive(Debug)]
@@ -116,6 +117,8 @@ impl Excerpt {
             steer,
             arrivals: crate::director::arrival::Arrivals::default(),
             stations: self.stations,
+            kernels: self.kernels,
+            punts: Punts::default(),
             partial: self.partial,
             page: page.clone(),
             ticked: None,
@@ -202,6 +205,8 @@ fn end(page: &Page, from: PortId) -> End {
         End::Held
     } else if port.consumed.get() > 0 {
         End::Consumed
+    } else if port.punted.get() > 0 {
+        End::Punted
     } else {
         End::Answered
     }
@@ -222,7 +227,7 @@ impl Egress for Recorder {
         self.sent.push(Sent {
             port: to,
             frame,
-            answer: origin.answer,
+            exit: origin.exit,
         });
     }
 

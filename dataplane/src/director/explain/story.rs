@@ -15,7 +15,7 @@ use super::{Excerpt, Rehearsal};
 use crate::conn::Hit;
 use crate::counters::DropReason;
 use crate::ftp;
-use crate::packet::{HeapBuf, PortId};
+use crate::packet::{Exit, HeapBuf, PortId};
 use crate::sched::{Loads, Newcomer};
 use crate::templates::Copied;
 use crate::update::{ServerId, ServiceId};
@@ -401,7 +401,7 @@ impl Story<'_> {
         let sent = self.outcome.sent.iter();
         let sent = sent.map(|sent| control::Sent {
             frame: frame(names, sent.port, &sent.frame),
-            made: sent.answer,
+            made: sent.exit == Exit::Answered,
         });
         self.told.sent = sent.collect();
         let held = self.outcome.held.iter();
@@ -418,6 +418,7 @@ impl Story<'_> {
                 None => "it leaves".to_owned(),
             },
             End::Answered => "its sender gets an answer".to_owned(),
+            End::Punted => "the kernel takes it".to_owned(),
             End::Held => "it waits until the neighbour says its Ethernet address".to_owned(),
             End::Consumed => "the director takes it in".to_owned(),
             End::Dropped(reason) => {
@@ -433,6 +434,7 @@ impl From<End> for control::End {
         match end {
             End::Forwarded => Self::Forwarded,
             End::Answered => Self::Answered,
+            End::Punted => Self::Punted,
             End::Held => Self::Held,
             End::Consumed => Self::Consumed,
             End::Dropped(reason) => Self::Dropped {

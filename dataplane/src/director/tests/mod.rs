@@ -12,6 +12,7 @@ mod ftp; // data connections that control connections announce
 mod fullnat; // local addresses, and what servers are told of their clients
 mod handshake; // how long servers take to answer
 mod ipv6;
+mod kernel; // what the kernel takes, and what it sends
 mod marks; // services by mark
 mod nat; // what is rewritten, and what is not
 mod network; // frames, tags, neighbours, routes
@@ -35,13 +36,16 @@ use super::frames::{
     DONT_FRAGMENT, Frame, MORE_FRAGMENTS, arp, checksum, icmp, link, other_ip, tcp, udp,
 };
 use super::testbed::{
-    C, C6, CLIENTS, End, RS, RS2, RS6, RS6B, SERVERS, Testbed, VIP, VIP6, add_server, arriving,
-    key, leaving, local_addresses, mac, port_mac, seen, setup, weigh,
+    C, C6, CLIENTS, End, KERNEL, RS, RS2, RS6, RS6B, SERVERS, Testbed, VIP, VIP6, add_server,
+    arriving, beside_kernel, key, leaving, local_addresses, mac, port_mac, seen, setup, weigh,
 };
 use super::*;
 use crate::packet::HeapBuf;
 use crate::update::{ServiceId, Update};
-use End::{Answer, Both, Consume, Direct, Drop, Forward, ForwardUncounted, Hold, Refuse, Tell, To};
+use End::{
+    Answer, Both, Consume, Direct, Drop, Emit, Forward, ForwardUncounted, Hold, Host, Punt, Refuse,
+    Tell, To, ToHost,
+};
 use Protocol::{Tcp, Udp};
 
 const VIP_IP: &str = "203.0.113.1";
@@ -147,6 +151,7 @@ fn every_drop_reason_is_reached() {
         fragments::no_buffers_to_cut_into,
         persist::a_full_table_of_templates,
         sip::what_is_no_call_is_dropped,
+        kernel::a_flood_does_not_keep_the_kernel_from_its_neighbours,
     ];
     for case in table {
         case();

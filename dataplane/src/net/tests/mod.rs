@@ -9,7 +9,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::*;
-use crate::packet::{HeapBuf, Learned};
+use crate::packet::{Exit, HeapBuf, Learned};
 use crate::watch::Watch;
 use crate::wire::ethernet::{ARP, BROADCAST, IPV4};
 use crate::wire::flow::Seen;
@@ -43,6 +43,7 @@ fn setup() -> Setup {
         mtu: 1500,
         partial_checksums: false,
         addresses: vec![prefix(US, 24)],
+        kernel: None,
     };
     let vlan = Interface {
         port: TRUNK,
@@ -51,6 +52,7 @@ fn setup() -> Setup {
         mtu: 9000,
         partial_checksums: false,
         addresses: vec![prefix(US_VLAN, 24)],
+        kernel: None,
     };
     Setup {
         interfaces: vec![lan, vlan],
@@ -92,7 +94,8 @@ impl Egress for Out {
 
     fn send(&mut self, to: PortId, packet: HeapBuf, origin: Origin) {
         self.watch.page().sent(to, packet.bytes().len(), origin);
-        self.sent.push((to, packet.bytes().to_vec(), origin.answer));
+        self.sent
+            .push((to, packet.bytes().to_vec(), origin.exit == Exit::Answered));
     }
 
     fn make(&mut self, len: usize) -> Option<HeapBuf> {
@@ -156,17 +159,19 @@ impl Bed {
         self.page.port(port).rx.add(1);
         let (now, packet) = (Instant(ms), HeapBuf::new(frame));
         let is_vip = |a: IpAddr| a == IpAddr::from(VIP);
-        self.net.receive_arp(
-            now,
-            port,
-            vlan,
-            packet,
-            l3,
-            is_vip,
-            &mut self.out,
-            &self.page,
-        );
+        let (out, page) = (&mut self.out, &self.page);
+        let left = (self.net).receive_arp(now, port, vlan, packet, l3, is_vip, out, page);
+        self.settle(port, left);
         assert!(self.page.balanced(), "{:?}", self.page);
+    }
+
+    /// Ends what was not answered, as a director does that has no kernel beside it.
+    fn settle(&mut self, port: PortId, left: Option<Left<HeapBuf>>) {
+        match left {
+            None => {}
+            Some((packet, Ok(()))) => self.out.watch.consumed(port, &packet),
+            Some((packet, Err(reason))) => self.out.watch.discard(port, reason, packet),
+        }
     }
 
     /// An ARP message from the LAN: operation, sender, target.
@@ -186,13 +191,7 @@ impl Bed {
         let mut frame = vec![0xee; 18];
         frame.push(mark);
         self.page.port(TRUNK).rx.add(1);
-        let (packet, origin) = (
-            HeapBuf::new(&frame),
-            Origin {
-                port: TRUNK,
-                answer: false,
-            },
-        );
+        let (packet, origin) = (HeapBuf::new(&frame), Origin::forwarded(TRUNK));
         self.net.hold(
             Instant(ms),
             id,

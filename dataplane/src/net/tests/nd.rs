@@ -196,8 +196,9 @@ impl Bed {
         let (packet, (l3, l4)) = (HeapBuf::new(frame), ends);
         let is_vip = |a: IpAddr| a == ip(VIP6) || a == ip(FAR_VIP6);
         let (out, page) = (&mut self.out, &self.page);
-        self.net
-            .receive_nd(Instant(ms), port, vlan, packet, l3, l4, is_vip, out, page);
+        let now = Instant(ms);
+        let left = (self.net).receive_nd(now, port, vlan, packet, l3, l4, is_vip, out, page);
+        self.settle(port, left);
         assert!(self.page.balanced(), "{:?}", self.page);
     }
 

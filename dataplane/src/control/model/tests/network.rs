@@ -8,7 +8,8 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::*;
-use crate::net::{Interface, Prefix, Setup};
+use crate::kernel::mirror::Mirror;
+use crate::net::{Interface, NextHop, Prefix, Setup};
 use crate::packet::PortId;
 
 const MTU: [u16; 2] = [1500, 1000];
@@ -21,6 +22,7 @@ fn port(n: u8) -> Interface {
         mtu: MTU[usize::from(n)],
         partial_checksums: false,
         addresses: Vec::new(),
+        kernel: None,
     }
 }
 
@@ -502,4 +504,127 @@ proptest! {
             }
         }
     }
+}
+
+// ---- what the kernel has -------------------------------------------------------------------------
+
+fn shape(prefix: &str) -> Prefix {
+    let prefix: control::AddressPrefix = prefix.parse().unwrap();
+    Prefix {
+        address: prefix.address(),
+        length: prefix.length(),
+    }
+}
+
+/// What the kernel has: addresses by port and VLAN, and routes by the first gateway and others.
+fn kernels(addresses: &[(u8, Option<u16>, &str)], routes: &[(&str, &[&str])]) -> Mirror {
+    let addresses = addresses.iter();
+    let hop = |via: &&str| NextHop {
+        port: PortId(0),
+        vlan: None,
+        via: Some(via.parse().unwrap()),
+        weight: 1,
+    };
+    let route =
+        |(to, hops): &(&str, &[&str])| (to.parse().unwrap(), hops.iter().map(hop).collect());
+    Mirror {
+        addresses: addresses
+            .map(|&(port, vlan, prefix)| ((PortId(port), vlan), shape(prefix)))
+            .collect(),
+        routes: routes.iter().map(route).collect(),
+        ..Mirror::default()
+    }
+}
+
+/// Where a packet to this address goes.
+fn station(network: &crate::net::Network, to: &str) -> Option<(PortId, Option<u16>, String)> {
+    let (on, station) = network.way(to.parse().unwrap())?;
+    Some((on.port, on.vlan, station.to_string()))
+}
+
+fn by_lan(via: &str) -> Option<(PortId, Option<u16>, String)> {
+    Some((PortId(0), None, via.to_owned()))
+}
+
+#[test]
+fn the_kernels_network_comes_and_goes_whole() {
+    let mut model = model();
+    let addresses = [(0, None, "10.0.0.1/24"), (0, Some(5), "10.5.0.1/24")];
+    let routes: [(&str, &[&str]); 2] = [("10.1.0.0/16", &["10.0.0.2"]), ("10.1.2.0/24", &[])];
+    let network = told(&model.mirror(kernels(&addresses, &routes))).unwrap();
+    assert_eq!(station(&network, "10.1.1.1"), by_lan("10.0.0.2"));
+    assert_eq!(station(&network, "10.0.0.7"), by_lan("10.0.0.7"));
+    let tagged = Some((PortId(0), Some(5), "10.5.0.7".to_owned()));
+    assert_eq!(station(&network, "10.5.0.7"), tagged);
+    assert_eq!(station(&network, "10.1.2.3"), None);
+    let listed = model.whole_network().kernel;
+    assert_eq!((listed.addresses.len(), listed.routes.len()), (2, 2));
+    assert!(model.network().kernel.is_empty());
+    // The same again is nothing new.
+    assert!(model.mirror(kernels(&addresses, &routes)).is_empty());
+    let network = told(&model.mirror(Mirror::default())).unwrap();
+    assert_eq!(station(&network, "10.1.1.1"), None);
+    assert_eq!(station(&network, "10.0.0.7"), None);
+}
+
+#[test]
+fn what_is_configured_comes_first() {
+    let mut model = model();
+    let changes = [
+        has("lan", "10.0.0.1/24"),
+        has("wan", "10.9.0.1/24"),
+        route("10.1.0.0/16", "10.9.0.2"),
+    ];
+    model.apply(&changes).unwrap();
+    let addresses = [(0, None, "10.0.0.1/24"), (1, None, "fe80::1/64")];
+    let routes: [(&str, &[&str]); 3] = [
+        ("10.0.0.0/24", &["10.0.0.9"]),
+        ("10.1.0.0/16", &["10.0.0.2"]),
+        ("10.2.0.0/16", &["10.0.0.2"]),
+    ];
+    let network = told(&model.mirror(kernels(&addresses, &routes))).unwrap();
+    assert_eq!(model.whole_network().kernel.addresses, []);
+    assert_eq!(station(&network, "10.0.0.7"), by_lan("10.0.0.7"));
+    let configured = Some((PortId(1), None, "10.9.0.2".to_owned()));
+    assert_eq!(station(&network, "10.1.1.1"), configured);
+    assert_eq!(station(&network, "10.2.1.1"), by_lan("10.0.0.2"));
+    // What was in the way is gone: the kernel's is there.
+    let gone = Change::DeleteRoute {
+        to: "10.1.0.0/16".parse().unwrap(),
+    };
+    let network = told(&model.apply(&[gone]).unwrap()).unwrap();
+    assert_eq!(station(&network, "10.1.1.1"), by_lan("10.0.0.2"));
+}
+
+#[test]
+fn flows_share_the_kernels_ways() {
+    let mut model = model();
+    let both: [(&str, &[&str]); 1] = [("10.1.0.0/16", &["10.0.0.2", "10.0.0.3"])];
+    let network = told(&model.mirror(kernels(&[(0, None, "10.0.0.1/24")], &both))).unwrap();
+    let ways: std::collections::BTreeSet<_> = (0..=255)
+        .map(|last| station(&network, &format!("10.1.0.{last}")).unwrap().2)
+        .collect();
+    assert_eq!(Vec::from_iter(ways), ["10.0.0.2", "10.0.0.3"]);
+}
+
+#[test]
+fn ten_thousand_routes_are_one_update() {
+    let mut model = model();
+    let mut mirror = kernels(&[(0, None, "10.0.0.1/24")], &[]);
+    let hop = NextHop {
+        port: PortId(0),
+        vlan: None,
+        via: Some([10, 0, 0, 2].into()),
+        weight: 1,
+    };
+    for n in 0..10_000u32 {
+        let to = std::net::Ipv4Addr::from_bits(0x0b00_0000 | n << 8);
+        let to = control::Prefix::around(to.into(), 24).unwrap();
+        mirror.routes.insert(to, vec![hop.clone()]);
+    }
+    let updates = model.mirror(mirror);
+    assert_eq!(updates.len(), 1);
+    let network = told(&updates).unwrap();
+    assert_eq!(station(&network, "11.39.15.9"), by_lan("10.0.0.2"));
+    assert_eq!(station(&network, "11.39.16.9"), None);
 }
