@@ -86,6 +86,8 @@ enum Verb {
     /// Connections.
     #[command(subcommand)]
     Connection(ConnectionVerb),
+    /// The servers' health checks: how each is, since when, and what its last probe came to.
+    Health,
     /// Ports, workers and why packets were dropped.
     Status,
     /// Totals and rates of services and servers.
@@ -617,6 +619,8 @@ fn run(cli: &Cli) -> Result<String> {
         },
         Reply::Marks(rules) if cli.json => json(&mark::Numbered::all(&rules)),
         Reply::Marks(rules) => Ok(mark::table(&rules)),
+        Reply::Health(list) if cli.json => json(&list),
+        Reply::Health(list) => Ok(show::health(&list)),
         Reply::Saved { .. }
         | Reply::Connections { .. }
         | Reply::Drops { .. }

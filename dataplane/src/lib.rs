@@ -10,6 +10,7 @@ pub mod director; // the packet walk
 pub mod fragments; // IP fragments, followed without being put together
 pub mod ftp; // what FTP's control connections say of data connections
 pub mod fullnat; // FULLNAT: local ports, and how a server learns who the client is
+pub mod health; // servers probed
 pub mod icmp; // answers of our own: echo, unreachable, time exceeded, TCP reset
 pub mod marks; // marks of packets, which services by mark go by
 pub mod mem; // fixed arrays on huge pages

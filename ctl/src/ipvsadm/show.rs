@@ -411,7 +411,7 @@ fn server_line(out: &mut String, server: &Server, protocol: Protocol, style: &St
         ForwardMode::Tunnel => "Tunnel",
         ForwardMode::FullNat => "FullNat",
     };
-    let (weight, active, inactive) = (server.spec.weight, server.active, server.inactive);
+    let (weight, active, inactive) = (server.weight_listed(), server.active, server.inactive);
     match style.format {
         Format::Plain => line(
             out,
@@ -652,6 +652,7 @@ mod tests {
             persistent: 0,
             totals,
             rates,
+            health: None,
             weight_now: None,
             draining: None,
         };
@@ -663,6 +664,7 @@ mod tests {
             servers: vec![server],
             options: crate::ServiceOptions::default(),
             local_addresses: Vec::new(),
+            health: None,
         }]
     }
 

@@ -6,11 +6,13 @@ mod drain; // drained servers, seen to
 mod explain; // what becomes of a packet
 mod files; // configuration files: plan, apply, roll back, save
 mod hardware; // the devices of ports
+pub mod health; // servers that are probed
 #[cfg(test)]
 mod load; // ten thousand services with a hundred thousand servers
 pub mod manager; // the service manager, told how the director does
 pub mod metrics; // for Prometheus
 pub mod model; // the authoritative services and servers
+mod passive; // what packets say of servers
 pub mod server; // the Unix socket
 pub mod stats; // sums, rates, status
 #[cfg(test)]
@@ -40,6 +42,7 @@ use capture::Captures;
 pub use files::CONFIRM_MAX_S;
 use files::Files;
 pub use hardware::Hardware;
+use health::Ward;
 use manager::Manager;
 use metrics::Scrape;
 use model::{Applied, Limits, Model, STEP_S, SWEEP_S, View, refuse};
@@ -146,6 +149,9 @@ pub struct Control {
     manager: Option<Manager>,
     clock: Clock,
     captures: Captures,
+    ward: Ward,
+    /// Who asks could do by itself whatever the director can.
+    trusted: bool,
 }
 
 impl fmt::Debug for Control {
@@ -186,6 +192,8 @@ impl Control {
             manager: None,
             clock: Clock::start(),
             captures: Captures::default(),
+            ward: Ward::default(),
+            trusted: true,
         }
     }
 
@@ -233,6 +241,7 @@ impl Control {
             view,
             workers: metrics::workers(&self.workers),
             templates: self.templates.clone(),
+            checks: Arc::clone(&self.ward.checks),
             machine: self.machine(),
             limits: self.model.limits(),
             connections_max: self.connections_max,
@@ -278,6 +287,7 @@ impl Control {
         }
         let Applied { updates, closed } = self.judge(changes)?;
         self.view = None;
+        self.ward.stale = true;
         let confirmations = self.post(updates);
         let confirmed = confirmations.map_or(Ok(()), |confirmations| {
             let mut workers = self.workers.iter();
@@ -293,6 +303,7 @@ impl Control {
 
     /// The model's part of [`Self::change`]. New ports are started, all or none of them.
     fn judge(&mut self, changes: &[Change]) -> Result<Applied, Refusal> {
+        self.allow(changes)?;
         let Self {
             model, hardware, ..
         } = self;
@@ -475,6 +486,7 @@ impl Control {
 
 impl Backend for Control {
     fn handle(&mut self, request: Request, peer: &Peer) -> Reply {
+        self.trusted = peer.is_trusted();
         let answer = match request {
             Request::Change(changes) => Ok(self.audited(&changes, peer)),
             Request::Plan(file) => self.plan(&file).map(Reply::Plan),
@@ -517,6 +529,7 @@ impl Backend for Control {
             Request::Neighbours => self.neighbours().map(Reply::Neighbours),
             Request::Network => Ok(Reply::Network(self.model.network())),
             Request::Marks => Ok(Reply::Marks(self.model.marks())),
+            Request::Health => Ok(Reply::Health(self.health())),
         };
         answer.unwrap_or_else(Reply::Refused)
     }
@@ -527,6 +540,7 @@ impl Backend for Control {
 
     fn tick(&mut self, now: Duration) {
         self.now = now;
+        self.trusted = true;
         self.finish_captures(Duration::ZERO);
         self.hardware.tick();
         while let Ok(scraper) = self.scrapes.try_recv() {
@@ -543,9 +557,11 @@ impl Backend for Control {
         }
         if due(&mut self.step_due, now, STEP_S) {
             self.ramp();
+            self.watch_traffic();
             self.see_to_drained();
         }
         self.see_to_files();
+        self.see_to_health();
         if let Some(manager) = &mut self.manager {
             manager.tick(now, self.model.services_len());
         }

@@ -71,6 +71,7 @@ fn scrape(model: &Model, pages: &[Arc<Page>]) -> Scrape {
         },
     };
     Scrape {
+        checks: Arc::default(),
         view: Arc::new(model.view()),
         workers: pages.iter().map(worker).collect(),
         templates: None,

@@ -183,7 +183,9 @@ impl Naive {
             | Change::DeleteRoute { .. }
             | Change::AddNeighbour(_)
             | Change::DeleteNeighbour { .. }
-            | Change::FlushNeighbours => unreachable!("not generated"),
+            | Change::FlushNeighbours
+            | Change::SetHealth { .. }
+            | Change::SetServerOptions { .. } => unreachable!("not generated"),
             Change::AddMark { rule, at } => {
                 let at = at.unwrap_or(self.marks.len() + 1);
                 let to = rule.destination.and_then(Prefix::only);
