@@ -466,7 +466,7 @@ mod tests {
         assert_eq!(
             services(list),
             "SERVICE / SERVER  HOW        WEIGHT  ACTIVE  INACTIVE          HEALTH\n\
-             tcp 10.0.0.1:80   wrr                                   1 up, 2 needed\n\
+             tcp 10.0.0.1:80   wrr                                  1 up, 2 needed\n\
              \x20 192.168.1.2:80  nat             1       5         0              up\n\
              \x20 192.168.1.3:80  nat  1000 (0 now)       5         0            down\n"
         );

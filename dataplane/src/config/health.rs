@@ -55,11 +55,14 @@ pub(super) struct RawPassive {
     ejected_max_percent: Option<Spanned<i64>>,
 }
 
+/// A key, where it is, and the kinds that it goes with.
+type Particular = (&'static str, Option<Range<usize>>, &'static [&'static str]);
+
 const KINDS: [&str; 7] = ["tcp", "udp", "http", "https", "dns", "icmp", "command"];
 
 impl RawCheck {
     /// Each key that goes with some kinds only, and where it is.
-    fn keys(&self) -> [(&'static str, Option<Range<usize>>, &'static [&'static str]); 15] {
+    fn keys(&self) -> [Particular; 15] {
         const TALK: &[&str] = &["tcp", "udp"];
         const HTTP: &[&str] = &["http", "https"];
         const TLS: &[&str] = &["https"];

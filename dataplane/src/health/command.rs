@@ -21,7 +21,7 @@ pub(super) const COMMANDS_MAX: usize = 64;
 
 #[derive(Debug)]
 pub(super) struct Commands {
-    running: HashMap<u64, Child>,
+    running: HashMap<usize, Child>,
     /// Killed, but not gone yet.
     killed: Vec<Child>,
     token: Token,
@@ -59,7 +59,7 @@ impl Commands {
     pub(super) fn start(
         &mut self,
         registry: &Registry,
-        check: u64,
+        check: usize,
         words: &[String],
         target: SocketAddr,
     ) -> io::Result<()> {
@@ -84,7 +84,7 @@ impl Commands {
     }
 
     /// With all that it started.
-    pub(super) fn kill(&mut self, check: u64) {
+    pub(super) fn kill(&mut self, check: usize) {
         if let Some(child) = self.running.remove(&check) {
             kill(&child);
             self.killed.push(child);
@@ -92,7 +92,7 @@ impl Commands {
     }
 
     /// Programs that have ended.
-    pub(super) fn ended(&mut self) -> Vec<(u64, Outcome)> {
+    pub(super) fn ended(&mut self) -> Vec<(usize, Outcome)> {
         if let Some(ends) = &mut self.ends {
             let mut signals = [0; 64];
             while matches!(ends.pipe.read(&mut signals), Ok(1..)) {}

@@ -23,7 +23,7 @@ pub(super) struct Echo {
     sockets: [Option<UdpSocket>; 2],
     tokens: [Token; 2],
     /// Checks whose answer is missing: where from, and what it is known by.
-    waiting: HashMap<u64, (IpAddr, u64)>,
+    waiting: HashMap<usize, (IpAddr, u64)>,
 }
 
 impl Echo {
@@ -38,7 +38,7 @@ impl Echo {
     pub(super) fn send(
         &mut self,
         registry: &Registry,
-        check: u64,
+        check: usize,
         to: IpAddr,
         secret: u64,
     ) -> io::Result<()> {
@@ -52,7 +52,7 @@ impl Echo {
         let mut message = [0; LEN];
         message[0] = REQUEST[ipv6];
         message[4..8].copy_from_slice(&secret.to_be_bytes()[..4]);
-        message[8..16].copy_from_slice(&check.to_be_bytes());
+        message[8..16].copy_from_slice(&(check as u64).to_be_bytes());
         message[16..].copy_from_slice(&secret.to_be_bytes());
         if ipv6 == 0 {
             // The kernel sees to ICMPv6's.
@@ -64,12 +64,12 @@ impl Echo {
         Ok(())
     }
 
-    pub(super) fn forget(&mut self, check: u64) {
+    pub(super) fn forget(&mut self, check: usize) {
         self.waiting.remove(&check);
     }
 
     /// Checks that were answered.
-    pub(super) fn heard(&mut self, token: Token) -> Vec<u64> {
+    pub(super) fn heard(&mut self, token: Token) -> Vec<usize> {
         let mut answered = Vec::new();
         let ipv6 = usize::from(self.tokens[1] == token);
         let Some(socket) = &self.sockets[ipv6] else {
@@ -110,7 +110,7 @@ fn open(registry: &Registry, token: Token, ipv6: bool) -> io::Result<UdpSocket> 
 
 /// The check that a message answers, and what its probe is known by. An IPv4 socket gives the IP
 /// header, too.
-fn answer(message: &[u8], ipv6: bool) -> Option<(u64, u64)> {
+fn answer(message: &[u8], ipv6: bool) -> Option<(usize, u64)> {
     let header = if ipv6 {
         0
     } else {
@@ -119,5 +119,5 @@ fn answer(message: &[u8], ipv6: bool) -> Option<(u64, u64)> {
     let message = message.get(header..)?;
     let number = |at: usize| Some(u64::from_be_bytes(*message.get(at..)?.first_chunk()?));
     let is_reply = message.first_chunk() == Some(&[REPLY[usize::from(ipv6)], 0]);
-    is_reply.then_some((number(8)?, number(16)?))
+    is_reply.then_some((usize::try_from(number(8)?).ok()?, number(16)?))
 }

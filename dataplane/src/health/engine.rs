@@ -46,7 +46,7 @@ pub struct Engine {
     thread: Option<JoinHandle<()>>,
     checks: HashMap<Spec, Arc<Check>>,
     /// Checks so far.
-    made: u64,
+    made: usize,
 }
 
 impl Engine {
@@ -146,9 +146,9 @@ struct Prober {
     changes: Sender<Arc<Check>>,
     notify: Box<dyn Fn() + Send>,
     started: Instant,
-    watched: HashMap<u64, Watched>,
+    watched: HashMap<usize, Watched>,
     /// Timers and whose they are; one that was set anew is there twice.
-    timers: BinaryHeap<Reverse<(u64, u64)>>,
+    timers: BinaryHeap<Reverse<(u64, usize)>>,
     under_way: u64,
     under_way_max: u64,
     web: Web,
@@ -239,11 +239,11 @@ impl Prober {
                 self.web.socket_is_ready(registry, token, event);
                 self.web.poll_sockets(registry);
             }
-            Token(check) => self.talk(check as u64),
+            Token(check) => self.talk(check),
         }
     }
 
-    fn talk(&mut self, id: u64) {
+    fn talk(&mut self, id: usize) {
         let Some(watched) = self.watched.get_mut(&id) else {
             return;
         };
@@ -286,7 +286,7 @@ impl Prober {
     }
 
     fn watch(&mut self, checks: Vec<Arc<Check>>) {
-        let wanted: HashSet<u64> = checks.iter().map(|check| check.id).collect();
+        let wanted: HashSet<usize> = checks.iter().map(|check| check.id).collect();
         let gone = self.watched.keys().filter(|id| !wanted.contains(id));
         for id in gone.copied().collect::<Vec<_>>() {
             self.give_up(id);
@@ -330,14 +330,14 @@ impl Prober {
         }
     }
 
-    fn set_timer(&mut self, id: u64, ms: u64) {
+    fn set_timer(&mut self, id: usize, ms: u64) {
         if let Some(watched) = self.watched.get_mut(&id) {
             watched.timer_ms = ms;
             self.timers.push(Reverse((ms, id)));
         }
     }
 
-    fn probe(&mut self, id: u64, now_ms: u64) {
+    fn probe(&mut self, id: usize, now_ms: u64) {
         let Some(watched) = self.watched.get(&id) else {
             return;
         };
@@ -366,8 +366,8 @@ impl Prober {
         }
     }
 
-    fn begin(&mut self, id: u64, spec: &Spec) -> Result<Means, Outcome> {
-        let (registry, token, to) = (self.poll.registry(), Token(id as usize), spec.target);
+    fn begin(&mut self, id: usize, spec: &Spec) -> Result<Means, Outcome> {
+        let (registry, token, to) = (self.poll.registry(), Token(id), spec.target);
         let talk = |talk: io::Result<Talk>| Ok(Means::Talk(Box::new(talk?)));
         match &spec.probe {
             Probe::Tcp(words) => talk(Talk::tcp(registry, token, to, words.send.0.clone())),
@@ -395,7 +395,7 @@ impl Prober {
     }
 
     /// Nothing is waited for any more.
-    fn give_up(&mut self, id: u64) -> Option<UnderWay> {
+    fn give_up(&mut self, id: usize) -> Option<UnderWay> {
         let under_way = self.watched.get_mut(&id)?.probe.take()?;
         self.under_way -= 1;
         match under_way.means {
@@ -407,7 +407,7 @@ impl Prober {
         Some(under_way)
     }
 
-    fn ended(&mut self, id: u64, outcome: Outcome) {
+    fn ended(&mut self, id: usize, outcome: Outcome) {
         let Some(UnderWay {
             since, since_ms, ..
         }) = self.give_up(id)
@@ -459,7 +459,7 @@ impl Prober {
     }
 }
 
-fn asked(watched: &HashMap<u64, Watched>, id: u64) -> Option<&Http> {
+fn asked(watched: &HashMap<usize, Watched>, id: usize) -> Option<&Http> {
     match &watched.get(&id)?.check.spec.probe {
         Probe::Http(http) => Some(http),
         _ => None,

@@ -33,7 +33,7 @@ pub struct Spec {
 #[derive(Debug)]
 pub struct Check {
     /// Never used again.
-    id: u64,
+    id: usize,
     pub spec: Spec,
     status: Mutex<Status>,
 }
@@ -68,7 +68,7 @@ pub enum Outcome {
 }
 
 impl Check {
-    fn new(id: u64, spec: Spec) -> Self {
+    fn new(id: usize, spec: Spec) -> Self {
         let status = Mutex::new(Status {
             fitness: Fitness::Unknown,
             since: now(),

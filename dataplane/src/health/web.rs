@@ -39,7 +39,7 @@ impl Handler for Body {
 
 pub(super) struct Web {
     // Dropped before `multi`: one that leaves it calls back into what that owns.
-    running: HashMap<u64, Easy2Handle<Body>>,
+    running: HashMap<usize, Easy2Handle<Body>>,
     multi: Multi,
     /// What libcurl wants to know of its sockets; `None`: nothing more.
     wishes: Receiver<(RawFd, Option<Interest>)>,
@@ -82,18 +82,21 @@ impl Web {
         })
     }
 
-    pub(super) fn start(&mut self, check: u64, http: &Http, to: SocketAddr) -> Result<(), Outcome> {
+    pub(super) fn start(
+        &mut self,
+        check: usize,
+        http: &Http,
+        to: SocketAddr,
+    ) -> Result<(), Outcome> {
         let unsent = |error: &dyn std::error::Error| Outcome::Unsent(error.to_string());
         let easy = request(http, to).map_err(|error| unsent(&error))?;
-        let handle = self.multi.add2(easy).map_err(|error| unsent(&error))?;
-        let mut handle = handle;
-        let token = usize::try_from(check).unwrap_or_default();
-        handle.set_token(token).map_err(|error| unsent(&error))?;
+        let mut handle = self.multi.add2(easy).map_err(|error| unsent(&error))?;
+        handle.set_token(check).map_err(|error| unsent(&error))?;
         self.running.insert(check, handle);
         Ok(())
     }
 
-    pub(super) fn stop(&mut self, check: u64) {
+    pub(super) fn stop(&mut self, check: usize) {
         if let Some(handle) = self.running.remove(&check) {
             // It is closed either way.
             let _ = self.multi.remove2(handle);
@@ -158,15 +161,12 @@ impl Web {
     /// Requests that have ended; `asked` knows what was asked.
     pub(super) fn ended<'a>(
         &mut self,
-        asked: impl Fn(u64) -> Option<&'a Http>,
-    ) -> Vec<(u64, Outcome)> {
+        asked: impl Fn(usize) -> Option<&'a Http>,
+    ) -> Vec<(usize, Outcome)> {
         let Self { multi, running, .. } = self;
         let mut ended = Vec::new();
         multi.messages(|message| {
-            let check = message
-                .token()
-                .ok()
-                .and_then(|token| u64::try_from(token).ok());
+            let check = message.token().ok();
             let handle = check.and_then(|check| Some((check, running.get(&check)?)));
             if let Some((check, handle)) = handle
                 && let Some(result) = message.result_for2(handle)
