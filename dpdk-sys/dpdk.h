@@ -23,10 +23,18 @@ static const size_t DIRECTOR_MBUF_PKT_LEN = offsetof(struct rte_mbuf, pkt_len);
 static const size_t DIRECTOR_MBUF_DATA_LEN = offsetof(struct rte_mbuf, data_len);
 static const size_t DIRECTOR_MBUF_BUF_LEN = offsetof(struct rte_mbuf, buf_len);
 static const size_t DIRECTOR_MBUF_NEXT = offsetof(struct rte_mbuf, next);
+static const size_t DIRECTOR_MBUF_OL_FLAGS = offsetof(struct rte_mbuf, ol_flags);
+static const size_t DIRECTOR_MBUF_HASH_RSS = offsetof(struct rte_mbuf, hash.rss);
+static const uint64_t DIRECTOR_MBUF_RSS_HASH = RTE_MBUF_F_RX_RSS_HASH;
 
 static const uint64_t DIRECTOR_TX_FAST_FREE = RTE_ETH_TX_OFFLOAD_MBUF_FAST_FREE;
 /* Spread by addresses and, where the packet has them, ports. */
 static const uint64_t DIRECTOR_RSS_L3_L4 = RTE_ETH_RSS_IP | RTE_ETH_RSS_TCP | RTE_ETH_RSS_UDP;
+/* Whole packets of these protocols, by one end only: its address and port. */
+static const uint64_t DIRECTOR_RSS_TRANSPORT =
+	RTE_ETH_RSS_NONFRAG_IPV4_TCP | RTE_ETH_RSS_NONFRAG_IPV4_UDP | RTE_ETH_RSS_NONFRAG_IPV4_SCTP |
+	RTE_ETH_RSS_NONFRAG_IPV6_TCP | RTE_ETH_RSS_NONFRAG_IPV6_UDP | RTE_ETH_RSS_NONFRAG_IPV6_SCTP;
+static const uint64_t DIRECTOR_RX_RSS_HASH = RTE_ETH_RX_OFFLOAD_RSS_HASH;
 static const uint32_t DIRECTOR_LCORE_ID_ANY = LCORE_ID_ANY;
 static const size_t DIRECTOR_MEMPOOL_NAMESIZE = RTE_MEMPOOL_NAMESIZE;
 
@@ -52,3 +60,32 @@ static inline uint32_t director_link_speed(uint16_t port)
 
 static const uint32_t DIRECTOR_SPEED_NONE = RTE_ETH_SPEED_NUM_NONE;
 static const uint32_t DIRECTOR_SPEED_UNKNOWN = RTE_ETH_SPEED_NUM_UNKNOWN;
+
+/* Functions, because bindgen knows no constants of 64 bits whose highest are set. */
+static inline uint64_t director_rss_by_source(void)
+{
+	return RTE_ETH_RSS_L3_SRC_ONLY | RTE_ETH_RSS_L4_SRC_ONLY;
+}
+
+static inline uint64_t director_rss_by_destination(void)
+{
+	return RTE_ETH_RSS_L3_DST_ONLY | RTE_ETH_RSS_L4_DST_ONLY;
+}
+
+/* The largest redirection table that director_set_reta() takes. */
+static const uint16_t DIRECTOR_RETA_MAX = 4096;
+
+/* Programs a redirection table: the queue of each of its `size` entries. */
+static inline int director_set_reta(uint16_t port, const uint16_t *queues, uint16_t size)
+{
+	struct rte_eth_rss_reta_entry64 groups[4096 / RTE_ETH_RETA_GROUP_SIZE] = {0};
+	uint16_t i;
+
+	for (i = 0; i < size; i++) {
+		struct rte_eth_rss_reta_entry64 *group = &groups[i / RTE_ETH_RETA_GROUP_SIZE];
+
+		group->mask |= UINT64_C(1) << i % RTE_ETH_RETA_GROUP_SIZE;
+		group->reta[i % RTE_ETH_RETA_GROUP_SIZE] = queues[i];
+	}
+	return rte_eth_dev_rss_reta_update(port, groups, size);
+}

@@ -55,7 +55,7 @@ pub use network::{
     is_station, mac_text,
 };
 pub use plan::Plan;
-pub use ports::PortSpec;
+pub use ports::{PortSpec, Role, Steering};
 pub use settings::{SETTINGS, Setting, Value};
 pub use words::{NoFlag, Word};
 
@@ -943,6 +943,8 @@ pub struct PortUse {
     pub queues: u16,
     /// What the device does for us.
     pub offloads: Vec<String>,
+    /// With several workers.
+    pub steering: Option<Steering>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]

@@ -5,7 +5,8 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::conf::{Key, quoted};
+use crate::Word;
+use crate::conf::{Key, array, quoted};
 
 /// Drivers of devices whose other end is a kernel or a virtual machine on this computer, which may
 /// leave checksums to hardware that is not there.
@@ -16,6 +17,44 @@ const SHARED: [&str; 5] = [
     "net_virtio_user",
     "net_vhost",
 ];
+
+/// Who is behind a port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Their packets ask for services.
+    Clients,
+    /// Their packets answer clients, or local addresses.
+    Servers,
+}
+
+impl Word for Role {
+    const ALL: &'static [Self] = &[Self::Clients, Self::Servers];
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::Clients => "clients",
+            Self::Servers => "servers",
+        }
+    }
+}
+
+/// How a port's packets come to the workers that own them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Steering {
+    /// A worker that receives another one's packet hands it on.
+    #[default]
+    Software,
+    /// The device was told; the first packets show whether it does it.
+    Trying,
+    /// The device puts them into the right queues.
+    Nic,
+    /// By software, because the device hashes otherwise than it was told.
+    OtherHash,
+    /// By software, because the device does not tell its hashes.
+    NoHash,
+}
 
 /// A NIC, physical or virtual, but for its addresses.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
@@ -31,6 +70,14 @@ pub struct PortSpec {
     pub partial_checksums: bool,
     pub rx_descriptors: u16,
     pub tx_descriptors: u16,
+    /// So that a NIC that can spreads packets over the workers as they own them; they do it by themselves
+    /// where both are there, or nobody says.
+    #[serde(default)]
+    pub role: Option<Role>,
+    /// Cores of the workers that have a queue of it each; empty for all workers, or as many as the device
+    /// has queues.
+    #[serde(default)]
+    pub workers: Vec<u16>,
 }
 
 impl PortSpec {
@@ -44,6 +91,8 @@ impl PortSpec {
             partial_checksums: SHARED.iter().any(|driver| device.starts_with(driver)),
             rx_descriptors: 1024,
             tx_descriptors: 1024,
+            role: None,
+            workers: Vec::new(),
             device,
         }
     }
@@ -64,6 +113,8 @@ impl PortSpec {
             partial_checksums,
             rx_descriptors,
             tx_descriptors,
+            role,
+            workers,
         } = self;
         vec![
             Key::needed("name", quoted(name)),
@@ -77,6 +128,8 @@ impl PortSpec {
             ),
             Key::new("rx_descriptors", rx_descriptors, default.rx_descriptors),
             Key::new("tx_descriptors", tx_descriptors, default.tx_descriptors),
+            Key::perhaps("role", role.map(|role| quoted(role.word()))),
+            Key::new("workers", array(workers), array(&default.workers)),
         ]
     }
 }

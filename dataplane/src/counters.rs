@@ -146,6 +146,8 @@ pub struct PortPage {
     /// What left from this port, whatever its origin.
     pub tx: Counter,
     pub tx_bytes: Counter,
+    /// How its packets come to their workers, by number: see [`crate::director::Arrival`].
+    pub arrival: Gauge,
 }
 
 impl PortPage {
@@ -200,6 +202,7 @@ const _: () = assert!(size_of::<ServerPage>() == 64);
 
 /// One virtual service as one worker counts it; packets and bytes are its servers' sums.
 #[derive(Debug, Default)]
+#[repr(align(64))]
 pub struct ServicePage {
     pub drops: Drops,
 }
@@ -214,8 +217,10 @@ pub struct LocalPage {
     pub exhausted: Counter,
 }
 
-/// Everything one worker counts.
+/// Everything one worker counts. No other worker writes to a line of it, nor to the one that processors load
+/// along.
 #[derive(Debug)]
+#[repr(align(128))]
 pub struct Page {
     pub ports: [PortPage; PORTS_MAX],
     /// By [`crate::update::ServerId`].

@@ -22,7 +22,7 @@ use crate::control::{Command, Control, MAILBOX_MAX, Worker as WorkerHandle};
 use crate::counters::Page;
 use crate::director::Director;
 use crate::dpdk::{
-    Eal, EalConfig, HEADROOM, Mempool, data_room, register_worker, socket_of, with_room,
+    Eal, EalConfig, HEADROOM, Mempool, check_core, data_room, register_worker, socket_of, with_room,
 };
 use crate::net::Setup;
 use crate::steer::Steer;
@@ -54,9 +54,14 @@ pub fn run(config: &Config, path: &Path) -> Result<()> {
     let access = Access::by_name(group.as_deref(), read_group.as_deref())?;
     let mut server = Server::bind(&director.socket, access)?;
     allow_descriptors();
+    // While the process's own affinity is to be seen.
+    director
+        .workers
+        .iter()
+        .try_for_each(|&core| check_core(core))?;
     let eal = Eal::init(&eal_config(config))?;
     let pools = pools(&eal, config)?;
-    let mut ports = Ports::new(&eal, &pools);
+    let mut ports = Ports::new(&eal, &director.workers, &pools);
     let queues = ports.start_all(config.ports.iter().map(|port| &port.spec))?;
     let asked = (path, reload);
     let result = serve(
@@ -103,12 +108,20 @@ fn serve(
     stop: &AtomicBool,
     (path, reload): (&Path, Arc<AtomicBool>),
 ) -> Result<()> {
-    let setup = config.setup(|port| ports.mac(port));
+    let (setup, reta) = (config.setup(|port| ports.mac(port)), ports.reta());
     let (ended, stopped) = (AtomicBool::new(false), Arc::new(AtomicBool::new(false)));
     std::thread::scope(|scope| {
         let (templates, clock) = (templates(config)?, Clock::start());
         let workers = start_workers(
-            scope, config, eal, pools, queues, &setup, &templates, clock, &ended,
+            scope,
+            config,
+            eal,
+            pools,
+            queues,
+            (&setup, reta),
+            &templates,
+            clock,
+            &ended,
         );
         // Whatever happens from here on, the workers must be told to end or the scope waits for ever.
         let result = workers.and_then(|workers| {
@@ -241,6 +254,8 @@ fn pools(eal: &Eal, config: &Config) -> Result<Vec<Mempool>> {
 struct Start {
     me: usize,
     core: u16,
+    /// Entries of the redirection table.
+    reta: usize,
     queues: Vec<Queues>,
     links: Links,
     mailbox: Receiver<Command>,
@@ -261,7 +276,7 @@ fn start_workers<'s>(
     eal: &'s Eal,
     pools: &'s [Mempool],
     queues: Vec<Vec<Queues>>,
-    setup: &'s Setup,
+    (setup, reta): (&'s Setup, usize),
     templates: &Arc<Templates>,
     clock: Clock,
     ended: &'s AtomicBool,
@@ -284,6 +299,7 @@ fn start_workers<'s>(
         let start = Start {
             me,
             core,
+            reta,
             queues,
             links,
             mailbox,
@@ -332,7 +348,7 @@ fn work(
     let built = register_worker(eal, start.core)
         .map_err(anyhow::Error::from)
         .and_then(|thread| {
-            let steer = Steer::new(start.me, config.director.workers.len());
+            let steer = Steer::over(start.me, config.director.workers.len(), start.reta);
             let connections = config.director.max_connections;
             let page = Arc::clone(&start.pages[start.me]);
             let director = Director::new(connections, secret, setup, steer, page)

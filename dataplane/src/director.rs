@@ -3,6 +3,7 @@
 //! A director owns no NIC, no clock and no lock. All it ever does follows from [`Director::apply`],
 //! [`Director::process`] and [`Director::tick`], each with the time.
 
+mod arrival; // whether packets arrive at the worker that owns them
 mod brief; // the packets that most connections begin with
 mod cut; // connections that are ended from here
 mod decide; // everything that is not the fast path
@@ -37,6 +38,7 @@ mod simulation; // random packets, changes and pauses
 #[cfg(test)]
 #[expect(unreachable_pub, reason = "the tests with DPDK include it too")]
 mod spoil; // frames of the golden captures, spoilt
+mod steered; // packets that other workers own, and own ones that others received
 #[cfg(test)]
 mod testbed; // a director with its networks and services, checked step by step
 #[cfg(test)]
@@ -67,13 +69,16 @@ use crate::tunnel::Tunnel;
 use crate::update::{ServerId, ServiceId, Update};
 use crate::watch::tap::Note;
 use crate::wire::ethernet::{self, Station};
-use crate::wire::flow::{ICMPV6, IPV4_HEADER, IPV6_HEADER, Kind, SCTP, Seen, Tuple};
+use crate::wire::flow::{ICMPV6, IPV4_HEADER, IPV6_HEADER, Kind, SCTP, Seen};
 use crate::wire::partial;
 
+pub use arrival::Arrival;
+use arrival::Arrivals;
 use cut::Cuts;
 use defence::Defence;
 use handshake::Handshakes;
 pub use rewrite::{translate, translate6};
+use steered::{Sighting, Unseen};
 
 /// Connections looked at for expiry per call of [`Director::tick`].
 const EXPIRE_MAX: u32 = 64;
@@ -107,6 +112,7 @@ pub struct Director<P> {
     answers: RateLimit,
     handshakes: Handshakes,
     steer: Steer,
+    arrivals: Arrivals,
     /// By port, what we are there.
     stations: [Station; PORTS_MAX],
     /// Ports whose packets may have checksums to be completed.
@@ -153,18 +159,20 @@ impl Staged {
 type Stage = ArrayVec<Staged, BURST>;
 
 /// A burst on its way through [`Director::stages`].
-struct Walk<'w, P: PacketBuf, E: Egress<Buf = P>> {
+struct Walk<'w, P: PacketBuf, E: Egress<Buf = P>, S> {
     director: &'w mut Director<P>,
     now: Instant,
     from: PortId,
     burst: &'w mut Burst<P>,
+    sighting: S,
     out: &'w mut E,
 }
 
-impl<P: PacketBuf, E: Egress<Buf = P>> Hot for Walk<'_, P, E> {
+impl<P: PacketBuf, E: Egress<Buf = P>, S: Sighting<P>> Hot for Walk<'_, P, E, S> {
     #[inline(always)]
     fn run(self) {
-        (self.director).stages(self.now, self.from, self.burst, self.out);
+        let (director, sighting) = (self.director, self.sighting);
+        director.stages(self.now, self.from, self.burst, sighting, self.out);
     }
 }
 
@@ -197,6 +205,7 @@ impl<P: PacketBuf> Director<P> {
             answers: RateLimit::default(),
             handshakes: Handshakes::new(connections_max),
             steer,
+            arrivals: Arrivals::default(),
             stations: [Station::default(); PORTS_MAX],
             partial: [false; PORTS_MAX],
             page,
@@ -322,12 +331,14 @@ impl<P: PacketBuf> Director<P> {
         out.watch().received(from, burst);
         if self.steer.is_alone() {
             self.process_home(now, from, burst, out);
+        } else if self.arrival(from) == Arrival::AtHome {
+            self.process_arrived(now, from, burst, out);
         } else {
             self.steer_burst(now, from, burst, out);
         }
     }
 
-    /// As [`Self::process`] for packets that another worker received (and counted) for this one.
+    /// As [`Self::process`] for packets that are counted, and this worker's.
     pub fn process_home<E: Egress<Buf = P>>(
         &mut self,
         now: Instant,
@@ -340,6 +351,7 @@ impl<P: PacketBuf> Director<P> {
             now,
             from,
             burst,
+            sighting: Unseen,
             out,
         });
     }
@@ -351,6 +363,7 @@ impl<P: PacketBuf> Director<P> {
         now: Instant,
         from: PortId,
         burst: &mut Burst<P>,
+        sighting: impl Sighting<P>,
         out: &mut E,
     ) {
         for packet in burst.iter() {
@@ -358,7 +371,7 @@ impl<P: PacketBuf> Director<P> {
         }
         let mut stage = Stage::new();
         for (at, packet) in burst.iter().enumerate() {
-            self.parse(from, packet, &mut stage);
+            sighting.stage(self, from, at, packet, &mut stage);
             if let Some(earlier) = at.checked_sub(AHEAD) {
                 self.look_up(&mut stage[earlier]);
             }
@@ -384,54 +397,6 @@ impl<P: PacketBuf> Director<P> {
         }
         self.conns.settle();
         out.note(Note::default);
-    }
-
-    /// Sends what other workers own to them; the rest goes its way here.
-    fn steer_burst<E: Egress<Buf = P>>(
-        &mut self,
-        now: Instant,
-        from: PortId,
-        burst: &mut Burst<P>,
-        out: &mut E,
-    ) {
-        let mut mine = Burst::new();
-        for packet in burst.drain(..) {
-            let frame = packet.bytes();
-            let plain = Seen::plain::<IPV4_HEADER>(frame);
-            let home = match plain.map_or_else(|| Seen::parse(frame), Ok) {
-                Ok(seen) => self.home_of(from, &seen, frame),
-                Err(_) => self.steer.me(),
-            };
-            if home == self.steer.me() {
-                mine.push(packet);
-            } else {
-                out.steer(home, from, packet);
-            }
-        }
-        self.process_home(now, from, &mut mine, out);
-    }
-
-    /// The worker that decides about a packet.
-    fn home_of(&self, from: PortId, seen: &Seen, frame: &[u8]) -> usize {
-        match seen.kind {
-            Kind::Transport => self.home(from, seen, &seen.tuple(frame)),
-            Kind::FirstFragment | Kind::Fragment => self.meeting_point(seen, frame),
-            Kind::OtherIp => self
-                .concerned(seen, frame)
-                .map_or(self.steer.me(), |tuple| self.home(from, seen, &tuple)),
-            Kind::Arp => self.steer.me(),
-        }
-    }
-
-    /// The worker that owns the connection which a packet of this tuple belongs to.
-    fn home(&self, from: PortId, seen: &Seen, tuple: &Tuple) -> usize {
-        self.home_within(from, seen.vlan(), tuple)
-    }
-
-    fn home_within(&self, from: PortId, vlan: Option<u16>, tuple: &Tuple) -> usize {
-        let from_client = self.services.is_asking(tuple, from, vlan);
-        self.steer
-            .home(if from_client { tuple.from } else { tuple.to })
     }
 
     /// First stage: what is it, and is it addressed to us? Starts loading its bucket.

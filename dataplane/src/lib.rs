@@ -7,6 +7,7 @@ pub mod control; // the Unix-socket server: a request becomes updates in every w
 pub mod counters; // what each worker counts, readable by anyone
 pub mod cpu; // prefetch and the cycle counter
 pub mod director; // the packet walk
+pub mod exchange; // rings between workers
 pub mod fragments; // IP fragments, followed without being put together
 pub mod ftp; // what FTP's control connections say of data connections
 pub mod fullnat; // FULLNAT: local ports, and how a server learns who the client is

@@ -7,6 +7,7 @@ use arrayvec::ArrayVec;
 use crate::watch::Watch;
 use crate::watch::tap::Note;
 use crate::wire::ethernet;
+use crate::wire::flow::Seen;
 
 /// The most packets that travel together.
 pub const BURST: usize = 32;
@@ -41,8 +42,14 @@ pub trait PacketBuf: Sized + std::fmt::Debug {
     /// Cuts or grows the frame at its end; `false` when it does not fit. New bytes are unspecified.
     #[must_use]
     fn resize(&mut self, len: usize) -> bool;
+    /// Starts loading what says where the headers are.
+    fn approach(&self) {}
     /// Starts loading the headers into the cache.
     fn prefetch(&self) {}
+    /// What the device that received it hashed it to, if it tells.
+    fn rss_hash(&self) -> Option<u32> {
+        None
+    }
 }
 
 /// Up to [`BURST`] packets that travel together.
@@ -98,8 +105,8 @@ pub trait Egress {
     fn make(&mut self, len: usize) -> Option<Self::Buf>;
     /// Tells the other workers.
     fn share(&mut self, learned: Learned);
-    /// Hands a packet received on `from` to the worker that owns it.
-    fn steer(&mut self, worker: usize, from: PortId, packet: Self::Buf);
+    /// Hands a packet received on `from`, and what was seen of it, to the worker that owns it.
+    fn steer(&mut self, worker: usize, from: PortId, seen: &Seen, packet: Self::Buf);
     /// Where packets end that go no further.
     fn watch(&mut self) -> &mut Watch;
     /// What is known of the packet that is being decided about; only who captures wants to know.
@@ -112,6 +119,7 @@ pub trait Egress {
 pub struct HeapBuf {
     data: Vec<u8>,
     start: usize,
+    rss_hash: Option<u32>,
 }
 
 impl HeapBuf {
@@ -123,7 +131,15 @@ impl HeapBuf {
         Self {
             data,
             start: Self::HEADROOM,
+            rss_hash: None,
         }
+    }
+
+    /// As from a device that hashes.
+    #[must_use]
+    pub fn hashed(self, hash: u32) -> Self {
+        let rss_hash = Some(hash);
+        Self { rss_hash, ..self }
     }
 }
 
@@ -152,5 +168,9 @@ impl PacketBuf for HeapBuf {
     fn resize(&mut self, len: usize) -> bool {
         self.data.resize(self.start + len, 0xa5);
         true
+    }
+
+    fn rss_hash(&self) -> Option<u32> {
+        self.rss_hash
     }
 }

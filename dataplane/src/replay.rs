@@ -22,6 +22,7 @@ use crate::steer::Steer;
 use crate::time::Instant;
 use crate::watch::Watch;
 use crate::watch::tap::Note;
+use crate::wire::flow::Seen;
 
 /// The longest pause between two calls of [`Director::tick`].
 const TICK_MS: u32 = 100;
@@ -34,7 +35,7 @@ pub struct Wire {
     watch: Watch,
     pub sent: Vec<(PortId, HeapBuf)>,
     pub learned: Vec<Learned>,
-    pub steered: Vec<(usize, PortId, HeapBuf)>,
+    pub steered: Vec<(usize, PortId, Seen, HeapBuf)>,
 }
 
 impl Wire {
@@ -68,8 +69,8 @@ impl Egress for Wire {
         self.learned.push(learned);
     }
 
-    fn steer(&mut self, worker: usize, from: PortId, packet: HeapBuf) {
-        self.steered.push((worker, from, packet));
+    fn steer(&mut self, worker: usize, from: PortId, seen: &Seen, packet: HeapBuf) {
+        self.steered.push((worker, from, *seen, packet));
     }
 
     fn watch(&mut self) -> &mut Watch {

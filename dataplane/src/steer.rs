@@ -7,37 +7,51 @@
 use std::net::{IpAddr, SocketAddr};
 
 /// The key of the RSS specification's examples: any fixed key will do, every director uses the same.
-const KEY: [u8; 40] = [
+pub const KEY: [u8; 40] = [
     0x6d, 0x5a, 0x56, 0xda, 0x25, 0x5b, 0x0e, 0xc2, 0x41, 0x67, 0x25, 0x3d, 0x43, 0xa3, 0x8f, 0xb0,
     0xd0, 0xca, 0x2b, 0xcb, 0xae, 0x7b, 0x30, 0xb4, 0x77, 0xcb, 0x2d, 0xa3, 0x80, 0x30, 0xf2, 0x0c,
     0x6a, 0x42, 0xb7, 0x3b, 0xbe, 0xac, 0x01, 0xfa,
 ];
 /// An IPv6 address and a port.
 const ENDPOINT: usize = 18;
-/// Entries of the redirection table: what most NICs have.
-const RETA: usize = 128;
+/// Entries of the redirection table: what most NICs have, or a multiple of it.
+pub const RETA: usize = 128;
 
 /// The rule as one worker applies it.
 #[derive(Debug)]
 pub struct Steer {
     me: usize,
     workers: usize,
-    /// What each value of each byte of an endpoint adds to the hash.
-    parts: Box<[[u32; 256]; ENDPOINT]>,
+    /// By the low bits of a hash: the redirection table, once over or repeated.
+    owners: [u8; RETA],
+    /// What each value of each byte of an endpoint adds to these bits.
+    parts: Box<[[u8; 256]; ENDPOINT]>,
 }
 
 impl Steer {
     /// For worker `me` of `workers`.
     pub fn new(me: usize, workers: usize) -> Self {
+        Self::over(me, workers, RETA)
+    }
+
+    /// With a redirection table of so many entries, a power of two and at most [`RETA`].
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "low bits are what is wanted"
+    )]
+    pub fn over(me: usize, workers: usize, reta: usize) -> Self {
         let mut parts = Box::new([[0; 256]; ENDPOINT]);
-        for (i, part) in parts.iter_mut().enumerate() {
-            for (value, hash) in part.iter_mut().enumerate() {
-                *hash = (0..8)
-                    .filter(|bit| value & (0x80 >> bit) != 0)
-                    .fold(0, |h, bit| h ^ window(i * 8 + bit));
+        for (at, part) in parts.iter_mut().enumerate() {
+            for (value, low) in (0..=u8::MAX).zip(part) {
+                *low = added(at, value) as u8;
             }
         }
-        Self { me, workers, parts }
+        Self {
+            me,
+            workers,
+            owners: std::array::from_fn(|entry| (entry % reta % workers) as u8),
+            parts,
+        }
     }
 
     pub fn me(&self) -> usize {
@@ -55,40 +69,72 @@ impl Steer {
     }
 
     /// The worker that owns a connection whose client side is `endpoint`.
-    #[inline]
+    #[inline(always)]
     pub fn home(&self, endpoint: SocketAddr) -> usize {
-        let port = endpoint.port().to_be_bytes();
-        let hash = match endpoint.ip() {
-            IpAddr::V4(address) => self.hash(address.octets().into_iter().chain(port)),
-            IpAddr::V6(address) => self.hash(address.octets().into_iter().chain(port)),
-        };
-        self.owner(hash)
+        let (port, low) = (endpoint.port(), |address: &[u8]| self.low(address));
+        match endpoint.ip() {
+            IpAddr::V4(address) => self.owner(low(&address.octets()) ^ self.of_port(4, port)),
+            IpAddr::V6(address) => self.owner(low(&address.octets()) ^ self.of_port(16, port)),
+        }
     }
 
     /// Which ports of `address`, as a client side, belong to this worker.
     pub fn share(&self, address: IpAddr) -> impl Fn(u16) -> bool + '_ {
         let (of_address, at) = match address {
-            IpAddr::V4(address) => (self.hash(address.octets().into_iter()), 4),
-            IpAddr::V6(address) => (self.hash(address.octets().into_iter()), 16),
+            IpAddr::V4(address) => (self.low(&address.octets()), 4),
+            IpAddr::V6(address) => (self.low(&address.octets()), 16),
         };
-        move |port| {
-            let [high, low] = port.to_be_bytes();
-            let of_port = self.parts[at][usize::from(high)] ^ self.parts[at + 1][usize::from(low)];
-            self.owner(of_address ^ of_port) == self.me
-        }
+        move |port| self.owner(of_address ^ self.of_port(at, port)) == self.me
     }
 
     #[inline(always)]
-    fn owner(&self, hash: u32) -> usize {
-        hash as usize % RETA % self.workers
+    fn owner(&self, low: u8) -> usize {
+        self.owners[usize::from(low) % RETA].into()
     }
 
+    /// The low bits of what the first bytes hash to.
     #[inline(always)]
-    fn hash(&self, bytes: impl Iterator<Item = u8>) -> u32 {
-        bytes
-            .zip(self.parts.iter())
-            .fold(0, |hash, (byte, part)| hash ^ part[usize::from(byte)])
+    fn low(&self, bytes: &[u8]) -> u8 {
+        let parts = bytes.iter().zip(self.parts.iter());
+        parts.fold(0, |low, (byte, part)| low ^ part[usize::from(*byte)])
     }
+
+    /// What a port behind `at` bytes adds to them.
+    #[inline(always)]
+    fn of_port(&self, at: usize, port: u16) -> u8 {
+        let [high, low] = port.to_be_bytes();
+        self.parts[at][usize::from(high)] ^ self.parts[at + 1][usize::from(low)]
+    }
+}
+
+/// What a NIC with our key hashes an endpoint to.
+pub fn hash_of(endpoint: SocketAddr) -> u32 {
+    let [high, low] = endpoint.port().to_be_bytes();
+    let (of_address, at) = match endpoint.ip() {
+        IpAddr::V4(address) => (toeplitz(&address.octets()), 4),
+        IpAddr::V6(address) => (toeplitz(&address.octets()), 16),
+    };
+    of_address ^ added(at, high) ^ added(at + 1, low)
+}
+
+fn toeplitz(bytes: &[u8]) -> u32 {
+    let bytes = bytes.iter().enumerate();
+    bytes.fold(0, |hash, (at, byte)| hash ^ added(at, *byte))
+}
+
+/// What this value of the byte at `at` adds to a hash.
+fn added(at: usize, value: u8) -> u32 {
+    let set = (0..8).filter(|bit| value & (0x80 >> bit) != 0);
+    set.fold(0, |hash, bit| hash ^ window(at * 8 + bit))
+}
+
+/// The redirection table of a NIC that has `entries`, by which packets arrive at home where workers go
+/// by one of `reta`: which worker's queue each entry names. `None` if no table of that size does.
+pub fn table(entries: usize, reta: usize, workers: usize) -> Option<Vec<u16>> {
+    let agrees = reta > 0 && entries.is_power_of_two() && entries.is_multiple_of(reta);
+    let queue = |entry: usize| u16::try_from(entry.checked_rem(reta)? % workers).ok();
+    let table: Option<Vec<u16>> = (0..entries).map(queue).collect();
+    table.filter(|_| agrees)
 }
 
 /// The 32 bits of the key from bit `at` on.
@@ -107,12 +153,23 @@ mod tests {
         // Microsoft's RSS verification suite, IPv4 only: 66.9.149.187 → 161.142.100.80. Its first six
         // bytes are source address and the destination's first two.
         let bytes = [66u8, 9, 149, 187, 161, 142, 100, 80];
-        let hash = bytes.iter().enumerate().fold(0, |hash, (i, byte)| {
-            (0..8)
-                .filter(|bit| byte & (0x80 >> bit) != 0)
-                .fold(hash, |h, bit| h ^ window(i * 8 + bit))
-        });
-        assert_eq!(hash, 0x323e_8fc2);
+        assert_eq!(toeplitz(&bytes), 0x323e_8fc2);
+    }
+
+    /// Workers go by the same hash as a NIC under our key and table.
+    #[test]
+    fn homes_are_where_the_hash_leads() {
+        for workers in [2, 3, 16, 200] {
+            let steer = Steer::new(0, workers);
+            for n in 1..2000u16 {
+                for client in ["198.51.100.7", "2001:db8::7"] {
+                    let end = SocketAddr::new(client.parse().unwrap(), n.wrapping_mul(40_503));
+                    let table = table(512, RETA, workers).unwrap();
+                    let queue = table[hash_of(end) as usize % 512];
+                    assert_eq!(steer.home(end), usize::from(queue));
+                }
+            }
+        }
     }
 
     #[test]
@@ -129,6 +186,23 @@ mod tests {
             }
         }
         assert!((0..=u16::MAX).all(Steer::new(0, 1).share([10, 0, 0, 1].into())));
+    }
+
+    /// Every NIC's table leads a hash where the workers' own does.
+    #[test]
+    fn tables_of_all_sizes_agree() {
+        for (entries, reta) in [(128, 128), (512, 128), (64, 64), (2048, 64), (128, 64)] {
+            let steer = Steer::over(0, 3, reta);
+            let table = table(entries, reta, 3).unwrap();
+            for hash in (0..1_000_000u32).step_by(997) {
+                let queue = table[hash as usize & (entries - 1)];
+                let [.., low] = hash.to_be_bytes();
+                assert_eq!(usize::from(queue), steer.owner(low));
+            }
+        }
+        for (entries, reta) in [(64, 128), (0, 128), (100, 100), (384, 128), (128, 0)] {
+            assert_eq!(table(entries, reta, 3), None, "{entries} {reta}");
+        }
     }
 
     #[test]

@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use arrayvec::ArrayVec;
+use control::Role;
 use crossbeam::channel::{Receiver, Sender, bounded};
-use rtrb::{Consumer, Producer, PushError, RingBuffer};
 
 use crate::config::Idle;
 use crate::control::Command;
@@ -18,14 +18,14 @@ use crate::counters::{DropReason, Pass, Stopwatch};
 use crate::cpu::cycles;
 use crate::director::Director;
 use crate::dpdk::{Mbuf, Mempool, RxQueue, TxQueue};
+use crate::exchange::{Arrived, Exchange, Incoming, Outgoing, Parcel, exchanges};
 use crate::packet::{BURST, Burst, Egress, Learned, Origin, PORTS_MAX, PacketBuf, PortId};
 use crate::time::{Clock, Instant};
 use crate::update::Batch;
 use crate::watch::Watch;
 use crate::watch::tap::Note;
+use crate::wire::flow::Seen;
 
-/// Packets on their way from one worker to another.
-const STEER_RING: usize = 1024;
 /// Neighbours that other workers learned and this one has not yet taken in.
 const LEARNED_RING: usize = 256;
 /// Passes without work before a worker that may rest does so.
@@ -58,9 +58,7 @@ fn microseconds(ns: u64) -> u32 {
 /// What connects a worker with the others.
 #[derive(Debug)]
 pub struct Links {
-    /// By worker; none to itself.
-    pub(crate) steered_out: Vec<Option<Producer<(PortId, Mbuf)>>>,
-    pub(crate) steered_in: Vec<Consumer<(PortId, Mbuf)>>,
+    pub(crate) exchange: Exchange<Mbuf>,
     learned_out: Vec<Sender<Learned>>,
     learned_in: Receiver<Learned>,
 }
@@ -69,27 +67,14 @@ pub struct Links {
 pub fn links(workers: usize) -> Vec<Links> {
     let (senders, receivers): (Vec<_>, Vec<_>) =
         (0..workers).map(|_| bounded(LEARNED_RING)).unzip();
-    let mut links: Vec<Links> = receivers
-        .into_iter()
-        .enumerate()
-        .map(|(me, learned_in)| Links {
-            steered_out: Vec::new(),
-            steered_in: Vec::new(),
+    let ends = exchanges(workers).into_iter().zip(receivers);
+    ends.enumerate()
+        .map(|(me, (exchange, learned_in))| Links {
+            exchange,
             learned_out: others(&senders, me),
             learned_in,
         })
-        .collect();
-    for from in 0..workers {
-        for to in 0..workers {
-            let ring = (from != to).then(|| {
-                let (producer, consumer) = RingBuffer::new(STEER_RING);
-                links[to].steered_in.push(consumer);
-                producer
-            });
-            links[from].steered_out.push(ring);
-        }
-    }
-    links
+        .collect()
 }
 
 fn others<T: Clone>(all: &[T], me: usize) -> Vec<T> {
@@ -102,7 +87,7 @@ fn others<T: Clone>(all: &[T], me: usize) -> Vec<T> {
 pub struct Worker {
     director: Director<Mbuf>,
     out: Outlet,
-    steered_in: Vec<Consumer<(PortId, Mbuf)>>,
+    steered_in: Incoming<Mbuf>,
     learned_in: Receiver<Learned>,
     mailbox: Receiver<Command>,
     applying: Option<Applying>,
@@ -127,7 +112,7 @@ impl Worker {
         reason = "everything a worker owns, given once"
     )]
     pub fn new(
-        director: Director<Mbuf>,
+        mut director: Director<Mbuf>,
         queues: Vec<Queues>,
         pool: Mempool,
         links: Links,
@@ -140,14 +125,15 @@ impl Worker {
             ports: ArrayVec::new(),
             watch: Watch::new(Arc::clone(director.page())),
             pool,
-            steered: links.steered_out,
+            steered: links.exchange.to,
             learned: links.learned_out,
         };
         for queues in queues {
+            director.arrive(queues.port, queues.hashes);
             out.attach(Box::new(queues));
         }
         out.meet_ports(&director);
-        let (steered_in, learned_in) = (links.steered_in, links.learned_in);
+        let (steered_in, learned_in) = (links.exchange.from, links.learned_in);
         Self {
             director,
             out,
@@ -174,8 +160,9 @@ impl Worker {
             self.director.set_microseconds(microseconds(now_ns));
             let mut hand = Hand::default();
             let mut work = self.obey(now);
+            self.steered_in.approach();
             self.receive(now, &mut burst, &mut hand);
-            self.take_steered(now, &mut burst, &mut hand);
+            self.take_steered(now, &mut hand);
             work |= self.learn(now);
             self.director.tick(now, &mut self.out);
             self.out.flush();
@@ -206,13 +193,16 @@ impl Worker {
             let Some(queues) = ports[slot].as_mut().filter(|queues| queues.is_known) else {
                 continue;
             };
-            let (port, arrived) = (queues.port, queues.rx.recv(burst));
+            let (port, Some(rx)) = (queues.port, &mut queues.rx) else {
+                continue;
+            };
+            let arrived = rx.recv(burst);
             if arrived == 0 {
                 continue;
             }
             hand.take(arrived);
             if arrived > burst.len() {
-                (queues.rx).free_scattered(|first, len| watch.scattered(port, first, len));
+                rx.free_scattered(|first, len| watch.scattered(port, first, len));
             }
             let (director, out) = (&mut self.director, &mut self.out);
             match out.watch.is_tapped() {
@@ -222,40 +212,29 @@ impl Worker {
         }
     }
 
-    /// Takes in one burst from each other worker, in runs of packets from the same port.
-    fn take_steered(&mut self, now: Instant, burst: &mut Burst<Mbuf>, hand: &mut Hand) {
-        let mut all = 0;
-        for ring in &mut self.steered_in {
-            let waiting = ring.slots();
-            if waiting == 0 {
-                continue;
-            }
-            all += waiting;
-            hand.take(waiting.min(BURST));
-            let mut port = PortId::default();
-            for _ in 0..waiting.min(BURST) {
-                let Ok((from, packet)) = ring.pop() else {
-                    break;
-                };
-                self.out.watch.page().steered_in.add(1);
-                if from != port && !burst.is_empty() {
-                    process_home(&mut self.director, now, port, burst, &mut self.out);
+    /// Takes in what other workers handed over: one burst from each.
+    fn take_steered(&mut self, now: Instant, hand: &mut Hand) {
+        if !self.steered_in.is_any() {
+            return;
+        }
+        let (director, out) = (&mut self.director, &mut self.out);
+        let all = self.steered_in.take(|arrived| match arrived {
+            Arrived::Burst(port, burst, seen) => {
+                hand.take(burst.len());
+                out.watch.page().steered_in.add(burst.len() as u64);
+                match out.watch.is_tapped() {
+                    false => director.process_steered(now, port, burst, seen, out),
+                    true => director.process_steered(now, port, burst, seen, &mut Tapped(out)),
                 }
-                port = from;
-                burst.push(packet);
             }
-            if !burst.is_empty() {
-                process_home(&mut self.director, now, port, burst, &mut self.out);
+            Arrived::Send(to, origin, packet) => {
+                hand.take(1);
+                out.watch.page().steered_in.add(1);
+                out.send(to, packet, origin);
             }
-        }
-        if !self.steered_in.is_empty() {
-            self.out
-                .watch
-                .page()
-                .pace
-                .waiting
-                .set(u32::try_from(all).unwrap_or(u32::MAX));
-        }
+        });
+        let waiting = &self.out.watch.page().pace.waiting;
+        waiting.set(u32::try_from(all).unwrap_or(u32::MAX));
     }
 
     fn learn(&mut self, now: Instant) -> bool {
@@ -306,7 +285,10 @@ impl Worker {
             Command::Untap { id, reply } => {
                 let _ = reply.try_send(self.out.watch.remove_tap(id));
             }
-            Command::Attach(queues) => self.out.attach(queues),
+            Command::Attach(queues) => {
+                self.director.arrive(queues.port, queues.hashes);
+                self.out.attach(queues);
+            }
             Command::Detach(port, reply) => {
                 let _ = reply.try_send(self.out.detach(port));
             }
@@ -330,37 +312,53 @@ impl Worker {
     }
 }
 
-fn process_home(
-    director: &mut Director<Mbuf>,
-    now: Instant,
-    port: PortId,
-    burst: &mut Burst<Mbuf>,
-    out: &mut Outlet,
-) {
-    match out.watch.is_tapped() {
-        false => director.process_home(now, port, burst, out),
-        true => director.process_home(now, port, burst, &mut Tapped(out)),
-    }
-}
-
 /// One worker's queues of a port, with what waits to be sent.
 #[derive(Debug)]
 pub struct Queues {
     port: PortId,
     /// The network has it, so that packets from it mean something.
     is_known: bool,
-    rx: RxQueue,
-    tx: Tx,
+    /// The device was told to hash its packets by the clients' end.
+    hashes: Option<Role>,
+    /// Where the device has fewer queues than there are workers, some have none.
+    rx: Option<RxQueue>,
+    tx: Leaving,
+}
+
+/// How a worker's packets leave by a port.
+#[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all have a queue, and each is boxed with it"
+)]
+pub enum Leaving {
+    By(Tx),
+    /// Another worker, which has a queue, sends them.
+    Through(usize),
+}
+
+impl From<TxQueue> for Leaving {
+    fn from(queue: TxQueue) -> Self {
+        Self::By(Tx::new(queue))
+    }
 }
 
 impl Queues {
-    pub fn new(port: PortId, rx: RxQueue, tx: TxQueue) -> Self {
-        let (is_known, tx) = (false, Tx::new(tx));
+    pub fn new(port: PortId, rx: Option<RxQueue>, tx: Leaving, hashes: Option<Role>) -> Self {
         Self {
             port,
-            is_known,
+            is_known: false,
+            hashes,
             rx,
             tx,
+        }
+    }
+
+    /// What is to be sent, if that is done here.
+    fn leaving(&mut self) -> Option<&mut Tx> {
+        match &mut self.tx {
+            Leaving::By(tx) => Some(tx),
+            Leaving::Through(_) => None,
         }
     }
 }
@@ -373,13 +371,13 @@ struct Outlet {
     watch: Watch,
     pool: Mempool,
     /// By worker; none to itself.
-    steered: Vec<Option<Producer<(PortId, Mbuf)>>>,
+    steered: Outgoing<Mbuf>,
     learned: Vec<Sender<Learned>>,
 }
 
 /// A transmit queue and what waits to be sent together.
 #[derive(Debug)]
-struct Tx {
+pub struct Tx {
     queue: TxQueue,
     burst: Burst<Mbuf>,
     /// Origin and length of each packet of `burst`.
@@ -437,10 +435,12 @@ impl Tx {
 impl Outlet {
     fn flush(&mut self) {
         for queues in self.ports.iter_mut().flatten() {
-            if !queues.tx.burst.is_empty() {
-                queues.tx.flush(queues.port, &mut self.watch);
+            let port = queues.port;
+            if let Some(tx) = queues.leaving().filter(|tx| !tx.burst.is_empty()) {
+                tx.flush(port, &mut self.watch);
             }
         }
+        self.steered.flush(&mut self.watch);
     }
 
     fn attach(&mut self, queues: Box<Queues>) {
@@ -461,7 +461,9 @@ impl Outlet {
     /// Sends what waits to leave by a port and gives its queues back.
     fn detach(&mut self, port: PortId) -> Option<Box<Queues>> {
         let mut queues = self.ports.get_mut(port.index())?.take()?;
-        queues.tx.flush(port, &mut self.watch);
+        if let Some(tx) = queues.leaving() {
+            tx.flush(port, &mut self.watch);
+        }
         Some(queues)
     }
 }
@@ -474,7 +476,13 @@ impl Egress for Outlet {
         let Some(Some(queues)) = self.ports.get_mut(to.index()) else {
             return (self.watch).discard(origin.port, DropReason::PortGone, packet);
         };
-        let tx = &mut queues.tx;
+        let tx = match &mut queues.tx {
+            Leaving::By(tx) => tx,
+            Leaving::Through(worker) => {
+                let parcel = Parcel::Send(to, origin, packet);
+                return self.steered.put(*worker, parcel, &mut self.watch);
+            }
+        };
         tx.tags.push((origin, packet.bytes().len()));
         tx.burst.push(packet);
         if tx.burst.is_full() {
@@ -501,15 +509,10 @@ impl Egress for Outlet {
         &mut self.watch
     }
 
-    fn steer(&mut self, worker: usize, from: PortId, packet: Mbuf) {
-        let refused = match self.steered.get_mut(worker) {
-            Some(Some(ring)) => match ring.push((from, packet)) {
-                Ok(()) => return self.watch.page().steered_out.add(1),
-                Err(PushError::Full((_, packet))) => packet,
-            },
-            _ => packet,
-        };
-        (self.watch).discard(from, DropReason::SteerRingFull, refused);
+    #[inline]
+    fn steer(&mut self, worker: usize, from: PortId, seen: &Seen, packet: Mbuf) {
+        let parcel = Parcel::Decide(from, *seen, packet);
+        self.steered.put(worker, parcel, &mut self.watch);
     }
 }
 
@@ -521,8 +524,8 @@ impl Egress for Tapped<'_> {
 
     fn send(&mut self, to: PortId, packet: Mbuf, origin: Origin) {
         let Outlet { ports, watch, .. } = &mut *self.0;
-        if let Some(Some(queues)) = ports.get_mut(to.index()) {
-            let Tx { tags, notes, .. } = &mut queues.tx;
+        let queues = ports.get_mut(to.index()).and_then(Option::as_mut);
+        if let Some(Tx { tags, notes, .. }) = queues.and_then(|queues| queues.leaving()) {
             // What was sent without a note comes first.
             notes.resize_with(tags.len(), Note::default);
             notes.push(watch.note().clone());
@@ -538,8 +541,8 @@ impl Egress for Tapped<'_> {
         self.0.share(learned);
     }
 
-    fn steer(&mut self, worker: usize, from: PortId, packet: Mbuf) {
-        self.0.steer(worker, from, packet);
+    fn steer(&mut self, worker: usize, from: PortId, seen: &Seen, packet: Mbuf) {
+        self.0.steer(worker, from, seen, packet);
     }
 
     fn watch(&mut self) -> &mut Watch {

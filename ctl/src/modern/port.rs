@@ -1,8 +1,9 @@
 //! `directorctl port`: the NICs, physical and virtual.
 
 use clap::{Args, Subcommand};
-use control::{Address, AddressPrefix, Change, PortSpec, PortStatus, Request};
+use control::{Address, AddressPrefix, Change, PortSpec, PortStatus, Request, Role, Steering};
 
+use super::one_of;
 use super::show::Table;
 
 #[derive(Debug, Subcommand)]
@@ -44,6 +45,14 @@ pub(super) struct PortArgs {
     /// The same from us.
     #[arg(long, value_name = "PACKETS", allow_negative_numbers = true)]
     tx_descriptors: Option<u16>,
+    /// Who is behind the port, so that a NIC that can spreads packets over the workers as they own them;
+    /// unless set, both may be.
+    #[arg(long, value_parser = one_of::<Role>())]
+    role: Option<Role>,
+    /// The core of a worker that has a queue of the port, for each of them; unless set, all workers have one,
+    /// or as many as the device has queues. Packets of the others are handed on.
+    #[arg(long = "worker", value_name = "CORE")]
+    workers: Vec<u16>,
     /// ADDRESS/LENGTH: an address of the port, with the length of its network's prefix; any number of
     /// them.
     #[arg(long = "address", value_name = "ADDRESS")]
@@ -59,6 +68,8 @@ impl PortArgs {
             partial_checksums: self.partial_checksums.unwrap_or(default.partial_checksums),
             rx_descriptors: self.rx_descriptors.unwrap_or(default.rx_descriptors),
             tx_descriptors: self.tx_descriptors.unwrap_or(default.tx_descriptors),
+            role: self.role,
+            workers: self.workers.clone(),
             ..default
         }
     }
@@ -99,6 +110,7 @@ pub(super) fn table(ports: &[PortStatus]) -> String {
         "LINK",
         "SPEED",
         "OFFLOADS",
+        "STEERING",
         "QUEUES",
         "MTU",
         "RX PACKETS",
@@ -107,7 +119,7 @@ pub(super) fn table(ports: &[PortStatus]) -> String {
         "TX BYTES",
         "DROPPED",
     ];
-    let mut table = Table::new(7, title);
+    let mut table = Table::new(8, title);
     for port in ports {
         let driver = port.hardware.as_ref().map(|hardware| &hardware.driver);
         let used = &port.used;
@@ -119,6 +131,7 @@ pub(super) fn table(ports: &[PortStatus]) -> String {
             if port.link_up { "up" } else { "down" }.to_owned(),
             speed(used.speed_mbps),
             or_none(&used.offloads),
+            steering(used.steering).to_owned(),
         ];
         let numbers = [
             u64::from(used.queues),
@@ -139,6 +152,17 @@ fn speed(mbps: Option<u32>) -> String {
         None => "-".to_owned(),
         Some(mbps) if mbps >= 1000 && mbps % 1000 == 0 => format!("{} Gbit/s", mbps / 1000),
         Some(mbps) => format!("{mbps} Mbit/s"),
+    }
+}
+
+fn steering(steering: Option<Steering>) -> &'static str {
+    match steering {
+        None => "-",
+        Some(Steering::Software) => "software",
+        Some(Steering::Trying) => "trying",
+        Some(Steering::Nic) => "nic",
+        Some(Steering::OtherHash) => "software (other hash)",
+        Some(Steering::NoHash) => "software (no hash)",
     }
 }
 
@@ -180,6 +204,8 @@ mod tests {
             partial_checksums: true,
             rx_descriptors: 256,
             tx_descriptors: 512,
+            role: Some(Role::Servers),
+            workers: vec![2, 4],
             ..plain
         };
         let address = |prefix: &str| {
@@ -195,7 +221,7 @@ mod tests {
             address("2001:db8::1/64"),
         ];
         let line = "add dmz net_null0 --mtu 9000 --promiscuous --partial-checksums=true \
-            --rx-descriptors 256 --tx-descriptors 512 --address 10.9.0.1/24 --address 2001:db8::1/64";
+            --rx-descriptors 256 --tx-descriptors 512 --role servers --worker 2 --worker 4 --address 10.9.0.1/24 --address 2001:db8::1/64";
         assert_eq!(asked(line), Ok(Request::Change(add)));
         let port = "dmz".to_owned();
         let delete = vec![Change::DeletePort { port }];
@@ -238,6 +264,7 @@ mod tests {
                 speed_mbps: Some(10_000),
                 queues: 4,
                 offloads: vec!["rss".to_owned()],
+                steering: Some(Steering::Nic),
             },
             tx_packets: 7,
             tx_bytes: 700,
@@ -251,9 +278,9 @@ mod tests {
         rs.link_up = false;
         (rs.hardware, rs.used) = (driver("net_ring"), PortUse::default());
         let text = "\
-PORT  DEVICE        DRIVER     MAC                LINK  SPEED      OFFLOADS  QUEUES   MTU  RX PACKETS  RX BYTES  TX PACKETS  TX BYTES  DROPPED
-lan   0000:3b:00.0  net_ixgbe  02:00:00:00:00:01  up    10 Gbit/s  rss            4  1500          10      1000           7       700        3
-rs    0000:3b:00.0  net_ring   02:00:00:00:00:01  down  -          none           0  1500          10      1000           7       700        3
+PORT  DEVICE        DRIVER     MAC                LINK  SPEED      OFFLOADS  STEERING  QUEUES   MTU  RX PACKETS  RX BYTES  TX PACKETS  TX BYTES  DROPPED
+lan   0000:3b:00.0  net_ixgbe  02:00:00:00:00:01  up    10 Gbit/s  rss       nic            4  1500          10      1000           7       700        3
+rs    0000:3b:00.0  net_ring   02:00:00:00:00:01  down  -          none      -              0  1500          10      1000           7       700        3
 ";
         assert_eq!(table(&[lan, rs]), text);
         assert_eq!(speed(Some(2500)), "2500 Mbit/s");

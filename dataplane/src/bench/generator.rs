@@ -5,25 +5,25 @@
 //! cache. All of this happens while the cycle counter is not looked at.
 
 use std::collections::VecDeque;
+use std::mem;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use control::Protocol;
-use rtrb::{Consumer, Producer, PushError, RingBuffer};
+use rtrb::{Consumer, Producer, RingBuffer};
 
 use super::measure::{Clock, Meter};
 use super::network::{self, CLIENT_SIDE, IMIX, Message, SEGMENT_MIN, SERVER_SIDE, Site};
-use crate::counters::DropReason;
 use crate::cpu;
-use crate::director::Director;
+use crate::director::{Arrival, Director};
 use crate::dpdk::{Mbuf, Mempool};
+use crate::exchange::{Arrived, Exchange, Parcel};
 use crate::packet::{BURST, Burst, Egress, Learned, Origin, PacketBuf, PortId};
 use crate::steer::Steer;
 use crate::time::Instant;
 use crate::update::Update;
 use crate::watch::Watch;
-use crate::wire::flow::tcp_flags;
-use crate::worker::Links;
+use crate::wire::flow::{Seen, tcp_flags};
 
 /// Packets that pass between a packet's leaving and its answer's coming back, by default.
 const DELAY: usize = 1024;
@@ -105,7 +105,7 @@ pub(super) struct Outbox {
     watch: Watch,
     sent: Vec<(PortId, Mbuf, Origin)>,
     /// To and from other workers, where there are any.
-    links: Option<Links>,
+    exchange: Exchange<Mbuf>,
 }
 
 /// Between two workers of which each plays the other's clients and servers: where answers go that
@@ -143,15 +143,10 @@ impl Egress for Outbox {
 
     fn share(&mut self, _learned: Learned) {}
 
-    fn steer(&mut self, worker: usize, from: PortId, packet: Mbuf) {
-        let ring = self.links.as_mut();
-        let ring = ring.and_then(|links| links.steered_out.get_mut(worker)?.as_mut());
-        let refused = match ring.map(|ring| ring.push((from, packet))) {
-            Some(Ok(())) => return self.watch.page().steered_out.add(1),
-            Some(Err(PushError::Full((_, packet)))) => packet,
-            None => unreachable!("there is no other worker"),
-        };
-        self.watch.discard(from, DropReason::SteerRingFull, refused);
+    #[inline]
+    fn steer(&mut self, worker: usize, from: PortId, seen: &Seen, packet: Mbuf) {
+        let parcel = Parcel::Decide(from, *seen, packet);
+        self.exchange.to.put(worker, parcel, &mut self.watch);
     }
 
     fn watch(&mut self) -> &mut Watch {
@@ -200,7 +195,7 @@ impl Generator {
                 pool,
                 watch: Watch::new(page),
                 sent: Vec::with_capacity(MBUFS as usize),
-                links: None,
+                exchange: Exchange::default(),
             },
             coming: [(); 2].map(|()| VecDeque::with_capacity(2 * DELAY)),
             delay: DELAY,
@@ -229,8 +224,8 @@ impl Generator {
 
     /// As one of several workers. Its clients' flows are at home with it.
     #[must_use]
-    pub(super) fn among(mut self, steer: Steer, links: Links) -> Self {
-        self.outbox.links = Some(links);
+    pub(super) fn among(mut self, steer: Steer, exchange: Exchange<Mbuf>) -> Self {
+        self.outbox.exchange = exchange;
         self.home = Some((steer.me(), steer));
         self
     }
@@ -241,6 +236,22 @@ impl Generator {
             *home = 1 - *home;
         }
         self.cable = Some(cable);
+    }
+
+    /// From now on its packets are known to be at home, as when a device was found to spread them.
+    pub(super) fn spread_by_device(&mut self) {
+        for side in [CLIENT_SIDE, SERVER_SIDE] {
+            self.director.set_arrival(side, Arrival::AtHome);
+        }
+    }
+
+    /// Packets of a port that the worker may take at once: none while the other worker is behind, as if the
+    /// port held them back.
+    fn at_once(&self) -> usize {
+        match self.outbox.exchange.to.is_crowded() {
+            true => 0,
+            false => BURST,
+        }
     }
 
     /// Answers come back after so many packets.
@@ -281,17 +292,15 @@ impl Generator {
     /// One burst each of what is under way.
     pub(super) fn drain(&mut self, meter: &mut Meter) -> Result<()> {
         self.unplug();
-        self.pass(CLIENT_SIDE, BURST, meter, &mut nothing)?;
-        self.pass(SERVER_SIDE, BURST, meter, &mut nothing)?;
+        self.pass(CLIENT_SIDE, self.at_once(), meter, &mut nothing)?;
+        self.pass(SERVER_SIDE, self.at_once(), meter, &mut nothing)?;
         Ok(())
     }
 
     /// Whether anything is on its way to this worker.
     pub(super) fn is_busy(&mut self) -> bool {
         self.unplug();
-        let links = self.outbox.links.iter();
-        let mut rings = links.flat_map(|links| &links.steered_in);
-        rings.any(|ring| !ring.is_empty()) || self.coming.iter().any(|queue| !queue.is_empty())
+        !self.outbox.exchange.from.is_empty() || self.coming.iter().any(|queue| !queue.is_empty())
     }
 
     /// Takes in what arrives here of what the other worker sent.
@@ -353,9 +362,9 @@ impl Generator {
     pub(super) fn round_after(&mut self, meter: &mut Meter, work: &mut impl Work) -> Result<()> {
         self.unplug();
         self.stock(BURST)?;
-        self.pass(CLIENT_SIDE, BURST, meter, work)?;
+        self.pass(CLIENT_SIDE, self.at_once(), meter, work)?;
         if self.waiting() >= self.delay {
-            self.pass(SERVER_SIDE, BURST, meter, &mut nothing)?;
+            self.pass(SERVER_SIDE, self.at_once(), meter, &mut nothing)?;
         }
         Ok(())
     }
@@ -566,35 +575,27 @@ fn step(
     from: PortId,
     burst: &mut Burst<Mbuf>,
 ) {
+    outbox.exchange.from.approach();
     director.process(now, from, burst, outbox);
-    if outbox.links.is_some() {
+    if outbox.exchange.from.is_any() {
         take_steered(director, outbox, now);
     }
     director.tick(now, outbox);
+    outbox.exchange.to.flush(&mut outbox.watch);
     account(director, outbox);
 }
 
 /// One burst from each other worker.
 fn take_steered(director: &mut Director<Mbuf>, outbox: &mut Outbox, now: Instant) {
-    let mut bursts = [Burst::new(), Burst::new()];
-    for ring in outbox
-        .links
-        .iter_mut()
-        .flat_map(|links| &mut links.steered_in)
-    {
-        for _ in 0..BURST {
-            let Ok((from, packet)) = ring.pop() else {
-                break;
-            };
-            bursts[from.index()].push(packet);
-        }
-    }
-    for (from, mut burst) in (0..).map(PortId).zip(bursts) {
-        if !burst.is_empty() {
+    let mut incoming = mem::take(&mut outbox.exchange.from);
+    incoming.take(|arrived| match arrived {
+        Arrived::Burst(port, burst, seen) => {
             outbox.watch.page().steered_in.add(burst.len() as u64);
-            director.process_home(now, from, &mut burst, outbox);
+            director.process_steered(now, port, burst, seen, outbox);
         }
-    }
+        Arrived::Send(..) => unreachable!("every worker has its own way out"),
+    });
+    outbox.exchange.from = incoming;
 }
 
 /// Counts the ends of what was sent, as the worker does when the port took it.

@@ -5,12 +5,15 @@
 use std::hint::black_box;
 
 use anyhow::Result;
+use control::Protocol;
 
 use super::Lab;
-use super::generator::{Generator, Pace, Script};
+use super::generator::{Generator, Pace, Script, cables};
 use super::measure::Meter;
 use super::network::Site;
 use super::way::{Family, Method, Way};
+use crate::exchange::exchanges;
+use crate::steer::Steer;
 
 /// Established connections, and clients of which each is gone before it could come back.
 const FLOWS: u32 = 1000;
@@ -43,6 +46,9 @@ struct Counted {
 #[expect(clippy::print_stdout, reason = "the command's result")]
 pub(super) fn run(lab: &Lab) -> Result<()> {
     let mut counted = Vec::new();
+    for (name, is_crossed) in [("at home with one of two", false), ("steered", true)] {
+        counted.extend(shared(lab, name, is_crossed)?);
+    }
     for way in Way::all() {
         counted.extend(packets(lab, way)?);
         if is_opened(way) {
@@ -73,6 +79,41 @@ fn packets(lab: &Lab, way: Way) -> Result<[Counted; 2]> {
     let before = Counted::until(format!("before {way}"), &mut meter);
     rounds(&mut generator, ROUNDS, &mut meter)?;
     Ok([before, Counted::until(format!("{way} packet"), &mut meter)])
+}
+
+/// Packets of two workers, in turns on one core.
+fn shared(lab: &Lab, name: &str, is_crossed: bool) -> Result<[Counted; 2]> {
+    let way = Way::nat(Protocol::Tcp);
+    let mut meter = Meter::new(lab.clock);
+    let mut workers = Vec::new();
+    for (me, (exchange, cable)) in exchanges(2).into_iter().zip(cables()).enumerate() {
+        let steer = || Steer::new(me, 2);
+        let generator = lab.generator_of(Site::of(way), FLOWS, BUSY, steer())?;
+        let mut generator = generator.delayed(DELAY).among(steer(), exchange);
+        generator.open(FLOWS, &mut meter)?;
+        if is_crossed {
+            generator.cross(cable);
+        } else {
+            generator.spread_by_device();
+        }
+        generator.switch(Script::Established(FLOWS));
+        workers.push(generator);
+    }
+    let mut play = |count| {
+        for _ in 0..count {
+            workers
+                .iter_mut()
+                .try_for_each(|worker| worker.round(&mut meter))?;
+        }
+        anyhow::Ok(std::mem::take(&mut meter.packets))
+    };
+    let count = |name, times| {
+        phase_ended();
+        Counted { name, times }
+    };
+    let before = count(format!("before {way}"), play(WARMING)?);
+    let name = format!("{way} packet, {name}");
+    Ok([before, count(name, play(ROUNDS)?)])
 }
 
 fn rounds(generator: &mut Generator, count: u32, meter: &mut Meter) -> Result<()> {

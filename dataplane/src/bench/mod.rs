@@ -173,7 +173,7 @@ fn eal(options: &Options) -> Result<Eal> {
     Ok(Eal::init(&EalConfig {
         file_prefix: format!("director-bench-{}", std::process::id()),
         huge_pages: !options.no_huge,
-        memory_mb: 128,
+        memory_mb: 192,
         pci: false,
         single_file_segments: false,
         vdevs: Vec::new(),
@@ -215,7 +215,12 @@ struct Lab {
 
 impl Lab {
     fn new(eal: &Eal, clock: Clock) -> Result<Self> {
-        let pool = Mempool::new(eal, "bench", generator::MBUFS, DATA_ROOM, -1)?;
+        Self::named(eal, clock, "bench")
+    }
+
+    /// With packets of its own.
+    fn named(eal: &Eal, clock: Clock, name: &str) -> Result<Self> {
+        let pool = Mempool::new(eal, name, generator::MBUFS, DATA_ROOM, -1)?;
         Ok(Self { clock, pool })
     }
 

@@ -6,7 +6,7 @@ use toml::Spanned;
 
 use super::file::{RawDirector, RawEal, RawMetrics};
 use super::reader::{Checked, Reader};
-use super::{Director, Eal, Metrics, PortConf};
+use super::{Director, Eal, Idle, Metrics, PortConf};
 use crate::control::model::is_word;
 use crate::templates::Templates;
 use crate::update::SERVERS_MAX;
@@ -23,6 +23,7 @@ impl Reader<'_> {
     pub(super) fn director(&self, raw: &RawDirector) -> Checked<Director> {
         let default = Director::default();
         let workers = self.workers(raw.workers.as_ref(), default.workers)?;
+        let idle = raw.idle.unwrap_or(default.idle);
         let max_connections = self.number(
             "max_connections",
             raw.max_connections.as_ref(),
@@ -34,14 +35,9 @@ impl Reader<'_> {
             socket: self.socket(raw.socket.as_ref(), default.socket)?,
             socket_group: self.group("socket_group", raw.socket_group.as_ref())?,
             socket_read_group: self.group("socket_read_group", raw.socket_read_group.as_ref())?,
+            control_core: self.control_core(raw, &workers, idle)?,
             workers,
-            control_core: self.number(
-                "control_core",
-                raw.control_core.as_ref(),
-                default.control_core,
-                0..=CORE_MAX,
-            )?,
-            idle: raw.idle.unwrap_or(default.idle),
+            idle,
             max_connections,
             max_templates: self.number(
                 "max_templates",
@@ -97,7 +93,11 @@ impl Reader<'_> {
         raw: Option<&Spanned<Vec<Spanned<i64>>>>,
         default: Vec<u16>,
     ) -> Checked<Vec<u16>> {
-        let Some(raw) = raw else { return Ok(default) };
+        raw.map_or(Ok(default), |raw| self.cores(raw))
+    }
+
+    /// Cores with a worker each.
+    pub(super) fn cores(&self, raw: &Spanned<Vec<Spanned<i64>>>) -> Checked<Vec<u16>> {
         let mut cores = Vec::new();
         for core in raw.get_ref() {
             let number = self.number("worker core", Some(core), 0, 0..=CORE_MAX)?;
@@ -116,6 +116,21 @@ impl Reader<'_> {
             ));
         }
         Ok(cores)
+    }
+
+    /// A worker that never sleeps leaves its core to nobody.
+    fn control_core(&self, raw: &RawDirector, workers: &[u16], idle: Idle) -> Checked<u16> {
+        let default = Director::default().control_core;
+        let (key, asked) = ("control_core", raw.control_core.as_ref());
+        let core = self.number(key, asked, default, 0..=CORE_MAX)?;
+        if idle == Idle::Poll && workers.contains(&core) {
+            let reason = format!(
+                "control_core = {core} has a worker that never sleeps, a core without one, or \
+                 idle = \"backoff\", is right"
+            );
+            return Err(self.wrong(asked.map_or(0..0, Spanned::span), reason));
+        }
+        Ok(core)
     }
 
     fn log(

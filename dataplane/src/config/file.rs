@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use control::{
     ClientAddress, Engine, ForwardMode, HashTarget, OnFailure, OnServerGone, Protocol, Refuse,
-    TunnelChecksum, TunnelKind,
+    Role, TunnelChecksum, TunnelKind,
 };
 use serde::Deserialize;
 use toml::{Spanned, Value};
@@ -85,6 +85,8 @@ pub(super) struct RawPort {
     pub(super) partial_checksums: Option<bool>,
     pub(super) rx_descriptors: Option<Spanned<i64>>,
     pub(super) tx_descriptors: Option<Spanned<i64>>,
+    pub(super) role: Option<Spanned<Role>>,
+    pub(super) workers: Option<Spanned<Vec<Spanned<i64>>>>,
     #[serde(default)]
     pub(super) vlan: Vec<RawVlan>,
 }

@@ -228,7 +228,7 @@ impl Config {
         let reader = Reader { text, file };
         let raw: File = toml::from_str(text).map_err(|error| reader.syntax(&error))?;
         let director = reader.director(&raw.director)?;
-        let ports = reader.ports(&raw.port)?;
+        let ports = reader.ports(&raw.port, &director.workers)?;
         let eal = reader.eal(&raw.eal, &ports)?;
         let metrics = reader.metrics(&raw.metrics)?;
         let mut connected = Connected::default();

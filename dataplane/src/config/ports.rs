@@ -20,10 +20,11 @@ impl PortConf {
 }
 
 impl Reader<'_> {
-    pub(super) fn ports(&self, raw: &[RawPort]) -> Checked<Vec<PortConf>> {
+    /// `cores` are those of the workers.
+    pub(super) fn ports(&self, raw: &[RawPort], cores: &[u16]) -> Checked<Vec<PortConf>> {
         let mut ports: Vec<PortConf> = Vec::new();
         for raw in raw {
-            let port = self.port(raw)?;
+            let port = self.port(raw, cores)?;
             let PortSpec { name, .. } = &port.spec;
             if ports.len() == PORTS_MAX {
                 return Err(self.wrong(
@@ -50,7 +51,7 @@ impl Reader<'_> {
         Ok(ports)
     }
 
-    fn port(&self, raw: &RawPort) -> Checked<PortConf> {
+    fn port(&self, raw: &RawPort, cores: &[u16]) -> Checked<PortConf> {
         let (name, device) = (raw.name.get_ref(), raw.device.get_ref());
         if let Some(reason) = wrong_name(name) {
             return Err(self.wrong(raw.name.span(), reason));
@@ -102,6 +103,8 @@ impl Reader<'_> {
                 &raw.tx_descriptors,
                 default.tx_descriptors,
             )?,
+            workers: self.polling(raw, cores)?,
+            role: raw.role.as_ref().map(|role| *role.get_ref()),
             ..default
         };
         Ok(PortConf {
@@ -109,6 +112,28 @@ impl Reader<'_> {
             addresses,
             vlans,
         })
+    }
+
+    /// The cores of the workers that poll it, where they are named.
+    fn polling(&self, raw: &RawPort, cores: &[u16]) -> Checked<Vec<u16>> {
+        let Some(named) = &raw.workers else {
+            return Ok(Vec::new());
+        };
+        let polling = self.cores(named)?;
+        for (core, number) in named.get_ref().iter().zip(&polling) {
+            if !cores.contains(number) {
+                let reason = format!("core {number} has no worker, some of {cores:?} are right");
+                return Err(self.wrong(core.span(), reason));
+            }
+        }
+        match &raw.role {
+            Some(role) if polling.len() < cores.len() => {
+                let reason = "a role is for a port that all workers poll: each gets its own packets; \
+                              no role, or no workers, is right";
+                Err(self.wrong(role.span(), reason))
+            }
+            _ => Ok(polling),
+        }
     }
 
     fn descriptors(&self, key: &str, raw: Option<&Spanned<i64>>, default: u16) -> Checked<u16> {

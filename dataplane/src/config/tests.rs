@@ -267,6 +267,10 @@ fn director_and_eal() {
         "f:3: worker core = -1 is out of range, 0 to 1023 is right",
     );
     check(
+        "[director]\nworkers = [1, 2]\nidle = \"poll\"\ncontrol_core = 2",
+        "f:5: control_core = 2 has a worker that never sleeps, a core without one, or idle = \"backoff\", is right",
+    );
+    check(
         "[director]\nmax_connections = 63",
         "f:3: max_connections = 63 is out of range, 64 to 1073741824 is right",
     );
@@ -323,6 +327,18 @@ fn ports() {
     check_port(
         "tx_descriptors = 32",
         "f:4: tx_descriptors = 32 is out of range, 64 to 8192 is right",
+    );
+    check_port(
+        "workers = [2]",
+        "f:4: core 2 has no worker, some of [1] are right",
+    );
+    check_port(
+        "workers = [1, 1]",
+        "f:4: core 1 has a worker already, name each core once",
+    );
+    check_port(
+        "workers = [2]\nrole = \"clients\"\n[director]\nworkers = [1, 2]",
+        "f:5: a role is for a port that all workers poll: each gets its own packets; no role, or no workers, is right",
     );
     check_port(
         "[[port.vlan]]\nid = 4095",

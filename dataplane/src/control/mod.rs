@@ -1,5 +1,6 @@
 //! The control side, on the main thread: a request becomes updates in every worker's mailbox.
 
+mod arrivals; // whether devices spread packets as they were told
 mod audit; // what was changed, for the log
 mod capture; // packets for clients
 mod drain; // drained servers, seen to
@@ -38,6 +39,7 @@ use crate::watch::drops::Drop;
 use crate::watch::tap::Tap;
 #[cfg(feature = "dpdk")]
 use crate::{packet::PortId, worker::Queues};
+use arrivals::Arrivals;
 use capture::Captures;
 pub use files::CONFIRM_MAX_S;
 use files::Files;
@@ -152,6 +154,7 @@ pub struct Control {
     ward: Ward,
     /// Who asks could do by itself whatever the director can.
     trusted: bool,
+    arrivals: Arrivals,
 }
 
 impl fmt::Debug for Control {
@@ -194,6 +197,7 @@ impl Control {
             captures: Captures::default(),
             ward: Ward::default(),
             trusted: true,
+            arrivals: Arrivals::default(),
         }
     }
 
@@ -559,6 +563,7 @@ impl Backend for Control {
             self.ramp();
             self.watch_traffic();
             self.see_to_drained();
+            self.see_to_arrivals();
         }
         self.see_to_files();
         self.see_to_health();

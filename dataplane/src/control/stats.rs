@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use control::{PortHardware, PortStatus, PortUse, Rates, Status, Totals, WorkerStatus};
+use control::{PortHardware, PortStatus, PortUse, Rates, Status, Steering, Totals, WorkerStatus};
 
 use super::Worker;
 use crate::counters::{Counter, DropReason, Page, Pass, PortPage, balanced};
+use crate::director::Arrival;
 use crate::packet::PortId;
 use crate::templates::Templates;
 use crate::update::{LocalAddress, ServerId, ServiceId};
@@ -201,7 +202,10 @@ fn port_status(info: &PortInfo, pages: &[&Page]) -> PortStatus {
         mac: info.mac.clone(),
         mtu: info.mtu,
         link_up: info.link_up,
-        used: info.used.clone(),
+        used: PortUse {
+            steering: steering(&pages_of(info.id, pages)),
+            ..info.used.clone()
+        },
         tx_packets: sum(|port| port.tx.get()),
         tx_bytes: sum(|port| port.tx_bytes.get()),
         rx_packets: sum(|port| port.rx.get()),
@@ -220,6 +224,24 @@ impl PortInfo {
     ) -> Vec<&'p PortPage> {
         let own = pages.map(|page| page.port(self.id));
         own.chain([&*self.before]).collect()
+    }
+}
+
+fn pages_of<'p>(id: PortId, pages: &[&'p Page]) -> Vec<&'p PortPage> {
+    pages.iter().map(|page| page.port(id)).collect()
+}
+
+/// What the workers, each for its own queue, found of a port; `None` where there is but one.
+pub(super) fn steering(pages: &[&PortPage]) -> Option<Steering> {
+    let is = |arrival: Arrival| move |page: &&PortPage| page.arrival.get() == arrival.code();
+    let tried = |page: &&PortPage| page.arrival.get() == Arrival::TRIED;
+    match pages {
+        [] | [_] => None,
+        all if all.iter().any(is(Arrival::Disagreed)) => Some(Steering::OtherHash),
+        all if all.iter().any(is(Arrival::Unhashed)) => Some(Steering::NoHash),
+        all if all.iter().any(tried) => Some(Steering::Trying),
+        all if all.iter().all(is(Arrival::AtHome)) => Some(Steering::Nic),
+        _ => Some(Steering::Software),
     }
 }
 

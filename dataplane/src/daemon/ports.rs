@@ -2,15 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use control::{Errno, PortSpec, PortUse, Refusal};
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use crate::control::stats::{Lost, Machine, PortInfo};
 use crate::control::{ANSWER_TIMEOUT, Command, Hardware, Worker};
-use crate::dpdk::{Eal, Error, Mempool, Port, PortConfig, with_room};
+use crate::dpdk::{Eal, Error, Mempool, Offer, Port, PortConfig, queue_hint, socket_of, with_room};
 use crate::packet::PortId;
-use crate::worker::Queues;
+use crate::steer::RETA;
+use crate::worker::{Leaving, Queues};
 
 /// Every port that is open, on the main thread.
 #[derive(Debug)]
@@ -18,9 +19,13 @@ pub struct Ports {
     eal: Eal,
     /// By worker, as the mailboxes are.
     pools: Vec<Mempool>,
+    /// The same.
+    cores: Vec<u16>,
     mailboxes: Vec<Sender<Command>>,
     open: BTreeMap<PortId, Open>,
     closing: Vec<Closing>,
+    /// Entries of the redirection table that the workers go by.
+    reta: usize,
 }
 
 #[derive(Debug)]
@@ -49,13 +54,16 @@ struct Taking {
 pub type ByWorker = Vec<Vec<Queues>>;
 
 impl Ports {
-    pub fn new(eal: &Eal, pools: &[Mempool]) -> Self {
+    /// For workers on these cores, each with its pool.
+    pub fn new(eal: &Eal, cores: &[u16], pools: &[Mempool]) -> Self {
         Self {
             eal: eal.clone(),
             pools: pools.to_vec(),
+            cores: cores.to_vec(),
             mailboxes: Vec::new(),
             open: BTreeMap::new(),
             closing: Vec::new(),
+            reta: RETA,
         }
     }
 
@@ -64,6 +72,8 @@ impl Ports {
         &mut self,
         specs: impl IntoIterator<Item = &'s PortSpec>,
     ) -> anyhow::Result<ByWorker> {
+        let specs: Vec<&PortSpec> = specs.into_iter().collect();
+        self.reta = self.smallest_table(&specs);
         let mut queues: ByWorker = self.pools.iter().map(|_| Vec::new()).collect();
         for (id, spec) in (0..).map(PortId).zip(specs) {
             for (worker, own) in queues.iter_mut().zip(self.start(id, spec)?) {
@@ -79,14 +89,51 @@ impl Ports {
         self.mailboxes = workers.map(|worker| worker.mailbox.clone()).collect();
     }
 
+    /// Entries of the redirection table that the workers go by: no more than any device has that spreads
+    /// packets over them.
+    pub fn reta(&self) -> usize {
+        self.reta
+    }
+
+    fn smallest_table(&self, specs: &[&PortSpec]) -> usize {
+        let hashing = specs.iter().filter(|spec| spec.role.is_some());
+        let tables = hashing.map(|spec| Port::offer(&self.eal, &spec.device).table);
+        tables
+            .filter(|entries| entries.is_power_of_two())
+            .fold(RETA, usize::min)
+    }
+
     pub fn mac(&self, id: PortId) -> [u8; 6] {
         self.open.get(&id).map_or([0; 6], |open| open.port.mac())
     }
 
     /// Starts a port whose device is there; its queues are by worker.
     fn start(&mut self, id: PortId, spec: &PortSpec) -> anyhow::Result<Vec<Queues>> {
-        let config = port_config(spec, self.pools.len())?;
-        let (port, rx, tx) = Port::start(&self.eal, &config, &self.pools)?;
+        let device = with_room(&spec.device, spec.mtu);
+        let offer = Port::offer(&self.eal, &device);
+        let shares = Shares::new(spec, &self.cores, &offer)
+            .map_err(|reason| anyhow!("port {}, device {device}: {reason}", spec.name))?;
+        shares.say(spec, &self.cores, &offer);
+        let config = PortConfig {
+            name: spec.name.clone(),
+            device,
+            tx_queues: u16::try_from(shares.send.len()).context("more workers than queues")?,
+            one_pool: self.pools.len() == 1,
+            rx_descriptors: spec.rx_descriptors,
+            tx_descriptors: spec.tx_descriptors,
+            mtu: spec.mtu,
+            promiscuous: spec.promiscuous,
+            role: spec
+                .role
+                .filter(|_| shares.receive.len() == self.pools.len()),
+            reta: self.reta,
+        };
+        let pools: Vec<_> = shares
+            .receive
+            .iter()
+            .map(|&worker| self.pools[worker].clone())
+            .collect();
+        let (port, rx, tx) = Port::start(&self.eal, &config, &pools)?;
         tracing::info!(
             port = port.name(),
             device = port.device(),
@@ -94,10 +141,18 @@ impl Ports {
             capabilities = %port.hardware(),
             "port started"
         );
-        let queued = queued(spec);
+        let (queued, hashes) = (queued(spec), port.hashes());
         self.open.insert(id, Open { port, queued });
-        let pairs = rx.into_iter().zip(tx);
-        Ok(pairs.map(|(rx, tx)| Queues::new(id, rx, tx)).collect())
+        let mut rx: BTreeMap<_, _> = shares.receive.iter().zip(rx).collect();
+        let mut tx: BTreeMap<_, _> = shares.send.iter().zip(tx).collect();
+        let all = (0..self.pools.len()).map(|worker| {
+            let leaving = match tx.remove(&worker) {
+                Some(queue) => Leaving::from(queue),
+                None => Leaving::Through(shares.sender_for(worker)),
+            };
+            Queues::new(id, rx.remove(&worker), leaving, hashes)
+        });
+        Ok(all.collect())
     }
 
     /// Queues that swallow every buffer leave none to receive into.
@@ -155,6 +210,94 @@ impl Ports {
             match self.eal.unplug(&device) {
                 Ok(()) => tracing::info!(port = name, device, "port closed"),
                 Err(error) => tracing::warn!(port = name, "port closed, but {error}"),
+            }
+        }
+    }
+}
+
+/// Which workers, by number, have queues of a port.
+#[derive(Debug, PartialEq, Eq)]
+struct Shares {
+    receive: Vec<usize>,
+    send: Vec<usize>,
+}
+
+impl Shares {
+    /// All workers have one of each, where nobody wants it otherwise and there are as many. What others
+    /// than those that poll the port are to decide about is handed on to them, and what they send without
+    /// a queue of their own by one that has.
+    fn new(spec: &PortSpec, cores: &[u16], offer: &Offer) -> Result<Self, String> {
+        let offered = match offer.rx_queues.min(offer.tx_queues) {
+            // It is not there, as will be said when it is started.
+            0 => cores.len(),
+            offered => offered.into(),
+        };
+        let mut receive = Vec::new();
+        for core in &spec.workers {
+            let worker = cores.iter().position(|other| other == core);
+            receive.push(worker.ok_or_else(|| {
+                format!("core {core} has no worker, some of {cores:?} are right")
+            })?);
+        }
+        if receive.len() > offered {
+            let hint = queue_hint(&spec.device, receive.len());
+            return Err(format!(
+                "offers {offered} queues, its workers {:?} need {}{hint}",
+                spec.workers,
+                receive.len()
+            ));
+        }
+        if receive.is_empty() {
+            receive = (0..cores.len().min(offered)).collect();
+        }
+        if spec.role.is_some() && !spec.workers.is_empty() && receive.len() < cores.len() {
+            return Err(
+                "a role is for a port that all workers poll; no role, or no workers, is right"
+                    .to_owned(),
+            );
+        }
+        if offer.polls_all && usize::from(offer.rx_queues) > receive.len() {
+            return Err(format!(
+                "its device string makes {} queues and {} workers poll it: what comes to the other queues would \
+                 be lost; as many as workers is right",
+                offer.rx_queues,
+                receive.len()
+            ));
+        }
+        let has_all = offered.max(offer.tx_queues.into()) >= cores.len();
+        let send = if has_all {
+            (0..cores.len()).collect()
+        } else {
+            receive.clone()
+        };
+        Ok(Self { receive, send })
+    }
+
+    /// Who sends for a worker without a queue.
+    fn sender_for(&self, worker: usize) -> usize {
+        self.send[worker % self.send.len()]
+    }
+
+    /// What may be a surprise.
+    fn say(&self, spec: &PortSpec, cores: &[u16], offer: &Offer) {
+        let (port, polling) = (&spec.name, self.receive.iter().map(|&worker| cores[worker]));
+        if spec.workers.is_empty() && self.receive.len() < cores.len() {
+            let hint = queue_hint(&spec.device, cores.len());
+            let polling: Vec<_> = polling.clone().collect();
+            tracing::warn!(
+                port,
+                ?polling,
+                "fewer queues than workers, which hand packets on to the others{hint}"
+            );
+        }
+        for core in polling {
+            let (node, own) = (socket_of(core), offer.node);
+            if node >= 0 && own >= 0 && node != own {
+                tracing::warn!(
+                    port,
+                    core,
+                    "its device is at NUMA node {own}, the worker at {node}: a core of node {own} is faster"
+                );
             }
         }
     }
@@ -228,18 +371,6 @@ fn queued(spec: &PortSpec) -> u32 {
     u32::from(spec.rx_descriptors) + u32::from(spec.tx_descriptors)
 }
 
-fn port_config(spec: &PortSpec, workers: usize) -> anyhow::Result<PortConfig> {
-    Ok(PortConfig {
-        name: spec.name.clone(),
-        device: with_room(&spec.device, spec.mtu),
-        queues: u16::try_from(workers).context("more workers than a port can have queues")?,
-        rx_descriptors: spec.rx_descriptors,
-        tx_descriptors: spec.tx_descriptors,
-        mtu: spec.mtu,
-        promiscuous: spec.promiscuous,
-    })
-}
-
 fn info(id: PortId, port: &Port) -> PortInfo {
     let stats = port.stats();
     PortInfo {
@@ -255,6 +386,7 @@ fn info(id: PortId, port: &Port) -> PortInfo {
             speed_mbps: port.speed_mbps(),
             queues: port.queues(),
             offloads: (port.spreads().then(|| "rss".to_owned()).into_iter()).collect(),
+            steering: None,
         },
         lost: Lost {
             missed: stats.imissed,
@@ -262,5 +394,69 @@ fn info(id: PortId, port: &Port) -> PortInfo {
             send_errors: stats.oerrors,
             no_buffer: stats.rx_nombuf,
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use control::Role;
+
+    use super::*;
+
+    const CORES: [u16; 3] = [4, 5, 6];
+
+    fn shares(workers: &[u16], rx_queues: u16, tx_queues: u16) -> Result<Shares, String> {
+        let spec = PortSpec {
+            workers: workers.to_vec(),
+            ..PortSpec::new("a", "net_af_packet0,iface=x")
+        };
+        let offer = Offer {
+            rx_queues,
+            tx_queues,
+            ..Offer::default()
+        };
+        Shares::new(&spec, &CORES, &offer)
+    }
+
+    #[test]
+    fn workers_share_what_queues_there_are() {
+        let are = |receive: &[usize], send: &[usize]| {
+            let (receive, send) = (receive.to_vec(), send.to_vec());
+            Ok(Shares { receive, send })
+        };
+        assert_eq!(shares(&[], 8, 8), are(&[0, 1, 2], &[0, 1, 2]));
+        assert_eq!(shares(&[], 2, 3), are(&[0, 1], &[0, 1, 2]));
+        assert_eq!(shares(&[], 1, 1), are(&[0], &[0]));
+        assert_eq!(shares(&[6, 4], 8, 2), are(&[2, 0], &[2, 0]));
+        let by_others = shares(&[6, 4], 2, 2).unwrap();
+        assert_eq!([1, 3].map(|worker| by_others.sender_for(worker)), [0, 0]);
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        let refused = |workers: &[u16], queues| shares(workers, queues, queues).unwrap_err();
+        assert_eq!(
+            refused(&[7], 8),
+            "core 7 has no worker, some of [4, 5, 6] are right"
+        );
+        let too_few = refused(&[4, 5], 1);
+        let right = "offers 1 queues, its workers [4, 5] need 2; ask for them in its device string: \
+                     net_af_packet0,qpairs=2,...";
+        assert_eq!(too_few, right);
+        let mut spec = PortSpec::new("a", "net_af_packet0,iface=x,qpairs=4");
+        let offer = Offer {
+            rx_queues: 4,
+            tx_queues: 4,
+            polls_all: true,
+            ..Offer::default()
+        };
+        let lost = Shares::new(&spec, &CORES, &offer).unwrap_err();
+        assert!(
+            lost.contains("makes 4 queues and 3 workers poll it"),
+            "{lost}"
+        );
+        (spec.role, spec.workers) = (Some(Role::Clients), vec![4]);
+        let role = Shares::new(&spec, &CORES, &offer).unwrap_err();
+        assert!(role.contains("no role, or no workers, is right"), "{role}");
     }
 }

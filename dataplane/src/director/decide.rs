@@ -74,6 +74,9 @@ impl<P: PacketBuf> Director<P> {
         packet: P,
         out: &mut E,
     ) {
+        if let Some(home) = self.astray(from, seen, packet.bytes()) {
+            return out.steer(home, from, seen, packet);
+        }
         match seen.kind {
             Kind::FirstFragment | Kind::Fragment => self.fragment(now, from, seen, packet, out),
             _ => self.decide_whole(now, from, seen, packet, out),

@@ -96,10 +96,6 @@ impl<P: PacketBuf> Director<P> {
         mut packet: P,
         out: &mut E,
     ) -> Option<DropReason> {
-        if home != self.steer.me() {
-            out.steer(home, from, packet);
-            return None;
-        }
         let mut seen = match Seen::parse(packet.bytes()) {
             Ok(seen) => seen,
             Err(reason) => {
@@ -108,6 +104,10 @@ impl<P: PacketBuf> Director<P> {
             }
         };
         self.conns.digest(&mut seen, packet.bytes());
+        if home != self.steer.me() {
+            out.steer(home, from, &seen, packet);
+            return None;
+        }
         let verdict = if seen.kind == Kind::FirstFragment {
             self.with_ports(now, from, &seen, &mut packet, out)
         } else {

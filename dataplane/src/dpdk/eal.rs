@@ -242,7 +242,7 @@ fn arguments(config: &EalConfig) -> Result<Vec<CString>, Error> {
 }
 
 /// Whether this process may run on `core`.
-pub(super) fn check_core(core: u16) -> Result<(), Error> {
+pub fn check_core(core: u16) -> Result<(), Error> {
     let refuse = |reason: String| Error::Core { core, reason };
     // Of the process, not of this thread: an EAL thread is pinned already.
     let allowed = sched_getaffinity(Pid::this())

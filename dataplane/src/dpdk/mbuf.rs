@@ -5,6 +5,7 @@ use std::ptr::NonNull;
 
 use dpdk_sys as ffi;
 
+use crate::cpu;
 use crate::packet::{Burst, PacketBuf};
 
 /// One packet, owned. Dropping it returns the buffer to its mempool. Never `Clone`.
@@ -143,6 +144,24 @@ impl PacketBuf for Mbuf {
         // SAFETY: data_off + len is at most data_off + room, which is buf_len.
         unsafe { self.set_frame(self.data_off(), len) };
         true
+    }
+
+    #[inline]
+    fn rss_hash(&self) -> Option<u32> {
+        // SAFETY: the pointer is a live mbuf, these its fields.
+        let (flags, hash) = unsafe {
+            (
+                *field!(self, DIRECTOR_MBUF_OL_FLAGS: u64),
+                *field!(self, DIRECTOR_MBUF_HASH_RSS: u32),
+            )
+        };
+        (flags & ffi::DIRECTOR_MBUF_RSS_HASH != 0).then_some(hash)
+    }
+
+    #[inline(always)]
+    fn approach(&self) {
+        // SAFETY: the pointer is a live mbuf, which has a first byte.
+        cpu::prefetch_ref(unsafe { self.0.cast::<u8>().as_ref() });
     }
 
     /// Reading the address loads the mbuf's first line, which holds its length too.

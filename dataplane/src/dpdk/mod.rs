@@ -18,10 +18,10 @@ mod queue;
 mod thread;
 
 pub use af_packet::with_room;
-pub use eal::{Eal, EalConfig};
+pub use eal::{Eal, EalConfig, check_core};
 pub use mbuf::{Mbuf, free_burst};
 pub use mempool::Mempool;
-pub use port::{Port, PortConfig, PortStats, data_room};
+pub use port::{Offer, Port, PortConfig, PortStats, data_room, queue_hint};
 pub use queue::{RxQueue, TxQueue};
 pub use thread::{WorkerThread, register_worker, socket_of};
 

@@ -3,7 +3,7 @@
 use std::ffi::{CStr, c_char, c_int};
 use std::sync::Arc;
 
-use control::PortHardware;
+use control::{PortHardware, Role};
 use dpdk_sys as ffi;
 use nix::libc::ENOTSUP;
 
@@ -11,6 +11,7 @@ use super::af_packet::Ring;
 use super::eal::{Hold, device_name, find_device};
 use super::{BURST_LEN, Eal, Error, HEADROOM, Mempool, RxQueue, TxQueue, describe};
 use crate::packet::BURST;
+use crate::steer::{KEY, table};
 
 /// Ethernet header and two VLAN tags.
 const L2_MAX: u32 = 14 + 2 * 4;
@@ -23,12 +24,18 @@ pub struct PortConfig {
     pub name: String,
     /// A virtual device string, as given to the EAL, or a PCI address.
     pub device: String,
-    /// Receive and transmit queues: one of each for every worker.
-    pub queues: u16,
+    /// Transmit queues; there is a receive queue a pool.
+    pub tx_queues: u16,
+    /// All that it ever sends is of one pool.
+    pub one_pool: bool,
     pub rx_descriptors: u16,
     pub tx_descriptors: u16,
     pub mtu: u16,
     pub promiscuous: bool,
+    /// Who is behind it: the device hashes the clients' end, if it can and there are queues.
+    pub role: Option<Role>,
+    /// Entries of the redirection table that the workers go by.
+    pub reta: usize,
 }
 
 impl PortConfig {
@@ -63,6 +70,19 @@ pub struct PortStats {
     pub rx_nombuf: u64,
 }
 
+/// What a device has of all that is shared out.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Offer {
+    pub rx_queues: u16,
+    pub tx_queues: u16,
+    /// Entries of its redirection table.
+    pub table: usize,
+    /// Its NUMA node; -1 where there is none, or nobody knows.
+    pub node: i32,
+    /// Packets come to all its queues, whether they are polled or not.
+    pub polls_all: bool,
+}
+
 /// A started port. It closes, and returns every mbuf, when this and all its queues are gone.
 #[derive(Debug)]
 pub struct Port {
@@ -73,6 +93,7 @@ pub struct Port {
     mtu: u16,
     hardware: PortHardware,
     spreads: bool,
+    hashes: Option<Role>,
 }
 
 impl Port {
@@ -91,11 +112,12 @@ impl Port {
         port.set_promiscuous()?;
         port.receive_multicast()?;
         port.start()?;
+        let hashes = port.set_table();
         let mac = port.mac()?;
         let (hardware, spreads) = (hardware(&port.info), port.rss() != 0);
         let started = Arc::new(port.started);
-        let rx = (0..config.queues).map(|queue| RxQueue::new(Arc::clone(&started), queue));
-        let tx = (0..config.queues).map(|queue| TxQueue::new(Arc::clone(&started), queue));
+        let rx = (0..started.queues).map(|queue| RxQueue::new(Arc::clone(&started), queue));
+        let tx = (0..config.tx_queues).map(|queue| TxQueue::new(Arc::clone(&started), queue));
         let (rx, tx) = (rx.collect(), tx.collect());
         let (name, device) = (config.name.clone(), config.device.clone());
         Ok((
@@ -107,6 +129,7 @@ impl Port {
                 mtu: config.mtu,
                 hardware,
                 spreads,
+                hashes,
             },
             rx,
             tx,
@@ -129,7 +152,7 @@ impl Port {
         self.mtu
     }
 
-    /// Receive queues, and as many transmit queues.
+    /// Receive queues.
     pub fn queues(&self) -> u16 {
         self.started.queues
     }
@@ -137,6 +160,31 @@ impl Port {
     /// Whether the NIC spreads what it receives over the queues (RSS), as configured.
     pub fn spreads(&self) -> bool {
         self.spreads
+    }
+
+    /// Whose packets it was told to hash by the clients' end. What comes of that is to be seen.
+    pub fn hashes(&self) -> Option<Role> {
+        self.hashes
+    }
+
+    /// What a device has of all that is shared out; nothing if it is not there.
+    pub fn offer(_: &Eal, device: &str) -> Offer {
+        let mut info = Box::<ffi::rte_eth_dev_info>::default();
+        let Some(id) = find_device(device) else {
+            return Offer::default();
+        };
+        // SAFETY: wants a valid port, which was just found, and room.
+        if unsafe { ffi::rte_eth_dev_info_get(id, &mut *info) } != 0 {
+            return Offer::default();
+        }
+        Offer {
+            rx_queues: info.max_rx_queues,
+            tx_queues: info.max_tx_queues,
+            table: info.reta_size.into(),
+            // SAFETY: takes any port number.
+            node: unsafe { ffi::rte_eth_dev_socket_id(id) },
+            polls_all: Ring::of(device).is_some(),
+        }
     }
 
     /// Megabits a second; `None` if the driver does not say, or the link is down.
@@ -280,18 +328,16 @@ impl<'a> Configuring<'a> {
     /// What the device cannot do, said before it is tried.
     fn check_limits(&self) -> Result<(), Error> {
         let (config, info) = (self.config, &self.info);
-        let queues = config.queues;
-        let offered = info.max_rx_queues.min(info.max_tx_queues);
-        if queues == 0 || self.started.pools.len() != usize::from(queues) {
-            let pools = self.started.pools.len();
-            return Err(config.refuse(format!(
-                "{queues} queues with {pools} mempools: wants at least one queue, and one mempool each"
-            )));
+        let (rx, tx) = (self.started.pools.len(), usize::from(config.tx_queues));
+        let (rx_max, tx_max) = (info.max_rx_queues, info.max_tx_queues);
+        if rx == 0 || tx == 0 {
+            let reason = "wants at least one mempool to receive into, and one queue to send from";
+            return Err(config.refuse(reason));
         }
-        if offered < queues {
-            let hint = queue_hint(&config.device, queues);
+        if rx > rx_max.into() || tx > tx_max.into() {
+            let hint = queue_hint(&config.device, rx.max(tx));
             return Err(config.refuse(format!(
-                "offers {offered} queues, {queues} workers need {queues}{hint}"
+                "offers {rx_max} queues to receive and {tx_max} to send, {rx} and {tx} are wanted{hint}"
             )));
         }
         self.check_mtu()?;
@@ -338,7 +384,8 @@ impl<'a> Configuring<'a> {
         Err(self.config.refuse(reason))
     }
 
-    /// Beside [`Self::fast_free`] no offload is asked for: checksums are updated in software.
+    /// Beside [`Self::fast_free`], and the hash where packets are spread by it, no offload is asked for:
+    /// checksums are updated in software.
     fn configure(&mut self) -> Result<(), Error> {
         let (config, id) = (self.config, self.started.id);
         self.started.configured = true;
@@ -350,8 +397,16 @@ impl<'a> Configuring<'a> {
             conf.rxmode.mq_mode = ffi::rte_eth_rx_mq_mode::RTE_ETH_MQ_RX_RSS;
             conf.rx_adv_conf.rss_conf.rss_hf = rss;
         }
-        // SAFETY: wants a valid, stopped port, and a configuration that it copies.
-        let code = unsafe { ffi::rte_eth_dev_configure(id, config.queues, config.queues, &*conf) };
+        let key_len = self.info.hash_key_size;
+        let mut key: Vec<u8> = KEY.into_iter().cycle().take(key_len.into()).collect();
+        if self.by_end().is_some() {
+            conf.rxmode.offloads = ffi::DIRECTOR_RX_RSS_HASH;
+            conf.rx_adv_conf.rss_conf.rss_key = key.as_mut_ptr();
+            conf.rx_adv_conf.rss_conf.rss_key_len = key_len;
+        }
+        // SAFETY: wants a valid, stopped port, and a configuration that it copies, with its key.
+        let code =
+            unsafe { ffi::rte_eth_dev_configure(id, self.queues(), config.tx_queues, &*conf) };
         config.check(code, "configuring it")?;
         let (rx, tx) = (&mut self.rx_descriptors, &mut self.tx_descriptors);
         // SAFETY: wants a valid port and two numbers to adjust.
@@ -364,18 +419,65 @@ impl<'a> Configuring<'a> {
     /// always are the latter two; they are of one pool where that is the only one, that of a worker which
     /// is alone: steering would mix the pools of several.
     fn fast_free(&self) -> u64 {
-        match self.started.pools.len() {
-            1 => self.info.tx_offload_capa & ffi::DIRECTOR_TX_FAST_FREE,
-            _ => 0,
+        match self.config.one_pool {
+            true => self.info.tx_offload_capa & ffi::DIRECTOR_TX_FAST_FREE,
+            false => 0,
         }
+    }
+
+    /// To receive: one a pool.
+    #[expect(clippy::cast_possible_truncation, reason = "no device has that many")]
+    fn queues(&self) -> u16 {
+        self.started.pools.len() as u16
     }
 
     /// What the NIC is asked to spread packets by; 0 for not.
     fn rss(&self) -> u64 {
-        match self.config.queues {
-            0..=1 => 0,
-            _ => self.info.flow_type_rss_offloads & ffi::DIRECTOR_RSS_L3_L4,
+        match (self.queues(), self.by_end()) {
+            (0..=1, _) => 0,
+            (_, Some(by)) => self.info.flow_type_rss_offloads & ffi::DIRECTOR_RSS_TRANSPORT | by,
+            (_, None) => self.info.flow_type_rss_offloads & ffi::DIRECTOR_RSS_L3_L4,
         }
+    }
+
+    /// How it hashes just the clients' end, if that is wanted and it can: under our key, into our
+    /// table, and telling the hash.
+    fn by_end(&self) -> Option<u64> {
+        let by = match self.config.role? {
+            // SAFETY: takes nothing and answers with a constant.
+            Role::Clients => unsafe { ffi::director_rss_by_source() },
+            // SAFETY: as above.
+            Role::Servers => unsafe { ffi::director_rss_by_destination() },
+        };
+        let info = &self.info;
+        let offers = info.flow_type_rss_offloads;
+        let can = self.queues() > 1
+            && offers & by == by
+            && offers & ffi::DIRECTOR_RSS_TRANSPORT != 0
+            && info.rx_offload_capa & ffi::DIRECTOR_RX_RSS_HASH != 0
+            && usize::from(info.hash_key_size) >= KEY.len();
+        (can && self.table().is_some()).then_some(by)
+    }
+
+    /// Which queue each entry of the device's redirection table is to name.
+    fn table(&self) -> Option<Vec<u16>> {
+        let entries = self.info.reta_size;
+        let table = table(entries.into(), self.config.reta, self.queues().into());
+        table.filter(|_| entries <= ffi::DIRECTOR_RETA_MAX)
+    }
+
+    /// Programs the redirection table of a started device that hashes the clients' end.
+    fn set_table(&self) -> Option<Role> {
+        self.by_end()?;
+        let table = self.table()?;
+        // SAFETY: wants a started port, and as many entries as are said, no more than it takes.
+        let code =
+            unsafe { ffi::director_set_reta(self.started.id, table.as_ptr(), self.info.reta_size) };
+        if let Err(error) = self.config.check(code, "programming its redirection table") {
+            tracing::warn!("{error}; packets are spread by software");
+            return None;
+        }
+        self.config.role
     }
 
     fn set_mtu(&self) -> Result<(), Error> {
@@ -404,7 +506,7 @@ impl<'a> Configuring<'a> {
         rx_conf.offloads = 0;
         let mut tx_conf = self.info.default_txconf;
         tx_conf.offloads = self.fast_free();
-        for (queue, pool) in (0..config.queues).zip(&self.started.pools) {
+        for (queue, pool) in (0..).zip(&self.started.pools) {
             // SAFETY: wants a configured port, a queue below the number configured, a
             // configuration that it copies, and a pool that outlives the port (`Started`).
             let code = unsafe {
@@ -416,6 +518,8 @@ impl<'a> Configuring<'a> {
             let free = pool.mbufs().saturating_sub(pool.in_use());
             let doing = format!("setting up rx queue {queue} with {free} free mbufs");
             config.check(code, &doing)?;
+        }
+        for queue in 0..config.tx_queues {
             // SAFETY: as above, without a pool.
             let code = unsafe {
                 let descriptors = self.tx_descriptors;
@@ -423,7 +527,7 @@ impl<'a> Configuring<'a> {
             };
             config.check(code, &format!("setting up tx queue {queue}"))?;
         }
-        self.started.queues = config.queues;
+        self.started.queues = self.queues();
         Ok(())
     }
 
@@ -526,7 +630,7 @@ fn missing(config: &PortConfig) -> String {
 }
 
 /// How a device string asks for more queues.
-fn queue_hint(device: &str, queues: u16) -> String {
+pub fn queue_hint(device: &str, queues: usize) -> String {
     let name = device_name(device);
     let option = [
         ("net_af_packet", "qpairs"),

@@ -12,15 +12,18 @@
 mod overload; // a worker with more than it can do
 mod ports; // ports that come and go
 mod rubbish; // the director over real mbufs
+mod workers; // two workers on ports of one queue, and of two
 
 use std::collections::HashSet;
 use std::process::Command;
 
+use control::Role;
 use dataplane::dpdk::{
-    Eal, EalConfig, Error, HEADROOM, Mbuf, Mempool, Port, PortConfig, RxQueue, TxQueue, data_room,
-    free_burst, register_worker, socket_of, with_room,
+    Eal, EalConfig, Error, HEADROOM, Mbuf, Mempool, Offer, Port, PortConfig, RxQueue, TxQueue,
+    data_room, free_burst, register_worker, socket_of, with_room,
 };
 use dataplane::packet::{BURST, Burst, PacketBuf};
+use dataplane::steer::RETA;
 use pcap_file::pcap::{PcapPacket, PcapWriter};
 
 /// Names the part of a child process.
@@ -106,11 +109,14 @@ fn port_config(device: &str, queues: u16) -> PortConfig {
     PortConfig {
         name: "test".to_owned(),
         device: device.to_owned(),
-        queues,
+        tx_queues: queues,
+        one_pool: queues == 1,
         rx_descriptors: 256,
         tx_descriptors: 256,
         mtu: 1500,
         promiscuous: true,
+        role: None,
+        reta: RETA,
     }
 }
 
@@ -195,7 +201,7 @@ fn veth() {
     let two = Port::start(&eal, &port_config(&a, 2), &[pool.clone(), pool.clone()]);
     let error = two.map(drop).unwrap_err().to_string();
     assert!(
-        error.contains("offers 1 queues, 2 workers need 2"),
+        error.contains("offers 1 queues to receive and 1 to send, 2 and 2 are wanted"),
         "{error}"
     );
     assert!(error.contains("net_af_packet0,qpairs=2"), "{error}");
@@ -343,11 +349,13 @@ fn all() {
     mistakes_with_ports(&eal, &pool);
     round_trip_and_refusal(&eal, &pool);
     two_workers_two_queues(&eal, &pool);
+    hashes_of_one_end(&eal, &pool);
     a_million_cycles(&eal, &pool);
     overload::the_mailbox_is_served_whatever_arrives(&eal);
     rubbish::returns_every_mbuf(&eal);
     ports::devices_come_and_go(&eal, &pool);
     ports::a_director_goes_on(&eal);
+    workers::share_ports(&eal);
     let clone = pool.clone();
     drop(eal);
     drop(pool);
@@ -479,12 +487,12 @@ fn mistakes_with_ports(eal: &Eal, pool: &Mempool) {
         let text = refusal(&port_config(device, 1), one);
         assert!(text.contains("DPDK has no port"), "{text}");
     }
-    let text = refusal(&port_config("net_ring2", 2), one);
-    assert!(text.contains("2 queues with 1 mempools"), "{text}");
+    let text = refusal(&port_config("net_ring2", 1), &[]);
+    assert!(text.contains("wants at least one mempool"), "{text}");
     // What was refused is not lost: the device can be had with a better configuration.
     let text = refusal(&port_config("net_ring2", 17), &vec![pool.clone(); 17]);
     assert!(
-        text.contains("offers 16 queues, 17 workers need 17"),
+        text.contains("offers 16 queues to receive and 16 to send, 17 and 17 are wanted"),
         "{text}"
     );
     let text = refusal(
@@ -633,6 +641,32 @@ fn two_workers_two_queues(eal: &Eal, pool: &Mempool) {
     });
     assert_eq!((pool.in_use(), second.in_use()), (0, 0));
     assert_eq!(port.stats().rx_nombuf, 0);
+}
+
+/// A device that cannot hash packets by one end is not told to, and is a port all the same.
+fn hashes_of_one_end(eal: &Eal, pool: &Mempool) {
+    assert_eq!(Port::offer(eal, "net_nosuch0"), Offer::default());
+    let pools = [pool.clone(), pool.clone()];
+    for (device, table) in [("net_null7", RETA), ("net_ring7", 0)] {
+        for role in [Role::Clients, Role::Servers] {
+            eal.plug(device).unwrap();
+            let offer = Port::offer(eal, device);
+            assert_eq!(offer.table, table, "{device}");
+            assert!(offer.rx_queues >= 2 && offer.tx_queues >= 2 && !offer.polls_all);
+            let config = PortConfig {
+                role: Some(role),
+                ..port_config(device, 2)
+            };
+            let (port, mut rx, tx) = Port::start(eal, &config, &pools).unwrap();
+            assert_eq!(port.hashes(), None, "{device}");
+            let mut burst = Burst::new();
+            rx[1].recv(&mut burst);
+            assert!(burst.iter().all(|packet| packet.rss_hash().is_none()));
+            drop((burst, port, rx, tx));
+            assert_eq!(pool.in_use(), 0);
+            eal.unplug(device).unwrap();
+        }
+    }
 }
 
 /// Allocate, then send, receive or free, in every mixture: the pool balances at the end.

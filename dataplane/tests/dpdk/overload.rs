@@ -38,7 +38,7 @@ pub(super) fn the_mailbox_is_served_whatever_arrives(eal: &Eal) {
     let (mailbox, commands) = bounded(MAILBOX_MAX);
     let queues = rx.into_iter().zip(tx);
     let queues = queues
-        .map(|(rx, tx)| Queues::new(PortId(0), rx, tx))
+        .map(|(rx, tx)| Queues::new(PortId(0), Some(rx), tx.into(), None))
         .collect();
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {

@@ -125,7 +125,7 @@ impl Lab<'_> {
 /// With a worker, on the memory of `pool`.
 fn under_a_director(eal: &Eal, pool: &Mempool, test: impl FnOnce(&mut Lab<'_>)) {
     let lan = PortSpec::new("lan", "net_ring3");
-    let mut ports = Ports::new(eal, std::slice::from_ref(pool));
+    let mut ports = Ports::new(eal, &[0], std::slice::from_ref(pool));
     let mut queues = ports.start_all([&lan]).unwrap();
     let setup = Setup {
         interfaces: vec![Interface {

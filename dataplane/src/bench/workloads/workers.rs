@@ -1,11 +1,17 @@
-//! Two workers on two cores, each with clients of its own: where every packet arrives at its home, and
-//! where every packet arrives at the other worker, which hands it over by the ring between them.
+//! Two workers on two cores, each with clients of its own: where every packet arrives at its home, because
+//! the device spreads them or because it happens to, and where every packet arrives at the other worker,
+//! which hands it over.
+//!
+//! What two cores of this machine allow at all is found beside it, in turns with it, by two directors that
+//! know nothing of each other. Workers that share nothing come as near to that as windows are alike.
 
+use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::thread;
+use std::time::Duration;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use control::Protocol;
 
 use crate::bench::generator::{Cable, Generator, Pace, Script, cables};
@@ -15,60 +21,95 @@ use crate::bench::report::Row;
 use crate::bench::{Bench, Lab, Way, Workload};
 use crate::counters::{Page, balanced};
 use crate::cpu;
-use crate::dpdk::register_worker;
+use crate::dpdk::{Mbuf, register_worker};
+use crate::exchange::{Exchange, exchanges};
 use crate::steer::Steer;
-use crate::worker::{Links, links};
 
 const FLOWS: u32 = 100_000;
 /// Rounds after which it is asked whether anything is still under way.
 const SETTLING: u32 = 256;
+/// Between two looks whether the others have come.
+const NAP: Duration = Duration::from_micros(50);
 
-pub(super) fn run(bench: &mut Bench<'_>) -> Result<()> {
-    let one = measure(bench, "one worker", 1, false, None)?;
-    if bench.options.second_core == bench.options.core {
-        bench.progress("  one core only: no second worker");
-        return Ok(());
-    }
-    let (home, steered) = (
-        "two workers, packets arrive at home",
-        "two workers, all is steered",
-    );
-    measure(bench, home, 2, false, Some(one))?;
-    measure(bench, steered, 2, true, Some(one))?;
-    Ok(())
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Case {
+    One,
+    Apart,
+    Spread,
+    Home,
+    Steered,
 }
 
-/// Packets in a microsecond that all workers forward together.
-fn measure(
-    bench: &mut Bench<'_>,
-    case: &str,
-    workers: usize,
-    steered: bool,
-    one: Option<f64>,
-) -> Result<f64> {
-    bench.progress(&format!("  {case}"));
+impl Case {
+    const ALL: [Self; 5] = [
+        Self::One,
+        Self::Apart,
+        Self::Spread,
+        Self::Home,
+        Self::Steered,
+    ];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::One => "one worker",
+            Self::Apart => "two directors that share nothing at all",
+            Self::Spread => "two workers, the device spreads packets",
+            Self::Home => "two workers, packets arrive at home",
+            Self::Steered => "two workers, all is steered",
+        }
+    }
+
+    /// How many cores work.
+    fn cores(self) -> usize {
+        match self {
+            Self::One => 1,
+            _ => 2,
+        }
+    }
+
+    /// How many workers know of each other.
+    fn workers(self) -> usize {
+        match self {
+            Self::One | Self::Apart => 1,
+            _ => 2,
+        }
+    }
+}
+
+pub(super) fn run(bench: &mut Bench<'_>) -> Result<()> {
+    let (first, second) = (bench.options.core, bench.options.second_core);
+    let cores = if first == second {
+        vec![first]
+    } else {
+        vec![first, second]
+    };
+    if cores.len() < 2 {
+        bench.progress("  one core only: no second worker");
+    }
     bench.yardstick.sample();
-    let meeting = Meeting::new(workers);
+    let beside = Lab::named(bench.eal, bench.lab.clock, "beside")?;
+    let meeting = Meeting::new(cores.len());
     let plan = Plan {
-        lab: &bench.lab,
-        workers,
         windows: bench.options.windows(),
         window_ms: bench.options.window_ms(),
         meeting: &meeting,
     };
-    let (eal, cores) = (bench.eal, [bench.options.core, bench.options.second_core]);
-    let found: Vec<_> = thread::scope(|scope| {
-        let cables = cables().map(|cable| steered.then_some(cable));
-        let threads: Vec<_> = links(workers)
+    let eal = bench.eal;
+    let places: Vec<_> = cores
+        .iter()
+        .zip([&bench.lab, &beside])
+        .zip(seats())
+        .collect();
+    let found: Vec<Result<Vec<Found>>> = thread::scope(|scope| {
+        let threads: Vec<_> = places
             .into_iter()
-            .zip(cables)
             .enumerate()
-            .map(|(me, (links, cable))| {
-                let (plan, core) = (&plan, cores[me]);
+            .map(|(me, ((core, lab), seats))| {
+                let plan = &plan;
                 scope.spawn(move || {
-                    let done = register_worker(eal, core)
+                    let done = register_worker(eal, *core)
                         .map_err(anyhow::Error::from)
-                        .and_then(|_thread| plan.work(me, links, cable));
+                        .and_then(|_thread| plan.work(me, lab, seats));
                     if done.is_err() {
                         plan.meeting.failed.store(true, SeqCst);
                     }
@@ -82,102 +123,174 @@ fn measure(
             .collect()
     });
     let found = found.into_iter().collect::<Result<Vec<_>>>()?;
-    let pages: Vec<&Page> = found.iter().map(|found| &*found.page).collect();
-    ensure!(
-        balanced(pages.iter().copied()),
-        "{case}: packets are unaccounted for"
-    );
-    let together = (0..plan.windows as usize)
-        .map(|window| found.iter().map(|found| found.rates[window]).sum::<f64>() * 1e3);
-    let rate = Spread::most(together);
-    let dropped: u64 = pages
-        .iter()
-        .flat_map(|page| &page.ports)
-        .map(|port| port.dropped())
-        .sum();
-    let row = Row::new(Workload::Workers, case)
-        .with("Mpps", rate)
-        .with("rate_to_one", one.map_or(1.0, |one| rate.best / one))
-        .with(
-            "stalls",
-            found.iter().map(|found| found.stalls).sum::<u32>(),
-        )
-        .with("dropped", dropped);
-    bench.rows.push(row);
-    Ok(rate.best)
+    report(bench, &found)
+}
+
+/// What each worker has in each case that connects it with the other.
+fn seats() -> [Vec<Seat>; 2] {
+    let mut all = [Vec::new(), Vec::new()];
+    for case in Case::ALL {
+        let cables = cables().map(|cable| (case == Case::Steered).then_some(cable));
+        let ends = exchanges(case.workers()).into_iter().map(Some);
+        let ends = ends.chain([None]).zip(cables);
+        for (seats, (exchange, cable)) in all.iter_mut().zip(ends) {
+            let exchange = exchange.unwrap_or_default();
+            seats.push(Seat {
+                case,
+                exchange,
+                cable,
+            });
+        }
+    }
+    all
+}
+
+/// A row a case.
+fn report(bench: &mut Bench<'_>, found: &[Vec<Found>]) -> Result<()> {
+    let (mut one, mut apart) = (f64::NAN, f64::NAN);
+    for case in Case::ALL {
+        if case.cores() > found.len() {
+            continue;
+        }
+        let all = found.iter().flatten().filter(|found| found.case == case);
+        let all: Vec<_> = all.collect();
+        let pages: Vec<&Page> = all.iter().map(|found| &*found.page).collect();
+        let name = case.name();
+        ensure!(
+            balanced(pages.iter().copied()),
+            "{name}: packets are unaccounted for"
+        );
+        let windows = 0..bench.options.windows() as usize;
+        let together =
+            windows.map(|window| all.iter().map(|found| found.rates[window]).sum::<f64>() * 1e3);
+        let rate = Spread::most(together);
+        match case {
+            Case::One => one = rate.best,
+            Case::Apart => apart = rate.best,
+            _ => {}
+        }
+        let share = all.iter().map(|found| found.core_share).fold(1.0, f64::min);
+        let dropped: u64 = (pages.iter().flat_map(|page| &page.ports))
+            .map(|port| port.dropped())
+            .sum();
+        let row = Row::new(Workload::Workers, name)
+            .with("Mpps", rate)
+            .with("rate_to_one", rate.best / one)
+            .with("to_two_apart", rate.best / apart)
+            .with("core_share", share)
+            .with("stalls", all.iter().map(|found| found.stalls).sum::<u32>())
+            .with("dropped", dropped);
+        bench.rows.push(row);
+    }
+    Ok(())
 }
 
 /// What every worker does.
 struct Plan<'p> {
-    lab: &'p Lab,
-    workers: usize,
     windows: u32,
     window_ms: u32,
     meeting: &'p Meeting,
 }
 
-/// What one worker found.
+/// A worker's place in one case.
+struct Seat {
+    case: Case,
+    exchange: Exchange<Mbuf>,
+    cable: Option<Cable>,
+}
+
+/// What one worker found in one case.
 struct Found {
+    case: Case,
     /// Packets that it forwarded, by nanoseconds of its work, in each window.
     rates: Vec<f64>,
     stalls: u32,
+    /// The least part of a window that it had its core.
+    core_share: f64,
     page: Arc<Page>,
 }
 
+/// A case under way.
+struct Player {
+    generator: Generator,
+    found: Found,
+}
+
 impl Plan<'_> {
-    #[expect(clippy::cast_precision_loss, reason = "far below 2^53")]
-    fn work(&self, me: usize, links: Links, cable: Option<Cable>) -> Result<Found> {
-        let site = Site::of(Way::nat(Protocol::Tcp));
-        let clock = self.lab.clock;
-        let steer = || Steer::new(me, self.workers);
-        let pace = Pace::Real(clock);
-        let generator = (self.lab).generator_of(site, FLOWS, pace, steer())?;
-        let mut generator = generator.among(steer(), links);
-        let mut meter = Meter::new(clock);
-        self.meeting.meet()?;
+    fn work(&self, me: usize, lab: &Lab, seats: Vec<Seat>) -> Result<Vec<Found>> {
+        let mut players = Vec::new();
+        for seat in seats {
+            // The other worker opens its flows meanwhile.
+            self.meeting.meet()?;
+            if me < seat.case.cores() {
+                players.push(self.open(me, lab, seat)?);
+            }
+        }
+        for _ in 0..self.windows {
+            for case in Case::ALL {
+                self.meeting.meet()?;
+                if let Some(player) = players.iter_mut().find(|player| player.found.case == case) {
+                    player.window(lab, self.window_ms)?;
+                }
+            }
+        }
+        for case in Case::ALL {
+            let player = players.iter_mut().find(|player| player.found.case == case);
+            self.settle(me, lab, player.map(|player| &mut player.generator))?;
+        }
+        Ok(players.into_iter().map(|player| player.found).collect())
+    }
+
+    fn open(&self, me: usize, lab: &Lab, seat: Seat) -> Result<Player> {
+        let (case, site) = (seat.case, Site::of(Way::nat(Protocol::Tcp)));
+        let workers = case.workers();
+        let steer = || Steer::new(me % workers, workers);
+        let pace = Pace::Real(lab.clock);
+        let generator = lab.generator_of(site, FLOWS, pace, steer())?;
+        let mut generator = generator.among(steer(), seat.exchange);
+        if case == Case::Spread {
+            generator.spread_by_device();
+        }
+        let mut meter = Meter::new(lab.clock);
         generator.switch(Script::Open(FLOWS));
         while generator.begun() < FLOWS {
             generator.round(&mut meter)?;
         }
-        self.settle(me, &mut generator)?;
-        if let Some(cable) = cable {
+        while generator.is_busy() {
+            generator.drain(&mut meter)?;
+        }
+        if let Some(cable) = seat.cable {
             generator.cross(cable);
         }
         generator.switch(Script::Established(FLOWS));
         let page = Arc::clone(generator.director().page());
-        let forwarded = || {
-            page.ports
-                .iter()
-                .map(|port| port.forwarded.get())
-                .sum::<u64>()
-        };
-        let (mut rates, mut stalls) = (Vec::new(), 0);
-        for _ in 0..self.windows {
-            self.meeting.meet()?;
-            let (mut meter, before) = (Meter::new(clock), forwarded());
-            let end = clock.deadline(self.window_ms);
-            while cpu::cycles() < end {
-                generator.round(&mut meter)?;
-            }
-            rates.push((forwarded() - before) as f64 / meter.ns());
-            stalls += meter.stalls;
-        }
-        self.settle(me, &mut generator)?;
-        Ok(Found {
-            rates,
-            stalls,
+        let found = Found {
+            case,
+            rates: Vec::new(),
+            stalls: 0,
+            core_share: 1.0,
             page,
-        })
+        };
+        Ok(Player { generator, found })
     }
 
     /// Goes on until nothing is under way at any worker.
-    fn settle(&self, me: usize, generator: &mut Generator) -> Result<()> {
-        generator.switch(Script::Open(0));
-        let mut meter = Meter::new(self.lab.clock);
+    fn settle(&self, me: usize, lab: &Lab, generator: Option<&mut Generator>) -> Result<()> {
+        let mut meter = Meter::new(lab.clock);
+        let mut generator = generator;
+        if let Some(generator) = &mut generator {
+            generator.switch(Script::Open(0));
+        }
         loop {
-            (0..SETTLING).try_for_each(|_| generator.drain(&mut meter))?;
-            self.meeting.meet()?;
-            self.meeting.busy[me].store(generator.is_busy(), SeqCst);
+            let mut is_busy = false;
+            if let Some(generator) = &mut generator {
+                (0..SETTLING).try_for_each(|_| generator.drain(&mut meter))?;
+                self.meeting.meet()?;
+                is_busy = generator.is_busy();
+            } else {
+                self.meeting.meet()?;
+            }
+            self.meeting.busy[me].store(is_busy, SeqCst);
             self.meeting.meet()?;
             let is_busy = self.meeting.busy.iter().any(|busy| busy.load(SeqCst));
             self.meeting.meet()?;
@@ -186,6 +299,38 @@ impl Plan<'_> {
             }
         }
     }
+}
+
+impl Player {
+    #[expect(clippy::cast_precision_loss, reason = "far below 2^53")]
+    fn window(&mut self, lab: &Lab, ms: u32) -> Result<()> {
+        let forwarded =
+            |page: &Page| -> u64 { page.ports.iter().map(|port| port.forwarded.get()).sum() };
+        let (mut meter, before) = (Meter::new(lab.clock), forwarded(&self.found.page));
+        let (began, had) = (cpu::cycles(), core_ns()?);
+        let end = lab.clock.deadline(ms);
+        while cpu::cycles() < end {
+            self.generator.round(&mut meter)?;
+        }
+        let share = (core_ns()? - had) as f64 / lab.clock.ns(cpu::cycles() - began);
+        let found = &mut self.found;
+        found.core_share = found.core_share.min(share);
+        found
+            .rates
+            .push((forwarded(&found.page) - before) as f64 / meter.ns());
+        found.stalls += meter.stalls;
+        Ok(())
+    }
+}
+
+/// How long the calling thread had a core so far.
+fn core_ns() -> Result<u64> {
+    let path = "/proc/thread-self/schedstat";
+    let text = fs::read_to_string(path).with_context(|| format!("reading {path}"))?;
+    let first = text.split_whitespace().next();
+    first
+        .and_then(|ns| ns.parse().ok())
+        .with_context(|| format!("{path} says {text:?}"))
 }
 
 /// Where workers wait for each other.
@@ -206,12 +351,13 @@ impl Meeting {
         }
     }
 
-    /// Returns when all came; an error if one never will.
+    /// Returns when all came; an error if one never will. Whoever waits leaves its core alone, which may be
+    /// half of another one.
     fn meet(&self) -> Result<()> {
         let all = (self.came.fetch_add(1, SeqCst) / self.workers + 1) * self.workers;
         while self.came.load(SeqCst) < all {
             ensure!(!self.failed.load(SeqCst), "another worker ended");
-            std::hint::spin_loop();
+            thread::sleep(NAP);
         }
         Ok(())
     }

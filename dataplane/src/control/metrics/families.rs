@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 
-use control::{Protocol, ServiceKey, Word};
+use control::{Protocol, ServiceKey, Steering, Word};
 
 use super::text::{Kind, Labels, Samples, seconds};
 use super::{Scrape, WorkerView};
@@ -355,7 +355,7 @@ pub const FAMILIES: &[Family] = &[
     metric(
         "director_worker_steering_waiting_packets",
         Gauge,
-        "Packets in the rings to the worker when it last looked; a ring holds 1024.",
+        "Packets in the rings to the worker when it last looked; a ring holds 2048.",
         Worker(|worker, _, labels, out| {
             out.sample(labels, worker.page.pace.waiting.get());
         }),
@@ -522,6 +522,17 @@ pub const FAMILIES: &[Family] = &[
         "Packets of the port that were dropped, by reason.",
         Port(|_, pages, labels, out| {
             drops(pages, labels, out);
+        }),
+    ),
+    metric(
+        "director_port_spread_by_device",
+        Gauge,
+        "1 if the port's device puts packets into the queues of the workers that own them.",
+        Port(|_, pages, labels, out| {
+            // The last page is no worker's.
+            let workers = &pages[..pages.len().saturating_sub(1)];
+            let by_device = stats::steering(workers) == Some(Steering::Nic);
+            out.sample(labels, u8::from(by_device));
         }),
     ),
     metric(

@@ -1,5 +1,6 @@
 //! Ports: they come and go, and their numbers are given anew.
 
+use std::collections::HashSet;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
@@ -254,6 +255,13 @@ fn wrong_port(spec: &PortSpec) -> Option<String> {
         .or_else(|| wrong_mtu.then(|| out_of_range("mtu", mtu, MTU_MIN, MTU_MAX)))
         .or_else(|| descriptors("rx_descriptors", spec.rx_descriptors))
         .or_else(|| descriptors("tx_descriptors", spec.tx_descriptors))
+        .or_else(|| wrong_workers(&spec.workers))
+}
+
+fn wrong_workers(cores: &[u16]) -> Option<String> {
+    let mut before = HashSet::new();
+    let twice = cores.iter().find(|core| !before.insert(**core))?;
+    Some(format!("worker {twice} is named twice, once is right"))
 }
 
 /// Why no port can have this name, and what would be right.

@@ -111,6 +111,7 @@ impl Excerpt {
             // How long a server takes is no matter of the packet.
             handshakes: Handshakes::new(1),
             steer,
+            arrivals: crate::director::arrival::Arrivals::default(),
             stations: self.stations,
             partial: self.partial,
             page: page.clone(),
@@ -227,7 +228,7 @@ impl Egress for Recorder {
 
     fn share(&mut self, _learned: Learned) {}
 
-    fn steer(&mut self, _worker: usize, _from: PortId, _packet: HeapBuf) {}
+    fn steer(&mut self, _worker: usize, _from: PortId, _seen: &Seen, _packet: HeapBuf) {}
 
     fn watch(&mut self) -> &mut Watch {
         &mut self.watch

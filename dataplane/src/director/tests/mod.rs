@@ -1,5 +1,6 @@
 //! The table: packet in, packet out, and what was counted.
 
+mod arrival; // packets that a NIC spreads over the workers
 mod capture; // packets are seen at every stage
 mod changes; // services and servers that change under their connections
 mod cut; // connections that are ended from here

@@ -12,6 +12,7 @@ use crate::director::frames::Parts;
 use crate::sched::Kind::Rr;
 use crate::sched::Newcomer;
 use crate::update::{Policy, ServiceId};
+use crate::wire::flow::Tuple;
 
 const EACH: Netmask = Netmask::V4(Ipv4Addr::BROADCAST);
 const TIMEOUT_MS: u32 = 300_000;
