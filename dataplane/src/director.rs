@@ -61,7 +61,7 @@ use crate::net::NEIGHBOURS_MAX;
 use crate::net::{HopId, Net, Setup};
 use crate::packet::{BURST, Burst, Egress, Learned, Origin, PORTS_MAX, PacketBuf, PortId};
 use crate::sched::Loads;
-use crate::service::Services;
+use crate::service::{Expected, Services};
 use crate::steer::Steer;
 use crate::templates::{Sweep, Templates};
 use crate::time::Instant;
@@ -80,8 +80,10 @@ use handshake::Handshakes;
 pub use rewrite::{translate, translate6};
 use steered::{Sighting, Unseen};
 
-/// Connections looked at for expiry per call of [`Director::tick`].
+/// Connections looked at for expiry per call of [`Director::tick`], ...
 const EXPIRE_MAX: u32 = 64;
+/// ... and how many looks one that ends costs besides.
+const ENDING: u32 = 1;
 /// Work for updates between two bursts, an update of a small service being 1: some 50 µs ...
 const PART: usize = 256;
 /// ... or until a service's own updates end, but no more than this.
@@ -369,14 +371,16 @@ impl<P: PacketBuf> Director<P> {
         for packet in burst.iter() {
             packet.prefetch();
         }
-        let mut stage = Stage::new();
+        let (mut stage, mut expected) = (Stage::new(), Expected::new());
         for (at, packet) in burst.iter().enumerate() {
             sighting.stage(self, from, at, packet, &mut stage);
+            self.expect_service(stage.last(), &mut expected);
             if let Some(earlier) = at.checked_sub(AHEAD) {
                 self.look_up(&mut stage[earlier]);
             }
         }
         let looked_up = stage.len().saturating_sub(AHEAD);
+        self.services.load_expected(&expected);
         for staged in stage.iter_mut().take(AHEAD).skip(looked_up) {
             self.look_up(staged);
         }
@@ -386,6 +390,7 @@ impl<P: PacketBuf> Director<P> {
         for staged in stage.iter_mut().take(AHEAD / 2) {
             self.look_further(staged);
         }
+        self.services.load_schedulers(&expected);
         for (at, packet) in burst.drain(..).enumerate() {
             if let Some(later) = stage.get_mut(at + AHEAD) {
                 self.look_up(later);
@@ -464,6 +469,17 @@ impl<P: PacketBuf> Director<P> {
         hash
     }
 
+    /// Of a packet that opens a connection, starts loading its service too.
+    #[inline(always)]
+    fn expect_service(&self, staged: Option<&Staged>, expected: &mut Expected) {
+        if let Some(Staged { seen: Ok(seen), .. }) = staged
+            && seen.begins()
+            && !seen.flow.v6
+        {
+            self.services.expect(&seen.flow, expected);
+        }
+    }
+
     /// Second stage: whose packet is it, very likely? Starts loading the connection.
     #[inline(always)]
     fn look_up(&self, staged: &mut Staged) {
@@ -496,7 +512,7 @@ impl<P: PacketBuf> Director<P> {
             Ok(seen) if self.conns.verify(staged.hit, seen, packet.bytes()) => {
                 self.go(now, from, seen, staged.hit, packet, out);
             }
-            Ok(seen) => self.search(now, from, seen, packet, out),
+            Ok(seen) => self.search(now, from, seen, staged.hit, packet, out),
             Err(reason) => {
                 out.note(Note::default);
                 out.watch().discard(from, *reason, packet);
@@ -504,23 +520,27 @@ impl<P: PacketBuf> Director<P> {
         }
     }
 
-    /// A packet whose connection is not where it is likely to be. Those that open connections go the cold
-    /// way at once.
+    /// A packet whose connection is not where it is likely to be, which was `hit`: most open one.
     #[inline(never)]
     fn search<E: Egress<Buf = P>>(
         &mut self,
         now: Instant,
         from: PortId,
         seen: &Seen,
+        hit: Hit,
         packet: P,
         out: &mut E,
     ) {
-        let may_be_known = seen.kind == Kind::Transport && !seen.begins();
-        match may_be_known.then(|| self.conns.lookup(seen, packet.bytes())) {
-            Some(Some(hit)) => self.go(now, from, seen, hit, packet, out),
+        let found = match (seen.kind, hit) {
+            (Kind::Transport, Hit::NOWHERE) => self.conns.confirmed(hit, seen, packet.bytes()),
+            (Kind::Transport, _) => self.conns.lookup(seen, packet.bytes()),
+            _ => None,
+        };
+        match found {
+            Some(hit) if !seen.begins() => self.go(now, from, seen, hit, packet, out),
             _ => {
                 out.note(Note::default);
-                self.decide(now, from, seen, packet, out);
+                self.decide(now, from, seen, found, packet, out);
             }
         }
     }
@@ -540,7 +560,10 @@ impl<P: PacketBuf> Director<P> {
         match self.established(now, seen, hit, &mut packet) {
             Some(Ok(port)) => out.send(port, packet, Origin::forwarded(from)),
             Some(Err(reason)) => out.watch().discard(from, reason, packet),
-            None => self.decide(now, from, seen, packet, out),
+            None => {
+                let found = self.conns.confirmed(hit, seen, packet.bytes());
+                self.decide(now, from, seen, found, packet, out);
+            }
         }
     }
 
@@ -598,8 +621,8 @@ impl<P: PacketBuf> Director<P> {
     }
 
     /// The fast path of connections for whose packets there is more to do: those that are wrapped
-    /// for their server, and those whose server was told of a client that it cannot see. FTP's control
-    /// connections, of which there are few, go the cold way.
+    /// for their server, and those whose server is told of a client that it cannot see. What may need
+    /// another packet before it, and FTP's control connections, of which there are few, go the cold way.
     #[inline(never)]
     fn involved(
         &mut self,
@@ -618,14 +641,16 @@ impl<P: PacketBuf> Director<P> {
         }
         let mtu = self.net.hop(hop).mtu;
         let telling = conn.is_telling();
-        if telling && !self.is_told(hit) || seen.ip_len > self.room(now, seen, hit, hop).0 {
+        if telling && self.may_need_another(seen, hit)
+            || seen.ip_len > self.room(now, seen, hit, hop).0
+        {
             return None;
         }
         self.count(seen, hit);
         self.track(now, seen, hit);
         let rewritten = if telling {
             self.rewrite(seen, hit, packet, mtu).map(|before| {
-                debug_assert!(before.is_none(), "only an untold server is told");
+                debug_assert!(before.is_none(), "it may need another");
             })
         } else {
             self.translate_any(seen, hit, packet).map(drop)
@@ -780,6 +805,7 @@ impl<P: PacketBuf> Director<P> {
             if self.outlives(now, entry) {
                 continue;
             }
+            budget = budget.saturating_sub(ENDING);
             if self.resets_on_expiry(entry) {
                 self.doom(now, entry, out);
             } else {

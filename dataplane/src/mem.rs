@@ -8,6 +8,9 @@ use memmap2::{Advice, MmapMut, MmapOptions};
 use zerocopy::{FromZeros, IntoBytes};
 
 const HUGE_PAGE: usize = 2 << 20;
+/// Binary logarithms of the sizes of pages that may be reserved for applications, the larger one first: at
+/// ten million connections a table on 2 MiB pages already waits for their addresses.
+const RESERVED: [u8; 2] = [30, 21];
 
 /// `len` zeroed values, resident from the start.
 #[derive(Debug)]
@@ -17,8 +20,8 @@ pub struct Array<T> {
 }
 
 impl<T: FromZeros + IntoBytes> Array<T> {
-    /// Takes 2 MiB pages that are reserved for applications first, then transparent ones, then
-    /// ordinary ones.
+    /// Takes pages of 1 GiB that are reserved for applications first, if they are filled by half, then
+    /// those of 2 MiB, then transparent ones, then ordinary ones.
     pub fn zeroed(len: usize) -> io::Result<Self> {
         Self::view(Self::map(Self::size(len)?)?, len)
     }
@@ -61,15 +64,17 @@ impl<T: FromZeros + IntoBytes> Array<T> {
         if bytes < HUGE_PAGE {
             return MmapOptions::new().len(bytes).populate().map_anon();
         }
-        let bytes = bytes.next_multiple_of(HUGE_PAGE);
-        if let Ok(map) = MmapOptions::new()
-            .len(bytes)
-            .huge(Some(21))
-            .populate()
-            .map_anon()
-        {
-            return Ok(map);
+        for shift in RESERVED {
+            let page = 1 << shift;
+            let mut options = MmapOptions::new();
+            options.len(bytes.next_multiple_of(page)).huge(Some(shift));
+            if bytes >= page / 2
+                && let Ok(map) = options.populate().map_anon()
+            {
+                return Ok(map);
+            }
         }
+        let bytes = bytes.next_multiple_of(HUGE_PAGE);
         let mut map = MmapOptions::new().len(bytes).map_anon()?;
         // Advice that the kernel cannot follow costs speed, not correctness.
         let _ = map.advise(Advice::HugePage);

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use arrayvec::ArrayVec;
 use control::{
     Engine, ForwardMode, HashTarget, Persistence, Protocol, ServiceKey, ServiceOptions,
     ServiceTimeouts, Tunnel,
@@ -10,10 +11,11 @@ use control::{
 use hashbrown::HashMap;
 
 use crate::answers::{Answerer, Answers};
+use crate::cpu;
 use crate::ftp;
 use crate::marks::Marks;
 use crate::net::{Sieve, is_global, is_station};
-use crate::packet::PortId;
+use crate::packet::{BURST, PortId};
 use crate::sched::{Ask, Candidate, Kind, Limit, Loads, Newcomer, Scheduler};
 use crate::time::Instant;
 use crate::update::{LocalAddress, Policy, ServerId, ServiceId, Update};
@@ -21,35 +23,38 @@ use crate::wire::flow::{Flow, TCP, Tuple, UDP};
 use crate::wire::quic;
 
 mod excerpt; // what concerns one packet, copied
+mod plain; // from what is asked for to a service
 
 pub use excerpt::{Excerpt, Weighed};
+use plain::Plain;
 
-/// A virtual service with its scheduler's state.
+/// A virtual service with its scheduler's state. What a new connection needs is in its first cache line.
 #[derive(Debug)]
+#[repr(C, align(64))]
 struct Service {
+    scheduler: Box<dyn Scheduler>,
+    /// Oldest first.
+    servers: Vec<Candidate>,
+    policy: Policy,
+    /// Picks to pass over before the first, see [`Services::staggered`].
+    stagger: u16,
+    /// Whether one of its servers has thresholds.
+    limited: bool,
     key: ServiceKey,
     /// How many were added before it.
     born: u64,
-    policy: Policy,
-    scheduler: Box<dyn Scheduler>,
-    /// Picks to pass over before the first, see [`Services::staggered`].
-    stagger: usize,
-    /// Oldest first.
-    servers: Vec<Candidate>,
-    /// Whether one of them has thresholds.
-    limited: bool,
     options: ServiceOptions,
     /// FULLNAT's local addresses, and whose turn it is.
     locals: Vec<IpAddr>,
     local_cursor: usize,
 }
 
+const _: () = assert!(std::mem::offset_of!(Service, limited) < 64);
+
 /// A real server, for as long as connections refer to it.
 #[derive(Debug, Clone, Copy)]
 pub struct Server {
     pub service: ServiceId,
-    /// Where it stands among its service's, as long as it is available.
-    place: usize,
     /// Its service's address; a service by mark has none of its own.
     vip: Option<IpAddr>,
     pub address: SocketAddr,
@@ -65,6 +70,17 @@ pub struct Server {
     limit: Limit,
 }
 
+/// Where a server stands among those of its service, if that one's scheduler is to know of every change
+/// of its connections.
+#[derive(Debug, Clone, Copy)]
+struct Rank {
+    service: ServiceId,
+    place: u32,
+}
+
+/// What the packets of a burst ask for that open connections.
+pub type Expected = ArrayVec<u64, BURST>;
+
 /// Protocol number, virtual address and port.
 type Key = (u8, SocketAddr);
 
@@ -78,13 +94,17 @@ pub struct Services {
     /// By family (whether IPv6) and mark.
     by_mark: HashMap<(bool, u32), ServiceId>,
     /// Services over IPv4 that ask for nothing but their scheduler, by [`plain_key`].
-    plain: HashMap<u64, ServiceId>,
+    plain: Plain,
     marks: Arc<Marks>,
     /// How many services have port 21, and port 0.
     ftp: u32,
     portless: u32,
     services: Vec<Option<Service>>,
     servers: Vec<Option<Server>>,
+    /// By server.
+    ranks: Vec<Option<Rank>>,
+    /// How many services lower the segment sizes that SYNs announce.
+    clamping: u32,
     /// How many services each virtual address has. A service by mark has the whole addresses that
     /// rules of its mark name.
     vips: HashMap<IpAddr, u32>,
@@ -102,7 +122,7 @@ pub struct Services {
     generation: u16,
     /// It is to be bumped.
     unsettled: bool,
-    stagger: usize,
+    stagger: u16,
     loads: Loads,
 }
 
@@ -111,7 +131,7 @@ impl Services {
     /// connections over many workers still spread over the servers. `loads` are what they go by.
     pub fn staggered(me: usize, loads: Loads) -> Self {
         Self {
-            stagger: me,
+            stagger: u16::try_from(me).unwrap_or(u16::MAX),
             loads,
             ..Self::default()
         }
@@ -148,11 +168,37 @@ impl Services {
         if self.may_carry_ftp() {
             return None;
         }
-        let [.., a, b, c, d] = flow.addresses.to_ne_bytes();
-        let [.., high, low] = flow.ports.to_ne_bytes();
-        let port = u16::from_be_bytes([high, low]);
-        let key = plain_key(flow.protocol, u32::from_be_bytes([a, b, c, d]), port);
-        self.plain.get(&key).copied()
+        self.plain.get(plain_key_asked(flow))
+    }
+
+    /// Notes a client's IPv4 packet that opens a connection, and begins to load what [`Self::plain`] reads.
+    #[inline]
+    pub fn expect(&self, flow: &Flow, expected: &mut Expected) {
+        let key = plain_key_asked(flow);
+        self.plain.prefetch(key);
+        // As many as there are packets.
+        let _ = expected.try_push(key);
+    }
+
+    /// Begins to load the services that are asked for, a while after they were noted.
+    #[inline]
+    pub fn load_expected(&self, expected: &Expected) {
+        for key in expected {
+            if let Some(id) = self.plain.get(*key) {
+                cpu::prefetch(&self.services, id.index());
+            }
+        }
+    }
+
+    /// Begins to load what their schedulers look at first, a while after that.
+    #[inline]
+    pub fn load_schedulers(&self, expected: &Expected) {
+        for key in expected {
+            if let Some(service) = self.plain.get(*key).and_then(|id| self.service(id)) {
+                cpu::prefetch_ref(&*service.scheduler);
+                cpu::prefetch(&service.servers, 0);
+            }
+        }
     }
 
     /// Keeps up whether a service is found by [`Self::plain`].
@@ -172,12 +218,15 @@ impl Services {
         if is_plain {
             self.plain.insert(key, id);
         } else {
-            self.plain.remove(&key);
+            self.plain.remove(key);
         }
     }
 
     /// Whether the service of a server lowers the segment sizes that SYNs announce.
     pub fn clamps(&self, id: ServerId) -> bool {
+        if self.clamping == 0 {
+            return false;
+        }
         let service = self.server(id).and_then(|s| self.service(s.service));
         service.is_some_and(|service| service.options.mss.is_some())
     }
@@ -250,6 +299,7 @@ impl Services {
 
     /// Whether `address` is a virtual or local one that the director speaks for; a service of 0.0.0.0
     /// or a multicast group is nobody's to announce.
+    #[inline]
     pub fn owns(&self, address: IpAddr) -> bool {
         self.sieve.may_have(address)
             && is_station(address)
@@ -265,8 +315,10 @@ impl Services {
         newcomer: &Newcomer<'_>,
     ) -> Option<(ServerId, Server)> {
         let picked = self.consider(now, service, newcomer, |scheduler, ask| {
-            let picked = scheduler.pick(ask)?;
-            Some(ask.servers[picked].id)
+            let id = ask.servers[scheduler.pick(ask)?].id;
+            // While the server itself is waited for.
+            ask.loads.prefetch(id);
+            Some(id)
         });
         let id = picked??;
         let mut server = *self.server(id)?;
@@ -308,7 +360,8 @@ impl Services {
             flags: service.policy.flags,
             connection_id: by_id.then(|| quic::connection_id(said)).flatten(),
         };
-        let passed_over = std::mem::take(&mut service.stagger).checked_rem(ask.servers.len());
+        let passed_over = usize::from(std::mem::take(&mut service.stagger));
+        let passed_over = passed_over.checked_rem(ask.servers.len());
         for _ in 0..passed_over.unwrap_or(0) {
             service.scheduler.pick(&ask);
         }
@@ -344,6 +397,7 @@ impl Services {
     }
 
     /// A connection to this server was opened, and counted.
+    #[inline]
     pub fn opened(&mut self, id: ServerId) {
         let is_limited = |server: &Server| server.available && server.limit.is_set();
         if self.server(id).is_some_and(is_limited) {
@@ -358,16 +412,24 @@ impl Services {
     /// This worker counts other connections of a server than before.
     #[inline]
     pub fn counted(&mut self, id: ServerId) {
-        let Some(Some(server)) = self.servers.get(id.index()) else {
+        let Some(Some(rank)) = self.ranks.get(id.index()) else {
             return;
         };
-        let (at, available) = (server.place, server.available);
-        let Some(Some(service)) = self.services.get_mut(server.service.index()) else {
-            return;
-        };
-        if available && service.policy.scheduler.ranks() {
-            let servers = &service.servers;
+        if let Some(Some(service)) = self.services.get_mut(rank.service.index()) {
+            let (servers, at) = (&service.servers, rank.place as usize);
             service.scheduler.counted(servers, &self.loads, at);
+        }
+    }
+
+    /// Keeps up the ranks of a service's servers from this place on.
+    fn note_ranks(&mut self, id: ServiceId, from: usize) {
+        let Some(Some(service)) = self.services.get(id.index()) else {
+            return;
+        };
+        let ranks = service.policy.scheduler.ranks();
+        for (place, server) in (0..).zip(&service.servers).skip(from) {
+            let rank = Rank { service: id, place };
+            *slot(&mut self.ranks, server.id.index()) = ranks.then_some(rank);
         }
     }
 
@@ -507,6 +569,7 @@ impl Services {
                     self.note_answers(server);
                 }
                 self.note_plain(id);
+                self.note_ranks(id, 0);
             }
             Update::DeleteService { id } => self.delete_service(id),
             Update::AddServer {
@@ -530,7 +593,6 @@ impl Services {
                 limit.change(thresholds, connections);
                 *place = Some(Server {
                     service,
-                    place: 0,
                     vip,
                     address,
                     mode,
@@ -539,7 +601,8 @@ impl Services {
                     available: true,
                     limit,
                 });
-                let service = self.service_mut(service);
+                let owner = service;
+                let service = self.service_mut(owner);
                 service.servers.push(Candidate {
                     id,
                     address,
@@ -550,9 +613,7 @@ impl Services {
                 service.limited |= limit.is_set();
                 service.scheduler.added(&service.servers);
                 let at = service.servers.len() - 1;
-                if let Some(server) = slot(&mut self.servers, id.index()) {
-                    server.place = at;
-                }
+                self.note_ranks(owner, at);
                 self.note_answers(id);
                 self.unsettled = true;
             }
@@ -596,11 +657,8 @@ impl Services {
                 let (service, index) = self.position(id);
                 let gone = service.servers.remove(index);
                 service.scheduler.removed(&service.servers, index, &gone);
-                let moved: Vec<_> = service.servers[index..].iter().map(|s| s.id).collect();
-                for (at, id) in (index..).zip(moved) {
-                    if let Some(server) = slot(&mut self.servers, id.index()) {
-                        server.place = at;
-                    }
+                if let Some(server) = self.server(id) {
+                    self.note_ranks(server.service, index);
                 }
                 self.withdraw(id, gone.limit);
             }
@@ -616,6 +674,8 @@ impl Services {
             }
             Update::SetOptions { id, options } => {
                 let old = std::mem::replace(&mut self.service_mut(id).options, options);
+                self.clamping += u32::from(options.mss.is_some());
+                self.clamping -= u32::from(old.mss.is_some());
                 if old.timeouts != options.timeouts {
                     self.unsettled = true;
                 }
@@ -741,8 +801,9 @@ impl Services {
             unreachable!("validated")
         };
         self.unreach(service.key);
+        self.clamping -= u32::from(service.options.mss.is_some());
         if let Some(key) = plain_key_of(service.key) {
-            self.plain.remove(&key);
+            self.plain.remove(key);
         }
         release(&mut self.locals, &service.locals);
         for server in service.servers {
@@ -755,6 +816,7 @@ impl Services {
         if let Some(server) = slot(&mut self.servers, id.index()) {
             server.available = false;
             server.limit = limit;
+            *slot(&mut self.ranks, id.index()) = None;
             if let Some(vip) = server.vip {
                 *self.former.entry(vip).or_insert(0) += 1;
             }
@@ -764,7 +826,7 @@ impl Services {
 
     /// What a service's scheduler draws at random follows from this: no two draw alike.
     fn seed(&self, id: ServiceId) -> u64 {
-        u64::from(id.0) << 16 | self.stagger as u64
+        u64::from(id.0) << 16 | u64::from(self.stagger)
     }
 
     fn service(&self, id: ServiceId) -> Option<&Service> {
@@ -793,6 +855,13 @@ impl Services {
 /// What a service over IPv4 is found by.
 fn plain_key(protocol: u8, address: u32, port: u16) -> u64 {
     u64::from(address) << 32 | u64::from(port) << 16 | u64::from(protocol)
+}
+
+fn plain_key_asked(flow: &Flow) -> u64 {
+    let [.., a, b, c, d] = flow.addresses.to_ne_bytes();
+    let [.., high, low] = flow.ports.to_ne_bytes();
+    let port = u16::from_be_bytes([high, low]);
+    plain_key(flow.protocol, u32::from_be_bytes([a, b, c, d]), port)
 }
 
 fn plain_key_of(key: ServiceKey) -> Option<u64> {

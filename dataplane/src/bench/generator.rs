@@ -292,8 +292,9 @@ impl Generator {
     /// One burst each of what is under way.
     pub(super) fn drain(&mut self, meter: &mut Meter) -> Result<()> {
         self.unplug();
-        self.pass(CLIENT_SIDE, self.at_once(), meter, &mut nothing)?;
-        self.pass(SERVER_SIDE, self.at_once(), meter, &mut nothing)?;
+        let packets = self.at_once();
+        self.pass(CLIENT_SIDE, packets, meter, &mut nothing)?;
+        self.pass(SERVER_SIDE, packets, meter, &mut nothing)?;
         Ok(())
     }
 
@@ -362,9 +363,11 @@ impl Generator {
     pub(super) fn round_after(&mut self, meter: &mut Meter, work: &mut impl Work) -> Result<()> {
         self.unplug();
         self.stock(BURST)?;
-        self.pass(CLIENT_SIDE, self.at_once(), meter, work)?;
+        // One answer for both sides, or answers would pile up behind questions.
+        let packets = self.at_once();
+        self.pass(CLIENT_SIDE, packets, meter, work)?;
         if self.waiting() >= self.delay {
-            self.pass(SERVER_SIDE, self.at_once(), meter, &mut nothing)?;
+            self.pass(SERVER_SIDE, packets, meter, &mut nothing)?;
         }
         Ok(())
     }

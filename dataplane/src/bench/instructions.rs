@@ -53,6 +53,7 @@ pub(super) fn run(lab: &Lab) -> Result<()> {
         counted.extend(packets(lab, way)?);
         if is_opened(way) {
             counted.extend(connections(lab, way)?);
+            counted.extend(syns(lab, way)?);
         }
     }
     for Counted { name, times } in counted {
@@ -134,6 +135,21 @@ fn connections(lab: &Lab, way: Way) -> Result<[Counted; 2]> {
     phase_ended();
     let name = format!("{way} connection");
     Ok([before, Counted { name, times }])
+}
+
+/// First packets into a full table, each of which ends the oldest connection that nobody answered.
+fn syns(lab: &Lab, way: Way) -> Result<[Counted; 2]> {
+    let mut generator = lab.generator(Site::of(way), FLOWS, BUSY)?.delayed(DELAY);
+    let mut meter = Meter::new(lab.clock);
+    let flood = Script::Flood {
+        of_eight: 8,
+        flows: 0,
+    };
+    generator.play(flood, &mut meter)?;
+    generator.complete(2 * u64::from(FLOWS), &mut meter)?;
+    let before = Counted::until(format!("before {way}"), &mut meter);
+    generator.complete(CONNECTIONS, &mut meter)?;
+    Ok([before, Counted::until(format!("{way} SYN"), &mut meter)])
 }
 
 impl Counted {

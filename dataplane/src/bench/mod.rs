@@ -91,6 +91,9 @@ pub struct Options {
     /// Use no huge pages for packets
     #[arg(long)]
     no_huge: bool,
+    /// What testpmd takes for a packet, to be reported beside: nanoseconds by its forwarding mode
+    #[arg(long, value_delimiter = ',', value_parser = mode_and_ns, value_name = "MODE=NS")]
+    testpmd: Vec<(String, f64)>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -145,6 +148,13 @@ fn protocol_by_name(name: &str) -> Result<Protocol, String> {
         "udp" => Ok(Protocol::Udp),
         _ => Err("one of tcp, udp".to_owned()),
     }
+}
+
+fn mode_and_ns(text: &str) -> Result<(String, f64), String> {
+    let parts = text.split_once('=');
+    let parsed = parts.and_then(|(mode, ns)| Some((mode.to_owned(), ns.parse().ok()?)));
+    let parsed = parsed.filter(|(_, ns)| *ns > 0.0);
+    parsed.ok_or_else(|| "a mode and nanoseconds, such as io=21.1".to_owned())
 }
 
 /// `directord bench`: measures and prints, or writes the capture.
@@ -203,6 +213,7 @@ fn run(options: &Options, eal: &Eal) -> Result<Report> {
     Ok(Report {
         machine: Machine::here(cores, clock.ghz(), !options.no_huge, windows),
         calibration: bench.yardstick.calibration(),
+        testpmd: options.testpmd.iter().cloned().collect(),
         rows: bench.rows,
     })
 }

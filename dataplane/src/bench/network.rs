@@ -57,13 +57,14 @@ pub(super) enum Place {
     Ports,
 }
 
-/// What is configured. Flows take turns with the services; the servers of service `n` have the
-/// numbers from `n * servers` on.
+/// What is configured. The servers of service `n` have the numbers from `n * servers` on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Site {
     pub(super) way: Way,
     pub(super) services: u32,
     pub(super) place: Place,
+    /// Flows ask the services in no order, instead of in turns.
+    pub(super) scattered: bool,
     /// Of each service.
     pub(super) servers: u32,
     pub(super) scheduler: sched::Kind,
@@ -76,6 +77,7 @@ impl Site {
             way,
             services: 1,
             place: Place::Addresses,
+            scattered: false,
             servers: SERVERS,
             scheduler: sched::Kind::Rr,
         }
@@ -151,7 +153,16 @@ impl Site {
             }
         };
         let flow = u32::from(client.port().wrapping_sub(CLIENT_PORT)) << 16 | address;
-        flow % self.services
+        self.asked_by(flow)
+    }
+
+    /// The same by the number of the client's flow.
+    fn asked_by(&self, flow: u32) -> u32 {
+        match self.scattered {
+            false => flow % self.services,
+            // Less than the number of services.
+            true => ((u64::from(scattered(flow)) * u64::from(self.services)) >> 32) as u32,
+        }
     }
 
     /// Whether the host of this MAC has a server of `service`, which listens there.
@@ -183,6 +194,14 @@ impl Site {
         let v6 = self.way.family.servers_are_v6();
         (1..=u16::try_from(count).unwrap_or(u16::MAX)).map(move |number| local(v6, number))
     }
+}
+
+/// Another number for each, far from those of its neighbours.
+const fn scattered(number: u32) -> u32 {
+    number
+        .wrapping_mul(0x9e37_79b1)
+        .swap_bytes()
+        .wrapping_mul(0x85eb_ca6b)
 }
 
 /// A number in two halves, the upper one first.
@@ -341,7 +360,7 @@ impl Message {
             tuple: Tuple {
                 protocol: site.way.protocol.number(),
                 from,
-                to: site.vip(flow % site.services),
+                to: site.vip(site.asked_by(flow)),
             },
             flags,
             seq: 0,

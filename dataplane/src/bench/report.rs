@@ -1,5 +1,6 @@
 //! What a run found, for people and as JSON.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
 
@@ -14,6 +15,8 @@ use super::measure::{Calibration, Spread};
 pub struct Report {
     pub machine: Machine,
     pub calibration: Calibration,
+    /// Nanoseconds per packet that DPDK's own forwarder took, driver included, by its mode.
+    pub testpmd: BTreeMap<String, f64>,
     pub rows: Vec<Row>,
 }
 
@@ -157,6 +160,12 @@ impl fmt::Display for Report {
             f,
             "calibration: DRAM read {dram_read}, L2 read {l2_read}, multiply-add {multiply_add} ns"
         )?;
+        if !self.testpmd.is_empty() {
+            let modes = self.testpmd.iter();
+            let modes = modes.map(|(mode, ns)| format!("{mode} {}", number(*ns)));
+            let modes = modes.collect::<Vec<_>>().join(", ");
+            writeln!(f, "testpmd, driver included: {modes} ns per packet")?;
+        }
         let tables = self.rows.chunk_by(|a, b| a.workload == b.workload);
         tables.into_iter().try_for_each(|rows| table(f, rows))
     }
@@ -189,12 +198,18 @@ fn table(f: &mut fmt::Formatter<'_>, rows: &[Row]) -> fmt::Result {
 }
 
 fn shown(spread: &Spread) -> String {
+    if spread.best.is_nan() {
+        return number(spread.best);
+    }
     let [best, median] = [spread.best, spread.median].map(number);
     format!("{best}/{median}")
 }
 
-/// Three digits or more.
+/// Three digits or more; a dash for what is no number.
 fn number(value: f64) -> String {
+    if value.is_nan() {
+        return "-".to_owned();
+    }
     let digits = match value.abs() {
         100.0.. => 0,
         10.0.. => 1,
@@ -227,7 +242,8 @@ mod tests {
                     median: 130.0,
                 },
             )
-            .with("stalls", 0u32);
+            .with("stalls", 0u32)
+            .with("answer_ms", f64::NAN);
         let json = serde_json::to_value(&row).unwrap();
         assert_eq!(
             json,
@@ -236,6 +252,7 @@ mod tests {
                 "case": "NAT",
                 "ns_per_packet": { "best": 1.25, "median": 130.0 },
                 "stalls": 0,
+                "answer_ms": null,
             })
         );
         struct Table([Row; 2]);
@@ -250,9 +267,9 @@ mod tests {
         assert_eq!(
             lines,
             [
-                "       ns per packet  stalls  Mpps",
-                "  NAT       1.25/130       0",
-                "  DR                          12.3",
+                "       ns per packet  stalls  answer ms  Mpps",
+                "  NAT       1.25/130       0          -",
+                "  DR                                     12.3",
             ]
         );
     }

@@ -1,8 +1,8 @@
 //! From a flow to its connection: buckets of one cache line, tags compared at once.
 //!
 //! A bucket holds eight 16-bit tags and eight references. A key that finds its home bucket full goes
-//! to the next one; each bucket counts the keys that passed it, so a look-up stops at the first
-//! bucket that nobody passed, and a removal leaves no tombstone.
+//! to the next one; each bucket counts the keys that passed it, by a part of their tags, so a look-up
+//! stops at the first bucket that no such key passed, and a removal leaves no tombstone.
 
 use std::io;
 use std::num::NonZeroU16;
@@ -14,8 +14,11 @@ use crate::mem::Array;
 use crate::wire::flow::Flow;
 
 const SLOTS: usize = 8;
-/// Keys per bucket when the table is full: 75 %.
-const LOAD: usize = 6;
+/// Keys per bucket when the table is full: 62 %. With six, of keys that come and go one in four
+/// would be beyond its home.
+const LOAD: usize = 5;
+/// By so many parts of their tags keys that pass a bucket are counted.
+const PARTS: usize = 16;
 
 /// An entry of the connection table together with the side that a key belongs to: 0 as the client
 /// sends it, 1 as the server does.
@@ -27,9 +30,9 @@ pub struct Hit(u32);
 const WIDE: u32 = 1 << 31;
 
 impl Hit {
-    /// There is no such entry.
+    /// There is no such entry: the key is not in the index.
     pub const NOWHERE: Self = Self(u32::MAX);
-    /// Neither is there such a one, but the key may be beyond its home bucket.
+    /// Neither is there such a one, but the key may be beyond the bucket that was looked at.
     pub const BEYOND: Self = Self(u32::MAX - 1);
 
     /// Entries are less than 2^30.
@@ -55,10 +58,12 @@ struct Bucket {
     tags: [u16; SLOTS],
     /// A [`Hit`], and [`WIDE`].
     hits: [u32; SLOTS],
-    /// Keys that were placed beyond this bucket though their home is here or before.
-    passed: u32,
-    _pad: [u8; 12],
+    /// Keys that were placed beyond this bucket though their home is here or before, by their part;
+    /// once there were [`UNCOUNTED`] nobody knows any more.
+    passed: [u8; PARTS],
 }
+
+const UNCOUNTED: u8 = u8::MAX;
 
 impl Bucket {
     /// One bit per slot whose tag is `tag`.
@@ -78,6 +83,12 @@ impl Bucket {
         Some((self.hit(slot), self.hits[slot] & WIDE != 0))
     }
 
+    /// Whether a key like this one passed.
+    #[inline(always)]
+    fn is_passed(&self, hash: Hash) -> bool {
+        self.passed[hash.part()] != 0
+    }
+
     #[inline(always)]
     fn hit(&self, slot: usize) -> Hit {
         Hit(self.hits[slot] & !WIDE)
@@ -94,20 +105,25 @@ pub struct Hash {
 }
 
 impl Hash {
+    /// In the place of a hash.
+    pub(super) const NONE: Self = Self {
+        home: 0,
+        tag: NonZeroU16::MIN,
+    };
+
     #[inline(always)]
     const fn home(self) -> usize {
         self.home as usize
     }
 
     #[inline(always)]
-    const fn tag(self) -> u16 {
+    pub(super) const fn tag(self) -> u16 {
         self.tag.get()
     }
 
-    /// A short form, mostly another one of another hash.
     #[inline(always)]
-    pub(super) const fn print(self) -> u32 {
-        self.home ^ (self.tag() as u32) << 16
+    const fn part(self) -> usize {
+        self.tag() as usize % PARTS
     }
 }
 
@@ -170,13 +186,13 @@ impl Index {
 
     /// The first reference in the home bucket whose tag fits: very likely the right one, to be
     /// verified against the entry. And whether it needs the second line. [`Hit::BEYOND`] where there is
-    /// none, but some keys are not in their home: the next bucket then begins to load.
+    /// none, but a key like this one is not in its home: the next bucket then begins to load.
     #[inline(always)]
     pub(super) fn likely(&self, hash: Hash) -> (Hit, bool) {
         let bucket = &self.buckets[hash.home()];
         match bucket.likely(hash) {
             Some(found) => found,
-            None if bucket.passed == 0 => (Hit::NOWHERE, false),
+            None if !bucket.is_passed(hash) => (Hit::NOWHERE, false),
             None => {
                 cpu::prefetch(&self.buckets, self.after(hash.home()));
                 (Hit::BEYOND, false)
@@ -184,11 +200,15 @@ impl Index {
         }
     }
 
-    /// As [`Self::likely`], in the bucket behind the home bucket: in a full table one key in twenty is
-    /// beyond its home, and nearly all of these are there.
+    /// As [`Self::likely`], in the bucket behind the home bucket: nearly all keys of a full table that are
+    /// beyond their home are there.
     pub(super) fn beyond(&self, hash: Hash) -> (Hit, bool) {
         let bucket = &self.buckets[self.after(hash.home())];
-        bucket.likely(hash).unwrap_or((Hit::NOWHERE, false))
+        let other = match bucket.is_passed(hash) {
+            true => Hit::BEYOND,
+            false => Hit::NOWHERE,
+        };
+        bucket.likely(hash).unwrap_or((other, false))
     }
 
     /// The reference that `is` accepts, among all whose tag fits.
@@ -204,7 +224,7 @@ impl Index {
                 }
                 matching &= matching - 1;
             }
-            if bucket.passed == 0 {
+            if !bucket.is_passed(hash) {
                 return None;
             }
             at = self.after(at);
@@ -225,7 +245,8 @@ impl Index {
                 bucket.hits[slot] = hit.0 | if wide { WIDE } else { 0 };
                 return;
             }
-            bucket.passed += 1;
+            let passed = &mut bucket.passed[hash.part()];
+            *passed = passed.saturating_add(1);
             at = self.after(at);
         }
     }
@@ -235,7 +256,7 @@ impl Index {
     pub(super) fn is_untouched(&self) -> bool {
         self.buckets
             .iter()
-            .all(|bucket| bucket.tags == [0; SLOTS] && bucket.passed == 0)
+            .all(|bucket| bucket.tags == [0; SLOTS] && bucket.passed == [0; PARTS])
     }
 
     /// Removes a key; `false` when it is not there.
@@ -250,14 +271,17 @@ impl Index {
                 break slot;
             }
             at = self.after(at);
-            if bucket.passed == 0 || at == home {
+            if !bucket.is_passed(hash) || at == home {
                 return false;
             }
         };
         self.buckets[at].tags[slot] = 0;
         let mut passed = home;
         while passed != at {
-            self.buckets[passed].passed -= 1;
+            let count = &mut self.buckets[passed].passed[hash.part()];
+            if *count != UNCOUNTED {
+                *count -= 1;
+            }
             passed = self.after(passed);
         }
         true

@@ -2,7 +2,7 @@
 
 mod excerpt; // a few connections, copied
 mod index; // from a flow to its connection
-mod posted; // keys on their way into the index and out of it
+mod posted; // keys on their way into the index and out of it, and those that came lately
 pub mod state; // TCP and UDP states, transitions, timeouts
 #[cfg(test)]
 mod tests; // the table, its index and its timers against naive models
@@ -28,7 +28,7 @@ use crate::update::{SERVERS_MAX, ServerId};
 use crate::wire::delta::Delta;
 use crate::wire::flow::{Addresses6, Digest, Flow, SCTP, Seen, TCP, Tuple};
 use index::Index;
-use posted::{Posted, Write};
+use posted::{Posted, Recent, Write};
 use timer::Timers;
 
 /// `Conn::server` below its top byte, which holds what LVS has in the low byte of a connection's
@@ -416,6 +416,8 @@ pub struct Conns {
     timers: Timers,
     index: Index,
     posted: Posted,
+    /// Keys that the stages of a burst may have missed.
+    recent: Recent,
     /// Entries that were used and are free again: the first `free_len`, the last one freed last.
     free: Array<u32>,
     free_len: u32,
@@ -440,8 +442,10 @@ impl Conns {
             parents_fresh: 0,
             digest: Digest::new(secret),
             timers: Timers::new(entries)?,
-            index: Index::new(entries * 2, secret)?,
+            // What is removed is there until it is written.
+            index: Index::new(entries * 2 + posted::DEPTH, secret)?,
             posted: Posted::default(),
+            recent: Recent::default(),
             free: Array::zeroed(entries)?,
             free_len: 0,
             fresh: 0,
@@ -539,6 +543,16 @@ impl Conns {
         }
     }
 
+    /// The connection a packet belongs to, wherever it is, after the stages of its burst found `hit`,
+    /// which was verified, or [`Hit::NOWHERE`]: that holds unless such a key came since.
+    #[inline]
+    pub fn confirmed(&self, hit: Hit, seen: &Seen, frame: &[u8]) -> Option<Hit> {
+        match self.recent.may_have(self.hash(&seen.flow)) {
+            true => self.lookup(seen, frame),
+            false => (hit != Hit::NOWHERE).then_some(hit),
+        }
+    }
+
     /// The connection a packet belongs to, wherever it is.
     pub fn lookup(&self, seen: &Seen, frame: &[u8]) -> Option<Hit> {
         let addresses = seen.flow.v6.then(|| seen.addresses6(frame));
@@ -556,7 +570,9 @@ impl Conns {
             self.entries[hit.entry() as usize].is(flow, hit.outbound())
                 && addresses.is_none_or(|addresses| self.addresses6(hit) == addresses)
         };
-        (self.posted.find(hash, is)).or_else(|| self.index.find(hash, is))
+        let waits = self.recent.may_have(hash);
+        let waiting = waits.then(|| self.posted.find(hash, is)).flatten();
+        waiting.or_else(|| self.index.find(hash, is))
     }
 
     /// Adds a key to the index, or removes it, once its bucket is loaded.
@@ -572,6 +588,12 @@ impl Conns {
     /// farther than the index.
     #[inline(always)]
     pub fn settle(&mut self) {
+        self.write_all();
+        self.recent.clear();
+    }
+
+    #[inline(always)]
+    fn write_all(&mut self) {
         while let Some(due) = self.posted.pop() {
             self.carry_out(due);
         }
@@ -710,9 +732,13 @@ impl Conns {
         if mode == ForwardMode::FullNat {
             self.extras_fresh = self.extras_fresh.max(entry + 1);
         }
-        for (flow, outbound) in flows.iter().zip([false, true]) {
-            self.post(self.hash(flow), Hit::new(entry, outbound), true);
-        }
+        let [inbound, outbound] = flows.each_ref().map(|flow| self.hash(flow));
+        self.recent.add(inbound);
+        self.recent.add(outbound);
+        // Its bucket was just looked at.
+        let wide = self.entries[entry as usize].is_wide();
+        self.index.insert(inbound, Hit::new(entry, false), wide);
+        self.post(outbound, Hit::new(entry, true), true);
         self.used += 1;
         let deadline = now.plus_ms(self.entries[entry as usize].timeout_ms);
         self.timers.schedule(now, entry, deadline);
@@ -722,7 +748,7 @@ impl Conns {
     /// From now on packets of this tuple are not of the connection that they were of: one that is
     /// opened next has them.
     pub fn give_way(&mut self, tuple: &Tuple) {
-        self.settle();
+        self.write_all();
         if let Some(older) = self.find(tuple) {
             let flow = tuple.flow(self.digest);
             self.index.remove(self.hash(&flow), older);
@@ -781,11 +807,12 @@ impl Conns {
         flows
     }
 
+    #[inline]
     fn take_entry(&mut self) -> Option<u32> {
         if let Some(last) = self.free_len.checked_sub(1) {
             self.free_len = last;
             if let Some(later) = last.checked_sub(FREE_AHEAD) {
-                cpu::prefetch(&self.entries, self.free[later as usize] as usize);
+                self.prefetch_entry(self.free[later as usize]);
             }
             return Some(self.free[last as usize]);
         }
@@ -797,18 +824,19 @@ impl Conns {
 
     /// Ends a connection.
     pub fn close(&mut self, entry: u32) {
-        if self.posted.adds(entry) {
-            self.settle();
+        let conn = &self.entries[entry as usize];
+        debug_assert!(conn.protocol != 0, "closing a free entry");
+        let hashes = [false, true].map(|outbound| self.hash(&conn.side(outbound)));
+        if self.recent.may_have(hashes[1]) && self.posted.adds(entry) {
+            self.write_all();
         }
         let conn = &mut self.entries[entry as usize];
-        debug_assert!(conn.protocol != 0, "closing a free entry");
-        let sides = [false, true].map(|outbound| (conn.side(outbound), Hit::new(entry, outbound)));
         conn.protocol = 0;
         if conn.state().is_half_open() {
             self.timers.unqueue(entry);
         }
-        for (flow, hit) in sides {
-            self.post(self.hash(&flow), hit, false);
+        for (hash, outbound) in hashes.into_iter().zip([false, true]) {
+            self.post(hash, Hit::new(entry, outbound), false);
         }
         self.free[self.free_len as usize] = entry;
         self.free_len += 1;
@@ -875,8 +903,11 @@ impl Conns {
     /// The next connection whose time ran out, to be closed by the caller. Looks at no more than
     /// `budget` connections, which it counts down.
     pub fn due(&mut self, now: Instant, budget: &mut u32) -> Option<u32> {
-        let entries = &self.entries;
-        let prefetch = |entry: u32| cpu::prefetch(entries, entry as usize);
+        let (entries, extras) = (&self.entries, &self.extras[..self.extras_fresh as usize]);
+        let prefetch = |entry: u32| {
+            cpu::prefetch(entries, entry as usize);
+            cpu::prefetch(extras, entry as usize);
+        };
         while let Some(entry) = self.timers.passed(now, self.fresh, budget, prefetch) {
             let conn = &entries[entry as usize];
             let is_free = conn.protocol == 0;
@@ -900,7 +931,16 @@ impl Conns {
     /// Begins to load the one that will be the oldest when that one has gone.
     pub fn prefetch_next_oldest(&self) {
         if let Some(entry) = self.timers.second_oldest_half_open() {
-            cpu::prefetch(&self.entries, entry as usize);
+            self.prefetch_entry(entry);
+        }
+    }
+
+    /// Begins to load what is kept of a connection.
+    #[inline(always)]
+    fn prefetch_entry(&self, entry: u32) {
+        cpu::prefetch(&self.entries, entry as usize);
+        if entry < self.extras_fresh {
+            cpu::prefetch(&self.extras, entry as usize);
         }
     }
 

@@ -4,7 +4,7 @@
 use super::index::{Hash, Hit};
 
 /// Writes that wait at once: what follows on one takes longer than the memory.
-const DEPTH: usize = 16;
+pub(super) const DEPTH: usize = 16;
 
 /// One key to be added or removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,26 +15,25 @@ pub(super) struct Write {
     pub(super) adds: bool,
 }
 
+/// In a place where nothing waits.
+const NOTHING: Write = Write {
+    hash: Hash::NONE,
+    hit: Hit::NOWHERE,
+    adds: false,
+};
+
 /// A queue of writes.
 #[derive(Debug)]
 pub(super) struct Posted {
-    writes: [Option<Write>; DEPTH],
-    /// Of each that adds, in the same place: the connection and the key, for a look at all of them.
-    entries: [u32; DEPTH],
-    prints: [u32; DEPTH],
+    writes: [Write; DEPTH],
     first: usize,
     len: usize,
 }
 
-/// In the place of an entry: nothing is added.
-const NONE: u32 = u32::MAX;
-
 impl Default for Posted {
     fn default() -> Self {
         Self {
-            writes: [None; DEPTH],
-            entries: [NONE; DEPTH],
-            prints: [0; DEPTH],
+            writes: [NOTHING; DEPTH],
             first: 0,
             len: 0,
         }
@@ -45,52 +44,77 @@ impl Posted {
     /// Appends a write; returns the first one of a full queue, which is to be carried out now.
     #[inline(always)]
     pub(super) fn push(&mut self, write: Write) -> Option<Write> {
-        let at = (self.first + self.len) % DEPTH;
-        let due = self.writes[at].replace(write);
-        if due.is_some() {
-            self.first = (self.first + 1) % DEPTH;
-        } else {
-            self.len += 1;
-        }
-        self.entries[at] = if write.adds { write.hit.entry() } else { NONE };
-        self.prints[at] = write.hash.print();
+        let due = if self.len == DEPTH { self.pop() } else { None };
+        self.writes[(self.first + self.len) % DEPTH] = write;
+        self.len += 1;
         due
     }
 
     #[inline(always)]
     pub(super) fn pop(&mut self) -> Option<Write> {
-        let due = self.writes[self.first].take()?;
-        self.entries[self.first] = NONE;
+        self.len = self.len.checked_sub(1)?;
+        let due = self.writes[self.first % DEPTH];
         self.first = (self.first + 1) % DEPTH;
-        self.len -= 1;
         Some(due)
     }
 
+    /// What is yet to be added, the newest first.
+    fn adding(&self) -> impl Iterator<Item = &Write> {
+        let newest_first = (0..self.len).rev().map(|at| (self.first + at) % DEPTH);
+        let writes = newest_first.map(|place| &self.writes[place]);
+        writes.filter(|write| write.adds)
+    }
+
     /// Whether a key of this connection is yet to be added.
-    #[inline(always)]
+    #[cold]
     pub(super) fn adds(&self, entry: u32) -> bool {
-        let entries = self.entries.iter();
-        entries.fold(false, |found, other| found | (*other == entry))
+        self.adding().any(|write| write.hit.entry() == entry)
     }
 
     /// The reference of this hash that is yet to be added, the newest that `is` accepts.
+    #[cold]
+    pub(super) fn find(&self, hash: Hash, mut is: impl FnMut(Hit) -> bool) -> Option<Hit> {
+        let mut found = self.adding().filter(|write| write.hash == hash);
+        found.find(|write| is(write.hit)).map(|write| write.hit)
+    }
+}
+
+/// Keys that were added lately: those that were not are mostly told by one bit.
+#[derive(Debug, Default)]
+pub(super) struct Recent {
+    bits: [u64; RECENT_WORDS],
+    any: bool,
+}
+
+/// Sixteen bits for each key that a burst adds.
+const RECENT_WORDS: usize = 16;
+
+impl Recent {
     #[inline(always)]
-    pub(super) fn find(&self, hash: Hash, is: impl FnMut(Hit) -> bool) -> Option<Hit> {
-        let prints = self.prints.iter().zip(&self.entries);
-        let may_be = prints.fold(false, |found, (print, entry)| {
-            found | ((*print == hash.print()) & (*entry != NONE))
-        });
-        if may_be { self.search(hash, is) } else { None }
+    fn place(hash: Hash) -> (usize, u64) {
+        let tag = usize::from(hash.tag());
+        (tag / 64 % RECENT_WORDS, 1 << (tag % 64))
     }
 
-    #[cold]
-    fn search(&self, hash: Hash, mut is: impl FnMut(Hit) -> bool) -> Option<Hit> {
-        let newest_first = (0..self.len).rev().map(|at| (self.first + at) % DEPTH);
-        let mut adding = newest_first.filter_map(|place| {
-            let write = self.writes[place].filter(|write| write.adds && write.hash == hash)?;
-            Some(write.hit)
-        });
-        adding.find(|hit| is(*hit))
+    #[inline(always)]
+    pub(super) fn add(&mut self, hash: Hash) {
+        let (word, bit) = Self::place(hash);
+        self.bits[word] |= bit;
+        self.any = true;
+    }
+
+    /// `false`: it was not added.
+    #[inline(always)]
+    pub(super) fn may_have(&self, hash: Hash) -> bool {
+        let (word, bit) = Self::place(hash);
+        self.bits[word] & bit != 0
+    }
+
+    #[inline(always)]
+    pub(super) fn clear(&mut self) {
+        if self.any {
+            *self = Self::default();
+        }
     }
 }
 
@@ -104,6 +128,23 @@ mod tests {
     use super::*;
     use crate::conn::Conns;
     use crate::wire::flow::Flow;
+
+    #[test]
+    fn what_came_lately_may_be_there_and_little_else() {
+        let conns = Conns::new(1000, [1, 2]).unwrap();
+        let hash = |ports: u32| {
+            conns.hash(&Flow {
+                ports,
+                ..Flow::default()
+            })
+        };
+        let mut recent = Recent::default();
+        (0..64).for_each(|n| recent.add(hash(n)));
+        assert!((0..64).all(|n| recent.may_have(hash(n))));
+        assert!((64..1064).filter(|n| recent.may_have(hash(*n))).count() < 150);
+        recent.clear();
+        assert!(!(0..1064).any(|n| recent.may_have(hash(n))));
+    }
 
     proptest! {
         #[test]

@@ -97,13 +97,40 @@ fn two_looks_find_nearly_all() {
             let hit = Hit::new(opened.entry(), outbound);
             match conns.likely(hash) {
                 likely if likely == hit => found[0] += 1,
-                Hit::BEYOND if conns.beyond(hash) == hit => found[1] += 1,
-                _ => {}
+                Hit::BEYOND => {
+                    let beyond = conns.beyond(hash);
+                    assert_ne!(beyond, Hit::NOWHERE);
+                    found[1] += u32::from(beyond == hit);
+                }
+                other => assert_ne!(other, Hit::NOWHERE),
             }
         }
     }
     assert!(found[0] > 1800 && found[1] > 20, "{found:?}");
     assert!(found[0] + found[1] > 1960, "{found:?}");
+}
+
+/// Whatever its size, a full table takes as many connections as close, before one of those left the
+/// index.
+#[test]
+fn what_closes_makes_room_at_once() {
+    let timeouts = Timeouts::default();
+    for capacity in 1..40 {
+        let mut conns = Conns::new(capacity.into(), [1, 2]).unwrap();
+        let open =
+            |conns: &mut Conns, n| open(conns, Instant(0), n, TCP, &timeouts).unwrap().entry();
+        let mut entries: Vec<u32> = (0..capacity).map(|n| open(&mut conns, n)).collect();
+        for round in 1..4 {
+            entries.drain(..).for_each(|entry| conns.close(entry));
+            entries.extend((0..capacity).map(|n| open(&mut conns, round * capacity + n)));
+        }
+        conns.settle();
+        for (n, entry) in (3 * capacity..).zip(entries) {
+            for (tuple, outbound) in sides(n, TCP).iter().zip([false, true]) {
+                assert_eq!(conns.find(tuple), Some(Hit::new(entry, outbound)));
+            }
+        }
+    }
 }
 
 #[test]

@@ -57,6 +57,10 @@ pub const PROGRAM: &str = concat!("directord ", env!("CARGO_PKG_VERSION"));
 pub const MAILBOX_MAX: usize = 64;
 /// How long a worker may take to answer a command.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+/// Connections that a worker lists at once, while packets wait ...
+pub const SLICE_MAX: usize = 128;
+/// ... and how often for one reply.
+const SLICES_MAX: usize = 64;
 
 /// What a worker does between two bursts. It never waits for the answer to be taken, and nobody
 /// may be there to take it.
@@ -391,7 +395,7 @@ impl Control {
                 next: None,
             });
         };
-        let (list, entry) = ask(worker, |reply| Command::Connections { wanted, reply })?;
+        let (list, entry) = listing(worker, wanted)?;
         let next_worker = cursor.worker.saturating_add(1);
         let goes_on = || usize::from(next_worker) < self.workers.len() || self.has_templates();
         let next = match entry {
@@ -584,6 +588,29 @@ fn due(deadline: &mut Duration, now: Duration, period_s: u64) -> bool {
         }
     }
     due
+}
+
+/// Several slices of a worker's listing, so that one that finds little goes on; and where to go on.
+fn listing(
+    worker: &Worker,
+    mut wanted: Wanted,
+) -> Result<(Vec<control::Connection>, Option<u32>), Refusal> {
+    let mut list = Vec::new();
+    for _ in 0..SLICES_MAX {
+        let (slice, next) = ask(worker, |reply| Command::Connections {
+            wanted: wanted.clone(),
+            reply,
+        })?;
+        list.extend(slice);
+        match next {
+            Some(next) if list.len() + SLICE_MAX <= control::CONNECTIONS_MAX => wanted.from = next,
+            next => return Ok((list, next)),
+        }
+        if wanted.fate != Fate::Stays {
+            break;
+        }
+    }
+    Ok((list, Some(wanted.from)))
 }
 
 fn ask<T>(worker: &Worker, command: impl FnOnce(Sender<T>) -> Command) -> Result<T, Refusal> {

@@ -91,14 +91,14 @@ impl<P: PacketBuf> Director<P> {
         self.note_syn(now, seen, hit, before);
         if !tells {
             self.translate(seen, hit, packet);
-            return Some(Ok(Verdict::Forward(hop)));
+            return Some(Ok(Verdict::Whole(hop)));
         }
         let rewritten = self.rewrite(seen, hit, packet, mtu);
         let service = self.services.server(id).map(|server| server.service);
         Some(match rewritten {
             Ok(before) => {
                 self.send_before(now, seen, hop, before, out);
-                Ok(Verdict::Forward(hop))
+                Ok(Verdict::Whole(hop))
             }
             Err(reason) => Err(Denied(reason, service)),
         })
@@ -164,16 +164,18 @@ impl<P: PacketBuf> Director<P> {
             Err(reason) => return denied(reason),
         };
         out.note(|| self.note_of(hit));
-        self.time_handshake(seen, hit);
+        if seen.flow.protocol == TCP && server.mode != ForwardMode::Direct {
+            self.handshakes.asked(hit.entry());
+        }
         if !self.conns.get(hit).is_telling() {
             self.translate(seen, hit, packet);
-            return Some(Ok(Verdict::Forward(hop)));
+            return Some(Ok(Verdict::Whole(hop)));
         }
         let mtu = self.net.hop(hop).mtu;
         match self.rewrite(seen, hit, packet, mtu) {
             Ok(before) => {
                 self.send_before(now, seen, hop, before, out);
-                Some(Ok(Verdict::Forward(hop)))
+                Some(Ok(Verdict::Whole(hop)))
             }
             Err(reason) => denied(reason),
         }
@@ -259,16 +261,13 @@ impl<P: PacketBuf> Director<P> {
         if let Some(lease) = lease {
             self.hide(hit, service, tuple, lease, isn);
         }
-        let is_active = self.conns.get(hit).state().is_active();
         let counts = &self.page.servers[id.index()];
         counts.conns.add(1);
-        // One that is open and not yet active is never seen from outside.
-        counts.inactive.up();
-        self.services.opened(id);
-        if is_active {
-            counts.inactive.down();
-            counts.active.up();
+        match self.conns.get(hit).state().is_active() {
+            true => counts.active.up(),
+            false => counts.inactive.up(),
         }
+        self.services.opened(id);
         self.services.counted(id);
         counts.in_packets.add(1);
         counts.in_bytes.add(u64::from(seen.ip_len));

@@ -143,9 +143,10 @@ impl<P: PacketBuf> Director<P> {
         let Some(conn) = self.conns.at(entry) else {
             return false;
         };
-        let server = self.services.server(conn.server());
-        conn.state() == State::Established
-            && server.is_some_and(|server| self.services.options(server.service).reset_on_expiry)
+        // Few end so: the server of all others is not looked at.
+        let established = (conn.state() == State::Established).then(|| conn.server());
+        let server = established.and_then(|id| self.services.server(id));
+        server.is_some_and(|server| self.services.options(server.service).reset_on_expiry)
     }
 
     /// Ends a TCP connection as soon as its ends can be told.

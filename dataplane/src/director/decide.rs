@@ -30,6 +30,8 @@ const PATH_MTU_MS: u32 = 600_000;
 pub(super) enum Verdict {
     /// Rewritten; its next hop is known.
     Forward(HopId),
+    /// The same of one that is not too long for it.
+    Whole(HopId),
     /// Turned into its own answer.
     Answer(HopId),
     /// To be cut into IP packets of at most so many bytes, which then go the way of this connection.
@@ -63,7 +65,8 @@ enum Fit {
 }
 
 impl<P: PacketBuf> Director<P> {
-    /// Everything that is not the fast path; counts the packet's end.
+    /// Everything that is not the fast path; counts the packet's end. `found` is the connection of a
+    /// whole packet's ports, if there is one.
     #[cold]
     #[inline(never)]
     pub(super) fn decide<E: Egress<Buf = P>>(
@@ -71,27 +74,31 @@ impl<P: PacketBuf> Director<P> {
         now: Instant,
         from: PortId,
         seen: &Seen,
-        packet: P,
+        found: Option<Hit>,
+        mut packet: P,
         out: &mut E,
     ) {
         if let Some(home) = self.astray(from, seen, packet.bytes()) {
             return out.steer(home, from, seen, packet);
         }
-        match seen.kind {
-            Kind::FirstFragment | Kind::Fragment => self.fragment(now, from, seen, packet, out),
-            _ => self.decide_whole(now, from, seen, packet, out),
-        }
-    }
-
-    fn decide_whole<E: Egress<Buf = P>>(
-        &mut self,
-        now: Instant,
-        from: PortId,
-        seen: &Seen,
-        mut packet: P,
-        out: &mut E,
-    ) {
-        let verdict = self.verdict(now, from, seen, &mut packet, out);
+        let verdict = match seen.kind {
+            Kind::FirstFragment | Kind::Fragment => {
+                return self.fragment(now, from, seen, packet, out);
+            }
+            Kind::Transport => {
+                let known = found.and_then(|hit| self.known(now, seen, hit, packet.bytes()));
+                match self.briefly(now, seen, known, &mut packet, out) {
+                    Some(Ok(Verdict::Whole(hop))) => {
+                        let origin = Origin::forwarded(from);
+                        return self.leave(now, hop, packet, usize::from(seen.l3), origin, out);
+                    }
+                    Some(verdict) => verdict,
+                    None => self.with_ports(now, from, seen, known, &mut packet, out),
+                }
+            }
+            Kind::Arp => Ok(Verdict::Arp),
+            Kind::OtherIp => self.other_ip(now, from, seen, &mut packet, out),
+        };
         self.conclude(now, from, seen, packet, verdict, out);
     }
 
@@ -109,6 +116,9 @@ impl<P: PacketBuf> Director<P> {
         match verdict {
             Ok(Verdict::Forward(hop)) => {
                 self.leave_fitting(now, hop, packet, l3, Origin::forwarded(from), out);
+            }
+            Ok(Verdict::Whole(hop)) => {
+                self.leave(now, hop, packet, l3, Origin::forwarded(from), out);
             }
             Ok(Verdict::Answer(hop)) => {
                 self.leave(now, hop, packet, l3, Origin::answer(from), out);
@@ -154,34 +164,16 @@ impl<P: PacketBuf> Director<P> {
         }
     }
 
-    fn verdict<E: Egress<Buf = P>>(
-        &mut self,
-        now: Instant,
-        from: PortId,
-        seen: &Seen,
-        packet: &mut P,
-        out: &mut E,
-    ) -> Result<Verdict, Denied> {
-        match seen.kind {
-            Kind::Arp => Ok(Verdict::Arp),
-            Kind::OtherIp => self.other_ip(now, from, seen, packet, out),
-            _ => self.with_ports(now, from, seen, packet, out),
-        }
-    }
-
-    /// A packet that shows its ports, a first fragment too.
+    /// A packet that shows its ports, a first fragment too, and its connection.
     pub(super) fn with_ports<E: Egress<Buf = P>>(
         &mut self,
         now: Instant,
         from: PortId,
         seen: &Seen,
+        known: Option<Hit>,
         packet: &mut P,
         out: &mut E,
     ) -> Result<Verdict, Denied> {
-        let known = self.known(now, seen, packet.bytes());
-        if let Some(verdict) = self.briefly(now, seen, known, packet, out) {
-            return verdict;
-        }
         match known {
             Some(hit) if self.conns.get(hit).is_doomed() => {
                 self.reset_both(now, seen, hit, packet, out)
@@ -596,6 +588,7 @@ impl<P: PacketBuf> Director<P> {
     }
 
     /// Whether a client may have this address.
+    #[inline]
     pub(super) fn is_source(&self, address: IpAddr) -> bool {
         is_global(address) && !self.net.is_taken(address) && !self.services.owns(address)
     }

@@ -109,7 +109,9 @@ impl<P: PacketBuf> Director<P> {
             return None;
         }
         let verdict = if seen.kind == Kind::FirstFragment {
-            self.with_ports(now, from, &seen, &mut packet, out)
+            let found = self.conns.lookup(&seen, packet.bytes());
+            let known = found.and_then(|hit| self.known(now, &seen, hit, packet.bytes()));
+            self.with_ports(now, from, &seen, known, &mut packet, out)
         } else {
             self.later_fragment(now, &seen, tuple, chosen, &mut packet, out)
         };

@@ -42,6 +42,7 @@ impl Handshakes {
         &mut self.stamps[entry as usize & mask]
     }
 
+    #[inline]
     pub(super) fn asked(&mut self, entry: u32) {
         let us = self.now_us;
         *self.place(entry) = Stamp {

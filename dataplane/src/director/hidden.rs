@@ -98,12 +98,7 @@ impl<P: PacketBuf> Director<P> {
         if seen.kind == Kind::Fragment || !matches!(seen.flow.protocol, TCP | UDP) {
             return Ok(None);
         }
-        let inbound = self.conns.tuple(hit.entry(), false);
         let l3 = usize::from(seen.l3);
-        let ends = Ends {
-            client: inbound.from,
-            vip: inbound.to,
-        };
         let state = self.conns.get(hit).state();
         let client = &mut self.conns.extra(hit.entry()).client;
         if seen.flow.protocol == UDP {
@@ -111,7 +106,7 @@ impl<P: PacketBuf> Director<P> {
             self.settle(hit);
             // Where there is no room for the address, the datagram goes without.
             let _: Result<(), NoRoom> = match carries {
-                true => uoa::insert(packet, l3, l4, ends.client, mtu),
+                true => uoa::insert(packet, l3, l4, self.ends(hit).client, mtu),
                 false => Ok(()),
             };
             return Ok(None);
@@ -134,7 +129,11 @@ impl<P: PacketBuf> Director<P> {
             }
             outgoing.carry = Carry::Nothing;
         }
-        match outgoing.write(packet, l3, l4, ends, mtu) {
+        if outgoing.carry == Carry::Nothing {
+            outgoing.change(&mut packet.bytes_mut()[l4..]);
+            return Ok(None);
+        }
+        match outgoing.write(packet, l3, l4, self.ends(hit), mtu) {
             Ok(before) => Ok(before),
             // TOA is a courtesy, a PROXY header is not.
             Err(_) if matches!(outgoing.carry, Carry::Header(_)) => Err(DropReason::NoHeadroom),
@@ -142,8 +141,17 @@ impl<P: PacketBuf> Director<P> {
         }
     }
 
-    /// Whether a FULLNAT connection's packets need no more than a look at their numbers, if that.
-    pub(super) fn is_told(&mut self, hit: Hit) -> bool {
-        !self.conns.extra(hit.entry()).client.is_telling()
+    fn ends(&self, hit: Hit) -> Ends {
+        let inbound = self.conns.tuple(hit.entry(), false);
+        Ends {
+            client: inbound.from,
+            vip: inbound.to,
+        }
+    }
+
+    /// Whether a packet of a FULLNAT connection is a SYN, or may need another one before it.
+    pub(super) fn may_need_another(&mut self, seen: &Seen, hit: Hit) -> bool {
+        let is_syn = seen.tcp_flags & tcp_flags::SYN != 0;
+        is_syn || self.conns.extra(hit.entry()).client.may_need_another()
     }
 }

@@ -6,15 +6,13 @@ use control::{Engine, Filter, ForwardMode, Protocol, Traits};
 
 use super::Director;
 use crate::conn::{Conn, Conns};
-use crate::control::{Fate, Wanted};
+use crate::control::{Fate, SLICE_MAX, Wanted};
 use crate::packet::{Egress, PacketBuf};
 use crate::templates::{INVALID_PORT, Kind, Template};
 use crate::time::Instant;
 
-/// Table entries looked at for one slice of a connection listing.
-const LIST_SCAN: u32 = 4096;
-/// Connections ended for one slice.
-const ENDS_MAX: usize = 128;
+/// Table entries looked at for one slice of a connection listing, which packets wait for.
+const LIST_SCAN: u32 = 1024;
 
 impl<P: PacketBuf> Director<P> {
     /// A slice of the connections or templates, as they are, or were before they were ended; and where
@@ -28,16 +26,12 @@ impl<P: PacketBuf> Director<P> {
         let entries = if wanted.templates {
             self.templates.lines()
         } else {
-            self.conns.capacity()
+            self.conns.fresh()
         };
-        let limit = match wanted.fate {
-            Fate::Stays => control::CONNECTIONS_MAX,
-            Fate::Ends { .. } => ENDS_MAX,
-        };
-        let mut list = Vec::new();
+        let mut list = Vec::with_capacity(SLICE_MAX);
         let end = entries.min(wanted.from.saturating_add(LIST_SCAN));
         for entry in wanted.from..end {
-            if list.len() == limit {
+            if list.len() == SLICE_MAX {
                 return (list, Some(entry));
             }
             let chosen = if wanted.templates {

@@ -13,9 +13,10 @@ impl<P: PacketBuf> Director<P> {
     /// How long a connection lives in this state.
     pub(super) fn timeout_ms(&mut self, hit: Hit, state: State) -> u32 {
         let conn = self.conns.get(hit);
-        let (has_own, id) = (conn.has_own_timeouts(), conn.server());
-        let service = self.services.server(id).filter(|_| has_own);
-        let own = service.and_then(|server| self.services.own_timeouts(server.service));
+        // Most have none: their server is not looked at.
+        let with_own = conn.has_own_timeouts().then(|| conn.server());
+        let server = with_own.and_then(|id| self.services.server(id));
+        let own = server.and_then(|server| self.services.own_timeouts(server.service));
         own.and_then(|own| seconds(own, state))
             .map_or_else(|| self.timeouts.ms(state), |seconds| seconds * 1000)
     }

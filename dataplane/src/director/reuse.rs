@@ -26,9 +26,14 @@ enum Course {
 }
 
 impl<P: PacketBuf> Director<P> {
-    /// The connection a packet belongs to, unless it ended or the packet begins another.
-    pub(super) fn known(&mut self, now: Instant, seen: &Seen, frame: &[u8]) -> Option<Hit> {
-        let hit = self.conns.lookup(seen, frame)?;
+    /// The connection that was found for a packet, unless it ended or the packet begins another.
+    pub(super) fn known(
+        &mut self,
+        now: Instant,
+        seen: &Seen,
+        hit: Hit,
+        frame: &[u8],
+    ) -> Option<Hit> {
         match self.course(now, seen, hit, frame) {
             Course::On => Some(hit),
             Course::Over(remembered) => {
@@ -91,14 +96,14 @@ impl<P: PacketBuf> Director<P> {
 
     /// What a client's packet makes of a connection whose server may be gone.
     fn without_server(&mut self, seen: &Seen, hit: Hit) -> Course {
-        let (_, service, available) = self.serving(hit);
-        if available {
+        let server = self.services.server(self.conns.get(hit).server());
+        if server.is_some_and(|server| server.available) {
             return Course::On;
         }
         if self.settings.expire_nodest_conn {
             return Course::Over(None);
         }
-        let options = service.map(|service| self.services.options(service));
+        let options = server.map(|server| self.services.options(server.service));
         match options.unwrap_or_default().on_server_gone {
             OnServerGone::Drop => Course::On,
             OnServerGone::Reschedule if self.may_open(seen) => Course::Over(None),

@@ -153,13 +153,9 @@ impl ClientSide {
         opened && self.delta == 0 && self.header().is_none() && self.datagrams == 0
     }
 
-    /// Whether a segment may have to carry the client's address, so that it needs all that a new
-    /// connection's segments need.
-    pub fn is_telling(&self) -> bool {
-        match self.header() {
-            Some(_) => !self.is(HEADER_ACKED),
-            None => self.datagrams > 0 || self.how == TOA && !self.is(OPEN),
-        }
+    /// Whether the client's address may have to go in a segment of its own, before another one.
+    pub fn may_need_another(&self) -> bool {
+        self.header().is_some() && !self.is(HEADER_ACKED)
     }
 
     /// What to add to the sequence number of a segment that the server quotes, for its client.
@@ -283,6 +279,19 @@ fn header_len(version: Version, ends: Ends) -> usize {
 }
 
 impl Outgoing {
+    /// What changes in a segment beside what it carries.
+    pub fn change(self, segment: &mut [u8]) {
+        if self.strip {
+            segment::strip(segment);
+        }
+        if self.blank_timestamps {
+            segment::blank_timestamps(segment);
+        }
+        if self.seq != 0 {
+            segment::shift(segment, Shift::new(self.seq, 0));
+        }
+    }
+
     /// Writes it into the segment at `l4` of the IP packet at `l3`; both offsets stay right.
     ///
     /// What is returned is a frame to send before this one: the client's address in a segment of
@@ -295,16 +304,7 @@ impl Outgoing {
         ends: Ends,
         mtu: u16,
     ) -> Result<Option<Made>, NoRoom> {
-        let segment = packet.bytes_mut().get_mut(l4..).ok_or(NoRoom::Malformed)?;
-        if self.strip {
-            segment::strip(segment);
-        }
-        if self.blank_timestamps {
-            segment::blank_timestamps(segment);
-        }
-        if self.seq != 0 {
-            segment::shift(segment, Shift::new(self.seq, 0));
-        }
+        self.change(packet.bytes_mut().get_mut(l4..).ok_or(NoRoom::Malformed)?);
         match self.carry {
             Carry::Nothing => Ok(None),
             Carry::Toa => toa::insert(packet, l3, l4, ends.client, mtu).map(|()| None),

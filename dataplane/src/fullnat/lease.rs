@@ -4,6 +4,7 @@
 //! local address. A worker leases only those ports whose replies are steered to it.
 
 use std::collections::VecDeque;
+use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -45,11 +46,31 @@ pub struct Lease {
     pub remembered: Option<u32>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Key {
     local: IpAddr,
     server: SocketAddr,
     protocol: u8,
+}
+
+impl Hash for Key {
+    /// All of it in one number, and that mixed: each connection looks for its pool.
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "both halves of a product are folded"
+    )]
+    #[inline]
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let bits = |address: IpAddr| match address {
+            IpAddr::V4(address) => u64::from(address.to_bits()),
+            IpAddr::V6(address) => address.to_bits() as u64 ^ (address.to_bits() >> 64) as u64,
+        };
+        let server = bits(self.server.ip()).rotate_left(24)
+            ^ u64::from(self.server.port())
+            ^ u64::from(self.protocol) << 16;
+        let mixed = u128::from(bits(self.local) | 1 << 63) * u128::from(server | 1 << 63);
+        state.write_u64(mixed as u64 ^ (mixed >> 64) as u64);
+    }
 }
 
 /// All local ports of one worker.
@@ -59,7 +80,9 @@ pub struct Leases {
     pools: Vec<Option<Pool>>,
     vacant: Vec<PoolId>,
     by_key: HashMap<Key, PoolId>,
-    locals: HashMap<IpAddr, Local>,
+    locals: Vec<Option<Local>>,
+    /// Where they are in `locals`.
+    by_address: HashMap<IpAddr, usize>,
     /// Whose turn it is to be looked at: a place in `pools`.
     visited: usize,
 }
@@ -83,7 +106,8 @@ impl Leases {
             pools: Vec::new(),
             vacant: Vec::new(),
             by_key: HashMap::new(),
-            locals: HashMap::new(),
+            locals: Vec::new(),
+            by_address: HashMap::new(),
             visited: 0,
         }
     }
@@ -91,19 +115,35 @@ impl Leases {
     /// Ports of `local` may be leased from now on: those which are `mine`, always the same. Takes
     /// a fifth of a millisecond, so not while packets wait.
     pub fn admit(&mut self, local: &LocalAddress, mine: impl Fn(u16) -> bool) {
-        let pages = &local.pages;
-        let local = self
-            .locals
-            .entry(local.address)
-            .or_insert_with(|| Local::new(Arc::clone(pages), mine));
+        let (me, pages) = (self.me, &local.pages);
+        let (_, local) = self.local(local.address, || Local::new(Arc::clone(pages), mine));
         local.admitted = true;
         local.pages = Arc::clone(pages);
-        local.show(self.me);
+        local.show(me);
+    }
+
+    /// What is kept of a local address, made if there is nothing yet, and where.
+    fn local(&mut self, address: IpAddr, make: impl FnOnce() -> Local) -> (usize, &mut Local) {
+        let vacant = self.locals.iter().position(Option::is_none);
+        let end = self.locals.len();
+        let at = *self
+            .by_address
+            .entry(address)
+            .or_insert(vacant.unwrap_or(end));
+        if at == end {
+            self.locals.push(None);
+        }
+        (at, self.locals[at].get_or_insert_with(make))
+    }
+
+    fn local_of(&mut self, address: IpAddr) -> Option<&mut Local> {
+        let at = *self.by_address.get(&address)?;
+        self.locals.get_mut(at)?.as_mut()
     }
 
     /// No more ports of `address` are leased; those that are come back in time.
     pub fn dismiss(&mut self, address: IpAddr) {
-        if let Some(local) = self.locals.get_mut(&address) {
+        if let Some(local) = self.local_of(address) {
             local.admitted = false;
         }
         self.forget(address);
@@ -139,10 +179,11 @@ impl Leases {
             };
             if let Some(port) = pool.take_free(now) {
                 *cursor = at + 1;
-                return Some(self.leased(local, id, port, None));
+                return self.leased(id, port, None);
             }
             if pool.cooling.is_empty() {
-                self.exhausted(local);
+                let at = pool.local;
+                self.exhausted(at);
             } else {
                 cooling = cooling.or(Some((at, id)));
             }
@@ -150,7 +191,7 @@ impl Leases {
         let (at, id) = cooling?;
         let (port, remembered) = self.pools[id.index()].as_mut()?.take_cooling()?;
         *cursor = at + 1;
-        Some(self.leased(locals[at], id, port, Some(remembered)))
+        self.leased(id, port, Some(remembered))
     }
 
     /// Ends a lease. With `cooling`, the sequence number that the server expects next, it may still
@@ -160,9 +201,9 @@ impl Leases {
             .pools
             .get_mut(pool.index())
             .and_then(Option::as_mut)
-            .and_then(|pool| pool.give_back(now, port, cooling).then_some(pool.key.local));
+            .and_then(|pool| pool.give_back(now, port, cooling).then_some(pool.local));
         debug_assert!(given.is_some(), "port {port} of {pool:?} is not leased");
-        if let Some(local) = given.and_then(|local| self.locals.get_mut(&local)) {
+        if let Some(Some(local)) = given.and_then(|at| self.locals.get_mut(at)) {
             local.used -= 1;
             local.show(self.me);
         }
@@ -171,7 +212,7 @@ impl Leases {
     /// How many leases there are.
     #[cfg(test)]
     pub fn in_use(&self) -> u32 {
-        self.locals.values().map(|local| local.used).sum()
+        self.locals.iter().flatten().map(|local| local.used).sum()
     }
 
     /// Looks at one pool. One that nothing was leased from for [`IDLE_MS`] goes: its server or its
@@ -189,12 +230,12 @@ impl Leases {
         if !now.reached(since.plus_ms(IDLE_MS)) {
             return;
         }
-        let key = pool.key;
+        let (key, local) = (pool.key, pool.local);
         if let Some(id) = self.by_key.remove(&key) {
             self.pools[at] = None;
             self.vacant.push(id);
         }
-        if let Some(local) = self.locals.get_mut(&key.local) {
+        if let Some(Some(local)) = self.locals.get_mut(local) {
             local.pools -= 1;
         }
         self.forget(key.local);
@@ -206,12 +247,13 @@ impl Leases {
         if let Some(&id) = self.by_key.get(&key) {
             return Some(id);
         }
-        let local = self.locals.get_mut(&key.local)?;
+        let at = *self.by_address.get(&key.local)?;
+        let local = self.locals.get_mut(at)?.as_mut()?;
         if !local.admitted {
             return None;
         }
         local.pools += 1;
-        let pool = Some(Pool::new(key, local.mine.clone()));
+        let pool = Some(Pool::new(key, at, local.mine.clone()));
         let id = self.vacant.pop().unwrap_or_else(|| {
             self.pools.push(None);
             #[expect(
@@ -225,20 +267,21 @@ impl Leases {
         Some(id)
     }
 
-    fn leased(&mut self, local: IpAddr, pool: PoolId, port: u16, remembered: Option<u32>) -> Lease {
-        if let Some(local) = self.locals.get_mut(&local) {
+    fn leased(&mut self, id: PoolId, port: u16, remembered: Option<u32>) -> Option<Lease> {
+        let pool = self.pools[id.index()].as_ref()?;
+        if let Some(Some(local)) = self.locals.get_mut(pool.local) {
             local.used += 1;
             local.show(self.me);
         }
-        Lease {
-            pool,
-            local: SocketAddr::new(local, port),
+        Some(Lease {
+            pool: id,
+            local: SocketAddr::new(pool.key.local, port),
             remembered,
-        }
+        })
     }
 
-    fn exhausted(&self, local: IpAddr) {
-        let local = self.locals.get(&local);
+    fn exhausted(&self, local: usize) {
+        let local = self.locals.get(local).and_then(Option::as_ref);
         if let Some(page) = local.and_then(|local| local.pages.get(self.me)) {
             page.exhausted.add(1);
         }
@@ -246,9 +289,11 @@ impl Leases {
 
     /// A local address that was dismissed and has no pools is not kept.
     fn forget(&mut self, address: IpAddr) {
-        let local = self.locals.get(&address);
-        if local.is_some_and(|local| !local.admitted && local.pools == 0) {
-            self.locals.remove(&address);
+        let local = self.local_of(address);
+        if local.is_some_and(|local| !local.admitted && local.pools == 0)
+            && let Some(at) = self.by_address.remove(&address)
+        {
+            self.locals[at] = None;
         }
     }
 }
@@ -279,6 +324,8 @@ impl Local {
 #[derive(Debug, Clone)]
 struct Pool {
     key: Key,
+    /// Where its local address is in [`Leases::locals`].
+    local: usize,
     free: Box<Bitmap>,
     /// Where the search for the next port begins: one given back is taken as late as possible.
     next: u16,
@@ -296,9 +343,10 @@ struct Cooling {
 }
 
 impl Pool {
-    fn new(key: Key, free: Box<Bitmap>) -> Self {
+    fn new(key: Key, local: usize, free: Box<Bitmap>) -> Self {
         Self {
             key,
+            local,
             free,
             next: PORT_MIN,
             used: 0,
@@ -548,7 +596,7 @@ mod tests {
         let take =
             |leases: &mut Leases, n: u8| leases.take(NOW, &[local(n)], &mut 0, server(1), TCP);
         leases.dismiss(local(2));
-        assert!(!leases.locals.contains_key(&local(2)), "never used");
+        assert!(!leases.by_address.contains_key(&local(2)), "never used");
         assert_eq!(take(&mut leases, 2), None);
         let lease = take(&mut leases, 1).unwrap();
         leases.dismiss(local(1));
@@ -564,7 +612,8 @@ mod tests {
         assert_eq!(counted(&again), (0, 1));
         visit_all(&mut leases, NOW);
         visit_all(&mut leases, Instant(IDLE_MS));
-        assert!(leases.locals.is_empty() && leases.by_key.is_empty());
+        assert!(leases.by_address.is_empty() && leases.by_key.is_empty());
+        assert!(leases.locals.iter().all(Option::is_none));
     }
 
     #[test]

@@ -50,7 +50,7 @@ pub fn insert<P: PacketBuf>(
     let offset = [segment[12] + longer, segment[13]];
     let length = Delta::replace(frame::word(old_len), frame::word(segment.len()));
     let delta = frame::put(segment, 12, offset)
-        .and(frame::added(FIXED, &option))
+        .and(Delta::adding(&option))
         .and(length);
     frame::apply(segment, TCP_CHECKSUM, delta);
     Ok(())

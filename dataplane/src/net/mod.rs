@@ -430,6 +430,7 @@ fn make<E: Egress>(
 
 /// Whether it is a station's and means the same on every link: not link-local in IPv6 (in IPv4
 /// 169.254.0.0/16 is routed like others, as LVS does).
+#[inline]
 pub fn is_global(address: IpAddr) -> bool {
     is_station(address) && !is_link_local(address)
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::counters::Page;
+use crate::cpu;
 use crate::update::ServerId;
 
 /// Connections of one server, over all workers.
@@ -40,6 +41,14 @@ impl Loads {
     /// Whether nobody else counts.
     pub fn is_one(&self) -> bool {
         self.0.len() == 1
+    }
+
+    /// Begins to load what is counted of a server, if nobody else counts.
+    #[inline(always)]
+    pub fn prefetch(&self, id: ServerId) {
+        if let [page] = &*self.0 {
+            cpu::prefetch(&page.servers, id.index());
+        }
     }
 
     /// As of now, or a moment ago for what other workers count.

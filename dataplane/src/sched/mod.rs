@@ -45,8 +45,9 @@ pub use loads::{Load, Loads};
 pub use spread::Spread;
 pub use table::{Member, Recipe, Table};
 
-/// A real server as a scheduler sees it.
+/// A real server as a scheduler sees it, in one cache line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(align(64))]
 pub struct Candidate {
     pub id: ServerId,
     pub address: SocketAddr,

@@ -53,7 +53,9 @@ impl Wrr {
 
     /// Passes over the levels at which nobody would be picked, but the last: where LVS takes a step
     /// for each, an overloaded server of a high weight would stop the worker.
-    fn descend(&mut self, highest: i64) {
+    fn descend(&mut self, servers: &[Candidate]) {
+        let ready = servers.iter().filter(|server| !server.limit.is_over());
+        let highest = ready.map(|s| i64::from(s.weight)).max().unwrap_or(0);
         if self.level > highest {
             let above = (self.level - highest + self.step - 1) / self.step;
             let positive = (self.level - 1) / self.step;
@@ -79,8 +81,6 @@ impl Scheduler for Wrr {
             return None;
         }
         let entry = self.cursor;
-        let ready = servers.iter().filter(|server| !server.limit.is_over());
-        let highest = ready.map(|s| i64::from(s.weight)).max().unwrap_or(0);
         let (mut stop, mut restarted, mut last_pass) = (None, false, false);
         loop {
             while let Some(i) = next(servers, self.cursor) {
@@ -105,7 +105,7 @@ impl Scheduler for Wrr {
                 }
                 restarted = true;
             }
-            self.descend(highest);
+            self.descend(servers);
             last_pass = self.level <= self.step;
             if last_pass && restarted {
                 stop = entry;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use control::ServiceKey;
 use hashbrown::HashMap;
 
+use super::plain::Plain;
 use super::{Key, Server, Service, Services};
 use crate::answers::{Answerer, Answers};
 use crate::ftp;
@@ -36,7 +37,7 @@ pub struct Excerpt {
     answers: Vec<(SocketAddr, Answerer)>,
     born: u64,
     generation: u16,
-    stagger: usize,
+    stagger: u16,
 }
 
 /// A server as the scheduler of its service sees it.
@@ -146,12 +147,14 @@ impl Services {
         let mut services = Self {
             by_key: excerpt.by_key.iter().copied().collect(),
             by_mark: excerpt.by_mark.iter().copied().collect(),
-            plain: HashMap::new(),
+            plain: Plain::default(),
             marks: Arc::clone(&excerpt.marks),
             ftp: excerpt.ftp,
             portless: excerpt.portless,
             services: Vec::new(),
             servers: Vec::new(),
+            ranks: Vec::new(),
+            clamping: 0,
             vips: excerpt.vips.iter().copied().collect(),
             stations: excerpt.stations.iter().copied().collect(),
             former: excerpt.former.iter().copied().collect(),
@@ -170,6 +173,8 @@ impl Services {
             let place = super::slot(&mut services.services, id.index());
             *place = Some(service.copy(excerpt.destination));
             services.note_plain(*id);
+            services.note_ranks(*id, 0);
+            services.clamping += u32::from(service.options.mss.is_some());
         }
         for (id, server) in &excerpt.servers {
             *super::slot(&mut services.servers, id.index()) = Some(*server);

@@ -146,7 +146,7 @@ fn row(bench: &Bench<'_>, case: &str, subject: &Subject, answers_ms: Vec<f64>) -
     let clock = bench.lab.clock;
     let (answers, longest) = (
         answers_ms.len(),
-        answers_ms.iter().copied().fold(0.0, f64::max),
+        answers_ms.iter().copied().fold(f64::NAN, f64::max),
     );
     let row = Row::new(Workload::Control, case)
         .with("ns_per_packet", subject.packet(subject.windows()))

@@ -1,4 +1,5 @@
-//! Whole connections with many services, each at an address of its own or all at one.
+//! Whole connections with many services, each at an address of its own or all at one, whose clients ask
+//! them in turns or in no order.
 
 use anyhow::Result;
 use control::Protocol;
@@ -17,10 +18,21 @@ pub(super) fn run(bench: &mut Bench<'_>) -> Result<()> {
     let sites = [
         ("1 service", site(1, Place::Addresses, 16)),
         ("1 000 services", site(1_000, Place::Addresses, 1)),
+        (
+            "1 000 services at one address",
+            site(1_000, Place::Ports, 1),
+        ),
         ("10 000 services", site(10_000, Place::Addresses, 1)),
         (
             "10 000 services at one address",
             site(10_000, Place::Ports, 1),
+        ),
+        (
+            "10 000 services at one address, in no order",
+            Site {
+                scattered: true,
+                ..site(10_000, Place::Ports, 1)
+            },
         ),
         (
             "10 000 services, 100 000 servers",

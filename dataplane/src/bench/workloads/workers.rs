@@ -25,6 +25,7 @@ use crate::dpdk::{Mbuf, register_worker};
 use crate::exchange::{Exchange, exchanges};
 use crate::steer::Steer;
 
+/// Of each worker.
 const FLOWS: u32 = 100_000;
 /// Rounds after which it is asked whether anything is still under way.
 const SETTLING: u32 = 256;
@@ -65,6 +66,12 @@ impl Case {
             Self::One => 1,
             _ => 2,
         }
+    }
+
+    /// Of which each worker has the part that is at home with it.
+    #[expect(clippy::cast_possible_truncation, reason = "one or two times")]
+    fn flows(self) -> u32 {
+        self.workers() as u32 * FLOWS
     }
 
     /// How many workers know of each other.
@@ -246,14 +253,14 @@ impl Plan<'_> {
         let workers = case.workers();
         let steer = || Steer::new(me % workers, workers);
         let pace = Pace::Real(lab.clock);
-        let generator = lab.generator_of(site, FLOWS, pace, steer())?;
+        let generator = lab.generator_of(site, case.flows(), pace, steer())?;
         let mut generator = generator.among(steer(), seat.exchange);
         if case == Case::Spread {
             generator.spread_by_device();
         }
         let mut meter = Meter::new(lab.clock);
-        generator.switch(Script::Open(FLOWS));
-        while generator.begun() < FLOWS {
+        generator.switch(Script::Open(case.flows()));
+        while generator.begun() < case.flows() {
             generator.round(&mut meter)?;
         }
         while generator.is_busy() {
@@ -262,7 +269,7 @@ impl Plan<'_> {
         if let Some(cable) = seat.cable {
             generator.cross(cable);
         }
-        generator.switch(Script::Established(FLOWS));
+        generator.switch(Script::Established(case.flows()));
         let page = Arc::clone(generator.director().page());
         let found = Found {
             case,

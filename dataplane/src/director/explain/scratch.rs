@@ -132,7 +132,8 @@ impl Excerpt {
         let Ok(seen) = self.parsed(&director, frame) else {
             return Ok(None);
         };
-        if director.known(self.now, &seen, frame).is_some() {
+        let found = director.conns.lookup(&seen, frame);
+        if found.is_some_and(|hit| director.known(self.now, &seen, hit, frame).is_some()) {
             return Ok(None);
         }
         if let Some(tie) = director.awaited(self.now, &self.tuple) {

@@ -115,13 +115,13 @@ impl Story<'_> {
     }
 
     fn walk(&mut self, seen: &Seen) {
-        let found = self.before.conns.lookup(seen, self.packet);
-        let Some(hit) = found else {
+        let Some(found) = self.before.conns.lookup(seen, self.packet) else {
             self.step("connection", "none");
             return self.opens(seen);
         };
-        let shown = self.shown(hit);
-        match self.before.known(self.excerpt.now, seen, self.packet) {
+        let shown = self.shown(found);
+        let (now, packet) = (self.excerpt.now, self.packet);
+        match self.before.known(now, seen, found, packet) {
             None => {
                 self.step("connection", format!("{shown}; it is over"));
                 self.opens(seen);

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::{Key, Leases, Local, PoolId};
+use super::{Key, Leases, Local, Pool, PoolId};
 use crate::time::Instant;
 
 impl Leases {
@@ -47,10 +47,10 @@ impl Leases {
 
     /// Copies the pool of `key`, or what makes one; whether there was either.
     fn copy(&mut self, whole: &Self, key: Key) -> bool {
-        let Some(local) = whole.locals.get(&key.local) else {
+        let Some(local) = whole.known(key.local) else {
             return false;
         };
-        self.locals.entry(key.local).or_insert_with(|| Local {
+        let (at, _) = self.local(key.local, || Local {
             mine: local.mine.clone(),
             pages: [].into(),
             used: local.used,
@@ -61,17 +61,21 @@ impl Leases {
         let pool = id.and_then(|id| whole.pools[id.index()].clone());
         if let Some(pool) = pool.filter(|_| !self.by_key.contains_key(&key)) {
             let id = PoolId(u32::try_from(self.pools.len()).unwrap_or(u32::MAX));
-            self.pools.push(Some(pool));
+            self.pools.push(Some(Pool { local: at, ..pool }));
             self.by_key.insert(key, id);
         }
         true
+    }
+
+    fn known(&self, address: IpAddr) -> Option<&Local> {
+        self.locals[*self.by_address.get(&address)?].as_ref()
     }
 
     /// Whether a port is free that does not cool.
     fn has_free(&self, now: Instant, key: Key) -> bool {
         let id = self.by_key.get(&key);
         let pool = id.and_then(|id| self.pools[id.index()].as_ref());
-        match (pool, self.locals.get(&key.local)) {
+        match (pool, self.known(key.local)) {
             (Some(pool), _) => pool.clone().take_free(now).is_some(),
             (None, Some(local)) => local.admitted && local.mine.next(0).is_some(),
             (None, None) => false,
