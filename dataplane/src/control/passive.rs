@@ -102,7 +102,7 @@ mod tests {
     #[test]
     fn a_server_that_does_not_answer_is_found() {
         assert_eq!(fails_at(&[(20, 0); 9]), Some(2));
-        assert_eq!(fails_at(&[(5, 2); 9]), Some(3));
+        assert_eq!(fails_at(&[(5, 1); 9]), Some(3));
         // As many answers as were wanted, though late.
         assert_eq!(
             fails_at(&[(20, 0), (20, 0), (20, 20), (20, 20), (0, 20)]),

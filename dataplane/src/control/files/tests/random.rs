@@ -506,6 +506,8 @@ fn service_of(change: &Change) -> Option<ServiceKey> {
         | Change::DeleteServer { service, .. }
         | Change::AddLocalAddress { service, .. }
         | Change::DeleteLocalAddress { service, .. }
+        | Change::SetHealth { service, .. }
+        | Change::SetServerOptions { service, .. }
         | Change::SetOptions { service, .. } => Some(*service),
         Change::SetTimeouts { .. }
         | Change::SetSettings(_)
