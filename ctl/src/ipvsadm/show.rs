@@ -97,7 +97,8 @@ pub fn services(services: Vec<Service>, style: &Style<'_>) -> String {
     let mut out = header(style.format);
     for service in in_order(services, style.sorted) {
         service_line(&mut out, &service, style);
-        for server in &service.servers {
+        let listed = service.servers.iter().filter(|server| server.is_listed());
+        for server in listed {
             server_line(&mut out, server, transport(&service), style);
         }
     }
