@@ -1,28 +1,32 @@
 //! The few instructions that the language has no word for.
 
-/// Starts loading the cache line of `items[index]`; does nothing when there is no such item.
+/// Starts loading the cache line of `items[index]`; of no use, and no harm, when there is no such item.
 #[inline(always)]
 pub fn prefetch<T>(items: &[T], index: usize) {
-    if let Some(item) = items.get(index) {
-        prefetch_ref(item);
-    }
+    load(items.as_ptr().wrapping_add(index).cast());
 }
 
 /// Starts loading the cache line at the beginning of `item`.
+#[inline(always)]
+pub fn prefetch_ref<T: ?Sized>(item: &T) {
+    load(std::ptr::from_ref(item).cast());
+}
+
 #[inline(always)]
 #[expect(
     unsafe_code,
     reason = "a prefetch is the point of the staged burst: 2x at a million flows"
 )]
-pub fn prefetch_ref<T: ?Sized>(item: &T) {
+fn load(address: *const u8) {
     #[cfg(target_arch = "x86_64")]
-    // SAFETY: a prefetch reads nothing architecturally and cannot fault; SSE is in the baseline.
+    // SAFETY: a prefetch reads nothing architecturally and cannot fault, whatever the address; SSE is in
+    // the baseline.
     unsafe {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(item).cast());
+        _mm_prefetch::<_MM_HINT_T0>(address.cast());
     }
     #[cfg(not(target_arch = "x86_64"))]
-    let _ = item;
+    let _ = address;
 }
 
 /// The cycle counter.
@@ -67,6 +71,29 @@ pub fn equal_lanes(lanes: &[u16; 8], value: u16) -> u32 {
         .iter()
         .rev()
         .fold(0, |bits, lane| bits << 1 | u32::from(*lane == value))
+}
+
+/// The first lane that equals `value`.
+#[inline(always)]
+#[expect(
+    unsafe_code,
+    reason = "two instructions less than the first bit of `equal_lanes`, twice a packet"
+)]
+pub fn first_equal_lane(lanes: &[u16; 8], value: u16) -> Option<usize> {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: as in `equal_lanes`.
+    let bits = unsafe {
+        use std::arch::x86_64::{
+            _mm_cmpeq_epi16, _mm_loadu_si128, _mm_movemask_epi8, _mm_set1_epi16,
+        };
+        let lanes = _mm_loadu_si128(lanes.as_ptr().cast());
+        _mm_movemask_epi8(_mm_cmpeq_epi16(lanes, _mm_set1_epi16(value.cast_signed())))
+    };
+    // Two bits a lane.
+    #[cfg(target_arch = "x86_64")]
+    return (bits != 0).then(|| bits.trailing_zeros() as usize / 2);
+    #[cfg(not(target_arch = "x86_64"))]
+    lanes.iter().position(|lane| *lane == value)
 }
 
 /// One bit per lane that `now` has reached, modulo 256: it is there or up to 127 beyond.
@@ -150,5 +177,15 @@ mod tests {
         assert_eq!(equal_lanes(&[7, 0, 7, 1, 2, 3, 0xff07, 7], 7), 0b1000_0101);
         assert_eq!(equal_lanes(&[0; 8], 0), 0xff);
         assert_eq!(equal_lanes(&[0x8000; 8], 1), 0);
+    }
+
+    #[test]
+    fn first_equal_lane_is_the_first() {
+        assert_eq!(first_equal_lane(&[1, 0xff07, 7, 7, 0, 0, 0, 7], 7), Some(2));
+        assert_eq!(
+            first_equal_lane(&[0, 0, 0, 0, 0, 0, 0, 0x8000], 0x8000),
+            Some(7)
+        );
+        assert_eq!(first_equal_lane(&[0x0700; 8], 7), None);
     }
 }

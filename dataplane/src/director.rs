@@ -48,7 +48,8 @@ use std::io;
 use std::sync::Arc;
 
 use arrayvec::ArrayVec;
-use control::{ForwardMode, Settings};
+use control::Settings;
+use zerocopy::FromBytes;
 
 use crate::conn::{Conn, Conns, Event, Hash, Hit, State, Timeouts, Transitions, Wide};
 use crate::counters::{DropReason, Page, ServerPage};
@@ -69,7 +70,7 @@ use crate::tunnel::Tunnel;
 use crate::update::{ServerId, ServiceId, Update};
 use crate::watch::tap::Note;
 use crate::wire::ethernet::{self, Station};
-use crate::wire::flow::{ICMPV6, IPV4_HEADER, IPV6_HEADER, Kind, SCTP, Seen};
+use crate::wire::flow::{ICMPV6, IPV4_HEADER, IPV6_HEADER, Kind, Plain, SCTP, Seen};
 use crate::wire::partial;
 
 pub use arrival::Arrival;
@@ -138,27 +139,56 @@ struct TunnelTo {
 /// as a line takes to come from memory, and no two stages wait for lines in clumps.
 const AHEAD: usize = BURST / 2;
 
-/// What the first two stages learned of a packet.
-#[derive(Debug)]
-struct Staged {
-    seen: Result<Seen, DropReason>,
-    /// Of a packet that may have a connection.
-    hash: Option<Hash>,
-    hit: Hit,
+/// Which way a packet goes through the stages.
+#[derive(Debug, Clone, Copy)]
+enum Shape {
+    /// A [`Plain`] one of IPv4: what is known of it is read again where it is needed.
+    Plain4,
+    /// The same of IPv6.
+    Plain6,
+    /// Any other, or one to be dropped.
+    Other,
 }
 
-impl Staged {
+/// What the fast path made of a packet.
+enum Outcome {
+    /// It is rewritten and leaves by this port.
+    Leaves(PortId),
+    Dropped(DropReason),
+    /// Of a connection for whose packets there is more to do; it goes to this hop. As it was.
+    Involved(HopId),
+    /// Not in its usual course, and as it was.
+    Unusual,
+    /// Not of the connection that it was likely to be of.
+    Stranger,
+}
+
+/// What the first two stages learned of a burst, packet by packet.
+struct Stage {
+    shapes: [Shape; BURST],
+    /// Of the flow, as connections are compared.
+    addresses: [u64; BURST],
+    hashes: [Hash; BURST],
+    hits: [Hit; BURST],
+    /// Those that are not plain, in their order.
+    others: ArrayVec<Result<Seen, DropReason>, BURST>,
+    /// What services those seem to ask for that open connections.
+    expected: Expected,
+}
+
+impl Stage {
     #[inline(always)]
-    const fn new(seen: Result<Seen, DropReason>, hash: Option<Hash>) -> Self {
+    fn new() -> Self {
         Self {
-            seen,
-            hash,
-            hit: Hit::NOWHERE,
+            shapes: [Shape::Other; BURST],
+            addresses: [0; BURST],
+            hashes: [Hash::NONE; BURST],
+            hits: [Hit::NOWHERE; BURST],
+            others: ArrayVec::new(),
+            expected: Expected::new(),
         }
     }
 }
-
-type Stage = ArrayVec<Staged, BURST>;
 
 /// A burst on its way through [`Director::stages`].
 struct Walk<'w, P: PacketBuf, E: Egress<Buf = P>, S> {
@@ -371,34 +401,50 @@ impl<P: PacketBuf> Director<P> {
         for packet in burst.iter() {
             packet.prefetch();
         }
-        let (mut stage, mut expected) = (Stage::new(), Expected::new());
-        for (at, packet) in burst.iter().enumerate() {
-            sighting.stage(self, from, at, packet, &mut stage);
-            self.expect_service(stage.last(), &mut expected);
-            if let Some(earlier) = at.checked_sub(AHEAD) {
-                self.look_up(&mut stage[earlier]);
-            }
-        }
-        let looked_up = stage.len().saturating_sub(AHEAD);
-        self.services.load_expected(&expected);
-        for staged in stage.iter_mut().take(AHEAD).skip(looked_up) {
-            self.look_up(staged);
-        }
         if self.partial[from.index()] {
-            complete_checksums(&stage, burst);
+            complete_checksums(burst);
         }
-        for staged in stage.iter_mut().take(AHEAD / 2) {
-            self.look_further(staged);
+        let mut stage = Stage::new();
+        for at in 0..BURST {
+            let Some(packet) = burst.get(at) else {
+                break;
+            };
+            sighting.stage(self, from, at, packet, &mut stage);
+            if at >= AHEAD {
+                self.look_up(at - AHEAD, &mut stage);
+            }
         }
-        self.services.load_schedulers(&expected);
+        let count = burst.len();
+        self.services.load_expected(&stage.expected);
+        for at in count.saturating_sub(AHEAD)..count.min(AHEAD) {
+            self.look_up(at, &mut stage);
+        }
+        for at in 0..count.min(AHEAD / 2) {
+            self.look_further(at, &mut stage);
+        }
+        self.services.load_schedulers(&stage.expected);
+        let mut others = 0;
         for (at, packet) in burst.drain(..).enumerate() {
-            if let Some(later) = stage.get_mut(at + AHEAD) {
-                self.look_up(later);
+            let at = at % BURST;
+            if at + AHEAD < count {
+                self.look_up(at + AHEAD, &mut stage);
             }
-            if let Some(sooner) = stage.get_mut(at + AHEAD / 2) {
-                self.look_further(sooner);
+            if at + AHEAD / 2 < count {
+                self.look_further(at + AHEAD / 2, &mut stage);
             }
-            self.walk(now, from, &stage[at], packet, out);
+            let (addresses, hit) = (stage.addresses[at], stage.hits[at]);
+            match stage.shapes[at] {
+                Shape::Plain4 => {
+                    self.walk::<IPV4_HEADER, _>(now, from, addresses, hit, packet, out);
+                }
+                Shape::Plain6 => {
+                    self.walk::<IPV6_HEADER, _>(now, from, addresses, hit, packet, out);
+                }
+                Shape::Other => {
+                    self.walk_any(now, from, &stage.others[others], hit, packet, out);
+                    others += 1;
+                }
+            }
         }
         self.conns.settle();
         out.note(Note::default);
@@ -406,16 +452,18 @@ impl<P: PacketBuf> Director<P> {
 
     /// First stage: what is it, and is it addressed to us? Starts loading its bucket.
     #[inline(always)]
-    fn parse(&self, from: PortId, packet: &P, stage: &mut Stage) {
+    fn parse(&self, from: PortId, packet: &P, at: usize, stage: &mut Stage) {
         let frame = packet.bytes();
         let station = self.stations[from.index()];
         let is_plain = if ethernet::carries(frame, ethernet::IPV4) {
-            self.parse_plain::<IPV4_HEADER>(station, frame, stage)
+            stage.shapes[at] = Shape::Plain4;
+            self.parse_plain::<IPV4_HEADER>(station, frame, at, stage)
         } else {
-            self.parse_plain::<IPV6_HEADER>(station, frame, stage)
+            stage.shapes[at] = Shape::Plain6;
+            self.parse_plain::<IPV6_HEADER>(station, frame, at, stage)
         };
         if !is_plain {
-            self.parse_any(from, frame, stage);
+            self.parse_any(from, frame, at, stage);
         }
     }
 
@@ -425,6 +473,7 @@ impl<P: PacketBuf> Director<P> {
         &self,
         station: Station,
         frame: &[u8],
+        at: usize,
         stage: &mut Stage,
     ) -> bool {
         let Some(mut seen) = Seen::plain::<IP>(frame) else {
@@ -434,18 +483,39 @@ impl<P: PacketBuf> Director<P> {
             return false;
         }
         self.conns.digest(&mut seen, frame);
-        stage.push(Staged::new(Ok(seen), Some(self.place(&seen))));
+        stage.addresses[at] = seen.flow.addresses;
+        self.place(&seen, at, stage);
         true
     }
 
     #[inline(never)]
-    fn parse_any(&self, from: PortId, frame: &[u8], stage: &mut Stage) {
-        let seen = self.accepted(from, frame);
-        let hash = match &seen {
-            Ok(seen) if seen.kind == Kind::Transport => Some(self.place(seen)),
-            _ => None,
+    fn parse_any(&self, from: PortId, frame: &[u8], at: usize, stage: &mut Stage) {
+        self.stage_other(self.accepted(from, frame), at, stage);
+    }
+
+    /// Stages a packet that is not plain, or not taken for it.
+    fn stage_other(&self, seen: Result<Seen, DropReason>, at: usize, stage: &mut Stage) {
+        stage.shapes[at] = Shape::Other;
+        if let Ok(seen) = &seen
+            && seen.kind == Kind::Transport
+        {
+            self.place(&seen, at, stage);
+        }
+        stage.others.push(seen);
+    }
+
+    /// Stages a packet of which all was seen before.
+    #[inline(always)]
+    fn stage_seen(&self, seen: Seen, at: usize, stage: &mut Stage) {
+        if !seen.is_plain {
+            return self.stage_other(Ok(seen), at, stage);
+        }
+        stage.shapes[at] = match seen.flow.v6 {
+            false => Shape::Plain4,
+            true => Shape::Plain6,
         };
-        stage.push(Staged::new(seen, hash));
+        stage.addresses[at] = seen.flow.addresses;
+        self.place(&seen, at, stage);
     }
 
     /// What a frame is that came in on `from`, if it is addressed to us.
@@ -461,58 +531,90 @@ impl<P: PacketBuf> Director<P> {
         Ok(seen)
     }
 
-    /// Where the packet's connection is found.
+    /// Where the packet's connection is found. Of one that opens a connection, starts loading its service
+    /// too.
     #[inline(always)]
-    fn place(&self, seen: &Seen) -> Hash {
+    fn place(&self, seen: &Seen, at: usize, stage: &mut Stage) {
         let hash = self.conns.hash(&seen.flow);
         self.conns.prefetch(hash);
-        hash
-    }
-
-    /// Of a packet that opens a connection, starts loading its service too.
-    #[inline(always)]
-    fn expect_service(&self, staged: Option<&Staged>, expected: &mut Expected) {
-        if let Some(Staged { seen: Ok(seen), .. }) = staged
-            && seen.begins()
-            && !seen.flow.v6
-        {
-            self.services.expect(&seen.flow, expected);
+        stage.hashes[at] = hash;
+        if seen.begins() && !seen.flow.v6 {
+            self.services.expect(&seen.flow, &mut stage.expected);
         }
     }
 
     /// Second stage: whose packet is it, very likely? Starts loading the connection.
     #[inline(always)]
-    fn look_up(&self, staged: &mut Staged) {
-        if let Some(hash) = staged.hash {
-            staged.hit = self.conns.likely(hash);
-        }
+    fn look_up(&self, at: usize, stage: &mut Stage) {
+        stage.hits[at % BURST] = self.conns.likely(stage.hashes[at % BURST]);
     }
 
     /// The same once more for the few whose bucket was full when they came.
     #[inline(always)]
-    fn look_further(&self, staged: &mut Staged) {
-        if staged.hit == Hit::BEYOND
-            && let Some(hash) = staged.hash
-        {
-            staged.hit = self.conns.beyond(hash);
+    fn look_further(&self, at: usize, stage: &mut Stage) {
+        let hit = &mut stage.hits[at % BURST];
+        if *hit == Hit::BEYOND {
+            *hit = self.conns.beyond(stage.hashes[at % BURST]);
         }
     }
 
-    /// The other stages.
+    /// The other stages of a packet that is [`Plain`], with an IP header of so many bytes. What it says is
+    /// read again, and once more by [`Self::aside`], so that it is nowhere but in registers.
     #[inline(always)]
-    fn walk<E: Egress<Buf = P>>(
+    fn walk<const IP: usize, E: Egress<Buf = P>>(
         &mut self,
         now: Instant,
         from: PortId,
-        staged: &Staged,
+        addresses: u64,
+        hit: Hit,
+        mut packet: P,
+        out: &mut E,
+    ) {
+        let seen = seen_again::<IP>(packet.bytes(), addresses);
+        match self.attempt(now, &seen, hit, &mut packet, out) {
+            Outcome::Leaves(port) => out.send(port, packet, Origin::forwarded(from)),
+            outcome => self.aside::<IP, _>(now, from, addresses, hit, outcome, packet, out),
+        }
+    }
+
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "as `walk`, and how far that came"
+    )]
+    #[inline(never)]
+    fn aside<const IP: usize, E: Egress<Buf = P>>(
+        &mut self,
+        now: Instant,
+        from: PortId,
+        addresses: u64,
+        hit: Hit,
+        outcome: Outcome,
         packet: P,
         out: &mut E,
     ) {
-        match &staged.seen {
-            Ok(seen) if self.conns.verify(staged.hit, seen, packet.bytes()) => {
-                self.go(now, from, seen, staged.hit, packet, out);
+        let seen = seen_again::<IP>(packet.bytes(), addresses);
+        self.go_on(now, from, &seen, hit, outcome, packet, out);
+    }
+
+    /// The other stages of any packet.
+    #[inline(never)]
+    fn walk_any<E: Egress<Buf = P>>(
+        &mut self,
+        now: Instant,
+        from: PortId,
+        seen: &Result<Seen, DropReason>,
+        hit: Hit,
+        mut packet: P,
+        out: &mut E,
+    ) {
+        match seen {
+            Ok(seen) => {
+                let outcome = match seen.kind {
+                    Kind::Transport => self.attempt(now, seen, hit, &mut packet, out),
+                    _ => Outcome::Stranger,
+                };
+                self.go_on(now, from, seen, hit, outcome, packet, out);
             }
-            Ok(seen) => self.search(now, from, seen, staged.hit, packet, out),
             Err(reason) => {
                 out.note(Note::default);
                 out.watch().discard(from, *reason, packet);
@@ -520,50 +622,73 @@ impl<P: PacketBuf> Director<P> {
         }
     }
 
-    /// A packet whose connection is not where it is likely to be, which was `hit`: most open one.
-    #[inline(never)]
-    fn search<E: Egress<Buf = P>>(
+    /// The fast path, if the packet is of the connection that it very likely is of.
+    #[inline(always)]
+    fn attempt<E: Egress<Buf = P>>(
+        &mut self,
+        now: Instant,
+        seen: &Seen,
+        hit: Hit,
+        packet: &mut P,
+        out: &mut E,
+    ) -> Outcome {
+        if !self.conns.verify(hit, seen, packet.bytes()) {
+            return Outcome::Stranger;
+        }
+        out.note(|| self.note_of(hit));
+        self.established(now, seen, hit, packet)
+    }
+
+    /// What remains to be done for a packet after that.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the packet's facts and what became of it"
+    )]
+    #[inline(always)]
+    fn go_on<E: Egress<Buf = P>>(
         &mut self,
         now: Instant,
         from: PortId,
         seen: &Seen,
         hit: Hit,
-        packet: P,
+        outcome: Outcome,
+        mut packet: P,
         out: &mut E,
     ) {
-        let found = match (seen.kind, hit) {
-            (Kind::Transport, Hit::NOWHERE) => self.conns.confirmed(hit, seen, packet.bytes()),
-            (Kind::Transport, _) => self.conns.lookup(seen, packet.bytes()),
-            _ => None,
+        let (hit, outcome) = match outcome {
+            Outcome::Stranger => match self.search(seen, hit, &packet) {
+                Some(hit) if !seen.begins() => {
+                    out.note(|| self.note_of(hit));
+                    (hit, self.established(now, seen, hit, &mut packet))
+                }
+                found => {
+                    out.note(Note::default);
+                    return self.decide(now, from, seen, found, packet, out);
+                }
+            },
+            outcome => (hit, outcome),
         };
-        match found {
-            Some(hit) if !seen.begins() => self.go(now, from, seen, hit, packet, out),
+        let outcome = match outcome {
+            Outcome::Involved(hop) => self.involved(now, seen, hit, hop, &mut packet),
+            outcome => outcome,
+        };
+        match outcome {
+            Outcome::Leaves(port) => out.send(port, packet, Origin::forwarded(from)),
+            Outcome::Dropped(reason) => out.watch().discard(from, reason, packet),
             _ => {
-                out.note(Note::default);
+                let found = self.conns.confirmed(hit, seen, packet.bytes());
                 self.decide(now, from, seen, found, packet, out);
             }
         }
     }
 
-    /// A packet of a connection.
-    #[inline(always)]
-    fn go<E: Egress<Buf = P>>(
-        &mut self,
-        now: Instant,
-        from: PortId,
-        seen: &Seen,
-        hit: Hit,
-        mut packet: P,
-        out: &mut E,
-    ) {
-        out.note(|| self.note_of(hit));
-        match self.established(now, seen, hit, &mut packet) {
-            Some(Ok(port)) => out.send(port, packet, Origin::forwarded(from)),
-            Some(Err(reason)) => out.watch().discard(from, reason, packet),
-            None => {
-                let found = self.conns.confirmed(hit, seen, packet.bytes());
-                self.decide(now, from, seen, found, packet, out);
-            }
+    /// The connection of a packet that is not of the one that it is likely to be of, which was `hit`: most
+    /// open one.
+    fn search(&self, seen: &Seen, hit: Hit, packet: &P) -> Option<Hit> {
+        match (seen.kind, hit) {
+            (Kind::Transport, Hit::NOWHERE) => self.conns.confirmed(hit, seen, packet.bytes()),
+            (Kind::Transport, _) => self.conns.lookup(seen, packet.bytes()),
+            _ => None,
         }
     }
 
@@ -584,46 +709,44 @@ impl<P: PacketBuf> Director<P> {
     }
 
     /// The fast path: a packet of a known connection in its usual course, whose next hop is ready.
-    /// Rewrites it, its Ethernet header too, and says from which port it leaves. `None`, with the
-    /// packet untouched, for all else.
+    /// Rewrites it, its Ethernet header too.
     #[inline(always)]
-    fn established(
-        &mut self,
-        now: Instant,
-        seen: &Seen,
-        hit: Hit,
-        packet: &mut P,
-    ) -> Option<Result<PortId, DropReason>> {
+    fn established(&mut self, now: Instant, seen: &Seen, hit: Hit, packet: &mut P) -> Outcome {
         let generation = self.generation();
         let (conn, wide) = self.conns.with_addresses(hit);
         let hop_id = conn.hop(hit.outbound());
         if (conn.generation() != generation) | (seen.ttl <= 1) | seen.begins() | conn.expired(now) {
-            return None;
+            return Outcome::Unusual;
         }
-        let hop = self.net.hop_if_known(hop_id)?;
+        let Some(hop) = self.net.hop_if_known(hop_id) else {
+            return Outcome::Unusual;
+        };
         if !hop.ready | (seen.ip_len > hop.mtu) | (hop.l2_len != seen.l3) {
-            return None;
+            return Outcome::Unusual;
         }
         if conn.is_involved() {
-            return self.involved(now, seen, hit, hop_id, packet);
+            return match conn.is_wrapped(hit.outbound()) {
+                true => self.wrap(now, seen, hit, hop_id, packet),
+                false => Outcome::Involved(hop_id),
+            };
         }
-        let server = &self.page.servers[conn.server().index()];
-        count(server, hit.outbound(), seen.ip_len);
         let frame = packet.bytes_mut();
         let port = hop.depart(frame);
+        let server = &self.page.servers[conn.server().index()];
+        count(server, hit.outbound(), seen.ip_len);
         translate_over(frame, seen, hit, conn, wide);
         conn.observe(now, hit.outbound(), seen.ip_len);
         let (event, outbound) = (event(seen), hit.outbound());
         if let Some(next) = conn.moved(event, outbound, self.transitions, &self.timeouts) {
             self.change_state(now, hit, next);
         }
-        Some(Ok(port))
+        Outcome::Leaves(port)
     }
 
-    /// The fast path of connections for whose packets there is more to do: those that are wrapped
-    /// for their server, and those whose server is told of a client that it cannot see. What may need
-    /// another packet before it, and FTP's control connections, of which there are few, go the cold way.
-    #[inline(never)]
+    /// The fast path of connections whose server is told of a client that it cannot see, or that become
+    /// of the other family. What may need another packet before it, and FTP's control connections, of
+    /// which there are few, go the cold way.
+    #[inline(always)]
     fn involved(
         &mut self,
         now: Instant,
@@ -631,20 +754,17 @@ impl<P: PacketBuf> Director<P> {
         hit: Hit,
         hop: HopId,
         packet: &mut P,
-    ) -> Option<Result<PortId, DropReason>> {
+    ) -> Outcome {
         let conn = self.conns.get(hit);
         if conn.is_helped() {
-            return None;
-        }
-        if conn.mode() == ForwardMode::Tunnel && !hit.outbound() {
-            return self.wrap(now, seen, hit, hop, packet);
+            return Outcome::Unusual;
         }
         let mtu = self.net.hop(hop).mtu;
         let telling = conn.is_telling();
         if telling && self.may_need_another(seen, hit)
             || seen.ip_len > self.room(now, seen, hit, hop).0
         {
-            return None;
+            return Outcome::Unusual;
         }
         self.count(seen, hit);
         self.track(now, seen, hit);
@@ -655,26 +775,26 @@ impl<P: PacketBuf> Director<P> {
         } else {
             self.translate_any(seen, hit, packet).map(drop)
         };
-        Some(rewritten.map(|()| self.net.hop_mut(hop).depart(packet.bytes_mut())))
+        match rewritten {
+            Ok(()) => Outcome::Leaves(self.net.hop_mut(hop).depart(packet.bytes_mut())),
+            Err(reason) => Outcome::Dropped(reason),
+        }
     }
 
     /// The fast path into tunnels.
     #[inline(always)]
-    fn wrap(
-        &mut self,
-        now: Instant,
-        seen: &Seen,
-        hit: Hit,
-        hop: HopId,
-        packet: &mut P,
-    ) -> Option<Result<PortId, DropReason>> {
+    fn wrap(&mut self, now: Instant, seen: &Seen, hit: Hit, hop: HopId, packet: &mut P) -> Outcome {
         let (conn, hop) = (self.conns.get(hit), self.net.hop_mut(hop));
         let server = conn.server();
-        let TunnelTo {
+        let Some(Some(TunnelTo {
             tunnel, path_mtu, ..
-        } = self.tunnels.get(server.index())?.as_ref()?;
-        if seen.ip_len > hop.mtu.min(*path_mtu).saturating_sub(tunnel.overhead()) {
-            return None;
+        })) = self.tunnels.get(server.index())
+        else {
+            return Outcome::Unusual;
+        };
+        let wrapped_len = u32::from(seen.ip_len) + u32::from(tunnel.overhead());
+        if wrapped_len > u32::from(hop.mtu.min(*path_mtu)) {
+            return Outcome::Unusual;
         }
         count(&self.page.servers[server.index()], false, seen.ip_len);
         conn.observe(now, false, seen.ip_len);
@@ -683,11 +803,14 @@ impl<P: PacketBuf> Director<P> {
         let (id, copy_df) = (next_ip_id(&mut self.ip_id), self.settings.pmtu_disc);
         let l3 = usize::from(seen.l3);
         let fits = tunnel.encapsulate(packet, l3, seen.ip_len, id, copy_df);
-        let way = fits.then(|| hop.depart(packet.bytes_mut()));
+        let outcome = match fits {
+            true => Outcome::Leaves(hop.depart(packet.bytes_mut())),
+            false => Outcome::Dropped(DropReason::NoHeadroom),
+        };
         if let Some(next) = moved {
             self.change_state(now, hit, next);
         }
-        Some(way.ok_or(DropReason::NoHeadroom))
+        outcome
     }
 
     /// Wraps a packet, one hop less to live, for its server; `false` when there is no headroom.
@@ -859,6 +982,17 @@ impl<P: PacketBuf> Director<P> {
     }
 }
 
+/// What was seen of a [`Plain`] packet with an IP header of so many bytes.
+#[inline(always)]
+fn seen_again<const IP: usize>(frame: &[u8], addresses: u64) -> Seen {
+    let Ok((plain, _)) = Plain::<IP>::ref_from_prefix(frame) else {
+        unreachable!("parsed");
+    };
+    let mut seen = Seen::of_plain(plain);
+    seen.flow.addresses = addresses;
+    seen
+}
+
 /// An id for an IPv4 packet that may be fragmented; never 0.
 #[inline(always)]
 fn next_ip_id(last: &mut u16) -> u16 {
@@ -896,9 +1030,9 @@ fn translate_over(frame: &mut [u8], seen: &Seen, hit: Hit, conn: &Conn, wide: Wi
 
 /// Completes the checksums that senders left to their hardware.
 #[inline(never)]
-fn complete_checksums<P: PacketBuf>(stage: &[Staged], burst: &mut Burst<P>) {
-    for (staged, packet) in stage.iter().zip(burst) {
-        if let Ok(seen) = &staged.seen
+fn complete_checksums<P: PacketBuf>(burst: &mut Burst<P>) {
+    for packet in burst {
+        if let Ok(seen) = Seen::parse(packet.bytes())
             && seen.kind == Kind::Transport
         {
             let (l3, end) = (usize::from(seen.l3), usize::from(seen.ip_len));
@@ -912,7 +1046,7 @@ fn complete_checksums<P: PacketBuf>(stage: &[Staged], burst: &mut Burst<P>) {
 /// What a packet means to its connection's state.
 #[inline(always)]
 fn event(seen: &Seen) -> Event {
-    if seen.flow.protocol == SCTP {
+    if !seen.is_plain && seen.flow.protocol == SCTP {
         Event::of_sctp(seen.chunk, seen.next_chunk)
     } else {
         Event::of(seen.tcp_flags)

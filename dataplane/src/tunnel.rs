@@ -38,7 +38,7 @@ pub struct Tunnel {
     shape: Shape,
     overhead: u16,
     /// Sum of both addresses.
-    addresses: u64,
+    addresses: u16,
 }
 
 /// The outer IP header, but for what differs between packets.
@@ -92,7 +92,7 @@ struct Inner {
 
 impl Inner {
     /// `None` when the packet is shorter than an IPv4 header.
-    #[inline]
+    #[inline(always)]
     fn read(packet: &[u8]) -> Option<Self> {
         let header: &[u8; IPV4_HEADER] = packet.first_chunk()?;
         let v6 = header[0] >> 4 == 6;
@@ -171,7 +171,7 @@ impl Tunnel {
             outer,
             shape,
             overhead,
-            addresses: u64::from(fold(addresses)),
+            addresses: fold(addresses),
         })
     }
 
@@ -195,6 +195,7 @@ impl Tunnel {
     /// `false`, and the frame as it was, when there is no headroom, the result would be longer
     /// than an IP packet can be, or the frame does not hold `ip_len` bytes.
     #[must_use]
+    #[inline(always)]
     pub fn encapsulate<P: PacketBuf>(
         &self,
         packet: &mut P,
@@ -258,19 +259,16 @@ impl Tunnel {
             Shape::Ipip => inner.protocol(),
             _ => template[9],
         };
-        let halves = |high: u16, low: u16| u32::from(high) << 16 | u32::from(low);
-        let first = halves(
-            u16::from_be_bytes([template[0], inner.outer_traffic_class()]),
-            len,
-        );
-        let second = halves(id, flags);
-        let third = u16::from_be_bytes([inner.ttl, protocol]);
-        let sum = u64::from(first) + u64::from(second) + u64::from(third);
-        let checksum = !fold(self.addresses + sum);
+        let first = 0x4500 | u16::from(inner.outer_traffic_class());
+        let third = u16::from(inner.ttl) << 8 | u16::from(protocol);
+        let words = [self.addresses, first, len, id, flags, third];
+        let sum: u32 = words.map(u32::from).iter().sum();
+        let checksum = !fold(sum.into());
+        let both = |high: u16, low: u16| u32::from(high) << 16 | u32::from(low);
+        let start = u64::from(both(first, len)) << 32 | u64::from(both(id, flags));
         let mut header = *template;
-        header[..4].copy_from_slice(&first.to_be_bytes());
-        header[4..8].copy_from_slice(&second.to_be_bytes());
-        header[8..12].copy_from_slice(&halves(third, checksum).to_be_bytes());
+        header[..8].copy_from_slice(&start.to_be_bytes());
+        header[8..12].copy_from_slice(&both(third, checksum).to_be_bytes());
         header
     }
 
@@ -289,6 +287,13 @@ impl Tunnel {
     /// What stands in `rest` in front of the packet inside.
     #[inline(always)]
     fn write_shape(&self, rest: &mut [u8], inner: Inner) {
+        if self.shape != Shape::Ipip {
+            self.write_between(rest, inner);
+        }
+    }
+
+    #[inline(never)]
+    fn write_between(&self, rest: &mut [u8], inner: Inner) {
         let [type_high, type_low] = inner.ethertype().to_be_bytes();
         match self.shape {
             Shape::Ipip => {}
@@ -302,7 +307,7 @@ impl Tunnel {
             Shape::Gue { port } => write_gue(rest, inner, port),
             Shape::GueChecksum { port } => {
                 write_gue(rest, inner, port);
-                let pseudo = self.addresses + u64::from(UDP) + rest.len() as u64;
+                let pseudo = u64::from(self.addresses) + u64::from(UDP) + rest.len() as u64;
                 let checksum = match !fold(pseudo + sum(rest)) {
                     0 => 0xffff,
                     checksum => checksum,

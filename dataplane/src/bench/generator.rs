@@ -103,9 +103,31 @@ impl Script {
 pub(super) struct Outbox {
     pool: Mempool,
     watch: Watch,
-    sent: Vec<(PortId, Mbuf, Origin)>,
+    sent: Vec<Mbuf>,
+    /// Which way they went, in the same order.
+    runs: Vec<Run>,
+    /// The way of the last one.
+    way: u32,
     /// To and from other workers, where there are any.
     exchange: Exchange<Mbuf>,
+}
+
+/// Packets one after the other that left by the same port and came from the same one.
+#[derive(Debug)]
+struct Run {
+    to: PortId,
+    origin: Origin,
+    /// The first one's place among what was sent.
+    first: usize,
+}
+
+/// Of a packet that went no way.
+const NO_WAY: u32 = u32::MAX;
+
+/// One word for where a packet left and where it came from.
+#[inline(always)]
+const fn way(to: PortId, origin: Origin) -> u32 {
+    u32::from_le_bytes([to.0, origin.port.0, origin.answer as u8, 0])
 }
 
 /// Between two workers of which each plays the other's clients and servers: where answers go that
@@ -129,7 +151,13 @@ impl Egress for Outbox {
 
     #[inline(always)]
     fn send(&mut self, to: PortId, packet: Mbuf, origin: Origin) {
-        self.sent.push((to, packet, origin));
+        let way = way(to, origin);
+        if self.way != way {
+            self.way = way;
+            let first = self.sent.len();
+            self.runs.push(Run { to, origin, first });
+        }
+        self.sent.push(packet);
     }
 
     fn make(&mut self, len: usize) -> Option<Mbuf> {
@@ -195,6 +223,8 @@ impl Generator {
                 pool,
                 watch: Watch::new(page),
                 sent: Vec::with_capacity(MBUFS as usize),
+                runs: Vec::with_capacity(MBUFS as usize),
+                way: NO_WAY,
                 exchange: Exchange::default(),
             },
             coming: [(); 2].map(|()| VecDeque::with_capacity(2 * DELAY)),
@@ -528,23 +558,33 @@ impl Generator {
     /// Answers all that was sent.
     fn collect(&mut self) -> Result<()> {
         let mut sent = std::mem::take(&mut self.outbox.sent);
-        for (to, mut packet, _) in sent.drain(..) {
-            if network::is_announcement(packet.bytes()) {
-                continue;
-            }
-            let message = match Message::read(&mut packet, to, &self.site) {
-                Ok(message) => message,
-                Err(wrong) => bail!(
-                    "the director sent a packet and {wrong}: {:02x?}",
-                    packet.bytes()
-                ),
-            };
-            match self.answer(&message, to) {
-                Some((answer, side)) => self.deliver(packet, &answer, side)?,
-                None => self.completed += 1,
+        let mut runs = std::mem::take(&mut self.outbox.runs);
+        self.outbox.way = NO_WAY;
+        while let Some(run) = runs.pop() {
+            for packet in sent.drain(run.first..) {
+                self.arrived(packet, run.to)?;
             }
         }
-        self.outbox.sent = sent;
+        (self.outbox.sent, self.outbox.runs) = (sent, runs);
+        Ok(())
+    }
+
+    /// Checks and answers a packet that was sent to this side.
+    fn arrived(&mut self, mut packet: Mbuf, to: PortId) -> Result<()> {
+        if network::is_announcement(packet.bytes()) {
+            return Ok(());
+        }
+        let message = match Message::read(&mut packet, to, &self.site) {
+            Ok(message) => message,
+            Err(wrong) => bail!(
+                "the director sent a packet and {wrong}: {:02x?}",
+                packet.bytes()
+            ),
+        };
+        match self.answer(&message, to) {
+            Some((answer, side)) => self.deliver(packet, &answer, side)?,
+            None => self.completed += 1,
+        }
         Ok(())
     }
 
@@ -604,7 +644,11 @@ fn take_steered(director: &mut Director<Mbuf>, outbox: &mut Outbox, now: Instant
 /// Counts the ends of what was sent, as the worker does when the port took it.
 #[inline(always)]
 fn account(director: &Director<Mbuf>, outbox: &Outbox) {
-    for (to, packet, origin) in &outbox.sent {
-        director.page().sent(*to, packet.bytes().len(), *origin);
+    let mut rest = &outbox.sent[..];
+    for run in outbox.runs.iter().rev() {
+        let (before, packets) = rest.split_at(run.first);
+        let bytes = packets.iter().map(|packet| packet.bytes().len()).sum();
+        (director.page()).sent_run(run.to, packets.len(), bytes, run.origin);
+        rest = before;
     }
 }

@@ -75,11 +75,7 @@ impl Bucket {
     /// The first reference whose tag fits, and whether it is wide.
     #[inline(always)]
     fn likely(&self, hash: Hash) -> Option<(Hit, bool)> {
-        let matching = self.matching(hash.tag());
-        if matching == 0 {
-            return None;
-        }
-        let slot = matching.trailing_zeros() as usize % SLOTS;
+        let slot = cpu::first_equal_lane(&self.tags, hash.tag())? % SLOTS;
         Some((self.hit(slot), self.hits[slot] & WIDE != 0))
     }
 
@@ -105,8 +101,8 @@ pub struct Hash {
 }
 
 impl Hash {
-    /// In the place of a hash.
-    pub(super) const NONE: Self = Self {
+    /// Of what has no connection: whatever it finds is not meant.
+    pub const NONE: Self = Self {
         home: 0,
         tag: NonZeroU16::MIN,
     };

@@ -175,6 +175,12 @@ impl Conn {
         self.server & (INVOLVED | TELLING) != 0
     }
 
+    /// Whether packets of this side are wrapped for their server, and that is all.
+    #[inline(always)]
+    pub fn is_wrapped(&self, outbound: bool) -> bool {
+        (self.server & METHOD == TUNNEL) & !outbound & !self.is_helped()
+    }
+
     /// Whether [`Extra::client`] has to do with the packets of a FULLNAT connection.
     #[inline(always)]
     pub fn is_telling(&self) -> bool {

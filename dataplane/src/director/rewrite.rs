@@ -1,5 +1,7 @@
 //! Rewriting: what changes in a packet between the client's side of a connection and the server's.
 
+use std::ops::Range;
+
 use zerocopy::FromBytes;
 
 use crate::counters::DropReason;
@@ -7,7 +9,8 @@ use crate::fragments::{Piece, piece};
 use crate::packet::PacketBuf;
 use crate::wire::delta::{Delta, TTL};
 use crate::wire::flow::{
-    Addresses6, Flow, IPV4_HEADER, IPV6_HEADER, Kind, Plain, SCTP, Seen, TCP, Tuple, UDP, swapped,
+    Addresses6, Flow, IPV4_HEADER, IPV6_HEADER, Kind, Plain, SCTP, Seen, TCP, Tuple, UDP, halves,
+    swapped,
 };
 use crate::wire::ip::{DONT_FRAGMENT, MORE_FRAGMENTS, extension};
 use crate::wire::{checksum, sctp};
@@ -84,8 +87,14 @@ pub fn translate6(frame: &mut [u8], seen: &Seen, other: &Addresses6, to: &Flow, 
     };
     // Nobody takes UDP without a checksum over IPv6 (RFC 8200 §8.1).
     if lacks_checksum {
-        fill_udp6(frame, seen, other, to.ports);
+        fill_udp6(frame, whole_segment(seen), other, to.ports);
     }
+}
+
+/// Where a packet's transport header and what follows are.
+#[inline(always)]
+fn whole_segment(seen: &Seen) -> Range<usize> {
+    usize::from(seen.l4)..usize::from(seen.l3) + usize::from(seen.ip_len)
 }
 
 #[inline(never)]
@@ -107,15 +116,23 @@ fn translate_parted6(
 
 #[cold]
 #[inline(never)]
-fn fill_udp6(frame: &mut [u8], seen: &Seen, other: &Addresses6, ports: u32) {
-    let to = Flow { ports, ..seen.flow };
-    fill_udp(frame, seen, &Tuple::of_v6(&to, &swapped(other)));
+fn fill_udp6(frame: &mut [u8], segment: Range<usize>, other: &Addresses6, ports: u32) {
+    let to = Flow {
+        addresses: 0,
+        ports,
+        protocol: UDP,
+        v6: true,
+    };
+    fill_udp(&mut frame[segment], &Tuple::of_v6(&to, &swapped(other)));
 }
 
 #[inline(always)]
 fn translate_header6(header: &mut [u8; IPV6_HEADER], other: &Addresses6) {
     header[7] -= 1;
-    header[8..].copy_from_slice(&swapped(other));
+    // Not by way of a copy: reading that back would wait for its stores.
+    let (from, to) = halves(other);
+    header[8..24].copy_from_slice(to);
+    header[24..].copy_from_slice(from);
 }
 
 /// A packet's IP header with all that belongs to it, and what follows.
@@ -159,9 +176,7 @@ fn translate_sctp(segment: &mut [u8], seen: &Seen, ports: [u8; 4]) {
 
 /// Computes a UDP checksum in full; the addresses are those of `tuple`.
 #[cold]
-fn fill_udp(frame: &mut [u8], seen: &Seen, tuple: &Tuple) {
-    let end = usize::from(seen.l3) + usize::from(seen.ip_len);
-    let segment = &mut frame[usize::from(seen.l4)..end];
+fn fill_udp(segment: &mut [u8], tuple: &Tuple) {
     segment[6..8].fill(0);
     let sum = checksum::transport(tuple.from.ip(), tuple.to.ip(), UDP, segment);
     let sum = if sum == 0 { 0xffff } else { sum };
@@ -224,7 +239,7 @@ pub(super) fn translate_family<P: PacketBuf>(
         } else {
             Tuple::of_v4(to)
         };
-        fill_udp(frame, &now, &tuple);
+        fill_udp(&mut frame[whole_segment(&now)], &tuple);
     }
     Ok(usize::from(now.l4))
 }

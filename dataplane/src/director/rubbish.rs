@@ -1,7 +1,7 @@
 //! A million frames that nobody should send, through every method: whatever the director makes of
 //! them, each has one end, and nothing is left when their time has passed.
 
-use control::{Change, ServiceSpec, Settings};
+use control::{Change, ForwardMode, ServiceSpec, Settings};
 
 use super::spoil::{CASES, Dice, Seeds, golden};
 use super::testbed::{MTU, Testbed};

@@ -3,7 +3,7 @@
 use arrayvec::ArrayVec;
 
 use super::arrival::Arrival;
-use super::{Director, Stage, Staged, Walk};
+use super::{Director, Stage, Walk};
 use crate::counters::DropReason;
 use crate::cpu::{self, Hot};
 use crate::packet::{BURST, Burst, Egress, PacketBuf, PortId};
@@ -23,8 +23,8 @@ pub(super) struct Unseen;
 
 impl<P: PacketBuf> Sighting<P> for Unseen {
     #[inline(always)]
-    fn stage(&self, on: &Director<P>, from: PortId, _: usize, packet: &P, stage: &mut Stage) {
-        on.parse(from, packet, stage);
+    fn stage(&self, on: &Director<P>, from: PortId, at: usize, packet: &P, stage: &mut Stage) {
+        on.parse(from, packet, at, stage);
     }
 }
 
@@ -34,9 +34,7 @@ struct Known<'s>(&'s [Seen]);
 impl<P: PacketBuf> Sighting<P> for Known<'_> {
     #[inline(always)]
     fn stage(&self, on: &Director<P>, _: PortId, at: usize, _: &P, stage: &mut Stage) {
-        let seen = self.0[at];
-        let hash = (seen.kind == Kind::Transport).then(|| on.place(&seen));
-        stage.push(Staged::new(Ok(seen), hash));
+        on.stage_seen(self.0[at], at, stage);
     }
 }
 

@@ -8,6 +8,9 @@ use dpdk_sys as ffi;
 use crate::cpu;
 use crate::packet::{Burst, PacketBuf};
 
+/// Of the cache.
+const LINE: usize = 64;
+
 /// One packet, owned. Dropping it returns the buffer to its mempool. Never `Clone`.
 ///
 /// It is one segment that nobody else refers to: `RxQueue::recv` and `Mempool::alloc` see to
@@ -164,14 +167,14 @@ impl PacketBuf for Mbuf {
         cpu::prefetch_ref(unsafe { self.0.cast::<u8>().as_ref() });
     }
 
-    /// Reading the address loads the mbuf's first line, which holds its length too.
+    /// Reading the address loads the mbuf's first line, which holds its length too. What the headers of
+    /// IPv6 do not find room for in one line is in the next.
     #[inline(always)]
     fn prefetch(&self) {
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: a hint; it accepts any address.
-        unsafe {
-            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-            _mm_prefetch::<_MM_HINT_T0>(self.data().cast());
+        let frame = self.bytes();
+        cpu::prefetch(frame, 0);
+        if frame.len() > LINE {
+            cpu::prefetch(frame, LINE);
         }
     }
 }

@@ -129,8 +129,9 @@ const fn scrambled(a: u64, b: u64) -> u64 {
     x ^ (x >> 31)
 }
 
+/// Source and destination.
 #[inline(always)]
-fn halves(addresses: &Addresses6) -> (&[u8; 16], &[u8; 16]) {
+pub fn halves(addresses: &Addresses6) -> (&[u8; 16], &[u8; 16]) {
     match addresses.as_chunks() {
         ([from, to], []) => (from, to),
         _ => unreachable!("32 is twice 16"),
@@ -287,36 +288,53 @@ impl Seen {
     /// As [`Self::parse`] in as few steps as there can be, of a frame that is [`Plain`] with an IP header
     /// of so many bytes, and holds a whole TCP or UDP packet; `None` for all else.
     #[inline(always)]
-    #[expect(clippy::cast_possible_truncation, reason = "14, 34 and 54")]
     pub fn plain<const IP: usize>(frame: &[u8]) -> Option<Self> {
-        let (Plain { ip, segment, .. }, _) = Plain::<IP>::ref_from_prefix(frame).ok()?;
+        let (plain, _) = Plain::<IP>::ref_from_prefix(frame).ok()?;
+        let Plain { ip, segment, .. } = plain;
+        let is_plain = match IP == IPV6_HEADER {
+            // Neither the more-fragments flag nor an offset.
+            false => {
+                ethernet::carries(frame, ethernet::IPV4)
+                    && ip[0] == 0x45
+                    && u16::from_be_bytes([ip[6], ip[7]]) << 2 == 0
+            }
+            true => ethernet::carries(frame, ethernet::IPV6) && ip[0] >> 4 == 6,
+        };
+        if !is_plain {
+            return None;
+        }
+        let seen = Self::of_plain(plain);
+        let ip_len = usize::from(seen.ip_len);
+        if ETHERNET + ip_len > frame.len() {
+            return None;
+        }
+        let protocol = seen.flow.protocol;
+        let is_whole = if protocol == TCP {
+            segment[12] >= 0x50 && IP + usize::from(segment[12] >> 4) * 4 <= ip_len
+        } else {
+            let len = u16::from_be_bytes([segment[4], segment[5]]);
+            protocol == UDP && len >= 8 && IP + usize::from(len) <= ip_len
+        };
+        is_whole.then_some(seen)
+    }
+
+    /// What [`Self::plain`] says of a frame of which it says something.
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "14, 34 and 54")]
+    pub fn of_plain<const IP: usize>(Plain { ip, segment, .. }: &Plain<IP>) -> Self {
         let half = |at: usize| u16::from_be_bytes([ip[at], ip[at + 1]]);
         let v6 = IP == IPV6_HEADER;
         let (ip_len, protocol, ttl) = match v6 {
             false => (half(2), ip[9], ip[8]),
-            true => (half(4).checked_add(IP as u16)?, ip[6], ip[7]),
+            // What is too long for a length is no whole packet.
+            true => (half(4).wrapping_add(IP as u16), ip[6], ip[7]),
         };
-        let is_plain = match v6 {
-            // Neither the more-fragments flag nor an offset.
-            false => {
-                ethernet::carries(frame, ethernet::IPV4) && ip[0] == 0x45 && half(6) & 0x3fff == 0
-            }
-            true => ethernet::carries(frame, ethernet::IPV6) && ip[0] >> 4 == 6,
-        };
-        let (len, len_min, tcp_flags) = match protocol {
-            TCP => (usize::from(segment[12] >> 4) * 4, 20, segment[13]),
-            UDP => (u16::from_be_bytes([segment[4], segment[5]]).into(), 8, 0),
-            _ => return None,
-        };
-        let is_whole = len >= len_min
-            && IP + len <= usize::from(ip_len)
-            && ETHERNET + usize::from(ip_len) <= frame.len();
         let addresses = match ip.last_chunk() {
             Some(addresses) if !v6 => u64::from_ne_bytes(*addresses),
             _ => 0,
         };
         let [i, j, k, l, ..] = *segment;
-        (is_plain && is_whole).then_some(Self {
+        Self {
             flow: Flow {
                 addresses,
                 ports: u32::from_ne_bytes([i, j, k, l]),
@@ -328,12 +346,12 @@ impl Seen {
             l3: ETHERNET as u8,
             l4: (ETHERNET + IP) as u16,
             ttl,
-            tcp_flags,
+            tcp_flags: if protocol == TCP { segment[13] } else { 0 },
             chunk: 0,
             next_chunk: None,
             ip_len,
             vlan: 0,
-        })
+        }
     }
 
     /// Lengths that the packet claims are checked against those it has, here and only here.

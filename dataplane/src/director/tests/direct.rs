@@ -1,5 +1,6 @@
 //! Direct routing: packet in, the same packet out to the server's station, and what was counted.
 
+use control::ForwardMode;
 use control::Protocol::{self, Tcp, Udp};
 
 use super::super::frames::{DONT_FRAGMENT, Frame, arp, tcp, udp};
