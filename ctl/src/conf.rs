@@ -1,16 +1,16 @@
 //! What a configuration file says of everything that may change while a director runs, key by key;
 //! and as TOML, the way a person would write it: a key that has its default is left out.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::net::{IpAddr, SocketAddr};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ForwardMode, MarkRule, Network, Protocol, SETTINGS, SchedulerFlags, ServerSpec, ServiceKey,
-    ServiceOptions, ServiceSpec, ServiceTimeouts, Settings, SyncDaemon, Thresholds, Tunnel,
-    TunnelKind, Word,
+    Check, ForwardMode, Health, MarkRule, Network, Passive, Probe, Protocol, Rhythm, SETTINGS,
+    SchedulerFlags, ServerOptions, ServerSpec, ServiceKey, ServiceOptions, ServiceSpec,
+    ServiceTimeouts, Settings, SyncDaemon, Talk, Thresholds, Tunnel, TunnelKind, Word,
 };
 
 /// Everything that may change while a director runs.
@@ -57,6 +57,8 @@ pub struct ServiceConf {
     pub options: ServiceOptions,
     /// In the order in which they are added.
     pub local_addresses: Vec<IpAddr>,
+    #[serde(default)]
+    pub health: Health,
     /// In the order in which they are added: the last one is the first to be chosen.
     pub servers: Vec<ServerConf>,
 }
@@ -69,6 +71,7 @@ impl ServiceConf {
             spec,
             options: ServiceOptions::default(),
             local_addresses: Vec::new(),
+            health: Health::default(),
             servers: Vec::new(),
         }
     }
@@ -79,6 +82,8 @@ impl ServiceConf {
 pub struct ServerConf {
     pub address: SocketAddr,
     pub spec: ServerSpec,
+    #[serde(default)]
+    pub options: ServerOptions,
 }
 
 /// One key of a section.
@@ -93,6 +98,8 @@ pub struct Key {
 
 /// A name that every scheduler's third flag has.
 const THIRD: &str = "flag-3";
+/// Keys of a service that are tables of their own in a file.
+const TABLES: [&str; 2] = ["check", "passive"];
 /// Stands for a value that there is none of.
 pub const UNSET: &str = "unset";
 
@@ -240,6 +247,7 @@ impl ServiceConf {
         let locals = self.local_addresses.iter();
         let locals = locals.map(|address| quoted(&address.to_string()));
         keys.push(Key::new("local_addresses", array(locals), "[]"));
+        keys.extend(self.health.keys());
         keys
     }
 
@@ -316,8 +324,19 @@ impl ServiceConf {
 
     fn write(&self, out: &mut String) {
         let mut keys = self.identity();
-        keys.extend(self.keys());
+        // Those that are tables stand behind.
+        keys.extend(
+            self.keys()
+                .into_iter()
+                .filter(|key| !TABLES.contains(&key.name)),
+        );
         section(out, "[[service]]", &keys);
+        for check in &self.health.checks {
+            section(out, "[[service.check]]", &check.keys());
+        }
+        if let Some(passive) = &self.health.passive {
+            section(out, "[service.passive]", &passive.keys());
+        }
         for server in &self.servers {
             let mut keys = vec![Key::needed("address", quoted(&server.address.to_string()))];
             keys.extend(server.keys());
@@ -326,7 +345,154 @@ impl ServiceConf {
     }
 }
 
+impl Health {
+    fn keys(&self) -> Vec<Key> {
+        let checks = self.checks.iter().map(|check| inline(&check.keys()));
+        let passive = self.passive.map(|passive| inline(&passive.keys()));
+        let default = Self::default();
+        vec![
+            Key::word("on_failure", self.on_failure, default.on_failure),
+            Key::new("min_healthy", self.min_healthy, default.min_healthy),
+            Key::new(TABLES[0], array(checks), "[]"),
+            Key::perhaps(TABLES[1], passive),
+        ]
+    }
+}
+
+impl Check {
+    pub fn keys(&self) -> Vec<Key> {
+        let address = self.address.map(|address| quoted(&address.to_string()));
+        let mut keys = vec![Key::needed("type", quoted(self.probe.kind()))];
+        keys.extend(self.probe.keys());
+        keys.push(Key::perhaps("address", address));
+        keys.push(Key::perhaps("port", self.port));
+        keys.extend(self.rhythm.keys());
+        keys
+    }
+}
+
+impl Probe {
+    /// Those of its kind.
+    fn keys(&self) -> Vec<Key> {
+        let text = |name, text: &str, default: &str| Key::new(name, quoted(text), quoted(default));
+        let perhaps = |name, text: &Option<String>| Key::perhaps(name, text.as_deref().map(quoted));
+        match self {
+            Self::Tcp(Talk { send, expect }) | Self::Udp(Talk { send, expect }) => vec![
+                text("send", &String::from(send.clone()), ""),
+                text("expect", &String::from(expect.clone()), ""),
+            ],
+            Self::Http(http) => {
+                let default = crate::Http::default();
+                let status = default.status.to_string();
+                let mut keys = vec![
+                    text("method", &http.method, &default.method),
+                    text("path", &http.path, &default.path),
+                    perhaps("host", &http.host),
+                    text("status", &http.status.to_string(), &status),
+                    text("body", &http.body, ""),
+                ];
+                if let Some(tls) = &http.tls {
+                    keys.push(perhaps("sni", &tls.sni));
+                    keys.push(Key::new("verify", tls.verify, false));
+                    keys.push(perhaps("ca_file", &tls.ca_file));
+                }
+                keys
+            }
+            Self::Dns(dns) => vec![
+                Key::needed("name", quoted(&dns.name)),
+                Key::word("record", dns.record, crate::DnsRecord::A),
+                Key::word("rcode", dns.rcode, crate::Rcode::NoError),
+                perhaps("answer", &dns.answer),
+            ],
+            Self::Icmp => Vec::new(),
+            Self::Command(words) => {
+                let words = words.iter().map(|word| quoted(word));
+                vec![Key::needed("command", array(words))]
+            }
+        }
+    }
+}
+
+impl Rhythm {
+    fn keys(&self) -> Vec<Key> {
+        let default = Self::default();
+        vec![
+            Key::new("interval_ms", self.interval_ms, default.interval_ms),
+            Key::new("timeout_ms", self.timeout_ms, default.timeout_ms),
+            Key::new("rise", self.rise, default.rise),
+            Key::new("fall", self.fall, default.fall),
+            Key::new("retries", self.retries, default.retries),
+            Key::new("retry_ms", self.retry_ms, default.retry_ms),
+            Key::new("jitter", self.jitter, default.jitter),
+        ]
+    }
+}
+
+impl Passive {
+    /// All of them, so that a table that is there is seen.
+    pub fn keys(&self) -> Vec<Key> {
+        vec![
+            Key::needed("window_s", self.window_s),
+            Key::needed("connections", self.connections),
+            Key::needed("failed_percent", self.failed_percent),
+            Key::needed("eject_s", self.eject_s),
+            Key::needed("ejected_max_percent", self.ejected_max_percent),
+        ]
+    }
+}
+
+/// Keys that are not their defaults: `sorry = true, check_port = 80`
+fn said(keys: &[Key]) -> String {
+    let said = keys.iter().filter(|key| !key.is_default);
+    let said = said.map(|Key { name, value, .. }| format!("{name} = {value}"));
+    said.collect::<Vec<_>>().join(", ")
+}
+
+impl fmt::Display for Health {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let words = said(&self.keys());
+        f.write_str(if words.is_empty() { "none" } else { &words })
+    }
+}
+
+impl fmt::Display for ServerOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let words = said(&self.keys());
+        f.write_str(if words.is_empty() { "none" } else { &words })
+    }
+}
+
+impl ServerOptions {
+    fn keys(self) -> Vec<Key> {
+        let Self {
+            sorry,
+            check_address,
+            check_port,
+        } = self;
+        let address = check_address.map(|address| quoted(&address.to_string()));
+        vec![
+            Key::new("sorry", sorry, false),
+            Key::perhaps("check_address", address),
+            Key::perhaps("check_port", check_port),
+        ]
+    }
+}
+
+/// `{ type = "tcp", port = 80 }`
+fn inline(keys: &[Key]) -> String {
+    format!("{{ {} }}", said(keys))
+}
+
 impl ServerConf {
+    /// With nothing but an address and a spec.
+    pub fn new(address: SocketAddr, spec: ServerSpec) -> Self {
+        Self {
+            address,
+            spec,
+            options: ServerOptions::default(),
+        }
+    }
+
     /// All but its address.
     pub fn keys(&self) -> Vec<Key> {
         let ServerSpec {
@@ -337,7 +503,7 @@ impl ServerConf {
         } = self.spec;
         let port = (tunnel.kind == TunnelKind::Gue).then_some(tunnel.port);
         let Tunnel { kind, checksum, .. } = Tunnel::default();
-        vec![
+        let mut keys = vec![
             Key::word("method", mode, ForwardMode::Nat),
             Key::word("tunnel", tunnel.kind, kind),
             Key::perhaps("tunnel_port", port),
@@ -345,7 +511,9 @@ impl ServerConf {
             Key::new("weight", weight, 1),
             Key::new("upper_threshold", upper, 0),
             Key::new("lower_threshold", lower, 0),
-        ]
+        ];
+        keys.extend(self.options.keys());
+        keys
     }
 }
 
@@ -383,15 +551,13 @@ mod tests {
     }
 
     fn server(address: &str, mode: ForwardMode, weight: u32) -> ServerConf {
-        ServerConf {
-            address: address.parse().unwrap(),
-            spec: ServerSpec {
-                mode,
-                weight,
-                tunnel: Tunnel::default(),
-                thresholds: Thresholds::default(),
-            },
-        }
+        let spec = ServerSpec {
+            mode,
+            weight,
+            tunnel: Tunnel::default(),
+            thresholds: Thresholds::default(),
+        };
+        ServerConf::new(address.parse().unwrap(), spec)
     }
 
     #[test]

@@ -12,6 +12,7 @@ pub mod doctor; // what a machine lacks
 mod explain; // what becomes of a packet
 mod file; // configuration files
 mod hardware; // what the drivers of ports can do
+pub mod health; // servers watched
 pub mod import; // configurations of others
 pub mod ipvsadm;
 mod marks; // rules that mark packets
@@ -44,6 +45,10 @@ pub use connections::{Connection, Cursor, Filter, Side, Traits};
 pub use explain::{Candidate, Explained, Frame, Question, Says, Sent, Step};
 pub use file::File;
 pub use hardware::PortHardware;
+pub use health::{
+    Check, CheckStatus, Dns, DnsRecord, Fitness, Health, Http, OnFailure, Passive, Payload, Probe,
+    Rcode, Rhythm, ServerHealth, ServerOptions, ServiceHealth, StatusSet, Talk, Tls,
+};
 pub use marks::{MarkRule, Ports, Prefix, WhichMark};
 pub use metrics::{MetricsCursor, Pace};
 pub use network::{
@@ -152,6 +157,8 @@ pub enum Request {
     Marks,
     /// The daemons that synchronise connections, the master first.
     SyncDaemons,
+    /// Every check of every server.
+    Health,
 }
 
 impl Request {
@@ -180,7 +187,8 @@ impl Request {
             | Self::Neighbours
             | Self::Network
             | Self::Marks
-            | Self::SyncDaemons => false,
+            | Self::SyncDaemons
+            | Self::Health => false,
         }
     }
 }
@@ -247,6 +255,16 @@ pub enum Change {
         hash_target: HashTarget,
     },
     SetSettings(Settings),
+    /// How a service's servers are watched.
+    SetHealth {
+        service: ServiceKey,
+        health: Box<Health>,
+    },
+    SetServerOptions {
+        service: ServiceKey,
+        server: SocketAddr,
+        options: ServerOptions,
+    },
     /// Moves the zero point of the counters: of all services, or of the one named.
     Zero {
         only: Option<ServiceKey>,
@@ -758,6 +776,7 @@ pub enum Reply {
     Network(Network),
     Marks(Vec<MarkRule>),
     SyncDaemons(Vec<SyncStatus>),
+    Health(Vec<CheckStatus>),
 }
 
 /// Why a request was not carried out. Nothing of it was applied.
@@ -836,6 +855,9 @@ pub struct Service {
     /// In the order in which they were added.
     #[serde(default)]
     pub local_addresses: Vec<LocalAddress>,
+    /// `None`: nobody watches its servers.
+    #[serde(default)]
+    pub health: Option<ServiceHealth>,
 }
 
 /// A local address of FULLNAT. Services that share one share its ports, so each shows the same.
@@ -864,6 +886,24 @@ pub struct Server {
     pub weight_now: Option<u32>,
     #[serde(default)]
     pub draining: Option<Draining>,
+    /// `None`: nobody watches it.
+    #[serde(default)]
+    pub health: Option<ServerHealth>,
+}
+
+impl Server {
+    /// Whether LVS lists it: not while it is removed for its health.
+    pub fn is_listed(&self) -> bool {
+        !self.health.is_some_and(|health| health.removed)
+    }
+
+    /// As LVS lists it: the one that it is set to, 0 while its health withholds it.
+    pub fn weight_listed(&self) -> u32 {
+        match self.health {
+            Some(health) if health.is_withheld() => 0,
+            _ => self.spec.weight,
+        }
+    }
 }
 
 /// A server that is being drained; its weight is 0.

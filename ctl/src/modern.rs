@@ -88,6 +88,8 @@ enum Verb {
     /// Connections.
     #[command(subcommand)]
     Connection(ConnectionVerb),
+    /// The servers' health checks: how each is, since when, and what its last probe came to.
+    Health,
     /// Ports, workers and why packets were dropped.
     Status,
     /// Totals and rates of services and servers.
@@ -624,6 +626,8 @@ fn run(cli: &Cli) -> Result<String> {
         Reply::Marks(rules) => Ok(mark::table(&rules)),
         Reply::SyncDaemons(daemons) if cli.json => json(&daemons),
         Reply::SyncDaemons(daemons) => Ok(sync::table(&daemons)),
+        Reply::Health(list) if cli.json => json(&list),
+        Reply::Health(list) => Ok(show::health(&list)),
         Reply::Saved { .. }
         | Reply::Connections { .. }
         | Reply::Drops { .. }

@@ -140,6 +140,11 @@ fn serve(
                     .networked(setup.clone())
                     .sharing(Arc::clone(&templates))
                     .reloading(path.to_owned(), reload);
+            let waker = server.waker();
+            control = control.notified(move || {
+                // The main thread looks by itself before long.
+                let _ = waker.wake();
+            });
             control
                 .start(config)
                 .context("applying the services of the configuration")?;

@@ -11,6 +11,7 @@ pub mod exchange; // rings between workers
 pub mod fragments; // IP fragments, followed without being put together
 pub mod ftp; // what FTP's control connections say of data connections
 pub mod fullnat; // FULLNAT: local ports, and how a server learns who the client is
+pub mod health; // servers probed
 pub mod icmp; // answers of our own: echo, unreachable, time exceeded, TCP reset
 pub mod kernel; // what the kernel knows of the network
 pub mod marks; // marks of packets, which services by mark go by

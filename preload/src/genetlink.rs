@@ -235,6 +235,7 @@ mod tests {
             servers: Vec::new(),
             options: ServiceOptions::default(),
             local_addresses: Vec::new(),
+            health: None,
         };
         let services: Vec<Service> = (1..=100).map(service).collect();
         let answers = answered(&request(4, ACK | DUMP), 9, &mut |_| {

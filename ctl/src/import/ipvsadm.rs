@@ -184,7 +184,9 @@ impl Foreign {
             ("-F" | "--ifname", _) => "the director has its addresses at all ports",
             ("-j" | "--synproxy" | "--proxy-protocol", "disable") => return,
             ("-j" | "--synproxy", _) => "there is no SYN proxy",
-            ("--dest-check", _) => "the director checks no servers",
+            ("--dest-check", _) => {
+                "checks are not carried over, [[service.check]] is right; docs/health.md"
+            }
             ("--proxy-protocol", "v1" | "v1-insecure") => {
                 return self.options.client_address = Some(ClientAddress::ProxyV1);
             }

@@ -61,7 +61,7 @@ fn other(keyword: &str) -> &'static str {
             "there are no lists of clients to refuse or allow"
         }
         "tunnel_group" => "a server's own tunnel is its method",
-        "SSL" => "the director checks no servers",
+        "SSL" => "checks are not carried over, [[service.check]] is right; docs/health.md",
         _ if keyword.starts_with("vrrp") => "who has an address is no part of it",
         _ => "says nothing of services",
     }

@@ -79,7 +79,7 @@ pub struct Note {
     pub what: String,
 }
 
-/// `keepalived.conf:12: delay_loop: the director checks no servers`
+/// `keepalived.conf:12: delay_loop: checks are not carried over, [[service.check]] is right; docs/health.md`
 impl fmt::Display for Note {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.place, self.what)

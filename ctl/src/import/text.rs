@@ -39,10 +39,7 @@ pub(super) fn toml(import: &Import) -> String {
             options: service.options,
             local_addresses: locals.map(|(local, _)| *local).collect(),
             servers: servers
-                .map(|(address, spec, _)| ServerConf {
-                    address: *address,
-                    spec: *spec,
-                })
+                .map(|(address, spec, _)| ServerConf::new(*address, *spec))
                 .collect(),
             ..ServiceConf::new(service.key, service.spec.clone())
         };

@@ -14,8 +14,7 @@ use crate::{
 
 /// When `persistence_timeout` says none.
 const PERSISTENT_DEFAULT: u32 = 360;
-const CHECKS: &str =
-    "the director checks no servers: a checker sets weights by ipvsadm or directorctl";
+const CHECKS: &str = "checks are not carried over, [[service.check]] is right; docs/health.md";
 const SCRIPTS: &str = "the director runs no scripts and sends no mail";
 const LISTS: &str = "there are no lists of clients to refuse or allow";
 
@@ -414,8 +413,7 @@ fn why_not(keyword: &str) -> &'static str {
         | "delay_before_retry" | "warmup" | "connect_timeout" | "alpha" | "omega" | "quorum"
         | "hysteresis" | "inhibit_on_failure" | "virtualhost" | "ha_suspend" => CHECKS,
         "sorry_server" | "sorry_server_inhibit" | "sorry_server_lvs_method" => {
-            "the director checks no servers, so that none takes the place of all: scheduler fo, with a lower \
-             weight, prefers others as long as they have weight"
+            "sorry servers are not carried over, sorry = true of a server is right; docs/health.md"
         }
         "notify_up" | "notify_down" | "quorum_up" | "quorum_down" | "smtp_alert" | "snmp_name" => {
             SCRIPTS

@@ -97,7 +97,8 @@ pub fn services(services: Vec<Service>, style: &Style<'_>) -> String {
     let mut out = header(style.format);
     for service in in_order(services, style.sorted) {
         service_line(&mut out, &service, style);
-        for server in &service.servers {
+        let listed = service.servers.iter().filter(|server| server.is_listed());
+        for server in listed {
             server_line(&mut out, server, transport(&service), style);
         }
     }
@@ -432,7 +433,7 @@ fn server_line(out: &mut String, server: &Server, protocol: Protocol, style: &St
         ForwardMode::Tunnel => "Tunnel",
         ForwardMode::FullNat => "FullNat",
     };
-    let (weight, active, inactive) = (server.spec.weight, server.active, server.inactive);
+    let (weight, active, inactive) = (server.weight_listed(), server.active, server.inactive);
     match style.format {
         Format::Plain => line(
             out,
@@ -673,6 +674,7 @@ mod tests {
             persistent: 0,
             totals,
             rates,
+            health: None,
             weight_now: None,
             draining: None,
         };
@@ -684,6 +686,7 @@ mod tests {
             servers: vec![server],
             options: crate::ServiceOptions::default(),
             local_addresses: Vec::new(),
+            health: None,
         }]
     }
 

@@ -270,6 +270,7 @@ mod tests {
                 out_pps: 4,
                 ..Rates::default()
             },
+            health: None,
             weight_now: None,
             draining: Some(Draining { drain, weight: 5 }),
         }
@@ -288,6 +289,7 @@ mod tests {
                 servers: self.0.pop_front().unwrap().into_iter().collect(),
                 options: ServiceOptions::default(),
                 local_addresses: Vec::new(),
+                health: None,
             })
         }
 

@@ -58,6 +58,7 @@ pub(super) fn request(verb: &Verb, present: &mut impl Present) -> Result<Request
         Verb::Explain(args) => return super::explain::request(args),
         Verb::Connection(_) => unreachable!("they ask page by page"),
         Verb::Stats(_) => return Ok(Request::Services { only: None }),
+        Verb::Health => return Ok(Request::Health),
         Verb::Status | Verb::Version => return Ok(Request::Status),
         Verb::Port(verb) => return Ok(verb.request()),
         Verb::Apply(args) => return args.request(),
@@ -405,6 +406,7 @@ mod tests {
                 persistent: 0,
                 totals: Totals::default(),
                 rates: Rates::default(),
+                health: None,
                 weight_now: None,
                 draining: None,
             };
@@ -416,6 +418,7 @@ mod tests {
                 });
             }
             Ok(Service {
+                health: None,
                 key,
                 spec,
                 totals: Totals::default(),

@@ -4,8 +4,8 @@ use anyhow::{Result, bail};
 use clap::Args;
 use control::plan::Plan;
 use control::{
-    Address, Connection, Explained, Neighbour, PortStatus, Refusal, Service, Settings, Status,
-    SyncStatus,
+    Address, CheckStatus, Connection, Explained, Neighbour, PortStatus, Refusal, Service, Settings,
+    Status, SyncStatus,
 };
 use schemars::generate::{SchemaGenerator, SchemaSettings};
 use schemars::{JsonSchema, Schema};
@@ -57,6 +57,7 @@ const VERBS: &[(&[&str], Of)] = &[
     (&["route list"], of::<Vec<network::Way<'static>>>),
     (&["neighbour list"], of::<Vec<Neighbour>>),
     (&["port list"], of::<Vec<PortStatus>>),
+    (&["health"], of::<Vec<CheckStatus>>),
     (&["status"], of::<Status>),
     (&["top (lines)"], of::<top::Frame>),
     (&["metrics"], of::<answers::Metrics>),

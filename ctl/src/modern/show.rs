@@ -1,8 +1,10 @@
 //! Answers as tables for people.
 
+use std::time::Duration;
+
 use control::{
-    Connection, Drain, LocalAddress, Neighbour, Rates, Server, Service, ServiceKey, ServiceOptions,
-    Status, Totals, Word, WorkerStatus,
+    CheckStatus, Connection, Drain, LocalAddress, Neighbour, Rates, Server, Service, ServiceHealth,
+    ServiceKey, ServiceOptions, Status, Totals, Word, WorkerStatus,
 };
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -65,7 +67,11 @@ fn name(service: &Service) -> String {
 
 /// What services and servers are.
 pub(super) fn services(list: Vec<Service>) -> String {
-    let title = ["SERVICE / SERVER", "HOW", "WEIGHT", "ACTIVE", "INACTIVE"];
+    let mut title = vec!["SERVICE / SERVER", "HOW", "WEIGHT", "ACTIVE", "INACTIVE"];
+    let watched = list.iter().any(|service| service.health.is_some());
+    if watched {
+        title.push("HEALTH");
+    }
     let mut table = Table::new(2, title);
     for service in sorted(list) {
         let options = service.options;
@@ -74,7 +80,12 @@ pub(super) fn services(list: Vec<Service>) -> String {
         } else {
             format!("{}, {options}", service.spec)
         };
-        table.row([name(&service), how]);
+        let mut row = vec![name(&service), how];
+        if let Some(health) = &service.health {
+            row.resize(5, String::new());
+            row.push(enough(health));
+        }
+        table.row(row);
         for local in &service.local_addresses {
             table.row([format!("  {}", local.address), "local address".to_owned()]);
         }
@@ -85,8 +96,45 @@ pub(super) fn services(list: Vec<Service>) -> String {
                 reached(server),
                 weight(server),
             ];
-            table.row(words.into_iter().chain(numbers));
+            let health = server.health.map(|health| health.word().to_owned());
+            table.row(words.into_iter().chain(numbers).chain(health));
         }
+    }
+    table.text()
+}
+
+/// `2 up`, `1 up of 2 needed`
+fn enough(health: &ServiceHealth) -> String {
+    let ServiceHealth { up, min_healthy } = health;
+    if health.is_enough() {
+        format!("{up} up")
+    } else {
+        format!("{up} up, {min_healthy} needed")
+    }
+}
+
+/// Every check of every server.
+pub(super) fn health(list: &[CheckStatus]) -> String {
+    let title = [
+        "SERVICE", "SERVER", "CHECK", "STATE", "SINCE", "LAST", "LATENCY", "PROBES", "FAILED",
+    ];
+    let mut table = Table::new(6, title);
+    for checked in list {
+        let since = Duration::from_secs(checked.since_s);
+        let latency = (checked.latency_us).map_or(String::new(), |us| {
+            format!("{}.{:03} ms", us / 1000, us % 1000)
+        });
+        table.row([
+            checked.service.to_string(),
+            checked.server.to_string(),
+            checked.check.clone(),
+            checked.fitness.word().to_owned(),
+            humantime::format_duration(since).to_string(),
+            checked.last.clone(),
+            latency,
+            checked.probes.to_string(),
+            checked.failures.to_string(),
+        ]);
     }
     table.text()
 }
@@ -109,8 +157,8 @@ fn reached(server: &Server) -> String {
 fn weight(server: &Server) -> String {
     let weight = server.spec.weight;
     match server.weight_now {
-        Some(now) => format!("{weight} ({now} now)"),
-        None => weight.to_string(),
+        Some(now) if now != weight => format!("{weight} ({now} now)"),
+        _ => weight.to_string(),
     }
 }
 
@@ -332,7 +380,9 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use control::{ClientAddress, ForwardMode, PortStatus, Server, ServerSpec, ServiceSpec};
+    use control::{
+        ClientAddress, Fitness, ForwardMode, PortStatus, Server, ServerSpec, ServiceSpec,
+    };
     use control::{Tunnel, TunnelKind};
 
     fn list() -> Vec<Service> {
@@ -352,6 +402,7 @@ mod tests {
                 ..Totals::default()
             },
             rates: Rates::default(),
+            health: None,
             weight_now: None,
             draining: None,
         };
@@ -363,6 +414,7 @@ mod tests {
             servers: vec![server("192.168.1.3:80", 1000), server("192.168.1.2:80", 1)],
             options: control::ServiceOptions::default(),
             local_addresses: Vec::new(),
+            health: None,
         }]
     }
 
@@ -392,6 +444,53 @@ mod tests {
                 "192.168.1.2:80|nat, DRAINING (cut with resets after 20 s, then deleted)|0|5|0",
                 "192.168.1.3:80|nat|1000 (12 now)|5|0",
             ]
+        );
+    }
+
+    #[test]
+    fn health_has_a_column_where_anything_is_watched() {
+        let mut list = list();
+        let health = |fitness| control::ServerHealth {
+            fitness,
+            ejected: false,
+            standing_by: false,
+            removed: false,
+        };
+        list[0].health = Some(ServiceHealth {
+            up: 1,
+            min_healthy: 2,
+        });
+        list[0].servers[0].health = Some(health(Fitness::Down));
+        list[0].servers[0].weight_now = Some(0);
+        list[0].servers[1].health = Some(health(Fitness::Up));
+        assert_eq!(
+            services(list),
+            "SERVICE / SERVER  HOW        WEIGHT  ACTIVE  INACTIVE          HEALTH\n\
+             tcp 10.0.0.1:80   wrr                                  1 up, 2 needed\n\
+             \x20 192.168.1.2:80  nat             1       5         0              up\n\
+             \x20 192.168.1.3:80  nat  1000 (0 now)       5         0            down\n"
+        );
+    }
+
+    #[test]
+    fn a_check_in_one_line() {
+        let checked = CheckStatus {
+            service: ServiceKey::at(control::Protocol::Tcp, "10.0.0.1:80".parse().unwrap()),
+            server: "192.168.1.3:80".parse().unwrap(),
+            check: "http 192.168.1.3:80".to_owned(),
+            fitness: Fitness::Down,
+            since_s: 83,
+            last: "status 500".to_owned(),
+            latency_us: Some(1234),
+            probes: 100,
+            failures: 3,
+        };
+        let text = health(&[checked]);
+        assert_eq!(
+            text.lines().nth(1),
+            Some(
+                "tcp 10.0.0.1:80  192.168.1.3:80  http 192.168.1.3:80  down   1m 23s  status 500  1.234 ms     100       3"
+            )
         );
     }
 

@@ -577,6 +577,7 @@ mod tests {
             persistent: 0,
             totals: totals(count),
             rates: Rates::default(),
+            health: None,
             weight_now: None,
             draining: None,
         };
@@ -592,6 +593,7 @@ mod tests {
             servers: vec![server],
             options: ServiceOptions::default(),
             local_addresses: Vec::new(),
+            health: None,
         }
     }
 

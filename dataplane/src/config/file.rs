@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 
 use control::{
-    ClientAddress, Engine, ForwardMode, HashTarget, OnServerGone, Protocol, Refuse, Role,
-    SyncDaemon, TunnelChecksum, TunnelKind, Vips,
+    ClientAddress, Engine, ForwardMode, HashTarget, OnFailure, OnServerGone, Protocol, Refuse,
+    Role, SyncDaemon, TunnelChecksum, TunnelKind, Vips,
 };
 use serde::Deserialize;
 use toml::{Spanned, Value};
 
+use super::health::{RawCheck, RawPassive};
 use super::{Idle, LogFormat};
 
 #[derive(Debug, Deserialize)]
@@ -183,6 +184,11 @@ pub(super) struct RawService {
     pub(super) hash_target: Option<Spanned<HashTarget>>,
     #[serde(default)]
     pub(super) local_addresses: Vec<Spanned<String>>,
+    pub(super) on_failure: Option<Spanned<OnFailure>>,
+    pub(super) min_healthy: Option<Spanned<i64>>,
+    #[serde(default)]
+    pub(super) check: Vec<RawCheck>,
+    pub(super) passive: Option<RawPassive>,
     #[serde(default)]
     pub(super) server: Vec<RawServer>,
 }
@@ -214,4 +220,8 @@ pub(super) struct RawServer {
     pub(super) weight: Option<Spanned<i64>>,
     pub(super) upper_threshold: Option<Spanned<i64>>,
     pub(super) lower_threshold: Option<Spanned<i64>>,
+    #[serde(default)]
+    pub(super) sorry: bool,
+    pub(super) check_address: Option<Spanned<String>>,
+    pub(super) check_port: Option<Spanned<i64>>,
 }

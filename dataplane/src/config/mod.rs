@@ -2,6 +2,7 @@
 
 mod director; // `[director]`, `[eal]` and `[metrics]`
 mod file; // the file as it is written
+mod health; // `[[service.check]]`
 mod marks; // `[[mark]]`
 mod network; // interface addresses, `[[route]]`, `[[neighbour]]`
 mod ports; // `[[port]]`

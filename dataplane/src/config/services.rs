@@ -5,8 +5,8 @@ use std::num::NonZeroU32;
 use std::ops::Range;
 
 use control::{
-    Change, ForwardMode, Netmask, NoFlag, Persistence, SchedulerFlags, ServerSpec, ServiceKey,
-    ServiceOptions, ServiceSpec, SyncDaemon, Thresholds, Tunnel, TunnelKind,
+    Change, ForwardMode, Netmask, NoFlag, Persistence, SchedulerFlags, ServerOptions, ServerSpec,
+    ServiceKey, ServiceOptions, ServiceSpec, SyncDaemon, Thresholds, Tunnel, TunnelKind,
 };
 use toml::Spanned;
 
@@ -95,8 +95,9 @@ impl Reader<'_> {
             None => ("wlc", whole),
         };
         let spec = self.service_spec(&service, scheduler, raw)?;
-        changes.push(place, Change::AddService { service, spec });
+        changes.push(place.clone(), Change::AddService { service, spec });
         self.options(service, raw, changes)?;
+        let checks_need_port = self.health(service, place, raw, changes)?;
         let mut families = [false; 2];
         for raw in &raw.local_addresses {
             let address = self.address(raw)?;
@@ -114,6 +115,21 @@ impl Reader<'_> {
                 spec,
             };
             changes.push(raw.address.span(), change);
+            let options = self.server_options(raw)?;
+            if server.port() == 0 && options.check_port.is_none() && checks_need_port {
+                let reason = format!(
+                    "server {server} has no port to be checked at, check_port = 80 is right"
+                );
+                return Err(self.wrong(raw.address.span(), reason));
+            }
+            if options != ServerOptions::default() {
+                let change = Change::SetServerOptions {
+                    service,
+                    server,
+                    options,
+                };
+                changes.push(raw.address.span(), change);
+            }
         }
         Ok(())
     }
@@ -352,7 +368,7 @@ impl Reader<'_> {
         })
     }
 
-    fn address(&self, raw: &Spanned<String>) -> Checked<IpAddr> {
+    pub(super) fn address(&self, raw: &Spanned<String>) -> Checked<IpAddr> {
         raw.get_ref().parse().map_err(|_| {
             let reason = format!(
                 "{:?} is not an address, 10.0.0.5 or 2001:db8::5 is right",

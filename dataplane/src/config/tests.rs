@@ -122,9 +122,14 @@ fn every_example_is_accepted_and_explains_itself() {
             std::fs::read_to_string(example.path()).unwrap(),
         );
         assert!(text.starts_with("# "), "{name:?}");
-        let is_set_up = !["example.toml", "ipv6.toml", "persistence.toml"]
-            .iter()
-            .any(|other| name == **other);
+        let is_set_up = ![
+            "example.toml",
+            "health.toml",
+            "ipv6.toml",
+            "persistence.toml",
+        ]
+        .iter()
+        .any(|other| name == **other);
         if is_set_up {
             assert!(
                 text.contains("# Servers:") && text.contains("───"),
@@ -991,5 +996,54 @@ fn persistent_and_marked_services() {
             "udp 10.0.0.103:53: rr, one packet",
             "mark 7: wlc, persistent 600 s",
         ]
+    );
+}
+
+#[test]
+fn checks() {
+    let check_keys = |keys: &str, message: &str| {
+        let text = service(&format!("check = [{{ {keys} }}]"));
+        check(&text, message);
+    };
+    check_keys(
+        "type = \"ping\"",
+        "f:5: no check of type \"ping\", one of tcp, udp, http, https, dns, icmp, command is right",
+    );
+    check_keys(
+        "type = \"tcp\", path = \"/\"",
+        "f:5: path goes with type = \"http\", \"https\" only, this check is of type \"tcp\"",
+    );
+    check_keys(
+        "type = \"http\", path = \"health\"",
+        "f:5: path \"health\" is none, \"/health\" is right",
+    );
+    check_keys(
+        "type = \"http\", status = \"2xx\"",
+        "f:5: status \"2xx\" is none, \"200-299,304\" is right",
+    );
+    check_keys(
+        "type = \"udp\", send = \"0x0\"",
+        "f:5: \"0x0\" is not hexadecimal, \"0x0a0d\" is right",
+    );
+    check_keys(
+        "type = \"dns\"",
+        "f:5: a check of type \"dns\" asks for a name, name = \"www.example.org\" is right",
+    );
+    check_keys(
+        "type = \"dns\", name = \"a..b\"",
+        "f:5: name \"a..b\" is none, \"www.example.org\" is right",
+    );
+    check_keys(
+        "type = \"command\", command = [\"true\"]",
+        "f:5: a check of type \"command\" runs a program by its whole path, \
+         command = [\"/usr/local/bin/is-up\", \"--quick\"] is right",
+    );
+    check_keys(
+        "type = \"icmp\", interval_ms = 10",
+        "f:5: interval_ms = 10 is out of range, 50 to 86400000 is right",
+    );
+    check_keys(
+        "type = \"icmp\", address = \"here\"",
+        "f:5: \"here\" is not an address, 10.0.0.5 or 2001:db8::5 is right",
     );
 }

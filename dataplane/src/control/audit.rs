@@ -65,6 +65,8 @@ fn kind(change: &Change) -> &'static str {
         Change::DeleteLocalAddress { .. } => "delete local address",
         Change::SetOptions { .. } => "set options",
         Change::SetHashTarget { .. } => "set hash target",
+        Change::SetHealth { .. } => "set health checks",
+        Change::SetServerOptions { .. } => "set server options",
         Change::SetSettings(_) => "set settings",
         Change::AddPort(_) => "add port",
         Change::DeletePort { .. } => "delete port",
@@ -151,6 +153,17 @@ pub(super) fn describe(change: &Change, before: Settings) -> String {
             "set hash target of {}: {}",
             name(service),
             hash_target.word()
+        ),
+        Change::SetHealth { service, health } => {
+            format!("set health checks of {}: {health}", name(service))
+        }
+        Change::SetServerOptions {
+            service,
+            server,
+            options,
+        } => format!(
+            "set options of server {server} of {}: {options}",
+            name(service)
         ),
         Change::SetSettings(settings) => format!("set {}", settings.changed_from(before)),
         Change::AddPort(spec) => format!("add port {spec}"),

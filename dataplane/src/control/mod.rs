@@ -7,12 +7,14 @@ mod drain; // drained servers, seen to
 mod explain; // what becomes of a packet
 mod files; // configuration files: plan, apply, roll back, save
 mod hardware; // the devices of ports
+pub mod health; // servers that are probed
 mod kernel; // what the kernel has on its sides of ports
 #[cfg(test)]
 mod load; // ten thousand services with a hundred thousand servers
 pub mod manager; // the service manager, told how the director does
 pub mod metrics; // for Prometheus
 pub mod model; // the authoritative services and servers
+mod passive; // what packets say of servers
 pub mod server; // the Unix socket
 mod start; // ports and daemons, started and stopped
 pub mod stats; // sums, rates, status
@@ -46,6 +48,7 @@ use capture::Captures;
 pub use files::CONFIRM_MAX_S;
 use files::Files;
 pub use hardware::{Hardware, Setting};
+use health::Ward;
 use manager::Manager;
 use metrics::Scrape;
 use model::{Applied, Limits, Model, STEP_S, SWEEP_S, View, refuse};
@@ -164,6 +167,9 @@ pub struct Control {
     /// Without them daemons are but names.
     sync: Option<Daemons>,
     kernel: kernel::Kernel,
+    ward: Ward,
+    /// Who asks could do by itself whatever the director can.
+    trusted: bool,
     arrivals: Arrivals,
 }
 
@@ -207,6 +213,8 @@ impl Control {
             captures: Captures::default(),
             sync: None,
             kernel: kernel::Kernel::default(),
+            ward: Ward::default(),
+            trusted: true,
             arrivals: Arrivals::default(),
         }
     }
@@ -262,6 +270,7 @@ impl Control {
             view,
             workers: metrics::workers(&self.workers),
             templates: self.templates.clone(),
+            checks: Arc::clone(&self.ward.checks),
             machine: self.machine(),
             limits: self.model.limits(),
             connections_max: self.connections_max,
@@ -312,6 +321,7 @@ impl Control {
             stopped,
         } = self.judge(changes)?;
         self.view = None;
+        self.ward.stale = true;
         let confirmations = self.post(updates);
         let confirmed = confirmations.map_or(Ok(()), |confirmations| {
             let mut workers = self.workers.iter();
@@ -331,6 +341,7 @@ impl Control {
 
     /// The model's part of [`Self::change`]. New ports and daemons are started, all or none of them.
     fn judge(&mut self, changes: &[Change]) -> Result<Applied, Refusal> {
+        self.allow(changes)?;
         let Self {
             model,
             hardware,
@@ -525,6 +536,7 @@ impl Control {
 
 impl Backend for Control {
     fn handle(&mut self, request: Request, peer: &Peer) -> Reply {
+        self.trusted = peer.is_trusted();
         let answer = match request {
             Request::Change(changes) => Ok(self.audited(&changes, peer)),
             Request::Plan(file) => self.plan(&file).map(Reply::Plan),
@@ -568,6 +580,7 @@ impl Backend for Control {
             Request::Network => Ok(Reply::Network(self.model.whole_network())),
             Request::Marks => Ok(Reply::Marks(self.model.marks())),
             Request::SyncDaemons => Ok(Reply::SyncDaemons(self.sync_daemons())),
+            Request::Health => Ok(Reply::Health(self.health())),
         };
         answer.unwrap_or_else(Reply::Refused)
     }
@@ -578,6 +591,7 @@ impl Backend for Control {
 
     fn tick(&mut self, now: Duration) {
         self.now = now;
+        self.trusted = true;
         self.finish_captures(Duration::ZERO);
         self.hardware.tick();
         self.mirror();
@@ -595,10 +609,12 @@ impl Backend for Control {
         }
         if due(&mut self.step_due, now, STEP_S) {
             self.ramp();
+            self.watch_traffic();
             self.see_to_drained();
             self.see_to_arrivals();
         }
         self.see_to_files();
+        self.see_to_health();
         if let Some(manager) = &mut self.manager {
             manager.tick(now, self.model.services_len());
         }

@@ -60,6 +60,7 @@ fn listed() -> Service {
         persistent: 13,
         totals,
         rates,
+        health: None,
         weight_now: None,
         draining: None,
     };
@@ -82,6 +83,7 @@ fn listed() -> Service {
         servers: vec![server],
         options: ServiceOptions::default(),
         local_addresses: Vec::new(),
+        health: None,
     }
 }
 

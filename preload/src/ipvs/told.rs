@@ -55,6 +55,7 @@ pub(super) fn servers(attributes: Attributes<'_>, ask: &mut Ask<'_>) -> Result<V
         attributes: within(attr::DEST, |out| put_server(out, server)),
     };
     let servers = found.iter().flat_map(|service| &service.servers);
+    let servers = servers.filter(|server| server.is_listed());
     Ok(servers.map(item).collect())
 }
 
@@ -182,9 +183,9 @@ fn put_service(out: &mut Writer, service: &Service) {
 fn put_server(out: &mut Writer, server: &Server) {
     let ServerSpec {
         mode,
-        weight,
         tunnel,
         thresholds,
+        ..
     } = server.spec;
     put_address(out, dest::ADDR, server.address.ip());
     out.be16(dest::PORT, server.address.port());
@@ -195,7 +196,7 @@ fn put_server(out: &mut Writer, server: &Server) {
         ForwardMode::Direct => DROUTE,
     };
     out.u32(dest::FWD_METHOD, method);
-    out.u32(dest::WEIGHT, weight);
+    out.u32(dest::WEIGHT, server.weight_listed());
     let kind = match tunnel.kind {
         TunnelKind::Ipip => 0,
         TunnelKind::Gue => 1,

@@ -9,8 +9,8 @@ use std::net::SocketAddr;
 use control::conf::Key;
 use control::plan::{Action, Difference, KeyDifference, What};
 use control::{
-    Change, Conf, MarkRule, ServerConf, ServerSpec, ServiceConf, ServiceKey, ServiceOptions,
-    SyncDaemon, SyncRole, WhichMark, Word,
+    Change, Conf, Health, MarkRule, ServerConf, ServerOptions, ServerSpec, ServiceConf, ServiceKey,
+    ServiceOptions, SyncDaemon, SyncRole, WhichMark, Word,
 };
 
 /// The changes, in an order in which none is in another's way, and what they are for people.
@@ -209,6 +209,10 @@ impl Sides<'_> {
             let options = wanted.options;
             steps.edits.push(Change::SetOptions { service, options });
         }
+        if now.health != wanted.health {
+            let health = Box::new(wanted.health.clone());
+            steps.edits.push(Change::SetHealth { service, health });
+        }
         steps.local_addresses(now, wanted);
         self.servers(now, said, wanted, steps);
         steps.edits.extend(last);
@@ -263,7 +267,7 @@ impl Sides<'_> {
         if drains {
             goal.spec.weight = now.spec.weight;
         }
-        if now.spec == goal.spec {
+        if *now == goal {
             return;
         }
         let said = said.map(ServerConf::keys).unwrap_or_default();
@@ -273,11 +277,21 @@ impl Sides<'_> {
             weight,
             ..goal.spec
         };
-        steps.edits.push(Change::EditServer {
-            service,
-            server,
-            spec,
-        });
+        if now.spec != goal.spec {
+            steps.edits.push(Change::EditServer {
+                service,
+                server,
+                spec,
+            });
+        }
+        if now.options != goal.options {
+            let options = goal.options;
+            steps.edits.push(Change::SetServerOptions {
+                service,
+                server,
+                options,
+            });
+        }
         steps.tell_edit(What::Server { service, server }, keys);
     }
 }
@@ -311,6 +325,10 @@ impl Steps {
             let options = new.options;
             self.additions.push(Change::SetOptions { service, options });
         }
+        if new.health != Health::default() {
+            let health = Box::new(new.health.clone());
+            self.additions.push(Change::SetHealth { service, health });
+        }
         for address in &new.local_addresses {
             let address = *address;
             self.additions
@@ -334,6 +352,14 @@ impl Steps {
             server,
             spec: new.spec,
         });
+        if new.options != ServerOptions::default() {
+            let options = new.options;
+            self.additions.push(Change::SetServerOptions {
+                service,
+                server,
+                options,
+            });
+        }
         let what = What::Server { service, server };
         self.tell(Action::Add, what, given(&new.keys()), by_hand);
     }

@@ -11,6 +11,7 @@ use crate::control::stats::{self, PortInfo};
 use crate::counters::{
     BUCKETS, Counter, DropReason, Histogram, Pace, Page, Pass, PortPage, ServerPage, balanced,
 };
+use crate::health::Status;
 use crate::update::LocalAddress;
 use Kind::{Counter as Total, Gauge, Summary};
 use Of::{Director, Local, Port, Server, Service, Worker};
@@ -602,6 +603,26 @@ pub const FAMILIES: &[Family] = &[
         }),
     ),
     metric(
+        "director_service_servers_up",
+        Gauge,
+        "Real servers of a service that pass their health checks.",
+        Service(|service, _, labels, out| {
+            if let Some(health) = &service.health {
+                out.sample(labels, health.up);
+            }
+        }),
+    ),
+    metric(
+        "director_service_servers_needed",
+        Gauge,
+        "Real servers that must be up for a service to be fit to be announced: its min_healthy.",
+        Service(|service, _, labels, out| {
+            if let Some(health) = &service.health {
+                out.sample(labels, health.min_healthy);
+            }
+        }),
+    ),
+    metric(
         "director_service_persistence_timeout_seconds",
         Gauge,
         "How long clients of a service come back to their server; 0 if they do not.",
@@ -747,6 +768,53 @@ pub const FAMILIES: &[Family] = &[
         "1 if the server is being drained.",
         Server(|server, _, labels, out| {
             out.sample(labels, u8::from(server.draining));
+        }),
+    ),
+    metric(
+        "director_server_up",
+        Gauge,
+        "1 if the server passes its health checks, 0 if it is down; nothing before the first verdict.",
+        Server(|server, _, labels, out| {
+            if let Some(up) = server.health.and_then(|health| health.fitness.is_up()) {
+                out.sample(labels, u8::from(up));
+            }
+        }),
+    ),
+    metric(
+        "director_server_ejected",
+        Gauge,
+        "1 if the server gets no connections because its packets say that it fails.",
+        Server(|server, _, labels, out| {
+            if let Some(health) = server.health {
+                out.sample(labels, u8::from(health.ejected));
+            }
+        }),
+    ),
+    metric(
+        "director_server_probes_total",
+        Total,
+        "Probes of a server's health that ended; servers with the same check share them.",
+        Server(|server, scrape, labels, out| {
+            probes(server, scrape, labels, out, |status| status.probes);
+        }),
+    ),
+    metric(
+        "director_server_probes_failed_total",
+        Total,
+        "Those of them that failed.",
+        Server(|server, scrape, labels, out| {
+            probes(server, scrape, labels, out, |status| status.failures);
+        }),
+    ),
+    metric(
+        "director_server_probe_seconds",
+        Gauge,
+        "How long the last probe of a server's health took; of its checks the longest.",
+        Server(|server, scrape, labels, out| {
+            let took = (scrape.statuses(server.id)).filter_map(|status| Some(status.last?.latency));
+            if let Some(took) = took.max() {
+                out.sample(labels, took.as_secs_f64());
+            }
         }),
     ),
     metric(
@@ -963,6 +1031,20 @@ fn service_info(service: &ServiceView, labels: Labels<'_>, out: &mut Samples<'_>
 }
 
 /// Since the start, as its series has it.
+/// Over all checks of a server, if it has any.
+fn probes(
+    server: &ServerView,
+    scrape: &Scrape,
+    labels: Labels<'_>,
+    out: &mut Samples<'_>,
+    get: fn(&Status) -> u64,
+) {
+    if scrape.checks.contains_key(&server.id) {
+        let counts = scrape.statuses(server.id).map(|status| get(&status));
+        out.sample(labels, counts.sum::<u64>());
+    }
+}
+
 fn server_total(
     server: &ServerView,
     scrape: &Scrape,

@@ -17,9 +17,11 @@ use control::MetricsCursor;
 use crossbeam::channel::{Receiver, Sender, bounded};
 
 use super::Worker;
+use super::health::Checks;
 use super::model::{Limits, View};
 use super::stats::Machine;
 use crate::counters::{Page, ServerPage};
+use crate::health::Status;
 use crate::templates::Templates;
 use crate::update::ServerId;
 
@@ -49,6 +51,7 @@ pub struct Scrape {
     pub view: Arc<View>,
     pub workers: Vec<WorkerView>,
     pub templates: Option<Arc<Templates>>,
+    pub checks: Arc<Checks>,
     pub machine: Machine,
     pub limits: Limits,
     /// Per worker.
@@ -62,6 +65,12 @@ impl Scrape {
         let pages = self.workers.iter().map(|worker| &worker.page.servers);
         let counts = pages.filter_map(|servers| servers.get(id.index()).map(&get));
         counts.fold(0, u64::wrapping_add)
+    }
+
+    /// How each check of a server is.
+    fn statuses(&self, id: ServerId) -> impl Iterator<Item = Status> {
+        let checks = self.checks.get(&id).into_iter().flatten();
+        checks.map(|check| check.status())
     }
 
     /// The text from `cursor` on, some [`PART`] of it, and where it goes on. `servers` says whether

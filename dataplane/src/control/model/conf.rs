@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use control::{Conf, Drain, ServerConf, ServerSpec, ServiceConf, ServiceKey, TimeoutsConf};
+use control::{Conf, Drain, Health, ServerConf, ServerSpec, ServiceConf, ServiceKey, TimeoutsConf};
 
 use super::{Model, Server, Service};
 use crate::conn::state::State;
@@ -55,6 +55,7 @@ impl Model {
             spec: service.head.policy.spec(),
             options: service.head.options,
             local_addresses: locals.map(|local| local.address).collect(),
+            health: Health::clone(&service.health),
             servers: servers.collect(),
         }
     }
@@ -75,7 +76,9 @@ impl Server {
             weight,
             ..self.spec
         };
-        let address = self.address;
-        ServerConf { address, spec }
+        ServerConf {
+            options: self.options,
+            ..ServerConf::new(self.address, spec)
+        }
     }
 }

@@ -69,8 +69,11 @@ impl Model {
         });
         server.spec.weight = 0;
         server.ramp = None;
-        done.update(service, server.edited(id));
-        done.update(service, Update::DrainServer { id, draining: true });
+        if !server.condition.removed {
+            let edited = server.edited(id);
+            done.update(service, edited);
+            done.update(service, Update::DrainServer { id, draining: true });
+        }
         Ok(())
     }
 
@@ -102,8 +105,10 @@ impl Model {
         if server.draining.is_some() {
             done.undo.push(Undo::Server(id, Some(*server)));
             server.draining = None;
-            let draining = false;
-            done.updates.push(Update::DrainServer { id, draining });
+            let draining = server.condition.is_withheld();
+            if !server.condition.removed {
+                done.updates.push(Update::DrainServer { id, draining });
+            }
         }
     }
 

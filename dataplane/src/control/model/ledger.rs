@@ -26,7 +26,7 @@ pub struct Tally {
 }
 
 impl Tally {
-    fn of(pages: &[Arc<Page>], id: ServerId) -> Self {
+    pub(super) fn of(pages: &[Arc<Page>], id: ServerId) -> Self {
         let sum = |get: fn(&ServerPage) -> u64| {
             let pages = pages.iter().map(|page| get(&page.servers[id.index()]));
             pages.fold(0, u64::wrapping_add)

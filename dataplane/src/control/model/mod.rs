@@ -4,6 +4,7 @@
 mod conf; // what there is, as a file says it
 mod drain; // servers that get no new connections, and their end
 mod extras; // local addresses, options, settings
+mod health; // servers that are down, or stand by
 mod ledger; // what was counted since the start
 mod marks; // rules that mark packets
 mod near; // services that a packet nearly belongs to
@@ -31,11 +32,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use control::{
-    Change, Errno, PortSpec, Refusal, ServerSpec, ServiceKey, ServiceOptions, Settings, SyncDaemon,
-    SyncRole, Totals,
+    Change, Errno, Health, PortSpec, Refusal, ServerOptions, ServerSpec, ServiceKey,
+    ServiceOptions, Settings, SyncDaemon, SyncRole, Totals,
 };
 
 use self::drain::Draining;
+use self::health::Condition;
 use self::ledger::{Ledger, Past};
 use self::network::Network;
 use self::ramp::Ramp;
@@ -53,6 +55,7 @@ use crate::templates::Templates;
 use crate::update::{LocalAddress, Policy, ServerId, ServiceId, Update};
 
 pub use self::drain::Drained;
+pub use self::health::Patient;
 pub use self::ledger::Tally;
 pub use self::ports::{
     DESCRIPTORS, MTU_MIN, Ports, is_virtual, is_word, kernel, kernel_name, side_name, side_spec,
@@ -174,6 +177,7 @@ struct Service {
     servers: BTreeMap<u64, ServerId>,
     /// In the order in which they were added.
     local_addresses: Vec<LocalAddress>,
+    health: Arc<Health>,
     /// What the workers look its servers up in.
     table: Option<Arc<Table>>,
 }
@@ -199,6 +203,8 @@ struct Server {
     place: Place,
     ramp: Option<Ramp>,
     draining: Option<Draining>,
+    options: ServerOptions,
+    condition: Condition,
     /// The page's count when the server joined its service.
     joined: Totals,
     /// The page's count at the last zeroing.
@@ -367,6 +373,7 @@ impl Model {
         if done.updates_marks {
             done.updates.push(self.compiled_marks());
         }
+        self.settle(&mut done);
         Ok(done)
     }
 
@@ -427,6 +434,12 @@ impl Model {
                 service,
                 hash_target,
             } => self.set_hash_target(service, *hash_target, done),
+            Change::SetHealth { service, health } => self.set_health(service, health, done),
+            Change::SetServerOptions {
+                service,
+                server,
+                options,
+            } => self.set_server_options(service, *server, *options, done),
             Change::SetSettings(settings) => self.set_settings(*settings, done),
             Change::AddPort(spec) => self.add_port(spec, done),
             Change::DeletePort { port } => self.delete_port(port, done),
@@ -490,6 +503,7 @@ impl Model {
                 .collect(),
             options: service.head.options,
             local_addresses: service.local_addresses.iter().map(stats::local).collect(),
+            health: service.health(service.servers.values().map(|id| *self.servers.get(id.0))),
         }
     }
 
@@ -507,7 +521,9 @@ impl Model {
                 .map_or(0, |templates| templates.of_server(id)),
             totals: minus(stats::counted(&self.pages, id), server.zero),
             rates: server.estimator.rates(),
-            weight_now: server.ramp.map(|_| server.weight_now()),
+            weight_now: (server.weight_now() != server.spec.weight || server.ramp.is_some())
+                .then(|| server.weight_now()),
+            health: server.health(),
             draining: server.draining.map(|draining| draining.shown(self.now)),
         }
     }

@@ -52,7 +52,11 @@ impl Service {
 impl Server {
     /// The weight that the workers know.
     pub(super) fn weight_now(&self) -> u32 {
-        self.ramp.map_or(self.spec.weight, |ramp| ramp.told)
+        match self.ramp {
+            _ if self.condition.is_withheld() => 0,
+            Some(ramp) => ramp.told,
+            None => self.spec.weight,
+        }
     }
 }
 
@@ -72,7 +76,7 @@ impl Model {
         let needed = weight > 1
             && !length.is_zero()
             && warm
-            && others.any(|other| self.servers.get(other.0).spec.weight > 0);
+            && others.any(|other| self.servers.get(other.0).weight_now() > 0);
         needed.then_some(Ramp {
             since: self.now,
             told: 1,
@@ -84,7 +88,7 @@ impl Model {
     pub(super) fn ramp_on(&self, service: ServiceId, id: ServerId, weight: u32) -> Option<Ramp> {
         let server = self.servers.get(id.0);
         match server.ramp {
-            _ if weight == 0 => None,
+            _ if weight == 0 || server.condition.is_withheld() => None,
             None if server.spec.weight == 0 => self.ramp_for(service, Some(id), weight),
             None => None,
             Some(ramp) => {

@@ -51,6 +51,10 @@ impl<T> Slots<T> {
         self.slots.get(id as usize)?.as_ref()
     }
 
+    pub(super) fn find_mut(&mut self, id: u32) -> Option<&mut T> {
+        self.slots.get_mut(id as usize)?.as_mut()
+    }
+
     pub(super) fn get(&self, id: u32) -> &T {
         self.slots[id as usize]
             .as_ref()

@@ -2,9 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
-use control::{Errno, Refusal, ServerSpec, ServiceKey, ServiceOptions, ServiceSpec, Totals};
+use control::{
+    Errno, Refusal, ServerOptions, ServerSpec, ServiceKey, ServiceOptions, ServiceSpec, Totals,
+};
 
+use super::health::Condition;
 use super::ledger::{Past, Tally};
 use super::rules::{
     answerable, policy, same_family, same_port, server_address, tunnel, virtual_address, weighed,
@@ -52,6 +56,7 @@ impl Model {
             past: Past::default(),
             servers: BTreeMap::new(),
             local_addresses: Vec::new(),
+            health: Arc::default(),
             table: None,
         };
         let Some(id) = self.services.insert(service) else {
@@ -159,6 +164,7 @@ impl Model {
                     spec,
                     last_weight: spec.weight,
                     place,
+                    options: ServerOptions::default(),
                     joined: now,
                     ..back
                 };
@@ -168,24 +174,13 @@ impl Model {
         };
         let server = self.servers.get_mut(id.0);
         server.ramp = ramp;
-        let weight = server.weight_now();
+        let added = server.added(service, id);
         self.enlist(service, self.clock, id);
         done.undo.push(Undo::Listed {
             service,
             age: self.clock,
         });
-        done.update(
-            service,
-            Update::AddServer {
-                service,
-                id,
-                address,
-                mode: spec.mode,
-                tunnel: spec.tunnel,
-                weight,
-                thresholds: spec.thresholds,
-            },
-        );
+        done.update(service, added);
         Ok(())
     }
 
@@ -206,6 +201,8 @@ impl Model {
             place,
             ramp: None,
             draining: None,
+            options: ServerOptions::default(),
+            condition: Condition::default(),
             joined: zero,
             zero,
             origin: Tally::default(),
@@ -267,7 +264,12 @@ impl Model {
             server.last_weight = spec.weight;
         }
         server.ramp = ramp;
-        done.update(service, server.edited(id));
+        if server.condition.removed {
+            done.touched.insert(service);
+        } else {
+            let edited = server.edited(id);
+            done.update(service, edited);
+        }
     }
 
     pub(super) fn delete_server(
@@ -284,6 +286,7 @@ impl Model {
         done.undo.push(Undo::Head(service, *head));
         head.gone = plus(head.gone, contributed);
         let service_born = self.services.get(service.0).born;
+        let known = !self.servers.get(id.0).condition.removed;
         self.unlist(service, age);
         done.undo.push(Undo::Unlisted {
             service,
@@ -291,7 +294,10 @@ impl Model {
             server: id,
         });
         self.bin(id, service_born, done);
-        done.update(service, Update::DeleteServer { id });
+        done.touched.insert(service);
+        if known {
+            done.update(service, Update::DeleteServer { id });
+        }
         Ok(())
     }
 
@@ -326,6 +332,19 @@ impl Model {
 }
 
 impl Server {
+    /// What the workers are told when it comes.
+    pub(super) fn added(&self, service: ServiceId, id: ServerId) -> Update {
+        Update::AddServer {
+            service,
+            id,
+            address: self.address,
+            mode: self.spec.mode,
+            tunnel: self.spec.tunnel,
+            weight: self.weight_now(),
+            thresholds: self.spec.thresholds,
+        }
+    }
+
     /// What the workers are told when it changed.
     pub(super) fn edited(&self, id: ServerId) -> Update {
         Update::EditServer {

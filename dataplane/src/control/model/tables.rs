@@ -68,7 +68,11 @@ impl Model {
         };
         let kind = head.policy.scheduler;
         let members = match kind.has_table() {
-            true => service.servers.values().copied().map(member).collect(),
+            true => {
+                let ids = service.servers.values().copied();
+                let ids = ids.filter(|id| !self.servers.get(id.0).condition.is_aside());
+                ids.map(member).collect()
+            }
             false => Vec::new(),
         };
         Recipe {
@@ -86,7 +90,7 @@ impl Model {
         let servers = service.servers.values();
         let weighed = servers.map(|id| {
             let server = self.servers.get(id.0);
-            (server.address, server.spec.weight)
+            (server.address, server.weight_now())
         });
         let recipe = self.recipe(service);
         let table = match &service.table {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::health::Condition;
 use super::undo::{Transaction, Undo};
 use super::{LOCALS_MAX, Model, Place, TRASH_IDLE_S};
 use crate::update::{ServerId, Update};
@@ -12,6 +13,7 @@ impl Model {
         let server = self.servers.get_mut(id.0);
         done.undo.push(Undo::Server(id, Some(*server)));
         (server.ramp, server.draining) = (None, None);
+        server.condition = Condition::default();
         server.place = Place::Trash {
             service_born,
             idle_since_s: None,

@@ -1,9 +1,10 @@
 //! A batch that is refused leaves everything as it was: each step says how to take it back.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
-use control::{Mac, Prefix, Settings, SyncDaemon, SyncRole};
+use control::{Health, Mac, Prefix, Settings, SyncDaemon, SyncRole};
 
 use super::ports::Ports;
 use super::uses::{Use, Uses};
@@ -20,6 +21,8 @@ pub(super) struct Transaction {
     pub(super) updates: Vec<Update>,
     /// The last update of each service that any is about.
     pub(super) last: HashMap<ServiceId, usize>,
+    /// Services without an update among whose servers something may have changed.
+    pub(super) touched: HashSet<ServiceId>,
     pub(super) undo: Vec<Undo>,
     /// The rules that mark packets changed: told once, at the end.
     pub(super) updates_marks: bool,
@@ -37,6 +40,7 @@ pub(super) enum Undo {
     Service(ServiceId, Option<Service>),
     Server(ServerId, Option<Server>),
     Head(ServiceId, Head),
+    Health(ServiceId, Arc<Health>),
     Listed {
         service: ServiceId,
         age: u64,
@@ -95,6 +99,7 @@ impl Model {
             }
             Undo::Server(id, Some(old)) => *self.servers.get_mut(id.0) = old,
             Undo::Head(id, old) => *self.head(id) = old,
+            Undo::Health(id, old) => self.services.get_mut(id.0).health = old,
             Undo::Listed { service, age } => self.unlist(service, age),
             Undo::Unlisted {
                 service,

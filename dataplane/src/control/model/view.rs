@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use control::{ForwardMode, Persistence, ServiceKey, Totals};
+use control::{ForwardMode, Persistence, ServerHealth, ServiceHealth, ServiceKey, Totals};
 
 use super::Model;
 use super::ledger::{Past, Tally};
@@ -28,6 +28,8 @@ pub struct ServiceView {
     pub born: u64,
     pub scheduler: &'static str,
     pub persistence: Option<Persistence>,
+    /// `None`: nobody watches its servers.
+    pub health: Option<ServiceHealth>,
     pub servers: Vec<ServerView>,
     past: Past,
 }
@@ -39,6 +41,7 @@ pub struct ServerView {
     pub mode: ForwardMode,
     pub weight: u32,
     pub draining: bool,
+    pub health: Option<ServerHealth>,
     /// To be taken off what its page counts.
     pub origin: Tally,
 }
@@ -87,6 +90,7 @@ impl Model {
                 mode: server.spec.mode,
                 weight: server.weight_now(),
                 draining: server.draining.is_some(),
+                health: server.health(),
                 origin: server.origin,
             });
         }
@@ -96,6 +100,7 @@ impl Model {
             born: service.born,
             scheduler: service.head.policy.scheduler.name(),
             persistence: service.head.policy.persistence,
+            health: service.health(service.servers.values().map(|id| *self.servers.get(id.0))),
             servers,
             past,
         }

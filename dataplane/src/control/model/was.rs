@@ -27,6 +27,10 @@ impl Model {
                 self.spec_of(service, *server).as_ref().map(weighed)
             }
             Change::SetOptions { service, .. } => Some(self.head_of(service)?.options.to_string()),
+            Change::SetHealth { service, .. } => {
+                let health = &self.services.get(self.find(service).ok()?.0).health;
+                Some(health.to_string())
+            }
             Change::SetHashTarget { service, .. } => {
                 let target = self.head_of(service)?.options.hash_target;
                 Some(target.word().to_owned())

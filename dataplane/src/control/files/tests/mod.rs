@@ -178,7 +178,7 @@ fn what_was_changed_by_hand_is_told_apart() {
     let weight = |weight| {
         let service = said(A).services[0].clone();
         let ServiceConf { key, servers, .. } = service;
-        let ServerConf { address, spec } = servers[1];
+        let ServerConf { address, spec, .. } = servers[1];
         Change::EditServer {
             service: key,
             server: address,

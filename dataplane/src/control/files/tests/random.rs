@@ -4,9 +4,11 @@ use std::net::IpAddr;
 use std::num::NonZeroU32;
 
 use control::{
-    ClientAddress, Engine, ForwardMode, HashTarget, MarkRule, Netmask, OnServerGone, Persistence,
-    PortSpec, Protocol, Refuse, SchedulerFlags, ServerSpec, ServiceOptions, ServiceSpec,
-    ServiceTimeouts, Settings, Thresholds, TimeoutsConf, Tunnel, TunnelChecksum, TunnelKind,
+    Check, ClientAddress, Dns, DnsRecord, Engine, ForwardMode, HashTarget, Health, Http, MarkRule,
+    Netmask, OnFailure, OnServerGone, Passive, Payload, Persistence, PortSpec, Probe, Protocol,
+    Rcode, Refuse, Rhythm, SchedulerFlags, ServerOptions, ServerSpec, ServiceOptions, ServiceSpec,
+    ServiceTimeouts, Settings, StatusSet, Talk, Thresholds, TimeoutsConf, Tls, Tunnel,
+    TunnelChecksum, TunnelKind, Word,
 };
 use proptest::collection::vec;
 use proptest::option;
@@ -155,20 +157,108 @@ fn server(key: ServiceKey, full: bool) -> impl Strategy<Value = ServerConf> {
                 _ => ForwardMode::Nat,
             };
             let is_tunnel = mode == ForwardMode::Tunnel;
-            ServerConf {
-                address: SocketAddr::new(ip, if port == 0 { 80 } else { port }),
-                spec: ServerSpec {
-                    mode,
-                    weight,
-                    tunnel: if is_tunnel { tunnel } else { Tunnel::default() },
-                    thresholds: Thresholds {
-                        upper: lower + more,
-                        lower,
-                    },
+            let spec = ServerSpec {
+                mode,
+                weight,
+                tunnel: if is_tunnel { tunnel } else { Tunnel::default() },
+                thresholds: Thresholds {
+                    upper: lower + more,
+                    lower,
                 },
+            };
+            let options = ServerOptions {
+                sorry: more == 1,
+                check_address: (lower == 1).then(|| [10, 9, 9, n].into()),
+                check_port: (lower == 2).then_some(8080),
+            };
+            ServerConf {
+                options,
+                ..ServerConf::new(SocketAddr::new(ip, if port == 0 { 80 } else { port }), spec)
             }
         },
     )
+}
+
+fn health(key: ServiceKey) -> impl Strategy<Value = Health> {
+    let text = || select(vec!["", "a \"b\"\r\n", "0x00ff", "0xé"]);
+    let payload = || text().prop_map(|text| Payload(text.as_bytes().to_vec()));
+    let name = || option::of(select(vec!["a.example", "b.example:8443"]).prop_map(str::to_owned));
+    let talk = (payload(), payload()).prop_map(|(send, expect)| Talk { send, expect });
+    let tls = (name(), any::<bool>(), name()).prop_map(|(sni, verify, ca_file)| Tls {
+        sni,
+        verify,
+        ca_file,
+    });
+    let http = (
+        select(vec!["GET", "HEAD"]),
+        name(),
+        select(vec!["200", "200-299,404"]),
+        text(),
+    );
+    let http = (http, option::of(tls)).prop_map(|((method, host, status, body), tls)| Http {
+        method: method.to_owned(),
+        path: "/health".to_owned(),
+        host,
+        status: StatusSet::try_from(status.to_owned()).unwrap(),
+        body: body.to_owned(),
+        tls,
+    });
+    let dns = (select(DnsRecord::ALL), select(Rcode::ALL), name());
+    let dns = dns.prop_map(|(record, rcode, answer)| Dns {
+        name: "a.example".to_owned(),
+        record,
+        rcode,
+        answer,
+    });
+    let command = text().prop_map(|text| vec!["/bin/true".to_owned(), text.to_owned()]);
+    let probe = prop_oneof![
+        talk.clone().prop_map(Probe::Tcp),
+        talk.prop_map(Probe::Udp),
+        http.prop_map(Probe::Http),
+        dns.prop_map(Probe::Dns),
+        Just(Probe::Icmp),
+        command.prop_map(Probe::Command),
+    ];
+    let rhythm = (
+        50u32..9999,
+        10u32..9999,
+        1u32..9,
+        1u32..9,
+        0u32..9,
+        0u32..=50,
+    )
+        .prop_map(
+            |(interval_ms, timeout_ms, rise, fall, retries, jitter)| Rhythm {
+                interval_ms,
+                timeout_ms,
+                rise,
+                fall,
+                retries,
+                jitter,
+                ..Rhythm::default()
+            },
+        );
+    let address = option::of(Just(IpAddr::from([10, 8, 8, 8])));
+    let check = (probe, address, option::of(1u16..9), rhythm);
+    let check = check.prop_map(|(probe, address, port, rhythm)| Check {
+        probe,
+        address,
+        port,
+        rhythm,
+    });
+    let passive = (1u32..9).prop_map(|eject_s| Passive {
+        eject_s,
+        ..Passive::default()
+    });
+    let is_tcp = key.protocol() == Some(Protocol::Tcp);
+    let rest = (select(OnFailure::ALL), 0u32..3, option::of(passive));
+    let checks = prop_oneof![3 => Just(Vec::new()), 1 => vec(check, 1..3)];
+    (checks, rest).prop_map(move |(checks, (on_failure, min_healthy, passive))| Health {
+        checks,
+        on_failure,
+        min_healthy,
+        passive: passive.filter(|_| is_tcp),
+    })
 }
 
 fn service(key: ServiceKey) -> impl Strategy<Value = ServiceConf> {
@@ -179,13 +269,14 @@ fn service(key: ServiceKey) -> impl Strategy<Value = ServiceConf> {
         false => (1..4).map(|n| [172, 16, 0, n].into()).collect(),
     };
     let locals = subsequence(pool, 0..=3).prop_shuffle();
-    (spec(key), options(key), locals)
-        .prop_flat_map(move |(spec, options, locals)| {
+    (spec(key), options(key), locals, health(key))
+        .prop_flat_map(move |(spec, options, locals, health)| {
             let full = !locals.is_empty() && !spec.one_packet;
-            let rest = (Just(spec), Just(options), Just(locals));
+            let rest = (Just(spec), Just(options), Just(locals), Just(health));
             (rest, vec(server(key, full), 0..5))
         })
-        .prop_map(move |((spec, options, local_addresses), mut servers)| {
+        .prop_map(move |(rest, mut servers)| {
+            let (spec, options, local_addresses, health) = rest;
             let mut seen = HashSet::new();
             servers.retain(|server| seen.insert(server.address));
             ServiceConf {
@@ -193,6 +284,7 @@ fn service(key: ServiceKey) -> impl Strategy<Value = ServiceConf> {
                 spec,
                 options,
                 local_addresses,
+                health,
                 servers,
             }
         })
@@ -415,6 +507,8 @@ fn service_of(change: &Change) -> Option<ServiceKey> {
         | Change::DeleteServer { service, .. }
         | Change::AddLocalAddress { service, .. }
         | Change::DeleteLocalAddress { service, .. }
+        | Change::SetHealth { service, .. }
+        | Change::SetServerOptions { service, .. }
         | Change::SetOptions { service, .. } => Some(*service),
         Change::SetTimeouts { .. }
         | Change::SetSettings(_)

@@ -1,6 +1,7 @@
 //! Refusals, the trash, counters across deletions.
 
 mod drain; // servers without new connections, and slow start
+mod health; // servers that are down, or stand by
 mod marks; // rules that mark packets
 mod methods; // forwarding methods, families, local addresses, options
 mod network; // addresses, routes, static neighbours

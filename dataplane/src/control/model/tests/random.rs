@@ -185,7 +185,9 @@ impl Naive {
             | Change::DeleteNeighbour { .. }
             | Change::FlushNeighbours
             | Change::StartSync(_)
-            | Change::StopSync { .. } => unreachable!("not generated"),
+            | Change::StopSync { .. }
+            | Change::SetHealth { .. }
+            | Change::SetServerOptions { .. } => unreachable!("not generated"),
             Change::AddMark { rule, at } => {
                 let at = at.unwrap_or(self.marks.len() + 1);
                 let to = rule.destination.and_then(Prefix::only);
