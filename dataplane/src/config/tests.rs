@@ -76,12 +76,13 @@ fn the_example_gives_the_defaults() {
             Change::SetOptions { .. } => "options",
             Change::AddLocalAddress { .. } => "local",
             Change::AddServer { .. } => "server",
+            Change::StartSync(_) => "sync",
             other => panic!("{other:?}"),
         })
         .collect();
     assert_eq!(
         kinds.join(" "),
-        "timeouts settings mark service options options options options options options options options local server server server"
+        "timeouts settings mark service options options options options options options options options local server server server sync"
     );
 }
 
@@ -220,7 +221,7 @@ fn syntax_and_unknown_keys() {
     );
     check(
         "x = 1",
-        "f:2: unknown field `x`, expected one of `director`, `eal`, `metrics`, `port`, `route`, `neighbour`, `timeouts`, `settings`, `mark`, `service`",
+        "f:2: unknown field `x`, expected one of `director`, `eal`, `metrics`, `port`, `route`, `neighbour`, `timeouts`, `settings`, `mark`, `sync`, `service`",
     );
     check(
         "[timeouts]\nicmp = 3",
@@ -653,7 +654,8 @@ fn settings() {
         "[settings]\nschedule_icpm = true",
         "f:3: unknown field `schedule_icpm`, expected one of `schedule_icmp`, `pmtu_disc`, `conn_reuse_mode`, `expire_nodest_conn`, `expire_quiescent_template`, \
          `sloppy_tcp`, `sloppy_sctp`, `drop_entry`, `drop_packet`, `secure_tcp`, `am_droprate`, `amemthresh`, \
-         `one_packet_replies_untranslated`",
+         `one_packet_replies_untranslated`, `sync_version`, `sync_threshold`, `sync_period`, `sync_refresh_period`, \
+         `sync_retries`, `sync_persist_mode`, `sync_ports`",
     );
     check(
         "[settings]\npmtu_disc = 1",

@@ -60,8 +60,6 @@ use stats::{ESTIMATE_S, Machine};
 pub const PROGRAM: &str = concat!("directord ", env!("CARGO_PKG_VERSION"));
 /// The most commands that wait for one worker.
 pub const MAILBOX_MAX: usize = 64;
-/// The most commands that one change puts there: updates, and a feed.
-const COMMANDS: usize = 2;
 /// How long a worker may take to answer a command.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 /// Connections that a worker lists at once, while packets wait ...
@@ -307,7 +305,14 @@ impl Control {
     /// the change takes effect: when that worker goes on.
     pub fn change(&mut self, changes: &[Change]) -> Result<(), Refusal> {
         // Once the model has changed every worker must hear of it.
-        let has_no_room = |worker: &&Worker| worker.mailbox.len() + COMMANDS > MAILBOX_MAX;
+        // Updates, and for a daemon a feed.
+        let is_of_sync =
+            |change: &Change| matches!(change, Change::StartSync(_) | Change::StopSync { .. });
+        let commands = 1 + usize::from(changes.iter().any(is_of_sync));
+        let has_no_room = |worker: &&Worker| {
+            let room = worker.mailbox.capacity().unwrap_or(usize::MAX);
+            worker.mailbox.len() + commands > room
+        };
         if let Some(worker) = self.workers.iter().find(has_no_room) {
             let detail = format!(
                 "the worker on core {} has not answered {MAILBOX_MAX} commands",

@@ -39,6 +39,8 @@ pub mod flags {
 const ENTRIES_MAX: u8 = 255;
 const HEADER: usize = 8;
 const HEADER_V0: usize = 4;
+/// A message that says a word.
+const SPOKEN: usize = 12;
 /// An IPv4 entry up to its addresses, and after them.
 const PORTS_END: usize = 24;
 const FIXED_V4: usize = PORTS_END + 3 * 4;
@@ -113,9 +115,9 @@ pub enum Word {
 
 impl Word {
     /// The message that says it.
-    pub fn message(self, sync_id: u8) -> [u8; HEADER + 4] {
+    pub fn message(self, sync_id: u8) -> [u8; SPOKEN] {
         let [a, b, c, d] = self.bytes();
-        [0, sync_id, 0, HEADER as u8 + 4, 0, 1, 0, 0, a, b, c, d]
+        [0, sync_id, 0, 12, 0, 1, 0, 0, a, b, c, d]
     }
 
     const fn bytes(self) -> [u8; 4] {

@@ -12,12 +12,8 @@ use crate::time::Instant;
 /// News that wait for the master.
 const RING: usize = 1 << 13;
 
-/// Something that backups are to know.
+/// Something that backups are to know. Nearly all are connections, and none is allocated.
 #[derive(Debug)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "nearly all are connections, and none is to be allocated"
-)]
 pub enum News {
     Connection(Entry),
     /// Of this number among those that the workers share; what is not there but in services.

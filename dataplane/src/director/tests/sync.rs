@@ -276,7 +276,7 @@ fn a_client_keeps_its_server_at_another_director() {
 fn everything_is_told_to_who_asks() {
     let mut t = Testbed::nat(Tcp, VIP, &[RS]);
     for n in 1..=100 {
-        let client = format!("192.0.2.10:{n}");
+        let client = format!("192.0.2.10:{}", 1000 + n);
         establish(&mut t, 0, &client, RS);
     }
     // One that is not established is not told.
