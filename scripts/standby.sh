@@ -55,6 +55,7 @@ two_directors() {
     # shellcheck source=/dev/null
     . "$STATE/env"
     (
+        # shellcheck source=/dev/null
         . "$SCRIPTS/lab-network.sh"
         start_standby
     )
