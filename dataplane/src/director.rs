@@ -498,16 +498,23 @@ impl<P: PacketBuf> Director<P> {
         at: usize,
         stage: &mut Stage,
     ) -> bool {
-        let Some(mut seen) = Seen::plain::<IP>(frame) else {
+        let Some(seen) = self.plain::<IP>(station, frame) else {
             return false;
         };
-        if !station.is_meant(frame) {
-            return false;
-        }
-        self.conns.digest(&mut seen, frame);
         stage.addresses[at] = seen.flow.addresses;
         self.place(&seen, at, stage);
         true
+    }
+
+    /// What a frame is that is of the usual kind and addressed to us.
+    #[inline(always)]
+    fn plain<const IP: usize>(&self, station: Station, frame: &[u8]) -> Option<Seen> {
+        let mut seen = Seen::plain::<IP>(frame)?;
+        if !station.is_meant(frame) {
+            return None;
+        }
+        self.conns.digest(&mut seen, frame);
+        Some(seen)
     }
 
     #[inline(never)]

@@ -141,18 +141,13 @@ impl<P: PacketBuf> Director<P> {
     /// What a frame is that came in on `from`, if it is addressed to us.
     #[inline(always)]
     fn sighted(&self, from: PortId, frame: &[u8]) -> Result<Seen, DropReason> {
+        let station = self.stations[from.index()];
         let plain = if ethernet::carries(frame, ethernet::IPV4) {
-            Seen::plain::<IPV4_HEADER>(frame)
+            self.plain::<IPV4_HEADER>(station, frame)
         } else {
-            Seen::plain::<IPV6_HEADER>(frame)
+            self.plain::<IPV6_HEADER>(station, frame)
         };
-        match plain {
-            Some(mut seen) if self.stations[from.index()].is_meant(frame) => {
-                self.conns.digest(&mut seen, frame);
-                Ok(seen)
-            }
-            _ => self.accepted(from, frame),
-        }
+        plain.map_or_else(|| self.accepted(from, frame), Ok)
     }
 
     /// The worker that decides about a packet.
