@@ -102,9 +102,15 @@ transfer_urls() {
 
 # begin_transfers NAME COUNT: by each row.
 begin_transfers() {
-    local urls end
+    local urls
     mapfile -t urls < <(transfer_urls "$1")
-    coproc UPLOADS { in_lab client "$SCRIPTS/transfers" "$2" "${urls[@]}" 2>&1; }
+    begin_uploads "$2" "${urls[@]}"
+}
+
+# begin_uploads COUNT URL…
+begin_uploads() {
+    local end
+    coproc UPLOADS { in_lab client "$SCRIPTS/transfers" "$@" 2>&1; }
     # The shell closes its own ends when the program ends, whatever is still to be read.
     end=${UPLOADS[1]}
     exec {UPLOADS_OUT}<&"${UPLOADS[0]}" {UPLOADS_IN}>&"$end" {end}>&-

@@ -39,12 +39,18 @@ row_block() {
     done
 }
 
-same_configuration() {
+# Each tells the other.
+sync_blocks() {
     local role
-    each_row row_block
     for role in master backup; do
         printf '\n[[sync]]\nrole = "%s"\ninterface = "sync"\nsync_id = 7\n' "$role"
     done
+}
+
+all_rows() {
+    each_row row_vips
+    each_row row_block
+    sync_blocks
 }
 
 # start_second: as the first, with addresses of its own.
@@ -57,8 +63,9 @@ start_second() {
     wait_for 15 standby_answers || die "the second director did not start: $(tail -n 3 "$STATE/second.log")"
 }
 
+# two_stations OPTION COMMAND: the lab's option for the kernel, and what prints the configuration of both.
 two_stations() {
-    lab_up --topology all --kernel-vips --device af_packet --no-director
+    lab_up --topology all "$1" --device af_packet --no-director
     # Each has addresses of its own; that which is the servers' gateway goes with the virtual ones.
     sed -i 's/^OUTER=.*/OUTER=10.1.0.251/; s/^INNER=.*/INNER=10.2.0.251/' "$STATE/env"
     (
@@ -71,11 +78,17 @@ two_stations() {
         kernel_has_ipv6 dir
         kernel_has_ipv6 dir2
     )
-    each_row row_vips
-    same_configuration >"$STATE/services.toml"
+    "$2" >"$STATE/services.toml"
     "$SCRIPTS/lab" start
     start_second
-    wait_for 10 complete || die "nothing was complete: $(standing_by directorctl sync status)"
+}
+
+both_complete() {
+    complete && directorctl sync status | grep -c 'yes$' >/dev/null
+}
+
+they_know_each_other() {
+    wait_for 10 both_complete || die "nothing was complete: $(directorctl sync status) $(standing_by directorctl sync status)"
 }
 
 # ---- keepalived ------------------------------------------------------------------------------------------
@@ -95,7 +108,7 @@ global_defs {
     vrrp_version 3
 }
 vrrp_script director {
-    script "$STATE/bin/directorctl status"
+    script "$STATE/bin/directorctl node status"
     interval 1
     timeout 2
     rise 1
@@ -176,6 +189,7 @@ becomes_master() {
 }
 
 one_is_master() {
+    they_know_each_other
     start_vrrp dir 100 "$DIRECTOR_SOCKET"
     becomes_master dir
     wait_for 5 lists address "^lan +- +10.1.0.100/32"
@@ -219,37 +233,37 @@ network_is_told() {
 returns() {
     "$SCRIPTS/lab" start
     start_vrrp dir 100 "$DIRECTOR_SOCKET"
-    wait_for 10 both_complete || die "nothing was complete: $(directorctl sync status)"
+    they_know_each_other
     has_none dir
     has_vips dir2
 }
 
-both_complete() {
-    directorctl sync status | grep -q 'yes$'
+# It is asked to let its clients go, and the other has them.
+survive_a_drain() {
+    local all=${#STANDBY_ROWS[@]}
+    begin_transfers drain 1
+    wait_for 20 told_of "$all" env || die "the backup knows $(open_at env): $(directorctl sync status)"
+    standing_by directorctl node drain --quiet 1 --timeout 30
+    becomes_master dir
+    still_under_way
+    end_transfers "$all"
+    standing_by directorctl node undrain
 }
 
 # The director alone ends: its keepalived gives the addresses away.
 survive_a_director() {
-    local all=${#STANDBY_ROWS[@]} pid
+    local all=${#STANDBY_ROWS[@]}
     begin_transfers director 1
-    wait_for 20 told_of "$all" env || die "the backup knows $(open_at env): $(directorctl sync status)"
-    pid=$(second_pid)
-    kill -KILL "$pid"
-    becomes_master dir
+    wait_for 20 told_of "$all" standing_by || die "the backup knows $(open_at standing_by): $(standing_by directorctl sync status)"
+    kill -KILL "$(director_pid)"
+    becomes_master dir2
     still_under_way
     end_transfers "$all"
-    wait_for 5 has_none dir2
-}
-
-second_pid() {
-    local pid
-    for pid in $(ip netns pids "$LAB-dir2"); do
-        [ "$(cat "/proc/$pid/comm")" != directord ] || echo "$pid"
-    done
+    wait_for 5 has_none dir
 }
 
 vrrp() {
-    check "two directors with keepalived start" two_stations
+    check "two directors for keepalived start" two_stations --kernel-vips all_rows
     [ -e "$STATE/env" ] || return 0
     # shellcheck source=/dev/null
     . "$STATE/env"
@@ -258,6 +272,7 @@ vrrp() {
     check "the network is told of the new place of addresses" network_is_told
     check "the other goes on with them, and schedules none" ends_are_counted
     check "the first comes back and stands by" returns
+    check "a drained director gives the addresses away, and transfers go on" survive_a_drain
     check "transfers survive the end of the director alone" survive_a_director
-    check "every packet accounted for with keepalived's addresses" wait_for 5 balanced
+    check "every packet accounted for with keepalived's addresses" wait_for 5 standing_by balanced
 }

@@ -350,9 +350,11 @@ impl Health {
         let checks = self.checks.iter().map(|check| inline(&check.keys()));
         let passive = self.passive.map(|passive| inline(&passive.keys()));
         let default = Self::default();
+        let announce = self.announce.as_deref().map(quoted);
         vec![
             Key::word("on_failure", self.on_failure, default.on_failure),
             Key::new("min_healthy", self.min_healthy, default.min_healthy),
+            Key::perhaps("announce", announce),
             Key::new(TABLES[0], array(checks), "[]"),
             Key::perhaps(TABLES[1], passive),
         ]

@@ -31,7 +31,13 @@ pub struct Health {
     /// With fewer servers that are up the service is not fit to be announced.
     pub min_healthy: u32,
     pub passive: Option<Passive>,
+    /// The kernel's interface that has the service's address while the service is fit and the director
+    /// is to have clients, so that routing daemons announce it.
+    pub announce: Option<String>,
 }
+
+/// The longest name of an interface.
+const INTERFACE_MAX: usize = 15;
 
 impl Health {
     /// Why it cannot be.
@@ -40,6 +46,13 @@ impl Health {
             let n = self.checks.len();
             return Err(format!(
                 "{n} checks are too many, at most {CHECKS_MAX} is right"
+            ));
+        }
+        if let Some(name) = &self.announce
+            && !is_interface(name)
+        {
+            return Err(format!(
+                "announce {name:?} is no interface of the kernel's, \"lo\" is right"
             ));
         }
         let mut checks = self.checks.iter();
@@ -51,6 +64,11 @@ impl Health {
         let mut checks = self.checks.iter();
         checks.any(|check| matches!(check.probe, Probe::Command(_)))
     }
+}
+
+fn is_interface(name: &str) -> bool {
+    let fits = |c: char| c.is_ascii_graphic() && c != '/';
+    (1..=INTERFACE_MAX).contains(&name.len()) && name.chars().all(fits)
 }
 
 /// What is said of one server, beside how packets reach it.

@@ -18,6 +18,7 @@ pub mod ipvsadm;
 mod marks; // rules that mark packets
 mod metrics; // for Prometheus, and how much workers do
 mod network; // addresses, routes, static neighbours
+mod node; // whether a director is to have clients
 pub mod packet; // frames, read and in words
 pub mod plan; // what a file would change
 mod ports; // ports as they are configured
@@ -55,6 +56,7 @@ pub use network::{
     Address, AddressPrefix, KernelHop, KernelNetwork, KernelRoute, Mac, Network, Route,
     StaticNeighbour, interface, is_link_local, is_station, mac_text,
 };
+pub use node::{Announced, NodeState, NodeStatus, Withheld};
 pub use plan::Plan;
 pub use ports::{KernelDriver, KernelSide, PortSpec, Role, Steering, Vips};
 pub use settings::{SETTINGS, Setting, Value};
@@ -62,7 +64,7 @@ pub use sync::{SyncDaemon, SyncRole, SyncStatus};
 pub use words::{NoFlag, Word};
 
 /// Bumped by every incompatible change; both ends must agree.
-pub const VERSION: u32 = 6;
+pub const VERSION: u32 = 7;
 /// Where the daemon listens unless its configuration says otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/director/director.sock";
 /// The longest message either side accepts, in bytes.
@@ -159,6 +161,11 @@ pub enum Request {
     SyncDaemons,
     /// Every check of every server.
     Health,
+    /// Whether clients are to come to this director, and whether they do.
+    Node,
+    /// Nothing is announced any more, so that clients go to other directors; what comes is served.
+    DrainNode,
+    UndrainNode,
 }
 
 impl Request {
@@ -174,7 +181,9 @@ impl Request {
             | Self::Drops { .. }
             | Self::StartCapture(_)
             | Self::CapturedNext
-            | Self::StopCapture => true,
+            | Self::StopCapture
+            | Self::DrainNode
+            | Self::UndrainNode => true,
             Self::Plan(_)
             | Self::Save
             | Self::Services { .. }
@@ -188,7 +197,8 @@ impl Request {
             | Self::Network
             | Self::Marks
             | Self::SyncDaemons
-            | Self::Health => false,
+            | Self::Health
+            | Self::Node => false,
         }
     }
 }
@@ -777,6 +787,7 @@ pub enum Reply {
     Marks(Vec<MarkRule>),
     SyncDaemons(Vec<SyncStatus>),
     Health(Vec<CheckStatus>),
+    Node(NodeStatus),
 }
 
 /// Why a request was not carried out. Nothing of it was applied.

@@ -13,6 +13,7 @@ mod import; // configurations of others
 mod mark; // rules that mark packets
 mod metrics; // for Prometheus
 mod network; // addresses, routes, neighbours
+mod node; // whether clients are to come
 mod pcapng; // captures as files
 mod port; // the NICs
 mod request; // from verbs to requests
@@ -51,6 +52,7 @@ use generate::{CompletionsArgs, ManArgs};
 use import::ImportArgs;
 use mark::MarkVerb;
 use network::{AddressVerb, NeighbourVerb, RouteVerb};
+use node::NodeVerb;
 use port::PortVerb;
 use request::request;
 use schema::SchemaArgs;
@@ -121,6 +123,9 @@ enum Verb {
     /// Connections that other directors know of, for when they take over.
     #[command(subcommand)]
     Sync(SyncVerb),
+    /// Whether clients are to come to this director, one of several.
+    #[command(subcommand)]
+    Node(NodeVerb),
     /// Zero the counters: of all services, or of the one named.
     Zero(Perhaps),
     /// Show the timeouts, or set those named, in seconds.
@@ -538,6 +543,7 @@ fn answer(cli: &Cli) -> Result<(String, ExitCode)> {
     match &cli.verb {
         Verb::Check(args) => files::check(args, cli.json),
         Verb::Plan(args) => files::plan(args, &mut connect(cli)?, cli.json),
+        Verb::Node(verb) => node::run(verb, &mut connect(cli)?, cli.json),
         _ => Ok((run(cli)?, ExitCode::SUCCESS)),
     }
 }
@@ -632,6 +638,7 @@ fn run(cli: &Cli) -> Result<String> {
         | Reply::Connections { .. }
         | Reply::Drops { .. }
         | Reply::Metrics { .. }
+        | Reply::Node(_)
         | Reply::CaptureStarted { .. }
         | Reply::Captured { .. } => bail!(control::client::ClientError::Unexpected),
     }

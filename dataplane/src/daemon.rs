@@ -137,6 +137,7 @@ fn serve(
                     .synchronised(sync)
                     .with_ports(config.port_specs())
                     .timed_by(clock)
+                    .announcing_after(config.director.announce_wait)
                     .networked(setup.clone())
                     .sharing(Arc::clone(&templates))
                     .reloading(path.to_owned(), reload);
@@ -153,9 +154,11 @@ fn serve(
                 control = control.scraped(scraper);
             }
             announce_ready(config, &mut control);
-            server
+            let served = server
                 .run(&mut control, stop)
-                .context("serving the control socket")
+                .context("serving the control socket");
+            control.leave();
+            served
         });
         match &result {
             Ok(()) => tracing::info!("told to stop; the connections end with the director"),

@@ -96,6 +96,9 @@ fn requests() -> Vec<(String, Vec<u8>)> {
         Request::Status,
         Request::Neighbours,
         Request::Marks,
+        Request::Node,
+        Request::DrainNode,
+        Request::UndrainNode,
         Request::SyncDaemons,
     ];
     let json = |request: &Request| serde_json::to_string(request).unwrap();

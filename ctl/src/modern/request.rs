@@ -65,7 +65,7 @@ pub(super) fn request(verb: &Verb, present: &mut impl Present) -> Result<Request
         Verb::Confirm => return Ok(Request::Confirm),
         Verb::Rollback => return Ok(Request::Rollback),
         Verb::Save(_) => return Ok(Request::Save),
-        Verb::Plan(_) => unreachable!("its exit code says something too"),
+        Verb::Plan(_) | Verb::Node(_) => unreachable!("its exit code says something too"),
         Verb::Check(_)
         | Verb::Completions(_)
         | Verb::Man(_)

@@ -4,14 +4,14 @@ use anyhow::{Result, bail};
 use clap::Args;
 use control::plan::Plan;
 use control::{
-    Address, CheckStatus, Connection, Explained, Neighbour, PortStatus, Refusal, Service, Settings,
-    Status, SyncStatus,
+    Address, CheckStatus, Connection, Explained, Neighbour, NodeStatus, PortStatus, Refusal,
+    Service, Settings, Status, SyncStatus,
 };
 use schemars::generate::{SchemaGenerator, SchemaSettings};
 use schemars::{JsonSchema, Schema};
 use serde_json::{Map, Value};
 
-use super::{answers, connection, drain, drops, json, mark, network, show, top};
+use super::{answers, connection, drain, drops, json, mark, network, node, show, top};
 
 const SCHEMA: &str = "https://json-schema.org/draft/2020-12/schema";
 
@@ -51,6 +51,8 @@ const VERBS: &[(&[&str], Of)] = &[
     (&["server drain (lines)"], of::<drain::Look>),
     (&["mark list"], of::<Vec<mark::Numbered<'static>>>),
     (&["sync status"], of::<Vec<SyncStatus>>),
+    (&["node status"], of::<NodeStatus>),
+    (&["node drain (lines)"], of::<node::Look>),
     (&["settings"], of::<Settings>),
     (&["timeouts"], of::<answers::Timeouts>),
     (&["address list"], of::<Vec<Address>>),

@@ -1,6 +1,7 @@
 //! `[director]`, `[eal]` and `[metrics]`.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use toml::Spanned;
 
@@ -57,6 +58,12 @@ impl Reader<'_> {
                 default.max_servers,
                 1..=i64::from(SERVERS_MAX),
             )?,
+            announce_wait: Duration::from_secs(self.number(
+                "announce_wait",
+                raw.announce_wait.as_ref(),
+                default.announce_wait.as_secs(),
+                0..=3600,
+            )?),
             log: self.log(raw.log.as_ref(), default.log)?,
             log_format: raw.log_format.unwrap_or(default.log_format),
         })

@@ -52,6 +52,7 @@ pub(super) struct RawDirector {
     pub(super) max_templates: Option<Spanned<i64>>,
     pub(super) max_services: Option<Spanned<i64>>,
     pub(super) max_servers: Option<Spanned<i64>>,
+    pub(super) announce_wait: Option<Spanned<i64>>,
     pub(super) log: Option<Spanned<String>>,
     pub(super) log_format: Option<LogFormat>,
 }
@@ -186,6 +187,7 @@ pub(super) struct RawService {
     pub(super) local_addresses: Vec<Spanned<String>>,
     pub(super) on_failure: Option<Spanned<OnFailure>>,
     pub(super) min_healthy: Option<Spanned<i64>>,
+    pub(super) announce: Option<Spanned<String>>,
     #[serde(default)]
     pub(super) check: Vec<RawCheck>,
     pub(super) passive: Option<RawPassive>,

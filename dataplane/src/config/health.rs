@@ -110,6 +110,7 @@ impl Reader<'_> {
                 .as_ref()
                 .map(|passive| self.passive(passive))
                 .transpose()?,
+            announce: raw.announce.as_ref().map(|name| name.get_ref().clone()),
         };
         for (raw, check) in raw.check.iter().zip(&health.checks) {
             if let Err(why) = check.probe.check() {

@@ -15,6 +15,7 @@ mod text; // a configuration as a file
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use control::{Change, PortSpec};
 use serde::Deserialize;
@@ -61,6 +62,8 @@ pub struct Director {
     pub max_templates: u32,
     pub max_services: u32,
     pub max_servers: u32,
+    /// How long services are not announced while a backup daemon hears of connections.
+    pub announce_wait: Duration,
     pub log: tracing::Level,
     pub log_format: LogFormat,
 }
@@ -87,6 +90,7 @@ impl Default for Director {
             max_templates: Templates::default_capacity(262_144, 1),
             max_services: 4096,
             max_servers: 16_384,
+            announce_wait: Duration::from_secs(30),
             log: tracing::Level::INFO,
             log_format: LogFormat::Human,
         }

@@ -145,6 +145,7 @@ fn director(said: &Director) -> Vec<Key> {
         max_templates,
         max_services,
         max_servers,
+        announce_wait,
         log,
         log_format,
     } = said;
@@ -179,6 +180,11 @@ fn director(said: &Director) -> Vec<Key> {
         ),
         Key::new("max_services", max_services, default.max_services),
         Key::new("max_servers", max_servers, default.max_servers),
+        Key::new(
+            "announce_wait",
+            announce_wait.as_secs(),
+            default.announce_wait.as_secs(),
+        ),
         Key::new("log", level(*log), level(default.log)),
         Key::new(
             "log_format",

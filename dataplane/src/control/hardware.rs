@@ -25,6 +25,9 @@ pub trait Hardware {
     /// of its device.
     fn close(&mut self, id: PortId);
 
+    /// The kernel's tables are asked for from now on, if they are not yet.
+    fn watch_kernel(&mut self) {}
+
     /// The kernel's tables, if they changed since this was last asked for.
     fn kernels_tables(&mut self) -> Option<Tables> {
         None

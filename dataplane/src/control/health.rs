@@ -95,6 +95,7 @@ impl Control {
             .collect();
         let updates = self.model.diagnose(found);
         self.view = None;
+        self.node.stale = true;
         self.post(updates);
     }
 

@@ -25,6 +25,7 @@ impl Control {
         let Some(tables) = self.hardware.kernels_tables() else {
             return;
         };
+        self.node.stale = true;
         let mirror = Mirror::new(&tables, self.model.kernels_sides());
         let (addresses, routes) = (mirror.addresses.len(), mirror.routes.len());
         self.kernel.tables = Some(tables);
@@ -34,12 +35,12 @@ impl Control {
             tracing::info!(addresses, routes, "the kernel's network changed");
         }
         self.post(updates);
-        self.share_addresses();
     }
 
-    /// Gives the kernel the addresses that are configured here, and takes back what it was given and is
-    /// configured no more.
+    /// Gives the kernel the addresses that are configured here and those that are announced, and takes
+    /// back what it was given and is not to have any more.
     pub(super) fn share_addresses(&mut self) {
+        let announcements = self.announcements();
         let Kernel { tables, given } = &mut self.kernel;
         let Some(tables) = tables else {
             return;
@@ -49,24 +50,48 @@ impl Control {
             let link = link(tables, name, vlan)?;
             Some(((link, prefix.address), prefix.length))
         });
-        let wanted: BTreeMap<(LinkId, IpAddr), u8> = wanted.collect();
+        let mut wanted: BTreeMap<(LinkId, IpAddr), u8> = wanted.collect();
+        let shown = announcements.shown.into_iter();
+        wanted.extend(shown.map(|place| (place, whole(place.1))));
+        // What the tables say may be older than what was asked for here.
         let has = |link, address| {
             let mut all = tables.addresses.iter();
             all.any(|(on, known, _)| (*on, *known) == (link, address))
         };
+        // Left there by a director before this one.
+        let left = announcements.withdrawn.into_iter();
+        let left = left.filter(|&(link, address)| has(link, address));
+        let left: Vec<_> = left.map(|place| (place, whole(place.1))).collect();
+        let before = given.iter().map(|(&place, &length)| (place, length));
+        let gone: BTreeMap<_, _> = (before.chain(left))
+            .filter(|(place, _)| !wanted.contains_key(place))
+            .collect();
         for (&(link, address), &length) in &wanted {
             if !has(link, address) {
                 let prefix = Prefix { address, length };
                 (self.hardware).set_kernels_address(link, prefix, Setting::Add);
             }
         }
-        for (&(link, address), &length) in given.iter() {
-            if !wanted.contains_key(&(link, address)) && has(link, address) {
-                let prefix = Prefix { address, length };
-                (self.hardware).set_kernels_address(link, prefix, Setting::Delete);
-            }
+        for (&(link, address), &length) in &gone {
+            let prefix = Prefix { address, length };
+            (self.hardware).set_kernels_address(link, prefix, Setting::Delete);
         }
         *given = wanted;
+    }
+}
+
+impl Kernel {
+    /// An interface of that name.
+    pub(super) fn link(&self, name: &str) -> Option<LinkId> {
+        self.tables.as_ref()?.link(name)
+    }
+}
+
+/// The length of the network that is one address.
+const fn whole(address: IpAddr) -> u8 {
+    match address {
+        IpAddr::V4(_) => 32,
+        IpAddr::V6(_) => 128,
     }
 }
 

@@ -14,6 +14,7 @@ mod load; // ten thousand services with a hundred thousand servers
 pub mod manager; // the service manager, told how the director does
 pub mod metrics; // for Prometheus
 pub mod model; // the authoritative services and servers
+mod node; // whether clients are to come here
 mod passive; // what packets say of servers
 pub mod server; // the Unix socket
 mod start; // ports and daemons, started and stopped
@@ -52,6 +53,7 @@ use health::Ward;
 use manager::Manager;
 use metrics::Scrape;
 use model::{Applied, Limits, Model, STEP_S, SWEEP_S, View, refuse};
+use node::Node;
 use server::{Backend, Peer};
 use start::Starts;
 use stats::{ESTIMATE_S, Machine};
@@ -166,6 +168,7 @@ pub struct Control {
     sync: Option<Daemons>,
     kernel: kernel::Kernel,
     ward: Ward,
+    node: Node,
     /// Who asks could do by itself whatever the director can.
     trusted: bool,
     arrivals: Arrivals,
@@ -212,6 +215,7 @@ impl Control {
             sync: None,
             kernel: kernel::Kernel::default(),
             ward: Ward::default(),
+            node: Node::default(),
             trusted: true,
             arrivals: Arrivals::default(),
         }
@@ -271,6 +275,8 @@ impl Control {
             checks: Arc::clone(&self.ward.checks),
             machine: self.machine(),
             sync: self.sync_daemons(),
+            node: self.node.state(),
+            announced: self.node.announced().to_vec(),
             limits: self.model.limits(),
             connections_max: self.connections_max,
             uptime: self.now,
@@ -341,7 +347,7 @@ impl Control {
         }
         confirmed?;
         self.release();
-        self.share_addresses();
+        self.node.stale = true;
         Ok(())
     }
 
@@ -587,6 +593,15 @@ impl Backend for Control {
             Request::Marks => Ok(Reply::Marks(self.model.marks())),
             Request::SyncDaemons => Ok(Reply::SyncDaemons(self.sync_daemons())),
             Request::Health => Ok(Reply::Health(self.health())),
+            Request::Node => Ok(Reply::Node(self.node_status())),
+            Request::DrainNode => {
+                self.drain_node(peer);
+                Ok(Reply::Done)
+            }
+            Request::UndrainNode => {
+                self.undrain_node(peer);
+                Ok(Reply::Done)
+            }
         };
         answer.unwrap_or_else(Reply::Refused)
     }
@@ -621,6 +636,7 @@ impl Backend for Control {
         }
         self.see_to_files();
         self.see_to_health();
+        self.see_to_node();
         if let Some(manager) = &mut self.manager {
             manager.tick(now, self.model.services_len());
         }

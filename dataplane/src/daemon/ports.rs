@@ -114,10 +114,7 @@ impl Ports {
         let device = side_device(spec, self.mac(of), workers);
         let shape = side_spec(spec).zip(device);
         let (shape, device) = shape.context("a port without a kernel's side")?;
-        if self.watcher.is_none() {
-            let watcher = Watcher::start().context("hearing what the kernel's network is")?;
-            self.watcher = Some(watcher);
-        }
+        self.start_watcher()?;
         self.eal.plug(&device)?;
         let started = self.start(
             side,
@@ -132,6 +129,14 @@ impl Ports {
             tracing::warn!("{error}");
         }
         started.with_context(|| format!("the kernel's side of port {}", spec.name))
+    }
+
+    fn start_watcher(&mut self) -> anyhow::Result<()> {
+        if self.watcher.is_none() {
+            let watcher = Watcher::start().context("hearing what the kernel's network is")?;
+            self.watcher = Some(watcher);
+        }
+        Ok(())
     }
 
     /// Ports that come and go from now on do so at these workers, one a pool.
@@ -412,6 +417,12 @@ impl Hardware for Ports {
         let taking = taking.collect();
         self.closing.push(Closing { id, port, taking });
         self.finish(ANSWER_TIMEOUT);
+    }
+
+    fn watch_kernel(&mut self) {
+        if let Err(error) = self.start_watcher() {
+            tracing::warn!("{error:#}");
+        }
     }
 
     fn kernels_tables(&mut self) -> Option<Tables> {

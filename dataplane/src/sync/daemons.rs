@@ -93,6 +93,11 @@ impl Daemons {
         places.map(|place| place.daemon.clone()).collect()
     }
 
+    /// Whether a backup runs that has not heard of all connections yet.
+    pub fn is_catching_up(&self) -> bool {
+        self.backup.is_some() && self.page.complete.get() == 0
+    }
+
     pub fn page(&self) -> &Arc<SyncPage> {
         &self.page
     }

@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 
-use control::{Protocol, ServiceKey, Steering, SyncStatus, Word};
+use control::{NodeState, Protocol, ServiceKey, Steering, SyncStatus, Word};
 
 use super::text::{Kind, Labels, Samples, seconds};
 use super::{Scrape, WorkerView};
@@ -591,6 +591,26 @@ pub const FAMILIES: &[Family] = &[
         Total,
         "New connections that found every port of a local address in use toward their server.",
         Local(|local| local.pages.iter().map(|page| page.exhausted.get()).sum()),
+    ),
+    metric(
+        "director_node_active",
+        Gauge,
+        "1 while clients are to come to this director, 0 before it knows others' connections and when it is drained.",
+        Director(|scrape, out| {
+            out.sample(&[], u8::from(scrape.node == NodeState::Active));
+        }),
+    ),
+    labelled(
+        "director_address_announced",
+        Gauge,
+        &["address", "interface"],
+        "1 while the kernel has a virtual address for routing daemons, 0 while it is withheld.",
+        Director(|scrape, out| {
+            for at in &scrape.announced {
+                let labels: Labels<'_> = &[("address", &at.address), ("interface", &at.interface)];
+                out.sample(labels, u8::from(at.withheld.is_none()));
+            }
+        }),
     ),
     labelled(
         "director_sync_info",

@@ -13,7 +13,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use control::{MetricsCursor, SyncStatus};
+use control::{Announced, MetricsCursor, NodeState, SyncStatus};
 use crossbeam::channel::{Receiver, Sender, bounded};
 
 use super::Worker;
@@ -55,6 +55,8 @@ pub struct Scrape {
     pub machine: Machine,
     /// The daemons that run.
     pub sync: Vec<SyncStatus>,
+    pub node: NodeState,
+    pub announced: Vec<Announced>,
     pub limits: Limits,
     /// Per worker.
     pub connections_max: u64,

@@ -106,6 +106,12 @@ fn scrape(model: &Model, pages: &[Arc<Page>]) -> Scrape {
                 ..SyncStatus::idle(daemon(SyncRole::Backup))
             },
         ],
+        node: control::NodeState::Active,
+        announced: vec![control::Announced {
+            address: "10.0.0.1".parse().unwrap(),
+            interface: "lo".to_owned(),
+            withheld: Some(control::Withheld::Servers),
+        }],
         limits: LIMITS,
         connections_max: 64,
         uptime: Duration::from_secs(9),
@@ -185,6 +191,11 @@ fn numbers_are_where_they_belong() {
         (
             "director_port_info{port=\"wan\",device=\"net_pcap0,rx_pcap=\\\"a\\\\b\\\"\",mac=\"02:00:00:00:00:01\"}",
             1.0,
+        ),
+        ("director_node_active", 1.0),
+        (
+            "director_address_announced{address=\"10.0.0.1\",interface=\"lo\"}",
+            0.0,
         ),
         ("director_sync_lost_total{role=\"master\"}", 3.0),
         ("director_sync_lag_seconds{role=\"master\"}", 0.02),

@@ -1,7 +1,8 @@
 //! Servers that get no connections for their health, whatever weight they are set to: those that are
 //! down or ejected, and those that stand by for when no other is left.
 
-use std::net::SocketAddr;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use control::{
@@ -73,7 +74,12 @@ impl Service {
             fitness == Some(Fitness::Up) && !ejected && !server.options.sorry
         };
         let up = u32::try_from(servers.filter(is_up).count()).unwrap_or(u32::MAX);
-        (*self.health != Health::default()).then_some(ServiceHealth {
+        // Where it is announced says nothing of servers.
+        let plain = Health {
+            announce: self.health.announce.clone(),
+            ..Health::default()
+        };
+        (*self.health != plain).then_some(ServiceHealth {
             up,
             min_healthy: self.health.min_healthy,
         })
@@ -114,6 +120,11 @@ impl Model {
         if health.passive.is_some() && !is_tcp {
             return Err(wrong("passive goes with tcp only".to_owned()));
         }
+        if health.announce.is_some() && key.address().is_none() {
+            return Err(wrong(
+                "announce goes with an address, not a mark".to_owned(),
+            ));
+        }
         let place = &mut self.services.get_mut(id.0).health;
         if **place != *health {
             let old = std::mem::replace(place, Arc::new(health.clone()));
@@ -137,6 +148,22 @@ impl Model {
         server.options = options;
         done.touched.insert(service);
         Ok(())
+    }
+
+    /// Virtual addresses that are announced, on which interface of the kernel's, and whether all services
+    /// there that say so are fit for it.
+    pub fn announced(&self) -> BTreeMap<(IpAddr, String), bool> {
+        let mut all = BTreeMap::new();
+        for service in self.services.iter() {
+            let (Some(at), Some(interface)) = (service.key.address(), &service.health.announce)
+            else {
+                continue;
+            };
+            let servers = service.servers.values().map(|id| *self.servers.get(id.0));
+            let is_fit = (service.health(servers)).is_none_or(|health| health.is_enough());
+            *all.entry((at.ip(), interface.clone())).or_insert(true) &= is_fit;
+        }
+        all
     }
 
     /// Every server that somebody is to look after.

@@ -251,13 +251,23 @@ fn health(key: ServiceKey) -> impl Strategy<Value = Health> {
         ..Passive::default()
     });
     let is_tcp = key.protocol() == Some(Protocol::Tcp);
-    let rest = (select(OnFailure::ALL), 0u32..3, option::of(passive));
+    let announce = option::of(Just("lo".to_owned()));
+    let rest = (
+        select(OnFailure::ALL),
+        0u32..3,
+        option::of(passive),
+        announce,
+    );
     let checks = prop_oneof![3 => Just(Vec::new()), 1 => vec(check, 1..3)];
-    (checks, rest).prop_map(move |(checks, (on_failure, min_healthy, passive))| Health {
-        checks,
-        on_failure,
-        min_healthy,
-        passive: passive.filter(|_| is_tcp),
+    (checks, rest).prop_map(move |(checks, rest)| {
+        let (on_failure, min_healthy, passive, announce) = rest;
+        Health {
+            checks,
+            on_failure,
+            min_healthy,
+            passive: passive.filter(|_| is_tcp),
+            announce,
+        }
     })
 }
 

@@ -19,6 +19,7 @@ fn watched(on_failure: OnFailure) -> Change {
         checks: vec![check],
         on_failure,
         min_healthy: 1,
+        announce: None,
         passive: None,
     };
     Change::SetHealth {
@@ -247,4 +248,37 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn an_address_is_announced_while_all_its_services_are_fit() {
+    let mut model = model(2, OnFailure::Quiesce);
+    let announced = |service, min_healthy| {
+        let Change::SetHealth { mut health, .. } = watched(OnFailure::Quiesce) else {
+            unreachable!()
+        };
+        health.announce = Some("lo".to_owned());
+        health.min_healthy = min_healthy;
+        Change::SetHealth { service, health }
+    };
+    assert!(model.announced().is_empty());
+    model.apply(&[announced(key(1), 2)]).unwrap();
+    let place = (key(1).address().unwrap().ip(), "lo".to_owned());
+    let is_fit = |model: &Model| model.announced()[&place];
+    assert!(!is_fit(&model), "nobody has looked yet");
+    diagnose(&mut model, 0, UP);
+    assert!(!is_fit(&model));
+    diagnose(&mut model, 1, UP);
+    assert!(is_fit(&model));
+    // Another service there has a say too.
+    let other = ServiceKey::at(Protocol::Udp, key(1).address().unwrap());
+    let spec = ServiceSpec::new("rr");
+    let add = Change::AddService {
+        service: other,
+        spec,
+    };
+    model.apply(&[add]).unwrap();
+    assert!(is_fit(&model), "it does not announce");
+    model.apply(&[announced(other, 1)]).unwrap();
+    assert!(!is_fit(&model), "it has no server");
 }
