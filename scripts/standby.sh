@@ -20,7 +20,10 @@ clone_port() {
     ip -n "$LAB-dir2" link set "$1" arp off address "$mac"
 }
 
-plug_in() {
+# The first one's cables are pulled, as those of a machine without power are, and the second one's put in.
+change_cables() {
+    ip -n "$LAB-switch" link set dir-lan nomaster
+    ip -n "$LAB-switch" link set dir-inner nomaster
     ip -n "$LAB-switch" link set dir2-lan master lan
     ip -n "$LAB-switch" link set dir2-inner master inner
 }
@@ -114,8 +117,10 @@ survive_the_master() {
     done
     wait_for 10 all_told || die "the backup knows $(established standing_by): $(standing_by directorctl sync status)"
     kill -KILL "$(director_pid)"
-    plug_in
-    for pid in "${pids[@]}"; do wait "$pid" || die "a transfer failed"; done
+    change_cables
+    for number in "${!pids[@]}"; do
+        wait "${pids[number]}" || die "the transfer by ${STANDBY_ROWS[number]} failed: $(standing_by directorctl connection list)"
+    done
     for number in $(seq ${#STANDBY_ROWS[@]}); do
         equal "$(cat "$STATE"/rs*/put/"standby$number" | sha256sum)" "$(cat "$SCRATCH/big.sha")"
         rm "$STATE"/rs*/put/"standby$number"

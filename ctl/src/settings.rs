@@ -258,6 +258,9 @@ mod tests {
             let mut settings = Settings::default();
             let new = match (setting.range(), setting.of(settings)) {
                 (None, Value::Switch(on)) => Value::Switch(!on),
+                (Some(range), Value::Number(now)) if now == *range.end() => {
+                    Value::Number(*range.start())
+                }
                 (Some(range), _) => Value::Number(*range.end()),
                 (None, Value::Number(_)) => unreachable!("a number has a range"),
             };
