@@ -2,7 +2,6 @@
 # Sourced by scripts/e2e: two directors with Debian's keepalived in lab "all", which moves virtual addresses,
 # local addresses and the servers' gateway between them. Beside the other's helpers it takes standby.sh's.
 
-VRRP_ROWS=('nat 4 4' 'nat 6 6' 'fullnat 4 4' 'fullnat 6 6' 'dr 4 4' 'dr 6 6' 'ipip 4 4' 'gue 6 6')
 # Transfers by each row: a hundred and more of all.
 VRRP_TRANSFERS=13
 GATEWAY=10.2.0.254
@@ -40,17 +39,9 @@ row_block() {
     done
 }
 
-each_vrrp_row() {
-    local row
-    for row in "${VRRP_ROWS[@]}"; do
-        choose_row "$(row_of "$row")"
-        "$@"
-    done
-}
-
 same_configuration() {
     local role
-    each_vrrp_row row_block
+    each_row row_block
     for role in master backup; do
         printf '\n[[sync]]\nrole = "%s"\ninterface = "sync"\nsync_id = 7\n' "$role"
     done
@@ -80,7 +71,7 @@ two_stations() {
         kernel_has_ipv6 dir
         kernel_has_ipv6 dir2
     )
-    each_vrrp_row row_vips
+    each_row row_vips
     same_configuration >"$STATE/services.toml"
     "$SCRIPTS/lab" start
     start_second
@@ -127,11 +118,11 @@ vrrp_instance clients {
     priority $2
     advert_int 0.2
     virtual_ipaddress {
-$(each_vrrp_row row_address | grep -v :)
+$(each_row row_address | grep -v :)
         $LOCAL/32 dev klan
     }
     virtual_ipaddress_excluded {
-$(each_vrrp_row row_address | grep :)
+$(each_row row_address | grep :)
         $(v6_of "$LOCAL")/128 dev klan
     }
 }
@@ -160,13 +151,17 @@ start_vrrp() {
         </dev/null >>"$STATE/$1.keepalived.log" 2>&1 &
 }
 
-# has_vips NAME: the kernel and the director both know, and the network is told.
+# has_vips NAME: the kernel has them there.
 has_vips() {
-    local mac address
-    mac=$(in_lab "$1" cat /sys/class/net/klan/address)
+    local all address
+    all=$(in_lab "$1" ip address show dev klan) || return 1
     for address in 10.1.0.100 10.1.0.50 fd00:1::101; do
-        in_lab "$1" ip address show dev klan | grep -q " $address/"
+        [[ $all == *" $address/"* ]] || return 1
     done
+}
+
+has_none() {
+    ! in_lab "$1" ip address show | grep -c " 10.1.0.100/" >/dev/null
 }
 
 # knows NAME IF ADDRESS DIRECTOR SIDE: NAME has heard that the address is at that director's side.
@@ -185,8 +180,8 @@ one_is_master() {
     becomes_master dir
     wait_for 5 lists address "^lan +- +10.1.0.100/32"
     start_vrrp dir2 90 "$STANDBY_SOCKET"
-    each_vrrp_row row_is_served
-    ! has_vips dir2
+    each_row row_is_served
+    has_none dir2
 }
 
 row_is_served() {
@@ -194,60 +189,6 @@ row_is_served() {
 }
 
 # ---- the end of one -------------------------------------------------------------------------------------
-
-transfer_urls() {
-    local row
-    for row in "${VRRP_ROWS[@]}"; do
-        choose_row "$(row_of "$row")"
-        echo "http://$HOST/put/$1-${row// /-}-"
-    done
-}
-
-# begin_transfers NAME COUNT: by each row.
-begin_transfers() {
-    local urls end
-    mapfile -t urls < <(transfer_urls "$1")
-    coproc UPLOADS { in_lab client "$SCRIPTS/transfers" "$2" "${urls[@]}" 2>&1; }
-    # The shell closes its own ends when the program ends, whatever is still to be read.
-    end=${UPLOADS[1]}
-    exec {UPLOADS_OUT}<&"${UPLOADS[0]}" {UPLOADS_IN}>&"$end" {end}>&-
-    under_way
-}
-
-under_way() {
-    local line
-    IFS= read -r -t 60 -u "$UPLOADS_OUT" line || die "the transfers say nothing"
-    [ "$line" = "under way" ] || die "the transfers: $line $(timeout 5 cat <&"$UPLOADS_OUT")"
-}
-
-still_under_way() {
-    echo >&"$UPLOADS_IN"
-    under_way
-}
-
-# What was sent is what the servers have, COUNT times.
-end_transfers() {
-    local url sum count=0
-    exec {UPLOADS_IN}>&-
-    while read -r -t 60 -u "$UPLOADS_OUT" url sum; do
-        equal "$(cat "$STATE"/rs*/"put/${url##*/}" | sha256sum | cut -d ' ' -f 1)" "$sum"
-        rm "$STATE"/rs*/"put/${url##*/}"
-        count=$((count + 1))
-    done
-    equal "$count" "$1"
-}
-
-# open_at COMMAND…: connections that are established, at the director that COMMAND asks.
-open_at() {
-    "$@" directorctl connection list --json | jq '[.[] | select(.state == "ESTABLISHED")] | length'
-}
-
-# told_of COUNT COMMAND…: that director knows so many.
-told_of() {
-    local count=$1
-    shift
-    [ "$(open_at "$@")" = "$count" ]
-}
 
 # power_off NAME: whatever runs there.
 power_off() {
@@ -257,7 +198,7 @@ power_off() {
 }
 
 survive_a_machine() {
-    local all=$((${#VRRP_ROWS[@]} * VRRP_TRANSFERS))
+    local all=$((${#STANDBY_ROWS[@]} * VRRP_TRANSFERS))
     begin_transfers machine "$VRRP_TRANSFERS"
     wait_for 20 told_of "$all" standing_by || die "the backup knows $(open_at standing_by): $(standing_by directorctl sync status)"
     power_off dir
@@ -279,7 +220,7 @@ returns() {
     "$SCRIPTS/lab" start
     start_vrrp dir 100 "$DIRECTOR_SOCKET"
     wait_for 10 both_complete || die "nothing was complete: $(directorctl sync status)"
-    ! has_vips dir
+    has_none dir
     has_vips dir2
 }
 
@@ -289,7 +230,7 @@ both_complete() {
 
 # The director alone ends: its keepalived gives the addresses away.
 survive_a_director() {
-    local all=${#VRRP_ROWS[@]} pid
+    local all=${#STANDBY_ROWS[@]} pid
     begin_transfers director 1
     wait_for 20 told_of "$all" env || die "the backup knows $(open_at env): $(directorctl sync status)"
     pid=$(second_pid)
@@ -297,7 +238,7 @@ survive_a_director() {
     becomes_master dir
     still_under_way
     end_transfers "$all"
-    wait_for 5 in_lab dir2 bash -c '! ip address show | grep -q " 10.1.0.100/"'
+    wait_for 5 has_none dir2
 }
 
 second_pid() {
@@ -313,7 +254,7 @@ vrrp() {
     # shellcheck source=/dev/null
     . "$STATE/env"
     check "keepalived gives one of them the addresses" one_is_master
-    check "$((${#VRRP_ROWS[@]} * VRRP_TRANSFERS)) transfers by every method survive the end of a machine" survive_a_machine
+    check "$((${#STANDBY_ROWS[@]} * VRRP_TRANSFERS)) transfers by every method survive the end of a machine" survive_a_machine
     check "the network is told of the new place of addresses" network_is_told
     check "the other goes on with them, and schedules none" ends_are_counted
     check "the first comes back and stands by" returns
