@@ -1014,6 +1014,7 @@ fn addresses_are_announced_while_clients_are_to_come() {
     let withheld = Some(control::Withheld::Node);
     assert_eq!(status.addresses[0].withheld, withheld);
     ask(&mut control, Request::UndrainNode);
+    tick(&mut control);
     assert_eq!(host.addresses(), [format!("{vip}/32 1")]);
     control.leave();
     assert_eq!(host.addresses(), [""; 0]);

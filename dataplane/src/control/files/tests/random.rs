@@ -251,6 +251,7 @@ fn health(key: ServiceKey) -> impl Strategy<Value = Health> {
         ..Passive::default()
     });
     let is_tcp = key.protocol() == Some(Protocol::Tcp);
+    let has_address = key.address().is_some();
     let announce = option::of(Just("lo".to_owned()));
     let rest = (
         select(OnFailure::ALL),
@@ -266,7 +267,7 @@ fn health(key: ServiceKey) -> impl Strategy<Value = Health> {
             on_failure,
             min_healthy,
             passive: passive.filter(|_| is_tcp),
-            announce,
+            announce: announce.filter(|_| has_address),
         }
     })
 }
