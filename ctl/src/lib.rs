@@ -53,8 +53,8 @@ pub use health::{
 pub use marks::{MarkRule, Ports, Prefix, WhichMark};
 pub use metrics::{MetricsCursor, Pace};
 pub use network::{
-    Address, AddressPrefix, KernelHop, KernelNetwork, KernelRoute, Mac, Network, Route,
-    StaticNeighbour, interface, is_link_local, is_station, mac_text,
+    Address, AddressPrefix, GATEWAYS_MAX, Gateways, KernelHop, KernelNetwork, KernelRoute, Mac,
+    Network, Route, StaticNeighbour, interface, is_link_local, is_station, mac_text,
 };
 pub use node::{Announced, NodeState, NodeStatus, Withheld};
 pub use plan::Plan;

@@ -107,14 +107,114 @@ impl From<AddressPrefix> for String {
 
 /// Packets to a network that no port is on go to a gateway.
 #[derive(
-    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+    Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
 )]
 #[serde(deny_unknown_fields)]
 pub struct Route {
     /// There is one route to a network.
     pub to: Prefix,
-    /// Of the same family, and on the network of a port.
-    pub via: IpAddr,
+    /// Of the same family, and on networks of ports.
+    pub via: Gateways,
+}
+
+/// The most gateways of one route.
+pub const GATEWAYS_MAX: usize = 16;
+
+/// Where a route leads: to one gateway, or to several, each for a share of the flows.
+#[derive(
+    Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(try_from = "OneOrMore", into = "OneOrMore")]
+#[schemars(with = "OneOrMore")]
+pub struct Gateways(Vec<IpAddr>);
+
+/// As it is written: `"10.0.0.1"` or `["10.0.0.1", "10.0.0.2"]`.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+enum OneOrMore {
+    One(IpAddr),
+    More(Vec<IpAddr>),
+}
+
+impl Gateways {
+    /// In whatever order they are given.
+    pub fn new(gateways: impl IntoIterator<Item = IpAddr>) -> Result<Self, String> {
+        let mut all: Vec<IpAddr> = gateways.into_iter().collect();
+        all.sort_unstable();
+        let right = "\"10.0.0.1\" or [\"10.0.0.1\", \"10.0.0.2\"] is right";
+        if all.is_empty() || all.len() > GATEWAYS_MAX {
+            let count = all.len();
+            return Err(format!(
+                "{count} gateways cannot be, {right}, up to {GATEWAYS_MAX}"
+            ));
+        }
+        let mut pairs = all.windows(2);
+        if let Some(pair) = pairs.find(|pair| pair[0] == pair[1]) {
+            return Err(format!("gateway {} is named twice, once is right", pair[0]));
+        }
+        if let Some(other) = all.iter().find(|other| other.is_ipv4() != all[0].is_ipv4()) {
+            return Err(format!(
+                "gateways {} and {other} are of two families, {right}",
+                all[0]
+            ));
+        }
+        Ok(Self(all))
+    }
+
+    /// At least one.
+    pub fn addresses(&self) -> &[IpAddr] {
+        &self.0
+    }
+
+    pub fn is_ipv4(&self) -> bool {
+        self.0.iter().all(IpAddr::is_ipv4)
+    }
+}
+
+impl From<IpAddr> for Gateways {
+    fn from(gateway: IpAddr) -> Self {
+        Self(vec![gateway])
+    }
+}
+
+impl TryFrom<OneOrMore> for Gateways {
+    type Error = String;
+
+    fn try_from(written: OneOrMore) -> Result<Self, String> {
+        match written {
+            OneOrMore::One(gateway) => Ok(gateway.into()),
+            OneOrMore::More(all) => Self::new(all),
+        }
+    }
+}
+
+impl From<Gateways> for OneOrMore {
+    fn from(Gateways(all): Gateways) -> Self {
+        match all[..] {
+            [one] => Self::One(one),
+            _ => Self::More(all),
+        }
+    }
+}
+
+/// `10.0.0.1` or `10.0.0.1,10.0.0.2`
+impl FromStr for Gateways {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parsed: Result<Vec<IpAddr>, _> = text.split(',').map(str::parse).collect();
+        let all = parsed.map_err(|_| {
+            "not an address, 10.0.0.5 or 2001:db8::5, or several with commas between them, is right".to_owned()
+        })?;
+        Self::new(all)
+    }
+}
+
+impl fmt::Display for Gateways {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let all: Vec<String> = self.0.iter().map(IpAddr::to_string).collect();
+        f.write_str(&all.join(","))
+    }
 }
 
 /// `0.0.0.0/0 via 10.0.0.1`
@@ -310,6 +410,26 @@ mod tests {
         let json = serde_json::to_value(&address).unwrap();
         let shown = serde_json::json!({ "port": "lan", "vlan": 100, "prefix": "10.0.0.254/24" });
         assert_eq!(json, shown);
+    }
+
+    #[test]
+    fn gateways_as_text_and_as_a_list() {
+        let both: Gateways = "10.0.0.2,10.0.0.1".parse().unwrap();
+        assert_eq!(both.to_string(), "10.0.0.1,10.0.0.2");
+        for (json, text) in [
+            (serde_json::json!("10.0.0.1"), "10.0.0.1"),
+            (
+                serde_json::json!(["10.0.0.1", "10.0.0.2"]),
+                "10.0.0.1,10.0.0.2",
+            ),
+        ] {
+            let read: Gateways = serde_json::from_value(json.clone()).unwrap();
+            assert_eq!(read.to_string(), text);
+            assert_eq!(serde_json::to_value(&read).unwrap(), json);
+        }
+        for wrong in ["", "10.0.0.1,", "10.0.0.1,10.0.0.1", "10.0.0.1,::1", "lan"] {
+            assert!(wrong.parse::<Gateways>().is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
 use control::{
-    Address, AddressPrefix, Change, KernelRoute, Mac, Network, Prefix, Request, Route,
+    Address, AddressPrefix, Change, Gateways, KernelRoute, Mac, Network, Prefix, Request, Route,
     StaticNeighbour,
 };
 use schemars::JsonSchema;
@@ -80,9 +80,9 @@ pub(super) struct RouteArgs {
     /// The word.
     #[arg(value_parser = ["via"])]
     via: String,
-    /// Address of a router on the network of a port.
-    #[arg(value_parser = address)]
-    gateway: IpAddr,
+    /// Address of a router on the network of a port; several with commas between them have a share of
+    /// the flows each.
+    gateway: Gateways,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -100,7 +100,7 @@ fn destination(text: &str) -> Result<Destination, String> {
 
 impl RouteArgs {
     fn route(&self) -> Result<Route> {
-        let via = self.gateway;
+        let via = self.gateway.clone();
         let to = match self.to {
             Destination::Network(to) => Some(to),
             Destination::Default if via.is_ipv4() => {
@@ -208,19 +208,24 @@ pub(super) fn ways(network: &Network) -> Vec<Way<'_>> {
         .filter_map(|address| Some((around(address.prefix)?, address)))
         .collect();
     connected.sort_by_key(|(network, _)| std::cmp::Reverse(network.length()));
-    for route in &network.routes {
-        let holds =
-            |network: &Prefix| Prefix::around(route.via, network.length()) == Some(*network);
+    for (route, &via) in network.routes.iter().flat_map(each) {
+        let holds = |network: &Prefix| Prefix::around(via, network.length()) == Some(*network);
         let on = connected.iter().find(|(network, _)| holds(network));
         ways.push(Way {
             to: route.to,
-            via: Some(route.via),
+            via: Some(via),
             port: on.map(|(_, address)| address.port.as_str()),
             vlan: on.and_then(|(_, address)| address.vlan),
         });
     }
     ways.extend(network.kernel.routes.iter().flat_map(of_kernel));
     ways
+}
+
+/// A route with each of its gateways.
+fn each(route: &Route) -> impl Iterator<Item = (&Route, &IpAddr)> {
+    let gateways = route.via.addresses().iter();
+    gateways.map(move |via| (route, via))
 }
 
 /// A line for each of its hops.
@@ -324,6 +329,10 @@ mod tests {
             (
                 "route replace 10.9.0.0/16 via 10.0.0.1",
                 Change::ReplaceRoute(route("10.9.0.0/16", "10.0.0.1")),
+            ),
+            (
+                "route add default via 10.0.0.1,10.0.0.2",
+                Change::AddRoute(route("0.0.0.0/0", "10.0.0.1,10.0.0.2")),
             ),
             (
                 "route delete 10.9.0.0/16",

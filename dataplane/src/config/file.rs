@@ -119,7 +119,24 @@ pub(super) struct RawVlan {
 #[serde(deny_unknown_fields)]
 pub(super) struct RawRoute {
     pub(super) to: Spanned<String>,
-    pub(super) via: Spanned<String>,
+    pub(super) via: Spanned<RawVia>,
+}
+
+/// One gateway or several.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+pub(super) enum RawVia {
+    One(String),
+    Several(Vec<String>),
+}
+
+impl RawVia {
+    pub(super) fn all(&self) -> &[String] {
+        match self {
+            Self::One(one) => std::slice::from_ref(one),
+            Self::Several(all) => all,
+        }
+    }
 }
 
 #[derive(Debug, Deserialize)]

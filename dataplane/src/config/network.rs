@@ -2,8 +2,9 @@
 
 use std::collections::HashSet;
 use std::net::IpAddr;
+use std::ops::Range;
 
-use control::Mac;
+use control::{Gateways, Mac};
 use toml::Spanned;
 
 use super::PortConf;
@@ -118,11 +119,18 @@ impl Reader<'_> {
                 );
                 return Err(self.wrong(raw.to.span(), reason));
             }
-            let via = self.neighbour_address(&raw.via, "gateway", connected)?;
-            if let Some(reason) = wrong_family(to, via) {
-                return Err(self.wrong(raw.via.span(), reason));
+            let mut all = Vec::new();
+            for text in raw.via.get_ref().all() {
+                let span = raw.via.span();
+                let via = self.neighbour_address(text, span.clone(), "gateway", connected)?;
+                if let Some(reason) = wrong_family(to, via) {
+                    return Err(self.wrong(span, reason));
+                }
+                all.push(via);
             }
-            routes.push(Route { to, via });
+            let all = Gateways::new(all).map_err(|reason| self.wrong(raw.via.span(), reason))?;
+            let all = all.addresses().iter();
+            routes.extend(all.map(|&via| Route { to, via }));
         }
         Ok(routes)
     }
@@ -130,18 +138,18 @@ impl Reader<'_> {
     /// The address of a `what` on one of the networks.
     fn neighbour_address(
         &self,
-        raw: &Spanned<String>,
+        text: &str,
+        place: Range<usize>,
         what: &str,
         connected: &Connected,
     ) -> Checked<IpAddr> {
-        let text = raw.get_ref();
         let Ok(address) = text.parse() else {
             let reason = format!("{what} {text:?} is not an address, 10.0.0.1 is right");
-            return Err(self.wrong(raw.span(), reason));
+            return Err(self.wrong(place, reason));
         };
         match wrong_station(what, address, connected.reaches(address)) {
             None => Ok(address),
-            Some(reason) => Err(self.wrong(raw.span(), reason)),
+            Some(reason) => Err(self.wrong(place, reason)),
         }
     }
 
@@ -153,7 +161,8 @@ impl Reader<'_> {
         let mut seen = HashSet::new();
         let mut neighbours = Vec::new();
         for raw in raw {
-            let address = self.neighbour_address(&raw.address, "neighbour", connected)?;
+            let (text, place) = (raw.address.get_ref(), raw.address.span());
+            let address = self.neighbour_address(text, place, "neighbour", connected)?;
             if !seen.insert(address) {
                 let reason = format!("neighbour {address} is given twice, once is right");
                 return Err(self.wrong(raw.address.span(), reason));

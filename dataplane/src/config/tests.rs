@@ -568,6 +568,19 @@ fn routes_and_neighbours() {
     };
     let via = "2001:db8::1".parse().unwrap();
     assert_eq!(config.routes, [Route { to, via }]);
+    let both = format!("{PORT}[[route]]\nto = \"0.0.0.0/0\"\nvia = [\"10.0.0.2\", \"10.0.0.1\"]\n");
+    let config = Config::parse(&both, "f").unwrap();
+    let gateways: Vec<_> = config
+        .routes
+        .iter()
+        .map(|route| route.via.to_string())
+        .collect();
+    assert_eq!(gateways, ["10.0.0.1", "10.0.0.2"]);
+    let written = config.toml(&config.conf().unwrap());
+    assert!(
+        written.contains("via = [\"10.0.0.1\", \"10.0.0.2\"]\n"),
+        "{written}"
+    );
     for (route, message) in [
         (
             route("0.0.0.0/0", "2001:db8::1"),

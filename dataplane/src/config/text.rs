@@ -63,9 +63,10 @@ impl Config {
                 }
             }
         }
-        let routes = network.routes.iter().map(|route| Route {
-            to: shape(route.to.address(), route.to.length()),
-            via: route.via,
+        let routes = network.routes.iter().flat_map(|route| {
+            let to = shape(route.to.address(), route.to.length());
+            let gateways = route.via.addresses().iter();
+            gateways.map(move |&via| Route { to, via })
         });
         config.routes = routes.collect();
         let neighbours = network.neighbours.iter().map(|known| StaticNeighbour {
@@ -117,7 +118,9 @@ impl Config {
             let at = sections.len() - port.vlans.len();
             sections.insert(at, Section::new(name, "[[port]]", self::port(port)));
         }
-        sections.extend(self.routes.iter().map(route));
+        // Those to one network stand together.
+        let by_network = self.routes.chunk_by(|one, other| one.to == other.to);
+        sections.extend(by_network.filter_map(route));
         sections.extend(self.neighbours.iter().map(neighbour));
         sections
     }
@@ -242,13 +245,16 @@ fn prefixes(name: &'static str, prefixes: &[Prefix]) -> Key {
     Key::new(name, array(prefixes), "[]")
 }
 
-fn route(said: &Route) -> Section {
-    let to = prefix_text(said.to);
-    let keys = vec![
-        Key::needed("to", quoted(&to)),
-        Key::needed("via", quoted(&said.via.to_string())),
-    ];
-    Section::new(format!("route {to}"), "[[route]]", keys)
+/// To one network, by each of its gateways.
+fn route(said: &[Route]) -> Option<Section> {
+    let to = prefix_text(said.first()?.to);
+    let via = said.iter().map(|route| quoted(&route.via.to_string()));
+    let via = match said {
+        [_] => via.collect(),
+        _ => array(via),
+    };
+    let keys = vec![Key::needed("to", quoted(&to)), Key::needed("via", via)];
+    Some(Section::new(format!("route {to}"), "[[route]]", keys))
 }
 
 fn neighbour(said: &StaticNeighbour) -> Section {

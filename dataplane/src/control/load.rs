@@ -188,7 +188,10 @@ fn ten_thousand_routes() {
     let to = |n| control::Prefix::around(ip(0xc000_0000, n << 8), 24).unwrap();
     let route = |n| {
         let via = ip(0x0a00_0001, n % 16);
-        Change::AddRoute(control::Route { to: to(n), via })
+        Change::AddRoute(control::Route {
+            to: to(n),
+            via: via.into(),
+        })
     };
     let mut watch = Stopwatch::start();
     let request = Request::Change((0..ROUTES).map(route).collect());
@@ -210,7 +213,10 @@ fn ten_thousand_routes() {
 
     watch.lap("looked up");
     let via = ip(0x0a00_0002, 0);
-    let one = [Change::ReplaceRoute(control::Route { to: to(7), via })];
+    let one = [Change::ReplaceRoute(control::Route {
+        to: to(7),
+        via: via.into(),
+    })];
     let updates = model.apply(&one).unwrap();
     watch.lap("one of them replaced");
     apply(&mut director, &updates, &mut watch);

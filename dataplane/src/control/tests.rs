@@ -233,7 +233,7 @@ fn the_audit_log_has_words_for_what_was_changed() {
         (
             Change::ReplaceRoute(control::Route {
                 to: "0.0.0.0/0".parse().unwrap(),
-                via: address,
+                via: address.into(),
             }),
             "replace route to 0.0.0.0/0 via 10.0.0.5",
         ),

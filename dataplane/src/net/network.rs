@@ -21,6 +21,7 @@ pub const STATIC_NEIGHBOURS_MAX: usize = super::NEIGHBOURS_MAX / 2;
 /// The smallest MTU of a link that IPv6 uses (RFC 8200 §5).
 pub const IPV6_MTU_MIN: u16 = 1280;
 
+/// Those to one network stand together: each takes its share of flows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Route {
     pub to: Prefix,
@@ -184,8 +185,9 @@ impl Network {
             neighbours: BTreeMap::new(),
         };
         network.name_interfaces();
-        for route in routes {
-            network.set_route(route.to, Some(route.via));
+        let routes: Vec<Route> = routes.into_iter().collect();
+        for routes in routes.chunk_by(|one, other| one.to == other.to) {
+            network.set_route(routes[0].to, routes.iter().map(|route| route.via));
         }
         network.set_neighbours(neighbours);
         network
@@ -225,20 +227,21 @@ impl Network {
         self.sieve.extend(&self.taken);
     }
 
-    /// The route to exactly this network: none, if no interface's subnet holds the gateway. A subnet
+    /// The route to exactly this network: none, if no interface's subnet holds a gateway. A subnet
     /// itself needs no route and keeps none.
-    pub fn set_route(&mut self, to: Prefix, via: Option<IpAddr>) {
+    pub fn set_route(&mut self, to: Prefix, gateways: impl IntoIterator<Item = IpAddr>) {
         if self.connected.exactly(to).is_some() {
             return;
         }
-        let target = via.and_then(|via| {
+        let target = |via| {
             let interface = self.connected.interface(via)?;
             let via = Some(via);
-            Some(Target { interface, via })
-        });
-        match target {
-            Some(target) => self.routes.replace(to, target),
-            None => self.routes.remove(to),
+            Some((Target { interface, via }, 1))
+        };
+        let targets: Vec<_> = gateways.into_iter().filter_map(target).collect();
+        match targets[..] {
+            [] => self.routes.remove(to),
+            _ => self.routes.replace_by(to, &targets),
         }
     }
 

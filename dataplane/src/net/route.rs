@@ -182,11 +182,6 @@ impl Routes {
             .or_insert(Way::One(target));
     }
 
-    pub(super) fn replace(&mut self, to: Prefix, target: Target) {
-        let way = Way::One(target);
-        self.table(to).of_length(to).insert(to.key(), way);
-    }
-
     /// Of so many targets, each with its weight; with none of them packets are refused.
     pub(super) fn replace_by(&mut self, to: Prefix, targets: &[(Target, u16)]) {
         let way = match targets {

@@ -43,7 +43,7 @@ pub(super) fn reachable(file: &Config, now: &Network) -> (Network, Vec<Restart>)
     let reached = |address: IpAddr| networks.iter().any(|network| network.contains(address));
     let mut waits = Vec::new();
     network.routes.retain(|route| {
-        let stays = reached(route.via);
+        let stays = route.via.addresses().iter().all(|via| reached(*via));
         let name = format!("route {}/{}", route.to.address(), route.to.length());
         waits.extend((!stays).then(|| only_in_file(name, format!("via {}", route.via))));
         stays
@@ -77,7 +77,7 @@ fn has(ports: &[PortSpec], name: &str) -> bool {
 }
 
 fn via(route: &Route) -> Vec<Key> {
-    vec![Key::needed("via", route.via)]
+    vec![Key::needed("via", &route.via)]
 }
 
 fn mac(known: &StaticNeighbour) -> Vec<Key> {
@@ -161,14 +161,15 @@ impl Steps {
         wanted: &[Route],
         is_shaken: impl Fn(IpAddr) -> bool,
     ) {
-        let find = |routes: &[Route], to: Prefix| routes.iter().find(|one| one.to == to).copied();
+        let find = |routes: &[Route], to: Prefix| routes.iter().find(|one| one.to == to).cloned();
         for route in now {
             let to = route.to;
             let (old, new) = (find(said, to), find(wanted, to));
-            let by_hand = old.is_none_or(|old| old != *route);
-            if new != Some(*route) || is_shaken(route.via) {
+            let by_hand = old.as_ref().is_none_or(|old| old != route);
+            let mut gateways = route.via.addresses().iter();
+            if new.as_ref() != Some(route) || gateways.any(|via| is_shaken(*via)) {
                 self.deletions.push(Change::DeleteRoute { to });
-                self.additions.extend(new.map(Change::AddRoute));
+                self.additions.extend(new.clone().map(Change::AddRoute));
             }
             match new {
                 None => self.tell(Action::Delete, What::Route { to }, Vec::new(), by_hand),
@@ -183,7 +184,7 @@ impl Steps {
         for new in wanted {
             let to = new.to;
             if find(now, to).is_none() {
-                self.additions.push(Change::AddRoute(*new));
+                self.additions.push(Change::AddRoute(new.clone()));
                 let keys = given(&via(new));
                 let by_hand = find(said, to).is_some();
                 self.tell(Action::Add, What::Route { to }, keys, by_hand);

@@ -6,8 +6,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use control::{
-    Address, AddressPrefix, Errno, KernelHop, KernelNetwork, KernelRoute, Mac, Refusal, Route,
-    StaticNeighbour,
+    Address, AddressPrefix, Errno, Gateways, KernelHop, KernelNetwork, KernelRoute, Mac, Refusal,
+    Route, StaticNeighbour,
 };
 
 use super::undo::Undo;
@@ -33,7 +33,7 @@ pub(super) struct Network {
     /// With the kernel's addresses.
     effective: Vec<Interface>,
     connected: Connected,
-    routes: BTreeMap<control::Prefix, IpAddr>,
+    routes: BTreeMap<control::Prefix, Gateways>,
     neighbours: BTreeMap<IpAddr, Mac>,
     /// What the workers have.
     told: Arc<net::Network>,
@@ -58,16 +58,18 @@ impl Network {
             setup.routes.iter().copied(),
             setup.neighbours.iter().copied(),
         );
-        let routes = setup.routes.iter();
+        let by_network = setup.routes.chunk_by(|one, other| one.to == other.to);
+        let gathered = by_network.filter_map(|routes| {
+            let gateways = routes.iter().map(|route| route.via);
+            Some((network(routes.first()?.to)?, Gateways::new(gateways).ok()?))
+        });
         let neighbours = setup.neighbours.iter();
         Self {
             mirror: Mirror::default(),
             effective: setup.interfaces.clone(),
             connected: Connected::new(&setup.interfaces),
             interfaces: setup.interfaces,
-            routes: routes
-                .filter_map(|route| Some((network(route.to)?, route.via)))
-                .collect(),
+            routes: gathered.collect(),
             neighbours: neighbours
                 .filter_map(|known| Some((known.address, Mac::new(known.mac)?)))
                 .collect(),
@@ -122,8 +124,8 @@ impl Network {
         }
     }
 
-    pub(super) fn gateway(&self, to: control::Prefix) -> Option<IpAddr> {
-        self.routes.get(&to).copied()
+    pub(super) fn gateways(&self, to: control::Prefix) -> Option<&Gateways> {
+        self.routes.get(&to)
     }
 
     /// The Ethernet address of a static neighbour.
@@ -151,7 +153,11 @@ impl Network {
         old
     }
 
-    pub(super) fn set_route(&mut self, to: control::Prefix, via: Option<IpAddr>) -> Option<IpAddr> {
+    pub(super) fn set_route(
+        &mut self,
+        to: control::Prefix,
+        via: Option<Gateways>,
+    ) -> Option<Gateways> {
         self.untold.routes.insert(to);
         match via {
             Some(via) => self.routes.insert(to, via),
@@ -180,9 +186,10 @@ impl Network {
         });
         let new = if untold.addresses {
             let routes = self.routes.iter();
-            let routes = routes.map(|(to, &via)| net::Route {
-                to: prefix(to.address(), to.length()),
-                via,
+            let routes = routes.flat_map(|(to, via)| {
+                let to = prefix(to.address(), to.length());
+                let gateways = via.addresses().iter();
+                gateways.map(move |&via| net::Route { to, via })
             });
             let mut new = net::Network::new(self.effective.clone(), routes, neighbours);
             let room = ROUTES_MAX.saturating_sub(self.routes.len());
@@ -194,8 +201,8 @@ impl Network {
         } else if untold.neighbours || !untold.routes.is_empty() {
             let mut new = net::Network::clone(&self.told);
             for to in &untold.routes {
-                let via = self.routes.get(to).copied();
-                new.set_route(prefix(to.address(), to.length()), via);
+                let via = self.routes.get(to).map_or(&[][..], Gateways::addresses);
+                new.set_route(prefix(to.address(), to.length()), via.iter().copied());
             }
             if untold.neighbours {
                 new.set_neighbours(neighbours);
@@ -236,7 +243,12 @@ impl Model {
         control::Network {
             ports: self.ports.iter().map(|(_, spec)| spec.clone()).collect(),
             addresses: network.interfaces.iter().flat_map(on).collect(),
-            routes: routes.map(|(&to, &via)| Route { to, via }).collect(),
+            routes: routes
+                .map(|(&to, via)| Route {
+                    to,
+                    via: via.clone(),
+                })
+                .collect(),
             neighbours: neighbours
                 .map(|(&address, &mac)| StaticNeighbour { address, mac })
                 .collect(),
@@ -407,7 +419,8 @@ impl Model {
             let detail = format!("{} has address {address} already", self.name_of(on));
             return Err(refuse(Errno::Eexist, detail));
         }
-        let gateway_of = || network.routes.iter().find(|(_, via)| **via == address);
+        let leads = |via: &Gateways| via.addresses().contains(&address);
+        let gateway_of = || network.routes.iter().find(|(_, via)| leads(via));
         let other = if self.uses.is_used(address, Use::Server) {
             "a server's address".to_owned()
         } else if network.neighbours.contains_key(&address) {
@@ -456,9 +469,11 @@ impl Model {
     /// A station that is on no network of ours, and should be.
     pub(super) fn who_needs_more(&self) -> Option<String> {
         let network = &self.network;
-        let mut routes = network.routes.iter();
+        let routes = network.routes.iter();
+        let mut gateways =
+            routes.flat_map(|(to, via)| via.addresses().iter().map(move |via| (to, via)));
         let mut neighbours = network.neighbours.keys();
-        let stray = routes.find(|(_, via)| network.connected.interface(**via).is_none());
+        let stray = gateways.find(|(_, via)| network.connected.interface(**via).is_none());
         let stray =
             stray.map(|(to, via)| format!("gateway {via} of the route to {}", network_text(*to)));
         stray.or_else(|| {
@@ -487,7 +502,6 @@ impl Model {
     ) -> Result<(), Refusal> {
         let Route { to, via } = route;
         let network = &self.network;
-        let connected = network.reaches(via);
         let shape = prefix(to.address(), to.length());
         if let Some(on) = network.connected.exactly(shape) {
             let there = self.name_of(&network.effective[usize::from(on)]);
@@ -495,7 +509,9 @@ impl Model {
             let detail = format!("network {to} is on {there}, which needs no route");
             return Err(refuse(Errno::Eexist, detail));
         }
-        let wrong = wrong_station("gateway", via, connected).or_else(|| wrong_family(shape, via));
+        let wrong = via.addresses().iter().find_map(|&via| {
+            wrong_station("gateway", via, network.reaches(via)).or_else(|| wrong_family(shape, via))
+        });
         if let Some(wrong) = wrong {
             return Err(refuse(Errno::Einval, wrong));
         }

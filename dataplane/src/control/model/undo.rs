@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use control::{Health, Mac, Prefix, Settings, SyncDaemon, SyncRole};
+use control::{Gateways, Health, Mac, Prefix, Settings, SyncDaemon, SyncRole};
 
 use super::ports::Ports;
 use super::uses::{Use, Uses};
@@ -62,7 +62,7 @@ pub(super) enum Undo {
     Ports(Ports),
     Interfaces(Vec<Interface>),
     /// What there was before.
-    Route(Prefix, Option<IpAddr>),
+    Route(Prefix, Option<Gateways>),
     Neighbour(IpAddr, Option<Mac>),
 }
 

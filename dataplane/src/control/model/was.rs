@@ -51,7 +51,7 @@ impl Model {
                 Some(format!("{spec}, with {} addresses", own.count()))
             }
             Change::ReplaceRoute(Route { to, .. }) | Change::DeleteRoute { to } => {
-                self.network.gateway(*to).map(|via| format!("via {via}"))
+                self.network.gateways(*to).map(|via| format!("via {via}"))
             }
             Change::StopSync { role } => self.sync_daemon(*role).map(|daemon| daemon.to_string()),
             Change::DeleteNeighbour { address } => {

@@ -339,12 +339,16 @@ fn change() -> impl Strategy<Value = Change> {
             control::Prefix::around(std::net::Ipv4Addr::from_bits(address).into(), length).unwrap()
         })
     };
+    let gateways = || {
+        let some = proptest::collection::btree_set(host(), 1..3);
+        some.prop_map(|some| control::Gateways::new(some).unwrap())
+    };
     let mac = "02:00:00:00:00:07".parse().unwrap();
     prop_oneof![
         6 => address().prop_map(Change::AddAddress),
         3 => address().prop_map(Change::DeleteAddress),
-        6 => (to(), host()).prop_map(|(to, via)| Change::AddRoute(Route { to, via })),
-        3 => (to(), host()).prop_map(|(to, via)| Change::ReplaceRoute(Route { to, via })),
+        6 => (to(), gateways()).prop_map(|(to, via)| Change::AddRoute(Route { to, via })),
+        3 => (to(), gateways()).prop_map(|(to, via)| Change::ReplaceRoute(Route { to, via })),
         3 => to().prop_map(|to| Change::DeleteRoute { to }),
         2 => host().prop_map(move |address| Change::AddNeighbour(StaticNeighbour { address, mac })),
         2 => host().prop_map(|address| Change::DeleteNeighbour { address }),
@@ -372,7 +376,10 @@ fn naively(network: &mut Network, change: &Change) -> Option<()> {
             let address = prefix.address;
             let fits = crate::net::wrong_address(prefix).is_none()
                 && !ours(network, address)
-                && !network.routes.iter().any(|route| route.via == address)
+                && !network
+                    .routes
+                    .iter()
+                    .any(|route| route.via.addresses().contains(&address))
                 && !network
                     .neighbours
                     .iter()
@@ -385,7 +392,7 @@ fn naively(network: &mut Network, change: &Change) -> Option<()> {
         Change::DeleteAddress(old) => {
             let place = network.addresses.iter().position(|a| a == old)?;
             network.addresses.remove(place);
-            let needed = network.routes.iter().map(|route| route.via);
+            let needed = (network.routes.iter()).flat_map(|route| route.via.addresses().to_vec());
             let mut needed = needed.chain(network.neighbours.iter().map(|known| known.address));
             needed
                 .all(|address| connected(network, address))
@@ -394,12 +401,12 @@ fn naively(network: &mut Network, change: &Change) -> Option<()> {
         Change::AddRoute(new) | Change::ReplaceRoute(new) => {
             let there = network.routes.iter().position(|route| route.to == new.to);
             let may = matches!(change, Change::ReplaceRoute(_)) || there.is_none();
-            let fits = connected(network, new.via)
-                && !ours(network, new.via)
+            let mut gateways = new.via.addresses().iter();
+            let fits = gateways.all(|via| connected(network, *via) && !ours(network, *via))
                 && !network.addresses.iter().any(|a| around(a) == new.to);
             (may && fits).then_some(())?;
             network.routes.retain(|route| route.to != new.to);
-            network.routes.push(*new);
+            network.routes.push(new.clone());
             Some(())
         }
         Change::DeleteRoute { to } => {
@@ -432,8 +439,8 @@ fn sorted(mut network: Network) -> Network {
     network
 }
 
-/// Where a packet leaves, by a scan: the interface, and the station that it is sent to.
-fn leaves(network: &Network, to: IpAddr) -> Option<((String, Option<u16>), IpAddr)> {
+/// Where a packet may leave, by a scan: the interface, and the station that it is sent to.
+fn leaves(network: &Network, to: IpAddr) -> Vec<((String, Option<u16>), IpAddr)> {
     let ours = |address| {
         network
             .addresses
@@ -448,7 +455,7 @@ fn leaves(network: &Network, to: IpAddr) -> Option<((String, Option<u16>), IpAdd
         prefix.broadcast().map(IpAddr::from) == Some(to)
     });
     if ours(to) || broadcast {
-        return None;
+        return Vec::new();
     }
     let subnet = |address| {
         let all = network
@@ -460,13 +467,16 @@ fn leaves(network: &Network, to: IpAddr) -> Option<((String, Option<u16>), IpAdd
     let route = network.routes.iter().filter(|route| holds(route.to, to));
     let route = route.max_by_key(|route| route.to.length());
     let name = |a: &Address| (a.port.clone(), a.vlan);
+    let by = |route: &Route| {
+        let gateways = route.via.addresses().iter();
+        let ways = gateways.filter_map(|&via| Some((name(subnet(via)?), via)));
+        ways.collect()
+    };
     match (subnet(to), route) {
-        (Some(near), Some(route)) if route.to.length() > near.prefix.length() => {
-            Some((name(subnet(route.via)?), route.via))
-        }
-        (Some(near), _) => Some((name(near), to)),
-        (None, Some(route)) => Some((name(subnet(route.via)?), route.via)),
-        (None, None) => None,
+        (Some(near), Some(route)) if route.to.length() > near.prefix.length() => by(route),
+        (Some(near), _) => vec![(name(near), to)],
+        (None, Some(route)) => by(route),
+        (None, None) => Vec::new(),
     }
 }
 
@@ -500,7 +510,9 @@ proptest! {
                     let port = ["lan", "wan"][on.port.index()].to_owned();
                     ((port, on.vlan), station)
                 });
-                prop_assert_eq!(way, leaves(&naive, to), "{}", to);
+                let ways = leaves(&naive, to);
+                prop_assert_eq!(way.is_none(), ways.is_empty(), "{}", to);
+                prop_assert!(way.iter().all(|way| ways.contains(way)), "{to}: {way:?}, {ways:?}");
             }
         }
     }

@@ -148,7 +148,7 @@ fn a_port_that_is_needed_stays() {
         add("dmz"),
         has("dmz", None, "10.9.0.1/24"),
         has("dmz", Some(7), "10.7.0.1/24"),
-        Change::AddRoute(route),
+        Change::AddRoute(route.clone()),
         Change::AddNeighbour(neighbour),
     ];
     apply(&mut model, &all).unwrap();
