@@ -85,6 +85,8 @@ kernels_routes() {
     in_lab dir ip route add 10.78.0.0/16 nexthop via "$one" weight 1 nexthop via "$two" weight 2
     wait_for 15 lists route "^10\.78\.0\.0/16 +$one +rs"
     lists route "^10\.78\.0\.0/16 +$two +rs"
+    directorctl route add 10.79.0.0/16 via "$one,$two"
+    lists route "^10\.79\.0\.0/16 +$two +rs"
     in_lab dir ip route delete 10.78.0.0/16
     wait_for 15 lists_not route '^10\.78\.'
     for count in $(seq 0 9999); do

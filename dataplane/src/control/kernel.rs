@@ -81,6 +81,11 @@ impl Control {
 }
 
 impl Kernel {
+    /// Whether its tables were read yet.
+    pub(super) const fn is_known(&self) -> bool {
+        self.tables.is_some()
+    }
+
     /// An interface of that name.
     pub(super) fn link(&self, name: &str) -> Option<LinkId> {
         self.tables.as_ref()?.link(name)

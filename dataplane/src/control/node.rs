@@ -122,6 +122,9 @@ impl Control {
         if !all.is_empty() {
             self.hardware.watch_kernel();
         }
+        if !self.kernel.is_known() {
+            return Announcements::default();
+        }
         let (mut result, mut announced) = (Announcements::default(), Vec::new());
         for ((address, interface), is_fit) in all {
             let link = self.kernel.link(&interface);
