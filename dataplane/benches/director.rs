@@ -311,7 +311,7 @@ fn with_one_service(one_packet: bool) -> (Director<HeapBuf>, Wire) {
             mac,
         }],
     };
-    let page = Arc::new(Page::new(1, 1));
+    let page = Arc::new(Page::new(1, 1).unwrap());
     let steer = Steer::new(0, 1);
     let mut director = Director::new(1 << 16, [3, 5], setup, steer, page.clone()).unwrap();
     let mut wire = Wire::new(page);

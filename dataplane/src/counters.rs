@@ -5,15 +5,20 @@
 
 mod pace; // how busy a worker is, and how long things take
 
+use std::io;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
+use zerocopy::{FromBytes, IntoBytes, KnownLayout};
+
+use crate::mem::{Array, Place};
 use crate::packet::{Exit, Origin, PORTS_MAX, PortId};
 
 pub use pace::{BUCKETS, Histogram, Pace, Pass, Stopwatch, bound};
 
 /// A counter with one writer. Never goes backwards.
-#[derive(Debug, Default)]
+#[derive(FromBytes, IntoBytes, KnownLayout, Debug, Default)]
+#[repr(transparent)]
 pub struct Counter(AtomicU64);
 
 impl Counter {
@@ -30,7 +35,8 @@ impl Counter {
 }
 
 /// A number that goes up and down, with one writer.
-#[derive(Debug, Default)]
+#[derive(FromBytes, IntoBytes, KnownLayout, Debug, Default)]
+#[repr(transparent)]
 pub struct Gauge(AtomicU32);
 
 impl Gauge {
@@ -116,7 +122,8 @@ drop_reasons! {
 }
 
 /// Drops by reason.
-#[derive(Debug)]
+#[derive(FromBytes, IntoBytes, KnownLayout, Debug)]
+#[repr(transparent)]
 pub struct Drops([Counter; DropReason::ALL.len()]);
 
 impl Default for Drops {
@@ -184,8 +191,8 @@ impl PortPage {
 }
 
 /// One real server as one worker counts it. One cache line.
-#[derive(Debug, Default)]
-#[repr(align(64))]
+#[derive(FromBytes, IntoBytes, KnownLayout, Debug, Default)]
+#[repr(C, align(64))]
 pub struct ServerPage {
     pub conns: Counter,
     pub in_packets: Counter,
@@ -203,11 +210,27 @@ pub struct ServerPage {
 
 const _: () = assert!(size_of::<ServerPage>() == 64);
 
+impl ServerPage {
+    /// All that only grows.
+    pub fn counters(&self) -> [&Counter; 7] {
+        [
+            &self.conns,
+            &self.in_packets,
+            &self.in_bytes,
+            &self.out_packets,
+            &self.out_bytes,
+            &self.answers,
+            &self.answers_us,
+        ]
+    }
+}
+
 /// One virtual service as one worker counts it; packets and bytes are its servers' sums.
-#[derive(Debug, Default)]
-#[repr(align(64))]
+#[derive(FromBytes, IntoBytes, KnownLayout, Debug, Default)]
+#[repr(C, align(64))]
 pub struct ServicePage {
     pub drops: Drops,
+    _pad: [u64; DropReason::ALL.len().next_multiple_of(8) - DropReason::ALL.len()],
 }
 
 /// One FULLNAT local address as one worker counts it. One cache line.
@@ -220,6 +243,10 @@ pub struct LocalPage {
     pub exhausted: Counter,
 }
 
+/// Files of what lies in a [`Place`].
+pub const SERVERS: &str = "servers";
+pub const SERVICES: &str = "services";
+
 /// Everything one worker counts. No other worker writes to a line of it, nor to the one that processors load
 /// along.
 #[derive(Debug)]
@@ -227,9 +254,9 @@ pub struct LocalPage {
 pub struct Page {
     pub ports: [PortPage; PORTS_MAX],
     /// By [`crate::update::ServerId`].
-    pub servers: Box<[ServerPage]>,
+    pub servers: Array<ServerPage>,
     /// By [`crate::update::ServiceId`].
-    pub services: Box<[ServicePage]>,
+    pub services: Array<ServicePage>,
     /// Packets that wait for a neighbour now.
     pub held: Gauge,
     pub connections: Gauge,
@@ -264,11 +291,16 @@ impl SyncCounts {
 }
 
 impl Page {
-    pub fn new(services_max: usize, servers_max: usize) -> Self {
-        Self {
+    pub fn new(services_max: usize, servers_max: usize) -> io::Result<Self> {
+        Self::within(&Place::MEMORY, services_max, servers_max)
+    }
+
+    /// What it counts of services and servers lies in `place`.
+    pub fn within(place: &Place, services_max: usize, servers_max: usize) -> io::Result<Self> {
+        Ok(Self {
             ports: Default::default(),
-            servers: (0..servers_max).map(|_| ServerPage::default()).collect(),
-            services: (0..services_max).map(|_| ServicePage::default()).collect(),
+            servers: place.zeroed(SERVERS, servers_max)?,
+            services: place.zeroed(SERVICES, services_max)?,
             held: Gauge::default(),
             connections: Gauge::default(),
             steered_out: Counter::default(),
@@ -276,7 +308,7 @@ impl Page {
             pace: Pace::default(),
             passes: Counter::default(),
             sync: SyncCounts::default(),
-        }
+        })
     }
 
     #[inline]

@@ -1,5 +1,6 @@
 //! The daemon around the director: configuration, EAL, ports, workers, control server, and the end.
 
+pub mod heritage; // what a daemon before this one left
 mod kernel; // reads the kernel's tables
 pub mod log; // where the log goes, and how
 pub mod ports; // the devices of the ports
@@ -25,13 +26,17 @@ use crate::director::Director;
 use crate::dpdk::{
     Eal, EalConfig, HEADROOM, Mempool, check_core, data_room, register_worker, socket_of, with_room,
 };
+use crate::mem::Place;
 use crate::net::Setup;
+use crate::restart::{self, Sizes};
 use crate::steer::Steer;
 use crate::sync::Daemons;
 use crate::sync::message::Entry;
 use crate::templates::Templates;
 use crate::time::Clock;
 use crate::worker::{Links, Queues, Worker, links};
+pub use heritage::Beginning;
+use heritage::Heritage;
 use ports::Ports;
 
 /// The least bytes of an mbuf, headroom included.
@@ -44,7 +49,7 @@ const DESCRIPTORS_SPARE: usize = 1024;
 
 /// Runs until SIGTERM or SIGINT; with SIGHUP the file at `path`, which `config` was read from, is
 /// read again.
-pub fn run(config: &Config, path: &Path) -> Result<()> {
+pub fn run(config: &Config, path: &Path, beginning: Beginning) -> Result<()> {
     let stop = Arc::new(AtomicBool::new(false));
     let reload = Arc::new(AtomicBool::new(false));
     signal_hook::flag::register(signal_hook::consts::SIGHUP, Arc::clone(&reload))
@@ -52,6 +57,7 @@ pub fn run(config: &Config, path: &Path) -> Result<()> {
     for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
         signal_hook::flag::register(signal, Arc::clone(&stop)).context("taking over signals")?;
     }
+    let heritage = Heritage::take(config, beginning)?;
     let director = &config.director;
     let (group, read_group) = (&director.socket_group, &director.socket_read_group);
     let access = Access::by_name(group.as_deref(), read_group.as_deref())?;
@@ -76,6 +82,7 @@ pub fn run(config: &Config, path: &Path) -> Result<()> {
         queues,
         &stop,
         asked,
+        heritage.as_ref(),
     );
     let in_use: u32 = pools.iter().map(Mempool::in_use).sum();
     if in_use > 0 {
@@ -110,11 +117,15 @@ fn serve(
     queues: Vec<Vec<Queues>>,
     stop: &AtomicBool,
     (path, reload): (&Path, Arc<AtomicBool>),
+    heritage: Option<&Heritage>,
 ) -> Result<()> {
     let (setup, reta) = (config.setup(|port| ports.mac(port)), ports.reta());
+    let place = heritage.map_or(Place::MEMORY, Heritage::place);
+    let image = heritage.and_then(Heritage::image);
     let (ended, stopped) = (AtomicBool::new(false), Arc::new(AtomicBool::new(false)));
     std::thread::scope(|scope| {
-        let (templates, clock) = (templates(config)?, Clock::start());
+        let templates = templates(config, &restart::of_templates(&place))?;
+        let clock = Clock::start();
         let workers = start_workers(
             scope,
             config,
@@ -125,6 +136,7 @@ fn serve(
             &templates,
             clock,
             &ended,
+            (&place, image.is_none()),
         );
         // Whatever happens from here on, the workers must be told to end or the scope waits for ever.
         let result = workers.and_then(|workers| {
@@ -145,19 +157,31 @@ fn serve(
                 // The main thread looks by itself before long.
                 let _ = waker.wake();
             });
-            control
-                .start(config)
-                .context("applying the services of the configuration")?;
+            if let Some(heritage) = heritage {
+                control = control.keeping(heritage.generation(), sizes(config, reta));
+            }
+            let started = match image {
+                None => control.start(config),
+                Some(image) => control.resume(config, image),
+            };
+            started.context("applying the services of the configuration")?;
+            if let Some(heritage) = heritage {
+                control.keep_now();
+                heritage.settle();
+            }
             if let Some(address) = config.metrics.address {
                 let scraper = serve_metrics(config, address, server, &stopped);
                 control = control.scraped(scraper);
             }
             announce_ready(config, &mut control);
-            server
-                .run(&mut control, stop)
-                .context("serving the control socket")
+            let served = server.run(&mut control, stop);
+            control.keep_now();
+            served.context("serving the control socket")
         });
         match &result {
+            Ok(()) if heritage.is_some() => {
+                tracing::info!("told to stop; the connections wait for the next director");
+            }
             Ok(()) => tracing::info!("told to stop; the connections end with the director"),
             Err(_) => tracing::error!("cannot go on, stopping"),
         }
@@ -190,9 +214,9 @@ fn serve_metrics(
 }
 
 /// The one table of templates that all workers share.
-fn templates(config: &Config) -> Result<Arc<Templates>> {
+fn templates(config: &Config, place: &Place) -> Result<Arc<Templates>> {
     let templates = config.director.max_templates;
-    let table = Templates::new(templates, [random(), random()]);
+    let table = Templates::within(place, templates, [random(), random()]);
     let table = table.with_context(|| format!("memory for {templates} templates"))?;
     Ok(Arc::new(table))
 }
@@ -256,6 +280,19 @@ fn pools(eal: &Eal, config: &Config) -> Result<Vec<Mempool>> {
     Ok(cores.map(make).collect::<Result<_, _>>()?)
 }
 
+/// How much there is of everything.
+pub(super) fn sizes(config: &Config, reta: usize) -> Sizes {
+    let (director, limits) = (&config.director, config.director.limits());
+    Sizes {
+        workers: director.workers.len(),
+        reta,
+        connections: director.max_connections,
+        templates: director.max_templates,
+        services: limits.services_max,
+        servers: limits.servers_max,
+    }
+}
+
 /// Everything that one worker's thread is started with.
 struct Start {
     me: usize,
@@ -268,6 +305,10 @@ struct Start {
     /// Of all workers.
     pages: Arc<[Arc<Page>]>,
     templates: Arc<Templates>,
+    /// Where its tables lie.
+    place: Place,
+    /// Whether it takes packets from the beginning.
+    is_open: bool,
     /// Says whether the worker could be set up.
     ready: Sender<Result<()>>,
 }
@@ -286,12 +327,19 @@ fn start_workers<'s>(
     templates: &Arc<Templates>,
     clock: Clock,
     ended: &'s AtomicBool,
+    (place, is_open): (&Place, bool),
 ) -> Result<(Vec<WorkerHandle>, Vec<Sender<Entry>>)> {
     let cores = &config.director.workers;
     let secret = [random(), random()];
     let limits = config.director.limits();
-    let new_page = |_| Arc::new(Page::new(limits.services_max, limits.servers_max));
-    let pages: Arc<[_]> = cores.iter().map(new_page).collect();
+    let new_page = |me| {
+        let place = restart::of_worker(place, me);
+        Page::within(&place, limits.services_max, limits.servers_max).map(Arc::new)
+    };
+    let pages = (0..cores.len()).map(new_page);
+    let pages: Arc<[_]> = pages
+        .collect::<Result<_, _>>()
+        .context("memory for counters")?;
     let (mut handles, mut synced) = (Vec::new(), Vec::new());
     for (me, (queues, links)) in queues.into_iter().zip(links(cores.len())).enumerate() {
         let core = cores[me];
@@ -312,6 +360,8 @@ fn start_workers<'s>(
             mailbox,
             pages: Arc::clone(&pages),
             templates: Arc::clone(templates),
+            place: restart::of_worker(place, me),
+            is_open,
             ready,
         };
         std::thread::Builder::new()
@@ -358,7 +408,7 @@ fn work(
             let steer = Steer::over(start.me, config.director.workers.len(), start.reta);
             let connections = config.director.max_connections;
             let page = Arc::clone(&start.pages[start.me]);
-            let director = Director::new(connections, secret, setup, steer, page)
+            let director = Director::within(&start.place, connections, secret, setup, steer, page)
                 .with_context(|| format!("memory for {connections} connections"))?;
             let director = director.among(start.pages).sharing(start.templates);
             Ok((thread, director))
@@ -376,6 +426,9 @@ fn work(
                 idle,
                 eal.cycles_per_second(),
             );
+            if !start.is_open {
+                worker = worker.closed();
+            }
             let _ = start.ready.send(Ok(()));
             worker.run(ended);
             drop(worker);

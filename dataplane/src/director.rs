@@ -3,6 +3,7 @@
 //! A director owns no NIC, no clock and no lock. All it ever does follows from [`Director::apply`],
 //! [`Director::process`] and [`Director::tick`], each with the time.
 
+mod adopt; // connections of a director before this one
 mod arrival; // whether packets arrive at the worker that owns them
 mod brief; // the packets that most connections begin with
 mod cut; // connections that are ended from here
@@ -60,6 +61,7 @@ use crate::cpu::{self, Hot};
 use crate::fragments::Fragments;
 use crate::fullnat::lease::Leases;
 use crate::icmp::RateLimit;
+use crate::mem::Place;
 #[cfg(test)]
 use crate::net::NEIGHBOURS_MAX;
 use crate::net::{HopId, Net, Setup};
@@ -76,6 +78,7 @@ use crate::wire::ethernet::{self, Station};
 use crate::wire::flow::{ICMPV6, IPV4_HEADER, IPV6_HEADER, Kind, Plain, SCTP, Seen};
 use crate::wire::partial;
 
+pub use adopt::{Adopted, Heirs};
 pub use arrival::Arrival;
 use arrival::Arrivals;
 use cut::Cuts;
@@ -231,9 +234,21 @@ impl<P: PacketBuf> Director<P> {
         steer: Steer,
         page: Arc<Page>,
     ) -> io::Result<Self> {
+        Self::within(&Place::MEMORY, connections_max, secret, setup, steer, page)
+    }
+
+    /// As [`Self::new`], with its connections in `place`.
+    pub fn within(
+        place: &Place,
+        connections_max: u32,
+        secret: [u64; 2],
+        setup: Setup,
+        steer: Steer,
+        page: Arc<Page>,
+    ) -> io::Result<Self> {
         let templates_max = Templates::default_capacity(connections_max, 1);
         let mut director = Self {
-            conns: Conns::new(connections_max, secret)?,
+            conns: Conns::within(place, connections_max, secret)?,
             services: Services::staggered(steer.me(), Loads::new([page.clone()].into())),
             net: Net::new(setup),
             fragments: Fragments::default(),

@@ -227,7 +227,7 @@ mod tests {
     use crate::packet::HeapBuf;
 
     fn watch() -> (Watch, Arc<Page>) {
-        let page = Arc::new(Page::new(1, 1));
+        let page = Arc::new(Page::new(1, 1).unwrap());
         (Watch::new(Arc::clone(&page)), page)
     }
 

@@ -15,11 +15,12 @@ pub mod health; // servers probed
 pub mod icmp; // answers of our own: echo, unreachable, time exceeded, TCP reset
 pub mod kernel; // what the kernel knows of the network
 pub mod marks; // marks of packets, which services by mark go by
-pub mod mem; // fixed arrays on huge pages
+pub mod mem; // fixed arrays on huge pages, or in files
 pub mod net; // where a packet leaves: interfaces, routes, neighbours, ARP
 pub mod packet; // PacketBuf, Burst, Egress
 pub mod related; // ICMP errors about connections and tunnels, readdressed or told on
 pub mod replay; // capture in, capture and counters out: the director without DPDK
+pub mod restart; // what outlives the daemon
 pub mod sched; // schedulers, one a file
 pub mod service; // virtual services and real servers as one worker sees them
 pub mod sip; // the Call-ID of SIP messages

@@ -7,7 +7,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 use dataplane::bench;
 use dataplane::config::{Config, LogFormat};
-use dataplane::daemon::{self, log};
+use dataplane::daemon::{self, Beginning, heritage, log};
 
 /// A Linux Virtual Server director in userspace, on DPDK.
 #[derive(Debug, Parser)]
@@ -20,6 +20,13 @@ struct Args {
     /// Only read the configuration and say whether it is valid.
     #[arg(long, requires = "config")]
     check: bool,
+    /// Go on with the connections of the directord that runs, which is stopped once it is sure that they can be had;
+    /// with --check only say whether they could.
+    #[arg(long, requires = "config")]
+    take_over: bool,
+    /// Begin with no connections, whatever a directord before this one left.
+    #[arg(long, requires = "config", conflicts_with_all = ["check", "take_over"])]
+    forget: bool,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -68,9 +75,17 @@ fn run(args: Args, format: &mut LogFormat) -> Result<()> {
     };
     let config = Config::load(&path)?;
     if args.check {
-        return Ok(());
+        return match args.take_over {
+            true => heritage::check(&config),
+            false => Ok(()),
+        };
     }
     log::start(&config.director);
     *format = config.director.log_format;
-    daemon::run(&config, &path)
+    let beginning = match (args.take_over, args.forget) {
+        (true, _) => Beginning::TakeOver,
+        (_, true) => Beginning::Empty,
+        _ => Beginning::GoOn,
+    };
+    daemon::run(&config, &path, beginning)
 }

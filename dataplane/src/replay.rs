@@ -104,7 +104,7 @@ pub struct Outcome {
 /// Sends `frames`, in the order of time, through a director configured by `config`.
 pub fn run(config: &Config, frames: &[Frame]) -> io::Result<Outcome> {
     let limits = config.director.limits();
-    let page = Arc::new(Page::new(limits.services_max, limits.servers_max));
+    let page = Arc::new(Page::new(limits.services_max, limits.servers_max)?);
     let mut wire = Wire::new(page.clone());
     let mut director = Director::new(
         config.director.max_connections,

@@ -428,6 +428,16 @@ impl Services {
         }
     }
 
+    /// A connection to `destination` that a director before this one left goes to this server.
+    pub fn resumed(&mut self, now: Instant, id: ServerId, destination: IpAddr) {
+        let Some(server) = self.server(id).copied().filter(|server| server.available) else {
+            return;
+        };
+        if let Some(Some(service)) = self.services.get_mut(server.service.index()) {
+            (service.scheduler).resumed(now, destination, server.address);
+        }
+    }
+
     /// Keeps up the ranks of a service's servers from this place on.
     fn note_ranks(&mut self, id: ServiceId, from: usize) {
         let Some(Some(service)) = self.services.get(id.index()) else {
@@ -938,7 +948,7 @@ mod tests {
 
     impl Workers {
         fn new(scheduler: Kind) -> Self {
-            let pages: Arc<[_]> = [(); 2].map(|()| Arc::new(Page::new(1, 4))).into();
+            let pages: Arc<[_]> = [(); 2].map(|()| Arc::new(Page::new(1, 4).unwrap())).into();
             let loads = || Loads::new(Arc::clone(&pages));
             let services = [0, 1].map(|me| Services::staggered(me, loads()));
             let mut workers = Self { pages, services };

@@ -180,7 +180,7 @@ mod tests {
     struct Maker(usize, Watch);
 
     fn maker(buffers: usize) -> Maker {
-        Maker(buffers, Watch::new(Arc::new(Page::new(1, 1))))
+        Maker(buffers, Watch::new(Arc::new(Page::new(1, 1).unwrap())))
     }
 
     impl Egress for Maker {

@@ -22,6 +22,7 @@ pub const RETA: usize = 128;
 pub struct Steer {
     me: usize,
     workers: usize,
+    reta: usize,
     /// By the low bits of a hash: the redirection table, once over or repeated.
     owners: [u8; RETA],
     /// What each value of each byte of an endpoint adds to these bits.
@@ -49,6 +50,7 @@ impl Steer {
         Self {
             me,
             workers,
+            reta,
             owners: std::array::from_fn(|entry| (entry % reta % workers) as u8),
             parts,
         }
@@ -61,6 +63,11 @@ impl Steer {
     /// How many there are to own packets.
     pub fn workers(&self) -> usize {
         self.workers
+    }
+
+    /// Entries of the redirection table.
+    pub fn reta(&self) -> usize {
+        self.reta
     }
 
     /// Whether there is anyone else to own a packet.

@@ -1,5 +1,9 @@
 //! Time is an argument. Only the worker and the control side read a clock.
 
+use std::time::Duration;
+
+use nix::time::{ClockId, clock_gettime};
+
 /// Milliseconds since the daemon started. Wraps after 49 days: compare with [`Instant::since`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Instant(pub u32);
@@ -33,24 +37,38 @@ impl Instant {
 }
 
 /// Time since the daemon started, the same for all workers.
-#[derive(Debug, Clone, Copy)]
-pub struct Clock(std::time::Instant);
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Clock {
+    /// In nanoseconds since the system was started, which all processes count alike.
+    started_ns: u64,
+}
 
 impl Clock {
-    #[expect(clippy::disallowed_methods, reason = "the one clock of the data plane")]
     pub fn start() -> Self {
-        Self(std::time::Instant::now())
+        Self {
+            started_ns: since_boot_ns(),
+        }
+    }
+
+    /// The clock of an earlier process; `None` if it was started in the future.
+    pub fn resume(started_ns: u64) -> Option<Self> {
+        (started_ns <= since_boot_ns()).then_some(Self { started_ns })
+    }
+
+    /// For [`Self::resume`].
+    pub fn started_ns(&self) -> u64 {
+        self.started_ns
     }
 
     /// Now, and in nanoseconds since the start.
     #[expect(
         clippy::cast_possible_truncation,
-        reason = "`Instant` wraps and says so; nanoseconds do after 584 years"
+        reason = "`Instant` wraps and says so"
     )]
     pub fn now(&self) -> (Instant, u64) {
-        let elapsed = self.0.elapsed();
-        let now = Instant::from_ms(elapsed.as_millis() as u32);
-        (now, elapsed.as_nanos() as u64)
+        let elapsed_ns = since_boot_ns().saturating_sub(self.started_ns);
+        let now = Instant::from_ms((elapsed_ns / 1_000_000) as u32);
+        (now, elapsed_ns)
     }
 
     /// When it was started by the system's clock as that is set now: nanoseconds since the epoch.
@@ -62,9 +80,23 @@ impl Clock {
     }
 }
 
+fn since_boot_ns() -> u64 {
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(Duration::ZERO, Duration::from);
+    u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_clock_goes_on_in_another_process() {
+        let clock = Clock::start();
+        let other = Clock::resume(clock.started_ns()).unwrap();
+        let (before, between, after) = (clock.now().1, other.now().1, clock.now().1);
+        assert!(before <= between && between <= after);
+        assert_eq!(Clock::resume(u64::MAX), None);
+    }
 
     #[test]
     fn order_survives_the_wrap() {

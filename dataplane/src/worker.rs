@@ -107,6 +107,8 @@ pub struct Worker {
     synced_in: Receiver<Entry>,
     mailbox: Receiver<Command>,
     applying: Option<Applying>,
+    /// Packets are taken.
+    is_open: bool,
     clock: Clock,
     idle: Idle,
     /// Cycles a second.
@@ -159,10 +161,18 @@ impl Worker {
             synced_in,
             mailbox,
             applying: None,
+            is_open: true,
             clock,
             idle,
             hz,
         }
+    }
+
+    /// Takes no packets until [`Command::Open`].
+    #[must_use]
+    pub fn closed(mut self) -> Self {
+        self.is_open = false;
+        self
     }
 
     /// Polls until `stop`. One pass handles at most one command, or a part of one, and one burst per queue
@@ -179,7 +189,9 @@ impl Worker {
             let mut hand = Hand::default();
             let mut work = self.obey(now);
             self.steered_in.approach();
-            self.receive(now, &mut burst, &mut hand);
+            if self.is_open {
+                self.receive(now, &mut burst, &mut hand);
+            }
             self.take_steered(now, &mut hand);
             work |= self.learn(now);
             work |= self.take_synced(now);
@@ -320,6 +332,14 @@ impl Worker {
                     tracing::error!(%error, "no memory to tell backups of connections");
                 }
             }
+            Command::Adopt {
+                image,
+                heirs,
+                reply,
+            } => {
+                let _ = reply.try_send(self.director.adopt_image(now, &image, &heirs));
+            }
+            Command::Open => self.is_open = true,
             Command::Attach(queues) => {
                 self.director.arrive(queues.port, queues.hashes);
                 self.out.attach(queues);

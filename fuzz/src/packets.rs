@@ -42,7 +42,7 @@ static SERVICES: LazyLock<(Setup, Vec<Update>)> = LazyLock::new(|| {
 /// One that has a service of every kind, where its packets leave, and what it counts.
 pub(crate) fn director() -> (Director<HeapBuf>, Wire, Arc<Page>) {
     let (setup, updates) = &*SERVICES;
-    let page = Arc::new(Page::new(LIMITS.services_max, LIMITS.servers_max));
+    let page = Arc::new(Page::new(LIMITS.services_max, LIMITS.servers_max).unwrap());
     let mut wire = Wire::new(Arc::clone(&page));
     let steer = Steer::new(0, 1);
     let mut director = Director::new(

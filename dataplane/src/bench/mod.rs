@@ -264,7 +264,7 @@ impl Lab {
             services_max,
             servers_max,
         } = site.limits();
-        let page = Arc::new(Page::new(services_max, servers_max));
+        let page = Arc::new(Page::new(services_max, servers_max)?);
         let director = Director::new(connections, SECRET, site.setup(), steer, page)
             .with_context(|| format!("memory for {connections} connections"))?;
         Ok(Generator::new(director, pace, site, self.pool.clone()))

@@ -1,12 +1,12 @@
-//! `[director]`, `[eal]` and `[metrics]`.
+//! `[director]`, `[eal]`, `[metrics]` and `[restart]`.
 
 use std::path::PathBuf;
 
 use toml::Spanned;
 
-use super::file::{RawDirector, RawEal, RawMetrics};
+use super::file::{RawDirector, RawEal, RawMetrics, RawRestart};
 use super::reader::{Checked, Reader};
-use super::{Director, Eal, Idle, Metrics, PortConf};
+use super::{Director, Eal, Idle, Metrics, PortConf, Restart};
 use crate::control::model::{is_word, side_spec};
 use crate::templates::Templates;
 use crate::update::SERVERS_MAX;
@@ -17,6 +17,7 @@ const CORE_MAX: i64 = 1023;
 const NO_METRICS: &str = "none";
 /// `sun_path` less its final zero.
 const SOCKET_PATH_MAX: usize = 107;
+const EXAMPLE_DIRECTORY: &str = "/dev/shm/director";
 const LOG_LEVELS: &str = "\"error\", \"warn\", \"info\", \"debug\" or \"trace\"";
 
 impl Reader<'_> {
@@ -200,6 +201,21 @@ impl Reader<'_> {
         };
         let servers = raw.servers.unwrap_or(default.servers);
         Ok(Metrics { address, servers })
+    }
+
+    pub(super) fn restart(&self, raw: &RawRestart) -> Checked<Restart> {
+        let directory = match &raw.directory {
+            None => None,
+            Some(path) if path.get_ref().starts_with('/') => Some(path.get_ref().into()),
+            Some(path) => {
+                let reason = format!(
+                    "restart directory {:?} cannot be one, an absolute path like {EXAMPLE_DIRECTORY:?} is right",
+                    path.get_ref()
+                );
+                return Err(self.wrong(path.span(), reason));
+            }
+        };
+        Ok(Restart { directory })
     }
 
     fn file_prefix(&self, raw: Option<&Spanned<String>>, default: String) -> Checked<String> {

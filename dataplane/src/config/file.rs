@@ -22,6 +22,8 @@ pub(super) struct File {
     #[serde(default)]
     pub(super) metrics: RawMetrics,
     #[serde(default)]
+    pub(super) restart: RawRestart,
+    #[serde(default)]
     pub(super) port: Vec<RawPort>,
     #[serde(default)]
     pub(super) route: Vec<RawRoute>,
@@ -72,6 +74,12 @@ pub(super) struct RawEal {
 pub(super) struct RawMetrics {
     pub(super) address: Option<Spanned<String>>,
     pub(super) servers: Option<bool>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawRestart {
+    pub(super) directory: Option<Spanned<String>>,
 }
 
 #[derive(Debug, Deserialize)]

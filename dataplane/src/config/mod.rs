@@ -1,6 +1,6 @@
 //! The TOML file, validated: the only place that reads it. `configs/example.toml` explains each key.
 
-mod director; // `[director]`, `[eal]` and `[metrics]`
+mod director; // `[director]`, `[eal]`, `[metrics]` and `[restart]`
 mod file; // the file as it is written
 mod health; // `[[service.check]]`
 mod marks; // `[[mark]]`
@@ -35,6 +35,7 @@ pub struct Config {
     pub director: Director,
     pub eal: Eal,
     pub metrics: Metrics,
+    pub restart: Restart,
     /// The index is the port's id.
     pub ports: Vec<PortConf>,
     pub routes: Vec<Route>,
@@ -109,6 +110,13 @@ impl Default for Metrics {
             servers: true,
         }
     }
+}
+
+/// What outlives the daemon.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Restart {
+    /// Where it lies; `None`: nothing does.
+    pub directory: Option<PathBuf>,
 }
 
 /// What a worker does while no packet comes.
@@ -233,6 +241,7 @@ impl Config {
         let ports = reader.ports(&raw.port, &director.workers)?;
         let eal = reader.eal(&raw.eal, &ports)?;
         let metrics = reader.metrics(&raw.metrics)?;
+        let restart = reader.restart(&raw.restart)?;
         let mut connected = Connected::default();
         for (raw, port) in raw.port.iter().zip(&ports) {
             reader.connect(&mut connected, raw, port)?;
@@ -249,6 +258,7 @@ impl Config {
             director,
             eal,
             metrics,
+            restart,
             ports,
             routes,
             neighbours,

@@ -46,8 +46,13 @@ fn the_example_gives_the_defaults() {
     .unwrap();
     let default = Config::default();
     assert_eq!(
-        (config.director, config.eal, config.metrics),
-        (default.director, default.eal, default.metrics)
+        (config.director, config.eal, config.metrics, config.restart),
+        (
+            default.director,
+            default.eal,
+            default.metrics,
+            default.restart
+        )
     );
     assert_eq!(config.timeouts, default.timeouts);
     assert_eq!(config.ports.len(), 2);
@@ -96,8 +101,13 @@ fn what_is_left_out_is_the_default() {
     )
     .unwrap();
     assert_eq!(
-        (config.director, config.eal, config.metrics),
-        (example.director, example.eal, example.metrics)
+        (config.director, config.eal, config.metrics, config.restart),
+        (
+            example.director,
+            example.eal,
+            example.metrics,
+            example.restart
+        )
     );
     let documented = example.ports[0].spec.clone();
     let default = PortSpec::new(documented.name.clone(), documented.device.clone());
@@ -140,6 +150,20 @@ fn every_example_is_accepted_and_explains_itself() {
         seen += 1;
     }
     assert!(seen >= 11, "{seen}");
+}
+
+#[test]
+fn what_outlives_the_daemon_lies_in_a_directory() {
+    let directory = |keys: &str| {
+        let config = Config::parse(&format!("{PORT}\n[restart]\n{keys}"), "f");
+        config.map(|config| config.restart.directory)
+    };
+    assert_eq!(directory(""), Ok(None));
+    let path = Some("/dev/shm/a".into());
+    assert_eq!(directory("directory = \"/dev/shm/a\""), Ok(path));
+    assert!(directory("directory = \"shm\"").unwrap_err().to_string().ends_with(
+        ": restart directory \"shm\" cannot be one, an absolute path like \"/dev/shm/director\" is right"
+    ));
 }
 
 #[test]
@@ -221,7 +245,7 @@ fn syntax_and_unknown_keys() {
     );
     check(
         "x = 1",
-        "f:2: unknown field `x`, expected one of `director`, `eal`, `metrics`, `port`, `route`, `neighbour`, `timeouts`, `settings`, `mark`, `sync`, `service`",
+        "f:2: unknown field `x`, expected one of `director`, `eal`, `metrics`, `restart`, `port`, `route`, `neighbour`, `timeouts`, `settings`, `mark`, `sync`, `service`",
     );
     check(
         "[timeouts]\nicmp = 3",

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use control::conf::{self, Key, array, quoted};
 use control::{Address, Conf, Network, PortSpec, Refusal, mac_text};
 
-use super::{Config, Director, Eal, Idle, LogFormat, PortConf};
+use super::{Config, Director, Eal, Idle, LogFormat, PortConf, Restart};
 use crate::control::model::Model;
 use crate::net::{Prefix, Route, StaticNeighbour};
 use crate::templates::Templates;
@@ -105,6 +105,7 @@ impl Config {
         let mut sections = vec![
             Section::new("director", "[director]", director(&self.director)),
             Section::new("eal", "[eal]", eal(&self.eal)),
+            Section::new("restart", "[restart]", restart(&self.restart)),
         ];
         for port in &self.ports {
             let name = format!("port {}", port.spec.name);
@@ -214,6 +215,12 @@ fn eal(said: &Eal) -> Vec<Key> {
         Key::new("extra", array(extra.iter().map(|word| quoted(word))), "[]"),
         Key::new("mbufs", mbufs, default.mbufs),
     ]
+}
+
+fn restart(said: &Restart) -> Vec<Key> {
+    let directory = said.directory.as_ref();
+    let directory = directory.map(|path| quoted(&path.to_string_lossy()));
+    vec![Key::perhaps("directory", directory)]
 }
 
 /// Its addresses stand behind its device.

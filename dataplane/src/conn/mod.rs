@@ -2,6 +2,7 @@
 
 mod excerpt; // a few connections, copied
 mod index; // from a flow to its connection
+mod left; // those of a director before this one
 mod posted; // keys on their way into the index and out of it, and those that came lately
 pub mod state; // TCP and UDP states, transitions, timeouts
 #[cfg(test)]
@@ -15,12 +16,13 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 pub use excerpt::{Excerpt, Line};
 pub use index::{Hash, Hit};
+pub use left::{Former, LAYOUT, Left};
 pub use state::{Direction, Event, State, Timeouts, Transitions};
 
 use crate::cpu;
 use crate::ftp::Talk;
 use crate::fullnat::client::ClientSide;
-use crate::mem::Array;
+use crate::mem::{Array, Place};
 use crate::net::HopId;
 use crate::templates::Hold;
 use crate::time::Instant;
@@ -444,16 +446,21 @@ pub struct Conns {
 impl Conns {
     /// For `capacity` connections; flows are hashed under `secret`.
     pub fn new(capacity: u32, secret: [u64; 2]) -> io::Result<Self> {
+        Self::within(&Place::MEMORY, capacity, secret)
+    }
+
+    /// What cannot be found out again from the rest lies in `place`.
+    pub fn within(place: &Place, capacity: u32, secret: [u64; 2]) -> io::Result<Self> {
         let entries = capacity as usize;
         Ok(Self {
-            entries: Array::zeroed(entries + 1)?,
-            wide: Array::sparse(entries + 1)?,
+            entries: place.zeroed(left::ENTRIES, entries + 1)?,
+            wide: place.sparse(left::WIDE, entries + 1)?,
             wide_fresh: 0,
-            extras: Array::sparse(entries)?,
+            extras: place.sparse(left::EXTRAS, entries)?,
             extras_fresh: 0,
-            talks: Array::sparse(entries)?,
+            talks: place.sparse(left::TALKS, entries)?,
             talks_fresh: 0,
-            parents: Array::sparse(entries)?,
+            parents: place.sparse(left::PARENTS, entries)?,
             parents_fresh: 0,
             digest: Digest::new(secret),
             timers: Timers::new(entries)?,

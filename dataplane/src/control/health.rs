@@ -28,6 +28,8 @@ pub(super) struct Ward {
     /// Services or servers may have changed since they were looked at.
     pub(super) stale: bool,
     patients: HashMap<ServerId, Case>,
+    /// What a director before this one knew of them.
+    pub(super) former: HashMap<ServerId, Fitness>,
     /// Who is probed by what.
     by_spec: HashMap<Spec, Vec<ServerId>>,
     pub(super) checks: Arc<Checks>,
@@ -52,6 +54,7 @@ impl Default for Ward {
             notify: Arc::new(|| {}),
             stale: false,
             patients: HashMap::new(),
+            former: HashMap::new(),
             by_spec: HashMap::new(),
             checks: Arc::default(),
             due: HashSet::new(),
@@ -95,6 +98,7 @@ impl Control {
             .collect();
         let updates = self.model.diagnose(found);
         self.view = None;
+        self.outdate();
         self.post(updates);
     }
 
@@ -166,7 +170,7 @@ impl Control {
             specs.insert(patient.id, own);
             let (said, traffic) = match before.remove(&patient.id) {
                 Some(case) => (case.said, case.traffic),
-                None => (None, Traffic::default()),
+                None => (ward.former.get(&patient.id).copied(), Traffic::default()),
             };
             let case = Case {
                 patient,
@@ -175,6 +179,7 @@ impl Control {
             };
             ward.patients.insert(case.patient.id, case);
         }
+        ward.former.clear();
         ward.watch(&by_spec);
         let checks = specs.into_iter().map(|(id, specs)| {
             let engine = ward.engine.as_ref();

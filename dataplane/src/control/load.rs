@@ -105,7 +105,7 @@ fn load(services: u32, servers: u32, scheduler: &str) {
     let Request::Change(changes) = request else {
         unreachable!()
     };
-    let page = Arc::new(Page::new(20_000, 300_000));
+    let page = Arc::new(Page::new(20_000, 300_000).unwrap());
     let mut model = Model::new(config.director.limits()).watching(vec![Arc::clone(&page)]);
     let updates = model.apply(&changes).unwrap();
     watch.lap(&format!("{} updates made", updates.len()));
@@ -176,7 +176,7 @@ fn ten_thousand_routes() {
     let text = "[[port]]\nname = \"lan\"\ndevice = \"net_null0\"\naddresses = [\"10.0.0.254/8\"]\n";
     let config = Config::parse(text, "f").unwrap();
     let setup = config.setup(|_| [2, 0, 0, 0, 0, 1]);
-    let page = Arc::new(Page::new(1, 1));
+    let page = Arc::new(Page::new(1, 1).unwrap());
     let mut model = Model::new(config.director.limits())
         .with_ports(config.port_specs())
         .networked(setup.clone());

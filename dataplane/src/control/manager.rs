@@ -171,7 +171,7 @@ mod tests {
 
     /// Two workers on cores 2 and 3.
     fn bench(watchdog: Option<Duration>) -> Bench {
-        let pages: Vec<_> = (0..2).map(|_| Arc::new(Page::new(1, 1))).collect();
+        let pages: Vec<_> = (0..2).map(|_| Arc::new(Page::new(1, 1).unwrap())).collect();
         let told = Rc::new(RefCell::new(Vec::new()));
         let heard = Rc::clone(&told);
         let listener = move |states: &[NotifyState]| {

@@ -8,6 +8,7 @@ mod explain; // what becomes of a packet
 mod files; // configuration files: plan, apply, roll back, save
 mod hardware; // the devices of ports
 pub mod health; // servers that are probed
+mod kept; // what outlives the daemon
 mod kernel; // what the kernel has on its sides of ports
 #[cfg(test)]
 mod load; // ten thousand services with a hundred thousand servers
@@ -33,7 +34,9 @@ use crossbeam::channel::{Receiver, Sender, bounded};
 use crate::conn::state::State;
 use crate::counters::Page;
 use crate::director::explain::{Excerpt, Query};
+use crate::director::{Adopted, Heirs};
 use crate::net::{NeighbourView, Setup};
+use crate::restart::Image;
 use crate::sync::Daemons;
 use crate::sync::news::Feed;
 use crate::templates::Templates;
@@ -99,6 +102,14 @@ pub enum Command {
     },
     /// Backups are told by this feed from now on, or by none.
     Tell(Option<Feed>),
+    /// Takes over the connections that a director before this one left.
+    Adopt {
+        image: Arc<Image>,
+        heirs: Arc<Heirs>,
+        reply: Sender<Adopted>,
+    },
+    /// From now on packets are taken.
+    Open,
     /// A port comes.
     #[cfg(feature = "dpdk")]
     Attach(Box<Queues>),
@@ -169,6 +180,8 @@ pub struct Control {
     /// Who asks could do by itself whatever the director can.
     trusted: bool,
     arrivals: Arrivals,
+    /// Without it nothing outlives the daemon.
+    keeper: Option<kept::Keeper>,
 }
 
 impl fmt::Debug for Control {
@@ -214,6 +227,7 @@ impl Control {
             ward: Ward::default(),
             trusted: true,
             arrivals: Arrivals::default(),
+            keeper: None,
         }
     }
 
@@ -328,6 +342,7 @@ impl Control {
         } = self.judge(changes)?;
         self.view = None;
         self.ward.stale = true;
+        self.outdate();
         let confirmations = self.post(updates);
         let confirmed = confirmations.map_or(Ok(()), |confirmations| {
             let mut workers = self.workers.iter();
@@ -517,8 +532,9 @@ impl Control {
     }
 
     fn sweep(&mut self) {
-        if self.is_busy() {
-            return; // the next sweep will do
+        // Numbers are not used anew before it is written down whose they were. The next sweep will do.
+        if self.is_busy() || !self.is_kept() {
+            return;
         }
         let Self {
             model,
@@ -536,6 +552,9 @@ impl Control {
                 .is_some_and(|templates| templates.refer_to(id))
         };
         let updates = model.sweep(now.as_secs(), in_use);
+        if !updates.is_empty() {
+            self.keep_now();
+        }
         self.post(updates);
     }
 }
@@ -588,6 +607,7 @@ impl Backend for Control {
             Request::SyncDaemons => Ok(Reply::SyncDaemons(self.sync_daemons())),
             Request::Health => Ok(Reply::Health(self.health())),
         };
+        self.keep();
         answer.unwrap_or_else(Reply::Refused)
     }
 
@@ -621,6 +641,7 @@ impl Backend for Control {
         }
         self.see_to_files();
         self.see_to_health();
+        self.keep();
         if let Some(manager) = &mut self.manager {
             manager.tick(now, self.model.services_len());
         }

@@ -21,7 +21,7 @@ fn worker(core: u16, mailbox_max: usize) -> (Worker, Receiver<Command>) {
     (
         Worker {
             core,
-            page: Arc::new(Page::new(4, 4)),
+            page: Arc::new(Page::new(4, 4).unwrap()),
             mailbox,
         },
         commands,
@@ -624,7 +624,7 @@ fn no_worker_frees_what_it_was_sent() {
 /// A worker that does nothing but what captures ask of it.
 fn watching(commands: Receiver<Command>) -> thread::JoinHandle<Watch> {
     thread::spawn(move || {
-        let mut watch = Watch::new(Arc::new(Page::new(4, 4)));
+        let mut watch = Watch::new(Arc::new(Page::new(4, 4).unwrap()));
         watch.set_time(1000);
         for command in commands {
             match command {

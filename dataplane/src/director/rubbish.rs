@@ -17,7 +17,7 @@ fn with_every_method() -> (Testbed, Model, Vec<Change>) {
     let configs = CASES.map(|case| Config::load(&golden(case, "config.toml")).unwrap());
     let setup = configs[0].setup(|port| [2, 0, 0, 0, 0, port.0]);
     let limits = configs[0].director.limits();
-    let page = Page::new(limits.services_max, limits.servers_max);
+    let page = Page::new(limits.services_max, limits.servers_max).unwrap();
     let mut bed = Testbed::with(20_000, setup, page);
     let mut model = Model::new(limits).watching(vec![bed.page.clone()]);
     for config in &configs {
@@ -156,7 +156,7 @@ fn nothing_is_left(bed: &mut Testbed, from: Instant) {
     assert_eq!(bed.page.held.get(), 0);
     assert_eq!(bed.page.connections.get(), 0);
     assert_eq!(bed.director.leases.in_use(), 0);
-    for server in &bed.page.servers {
+    for server in bed.page.servers.iter() {
         assert_eq!((server.active.get(), server.inactive.get()), (0, 0));
     }
 }

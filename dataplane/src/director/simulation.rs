@@ -297,7 +297,11 @@ impl World {
         let templates = Arc::new(Templates::new(templates, [3, 4]).unwrap());
         let worker = |me| {
             let servers = WAYS.len() * SERVERS_EACH as usize + 1;
-            let mut bed = Testbed::with(capacity, setup(stations), Page::new(servers, servers));
+            let mut bed = Testbed::with(
+                capacity,
+                setup(stations),
+                Page::new(servers, servers).unwrap(),
+            );
             bed.director.steer = Steer::new(me, workers);
             bed.director.sweep = Sweep::new(me, workers);
             bed.director.templates = Arc::clone(&templates);

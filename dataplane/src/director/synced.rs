@@ -177,7 +177,12 @@ impl<P: PacketBuf> Director<P> {
     }
 
     /// A local address and port of ours, which no connection has.
-    fn claim(&mut self, local: SocketAddr, server: SocketAddr, protocol: u8) -> Option<Lease> {
+    pub(super) fn claim(
+        &mut self,
+        local: SocketAddr,
+        server: SocketAddr,
+        protocol: u8,
+    ) -> Option<Lease> {
         let is_ours =
             self.services.is_local(local.ip()) && self.steer.home(local) == self.steer.me();
         is_ours.then(|| self.leases.claim(local, server, protocol))?

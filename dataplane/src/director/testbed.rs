@@ -296,12 +296,12 @@ pub(super) fn weigh_by(mode: ForwardMode, id: u32, weight: u32) -> Update {
 impl Testbed {
     /// No services; room for `capacity` connections.
     pub(super) fn new(capacity: u32, setup: Setup) -> Self {
-        Self::with(capacity, setup, Page::new(8, 16))
+        Self::with(capacity, setup, Page::new(8, 16).unwrap())
     }
 
     /// As [`Self::new`], for so many servers.
     pub(super) fn with_servers(capacity: u32, servers: usize) -> Self {
-        Self::with(capacity, setup(true), Page::new(servers, servers))
+        Self::with(capacity, setup(true), Page::new(servers, servers).unwrap())
     }
 
     pub(super) fn with(capacity: u32, setup: Setup, page: Page) -> Self {

@@ -31,6 +31,12 @@ impl Scheduler for Lblc {
         self.0.tick(now);
     }
 
+    fn resumed(&mut self, now: Instant, destination: IpAddr, server: SocketAddr) {
+        if self.0.recall(now, destination).is_none() {
+            self.0.remember(now, destination, server);
+        }
+    }
+
     fn copy(&self, destination: IpAddr) -> Box<dyn Scheduler> {
         Box::new(Self(self.0.part(destination)))
     }

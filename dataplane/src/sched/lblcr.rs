@@ -101,6 +101,20 @@ impl Scheduler for Lblcr {
         });
     }
 
+    fn resumed(&mut self, now: Instant, destination: IpAddr, server: SocketAddr) {
+        match self.memory.recall(now, destination) {
+            Some(set) if set.members.contains(&server) => {}
+            Some(set) => set.members.push(server),
+            None => {
+                let set = Set {
+                    members: vec![server],
+                    changed: now,
+                };
+                self.memory.remember(now, destination, set);
+            }
+        }
+    }
+
     fn copy(&self, destination: IpAddr) -> Box<dyn Scheduler> {
         Box::new(Self {
             memory: self.memory.part(destination),

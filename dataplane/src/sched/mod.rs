@@ -141,6 +141,8 @@ pub trait Scheduler: Send + std::fmt::Debug {
     /// The connections of the server at this position are others than before. Only those are told who
     /// [`Kind::ranks`].
     fn counted(&mut self, _servers: &[Candidate], _loads: &Loads, _at: usize) {}
+    /// A connection to `destination`, left by a director before this one, goes to this server.
+    fn resumed(&mut self, _now: Instant, _destination: IpAddr, _server: SocketAddr) {}
     /// The table of the servers as they now are.
     fn tabled(&mut self, _table: &Arc<Table>) {}
     /// One that picks as this one would, for connections to this destination.

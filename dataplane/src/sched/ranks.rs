@@ -273,7 +273,7 @@ mod tests {
 
     /// Takes the steps; returns how often there was no telling without a walk.
     fn compare(weights: Vec<u32>, steps: Vec<Step>) -> Result<usize, TestCaseError> {
-        let page = Arc::new(Page::new(1, weights.len()));
+        let page = Arc::new(Page::new(1, weights.len()).unwrap());
         let loads = Loads::new([page.clone()].into());
         let mut servers: Vec<_> = (0..)
             .zip(weights)

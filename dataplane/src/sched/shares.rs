@@ -70,7 +70,7 @@ impl Picker {
         Self {
             scheduler,
             servers: members.iter().map(candidate).collect(),
-            loads: Loads::new([Arc::new(Page::new(1, 1))].into()),
+            loads: Loads::new([Arc::new(Page::new(1, 1).unwrap())].into()),
         }
     }
 

@@ -29,7 +29,7 @@ struct World {
 
 impl World {
     fn new(kind: Kind, flags: u8, seed: u64) -> Self {
-        let page = Arc::new(Page::new(1, SERVERS_MAX));
+        let page = Arc::new(Page::new(1, SERVERS_MAX).unwrap());
         Self {
             servers: Vec::new(),
             loads: Loads::new([page.clone()].into()),

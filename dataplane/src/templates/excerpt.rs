@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed};
 
 use super::line::{ASSURED, INVALID};
 use super::{HOLDS, Hold, Key, OWNED, SLOTS, Template, Templates, slots, taken};
+use crate::mem::Place;
 use crate::time::Instant;
 
 /// A template, and the number of its line.
@@ -70,7 +71,8 @@ impl Templates {
     ) -> io::Result<(Self, Vec<Option<u32>>)> {
         let spare = u32::try_from(copied.len()).unwrap_or(u32::MAX);
         let servers = servers.max(1);
-        let mut templates = Self::for_servers(servers, spare.saturating_add(1), secret)?;
+        let mut templates =
+            Self::for_servers(&Place::MEMORY, servers, spare.saturating_add(1), secret)?;
         // Those that nobody finds first: they would be taken for their successors.
         let mut adopted = vec![None; copied.len()];
         for invalid in [true, false] {

@@ -182,6 +182,16 @@ impl Line {
         self.left_ms(now) == 0
     }
 
+    /// As old `now` as another one was `then`, which it is.
+    pub(super) fn resume(&self, now: Instant, other: &Self, then: Instant) {
+        let timer = other.timer.load(Relaxed);
+        let begun = now.minus_ms(quiet_ms(timer, then));
+        self.set_timer(begun, life_ms(timer));
+        self.flags.store(other.flags.load(Relaxed), Relaxed);
+        let packets = other.in_packets.load(Relaxed);
+        self.in_packets.store(packets, Relaxed);
+    }
+
     /// Gives a template whose time ran out `life_ms` more, unless somebody just used it.
     pub(super) fn postpone(&self, now: Instant, life_ms: u32) {
         let before = self.timer.load(Relaxed);
@@ -219,8 +229,12 @@ fn timer(now: Instant, life_ms: u32) -> u64 {
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "the low half is meant")]
+fn life_ms(timer: u64) -> u32 {
+    timer as u32
+}
+
 fn left_ms(timer: u64, now: Instant) -> u32 {
-    (timer as u32).saturating_sub(quiet_ms(timer, now))
+    life_ms(timer).saturating_sub(quiet_ms(timer, now))
 }
 
 /// Since its time last began.

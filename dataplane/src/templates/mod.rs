@@ -14,6 +14,7 @@
 //! adds its hold first and looks then: if the line is not what it sought it takes the hold back.
 
 mod excerpt; // a few templates, copied
+mod left; // those of a director before this one
 mod line; // one template as it lies in memory
 mod sweep; // when templates end
 #[cfg(test)]
@@ -27,12 +28,13 @@ use std::sync::atomic::{AtomicU32, AtomicU64};
 
 use siphasher::sip::SipHasher13;
 
-use crate::mem::Array;
+use crate::mem::{Array, Place};
 use crate::time::Instant;
 use crate::update::{SERVERS_MAX, ServerId};
 use line::{ASSURED, EngineLine, INVALID, KeyWords, Line, TAKEN};
 
 pub use excerpt::Copied;
+pub use left::{LAYOUT, Left, Resumed};
 pub use sweep::Sweep;
 
 /// The longest engine data, in bytes.
@@ -165,18 +167,28 @@ impl Templates {
     /// For `capacity` templates; keys are hashed under `secret`. Memory is taken as it is used: 140
     /// bytes a template, 396 with engine data.
     pub fn new(capacity: u32, secret: [u64; 2]) -> io::Result<Self> {
-        Self::for_servers(SERVERS_MAX as usize, capacity, secret)
+        Self::within(&Place::MEMORY, capacity, secret)
     }
 
-    /// As [`Self::new`], for servers of numbers below this one.
-    fn for_servers(servers: usize, capacity: u32, secret: [u64; 2]) -> io::Result<Self> {
-        let buckets = (capacity as usize).div_ceil(LOAD).max(1);
+    /// What cannot be found out again from the rest lies in `place`.
+    pub fn within(place: &Place, capacity: u32, secret: [u64; 2]) -> io::Result<Self> {
+        Self::for_servers(place, SERVERS_MAX as usize, capacity, secret)
+    }
+
+    /// As [`Self::within`], for servers of numbers below this one.
+    fn for_servers(
+        place: &Place,
+        servers: usize,
+        capacity: u32,
+        secret: [u64; 2],
+    ) -> io::Result<Self> {
+        let buckets = buckets(capacity);
         let lines = buckets * SLOTS;
         Ok(Self {
             words: Array::sparse(buckets)?,
             tags: Array::sparse(lines)?,
-            lines: Array::sparse(lines)?,
-            engines: Array::sparse(lines)?,
+            lines: place.sparse(left::LINES, lines)?,
+            engines: place.sparse(left::ENGINES, lines)?,
             persistent: Array::sparse(servers)?,
             expected: Array::sparse(servers)?,
             used: AtomicU32::new(0),
@@ -271,6 +283,12 @@ impl Templates {
     /// Gives a hold back.
     pub fn release(&self, hold: Hold) {
         self.lines[hold.0 as usize].life.fetch_sub(1, Release);
+    }
+
+    /// One hold more on the template of this number, which somebody holds.
+    pub fn hold_again(&self, number: u32) -> Hold {
+        self.lines[number as usize].life.fetch_add(1, Relaxed);
+        Hold(number)
     }
 
     /// Where a template leads.
@@ -497,6 +515,11 @@ impl Templates {
         self.counts(line.kind())[server.index()].fetch_sub(1, Relaxed);
         self.used.fetch_sub(1, Relaxed);
     }
+}
+
+/// Of a table for so many templates.
+fn buckets(capacity: u32) -> usize {
+    (capacity as usize).div_ceil(LOAD).max(1)
 }
 
 /// The taken slots of a bucket.

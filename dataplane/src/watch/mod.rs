@@ -218,7 +218,7 @@ mod tests {
 
     #[test]
     fn frames_in_pieces_balance() {
-        let mut watch = Watch::new(Arc::new(Page::new(1, 1)));
+        let mut watch = Watch::new(Arc::new(Page::new(1, 1).unwrap()));
         watch.set_time(7);
         for len in [5000, 4000] {
             watch.scattered(PortId(1), &[0xa5; 2048], len);

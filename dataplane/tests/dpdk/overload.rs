@@ -35,7 +35,7 @@ pub(super) fn the_mailbox_is_served_whatever_arrives(eal: &Eal) {
         }],
         ..Setup::default()
     };
-    let page = Arc::new(Page::new(1, 1));
+    let page = Arc::new(Page::new(1, 1).unwrap());
     let (mailbox, commands) = bounded(MAILBOX_MAX);
     let queues = rx.into_iter().zip(tx);
     let queues = queues

@@ -145,7 +145,7 @@ fn under_a_director(eal: &Eal, pool: &Mempool, test: impl FnOnce(&mut Lab<'_>)) 
         }],
         ..Setup::default()
     };
-    let page = Arc::new(Page::new(LIMITS.services_max, LIMITS.servers_max));
+    let page = Arc::new(Page::new(LIMITS.services_max, LIMITS.servers_max).unwrap());
     let (mailbox, commands) = bounded(MAILBOX_MAX);
     let (ended, clock) = (AtomicBool::new(false), Clock::start());
     std::thread::scope(|scope| {

@@ -71,7 +71,7 @@ pub(super) fn returns_every_mbuf(eal: &Eal) {
     let pool = Mempool::new(eal, "rubbish", 8191, super::DATA_ROOM, -1).unwrap();
     let configs = CASES.map(|case| Config::load(&golden(case, "config.toml")).unwrap());
     let limits = configs[0].director.limits();
-    let page = Arc::new(Page::new(limits.services_max, limits.servers_max));
+    let page = Arc::new(Page::new(limits.services_max, limits.servers_max).unwrap());
     let mut sink = Sink {
         pool: pool.clone(),
         watch: Watch::new(page.clone()),

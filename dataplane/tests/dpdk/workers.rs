@@ -146,7 +146,9 @@ fn with_queues(eal: &Eal, queues: u8) {
     let all = ports
         .start_all(config.port_specs().collect::<Vec<_>>().iter())
         .unwrap();
-    let pages: Arc<[_]> = (0..WORKERS).map(|_| Arc::new(Page::new(8, 8))).collect();
+    let pages: Arc<[_]> = (0..WORKERS)
+        .map(|_| Arc::new(Page::new(8, 8).unwrap()))
+        .collect();
     let (ended, clock) = (AtomicBool::new(false), Clock::start());
     thread::scope(|scope| {
         for (me, (queues, links)) in all.into_iter().zip(links(WORKERS)).enumerate() {

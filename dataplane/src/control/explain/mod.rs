@@ -84,8 +84,8 @@ impl Control {
             Config::parse(&file.text, &file.name).map_err(|error| wrong(error.to_string()))?;
         let limits = config.director.limits();
         let workers = config.director.workers.len().max(1);
-        let page = || Arc::new(Page::new(limits.services_max, limits.servers_max));
-        let pages: Arc<[_]> = (0..workers).map(|_| page()).collect();
+        let page = |_| Page::new(limits.services_max, limits.servers_max).map(Arc::new);
+        let pages = (0..workers).map(page).collect::<Result<Arc<[_]>, _>>()?;
         let mut model = Model::new(limits)
             .watching(pages.to_vec())
             .with_ports(config.port_specs());

@@ -113,7 +113,7 @@ impl Lab {
     fn new(text: &str) -> Self {
         let config = Config::parse(text, "f").unwrap();
         let limits = config.director.limits();
-        let page = |_| Arc::new(Page::new(limits.services_max, limits.servers_max));
+        let page = |_| Arc::new(Page::new(limits.services_max, limits.servers_max).unwrap());
         let count = config.director.workers.len();
         let pages: Arc<[_]> = (0..count).map(page).collect();
         let setup = config.setup(mac_of);

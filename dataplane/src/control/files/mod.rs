@@ -4,6 +4,7 @@ mod diff; // the changes from what runs to what a file says
 mod forecast; // what they would do
 mod network; // addresses, routes, neighbours
 mod restart; // what they cannot change
+mod resume; // a start that goes on where another director ended
 #[cfg(test)]
 mod tests;
 
@@ -71,6 +72,11 @@ impl Control {
         Ok(())
     }
 
+    /// What the file loaded last says.
+    pub(super) fn said(&self) -> &Conf {
+        &self.files.said
+    }
+
     /// Applies the file at `path` whenever `wanted` becomes true, which it then is no more.
     #[must_use]
     pub fn reloading(mut self, path: PathBuf, wanted: Arc<AtomicBool>) -> Self {
@@ -79,20 +85,20 @@ impl Control {
     }
 
     pub(super) fn plan(&mut self, file: &File) -> Result<Plan, Refusal> {
-        let (plan, ..) = self.compare(file)?;
+        let (plan, ..) = self.compare(&read(file)?, &file.name)?;
         Ok(plan)
     }
 
-    /// The plan, what leads there, and what the file says.
-    fn compare(&mut self, file: &File) -> Result<(Plan, Vec<Change>, Conf), Refusal> {
-        let wrong = |detail: String| refuse(Errno::Einval, detail);
-        let config =
-            Config::parse(&file.text, &file.name).map_err(|error| wrong(error.to_string()))?;
+    /// The plan, what leads there, and what the file of this name says.
+    fn compare(
+        &mut self,
+        config: &Config,
+        name: &str,
+    ) -> Result<(Plan, Vec<Change>, Conf), Refusal> {
         let mut wanted = config.conf()?;
         let now = self.model.network();
-        let (network, waits) = network::reachable(&config, &now);
-        let mut needs_restart =
-            restart::needs_restart(&self.files.started, &now, &config, &network);
+        let (network, waits) = network::reachable(config, &now);
+        let mut needs_restart = restart::needs_restart(&self.files.started, &now, config, &network);
         needs_restart.extend(waits);
         wanted.network = network;
         let diff = self.diff(&wanted);
@@ -102,7 +108,7 @@ impl Control {
             Err(refusal) => (Forecast::default(), Some(refusal)),
         };
         let plan = Plan {
-            file: file.name.clone(),
+            file: name.to_owned(),
             differences: diff.differences,
             needs_restart,
             forecast,
@@ -131,18 +137,27 @@ impl Control {
         who: &dyn fmt::Display,
     ) -> Result<Plan, Refusal> {
         self.free_to_apply(confirm_s)?;
-        let (mut plan, changes, wanted) = self.compare(file)?;
+        self.apply_config(&read(file)?, &file.name, confirm_s, who)
+    }
+
+    pub(super) fn apply_config(
+        &mut self,
+        config: &Config,
+        name: &str,
+        confirm_s: Option<u32>,
+        who: &dyn fmt::Display,
+    ) -> Result<Plan, Refusal> {
+        let (mut plan, changes, wanted) = self.compare(config, name)?;
         if let Some(refusal) = &plan.refused {
-            let detail = format!("{}: cannot be applied: {}", file.name, refusal.detail);
+            let detail = format!("{name}: cannot be applied: {}", refusal.detail);
             return Err(refuse(refusal.errno, detail));
         }
         if changes.is_empty() {
             self.files.said = wanted;
-            tracing::info!(target: "audit", %who, "apply {}: nothing changes", file.name);
+            tracing::info!(target: "audit", %who, "apply {name}: nothing changes");
             return Ok(plan);
         }
         let before = self.before();
-        let name = &file.name;
         let (steps, confirm) = (changes.len(), confirmation(confirm_s));
         tracing::info!(target: "audit", %who, "apply {name}: {steps} changes{confirm}");
         self.carry_out(&changes, who)?;
@@ -150,7 +165,7 @@ impl Control {
         plan.confirm_s = confirm_s;
         if let Some(confirm_s) = confirm_s {
             self.files.waiting = Some(Waiting {
-                file: file.name.clone(),
+                file: name.to_owned(),
                 confirm_s,
                 // The time of a request is up to a tick behind.
                 deadline: self.now + TICK + Duration::from_secs(confirm_s.into()),
@@ -310,6 +325,11 @@ impl Control {
             }
         }
     }
+}
+
+fn read(file: &File) -> Result<Config, Refusal> {
+    let config = Config::parse(&file.text, &file.name);
+    config.map_err(|error| refuse(Errno::Einval, error.to_string()))
 }
 
 fn nothing_waits() -> Refusal {

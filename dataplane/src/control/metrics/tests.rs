@@ -123,7 +123,7 @@ fn whole(scrape: &Scrape) -> String {
 }
 
 fn configured() -> (Model, Vec<Arc<Page>>) {
-    let page = || Arc::new(Page::new(LIMITS.services_max, LIMITS.servers_max));
+    let page = || Arc::new(Page::new(LIMITS.services_max, LIMITS.servers_max).unwrap());
     let pages = vec![page(), page()];
     let mut model = Model::new(LIMITS).watching(pages.clone());
     model
@@ -268,7 +268,7 @@ fn parts_are_the_whole() {
         services_max: 100,
         servers_max: 100,
     };
-    let page = Arc::new(Page::new(100, 100));
+    let page = Arc::new(Page::new(100, 100).unwrap());
     let mut model = Model::new(limits).watching(vec![Arc::clone(&page)]);
     let add = |n| [add_service(n), add_server(n, n)];
     let changes: Vec<Change> = (1..=100).flat_map(add).collect();
@@ -321,12 +321,12 @@ proptest! {
             // Deleted servers count too, as long as connections refer to them; so does a number that
             // nobody has yet, from an earlier server.
             for page in &pages {
-                for server in &page.servers {
+                for server in page.servers.iter() {
                     server.conns.add(counted);
                     server.in_bytes.add(counted * 100);
                     server.answers.add(counted);
                 }
-                for service in &page.services {
+                for service in page.services.iter() {
                     service.drops[DropReason::NoServer as usize].add(counted);
                 }
             }

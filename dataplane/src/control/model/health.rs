@@ -81,6 +81,11 @@ impl Service {
 }
 
 impl Server {
+    /// Whether its checks say that it fails.
+    pub(super) fn is_down(&self) -> bool {
+        self.condition.fitness == Some(Fitness::Down)
+    }
+
     /// As it is listed.
     pub(super) fn health(&self) -> Option<ServerHealth> {
         let Condition {

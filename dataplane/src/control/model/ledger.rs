@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use control::{ServiceKey, Totals};
+use serde::{Deserialize, Serialize};
 
 use super::{Model, Server, Service};
 use crate::control::stats::{self, minus, plus};
@@ -17,7 +18,7 @@ use crate::update::{ServerId, ServiceId};
 const REMEMBERED_MAX: usize = 1 << 16;
 
 /// What a server was counted with, or what is to be taken off or added to that.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tally {
     pub totals: Totals,
     /// SYNs that it answered, and the microseconds that it took.
@@ -48,7 +49,7 @@ impl Tally {
 }
 
 /// What a service counted before its servers that are in it now joined, and its drops.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Past {
     pub(super) totals: Totals,
     pub(super) drops: u64,
@@ -86,6 +87,11 @@ impl<K: Copy + Eq + Hash, V: Copy + Default> Memory<K, V> {
             self.values.remove(&oldest);
         }
     }
+
+    /// What came first is first.
+    fn all(&self) -> Vec<(K, V)> {
+        self.order.iter().map(|key| (*key, self.get(key))).collect()
+    }
 }
 
 /// Those that left.
@@ -100,6 +106,31 @@ impl Default for Ledger {
         Self {
             services: Memory::new(REMEMBERED_MAX),
             servers: Memory::new(REMEMBERED_MAX),
+        }
+    }
+}
+
+/// A [`Ledger`] as it is written down.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Entries {
+    services: Vec<(ServiceKey, Past)>,
+    servers: Vec<((ServiceKey, SocketAddr), Tally)>,
+}
+
+impl Ledger {
+    pub(super) fn entries(&self) -> Entries {
+        Entries {
+            services: self.services.all(),
+            servers: self.servers.all(),
+        }
+    }
+
+    pub(super) fn enter(&mut self, entries: &Entries) {
+        for (key, past) in &entries.services {
+            self.services.set(*key, *past);
+        }
+        for (key, tally) in &entries.servers {
+            self.servers.set(*key, *tally);
         }
     }
 }

@@ -5,6 +5,7 @@ mod conf; // what there is, as a file says it
 mod drain; // servers that get no new connections, and their end
 mod extras; // local addresses, options, settings
 mod health; // servers that are down, or stand by
+mod kept; // what outlives the daemon
 mod ledger; // what was counted since the start
 mod marks; // rules that mark packets
 mod near; // services that a packet nearly belongs to
@@ -56,6 +57,7 @@ use crate::update::{LocalAddress, Policy, ServerId, ServiceId, Update};
 
 pub use self::drain::Drained;
 pub use self::health::Patient;
+pub use self::kept::{Kept, Numbers};
 pub use self::ledger::Tally;
 pub use self::ports::{
     DESCRIPTORS, MTU_MIN, Ports, is_virtual, is_word, kernel, kernel_name, side_name, side_spec,

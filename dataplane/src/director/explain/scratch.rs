@@ -62,7 +62,7 @@ impl Excerpt {
     /// A director of nothing but this; servers' connections are those of all workers together.
     pub(super) fn director(&self, loads: &Loads) -> io::Result<(Director<HeapBuf>, Arc<Page>)> {
         let (services, servers) = self.services.highest();
-        let page = Arc::new(Page::new(services + 1, servers + 1));
+        let page = Arc::new(Page::new(services + 1, servers + 1)?);
         for id in self.services.servers() {
             let (load, server) = (loads.of(id), &page.servers[id.index()]);
             server
@@ -169,7 +169,7 @@ impl Excerpt {
         director.process_home(self.now, self.from, &mut burst, &mut recorder);
         let held = director.net.waiting();
         let held = held.filter_map(|(packet, l3)| Some(packet.bytes().get(l3..)?.to_vec()));
-        let mut services = (0..).zip(&page.services);
+        let mut services = (0..).zip(page.services.iter());
         let charged = services.find(|(_, page)| page.drops.iter().any(|drops| drops.get() > 0));
         Ok(Outcome {
             end: end(&page, self.from),

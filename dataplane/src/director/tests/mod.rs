@@ -21,6 +21,7 @@ mod overload; // more than there is room or time for
 mod persist; // clients come back to the server they had
 mod quic; // connections that are known by their id
 mod refusals; // what is not carried on
+mod restart; // left by a director before this one
 mod rules; // what settings and options change
 mod sctp;
 mod sip; // calls stay with their server

@@ -18,7 +18,7 @@ fn anybody(number: u32) -> String {
 
 /// A full table: established connections, and as many half-open ones as there is room for.
 fn full() -> Testbed {
-    let mut t = Testbed::with(TABLE, setup(true), Page::new(8, 16));
+    let mut t = Testbed::with(TABLE, setup(true), Page::new(8, 16).unwrap());
     t.add_service(0, Tcp, VIP);
     t.apply(add_server(0, 0, RS, 1));
     for number in 0..ESTABLISHED {

@@ -123,7 +123,7 @@ struct Bed {
 
 impl Bed {
     fn new() -> Self {
-        let page = Arc::new(Page::new(1, 1));
+        let page = Arc::new(Page::new(1, 1).unwrap());
         let out = Out {
             watch: Watch::new(page.clone()),
             sent: vec![],

@@ -474,7 +474,7 @@ fn a_server_that_is_drained_stays_so_and_comes_back_so() {
 
 #[test]
 fn connections_of_servers_that_go_are_cut() {
-    let page = Arc::new(Page::new(LIMITS.services_max, LIMITS.servers_max));
+    let page = Arc::new(Page::new(LIMITS.services_max, LIMITS.servers_max).unwrap());
     let (mailbox, commands) = crossbeam::channel::bounded(8);
     let worker = Worker {
         core: 1,

@@ -17,6 +17,7 @@ use proptest::sample::{select, subsequence};
 
 use super::*;
 use crate::config::{Director, Eal, PortConf};
+use crate::control::model::Kept;
 use crate::net::{Prefix, Route, StaticNeighbour};
 
 fn key(text: &str) -> ServiceKey {
@@ -493,6 +494,39 @@ proptest! {
             ask(&mut control, Request::Rollback);
         }
         prop_assert_eq!(unordered(control.model.conf()), unordered(a));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// A director that was started with one file and changed by hand goes on in another one, which was given the
+    /// same file, or a third.
+    #[test]
+    fn any_director_goes_on_where_another_ended(a in conf(), b in conf(), c in conf()) {
+        let new = || Control::new(LIMITS, Vec::new(), 64, Machine::default).with_ports([PortSpec::new("wan", "net_null0")]);
+        let mut first = new();
+        first.start(&config(&toml(&a))).unwrap();
+        let by_hand = first.diff(&b).changes;
+        first.change(&by_hand).unwrap();
+        let kept = first.kept();
+        let written = serde_json::to_vec(&kept).unwrap();
+        prop_assert_eq!(&serde_json::from_slice::<Kept>(&written).unwrap(), &kept);
+        for (file, expected) in [(&a, first.model.conf()), (&c, c.clone())] {
+            let mut second = new();
+            let config = config(&toml(file));
+            let is_same = second.bring_back(&config, &kept).unwrap();
+            prop_assert_eq!(is_same, *file == a);
+            // The order too: it is the servers' turn.
+            prop_assert_eq!(&second.model.conf().services, &kept.conf.services);
+            prop_assert_eq!(second.model.resume(&kept), []);
+            let numbers = second.model.numbers(&kept);
+            // In the trash or not, each is known.
+            prop_assert_eq!(numbers.servers.len(), kept.servers_len());
+            second.catch_up(&config, &kept, is_same);
+            prop_assert_eq!(unordered(second.model.conf()), unordered(expected));
+            prop_assert!(ask(&mut second, Request::Plan(read(&c))).differences.iter().all(|one| is_same || !one.by_hand));
+        }
     }
 }
 

@@ -324,7 +324,7 @@ fn local_addresses_may_be_shared_and_become_free() {
 
 #[test]
 fn the_use_of_a_local_address_is_every_workers() {
-    let pages = (0..2).map(|_| Arc::new(Page::new(8, 8))).collect();
+    let pages = (0..2).map(|_| Arc::new(Page::new(8, 8).unwrap())).collect();
     let mut model = Model::new(LIMITS).watching(pages);
     model.apply(&[add(key(1)), add(v6())]).unwrap();
     let told = |updates: Vec<Update>| match updates.as_slice() {

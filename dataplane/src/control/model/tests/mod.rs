@@ -65,7 +65,7 @@ fn delete_server(service: u8, server: u8) -> Change {
 
 /// A model that reads one page, with service 1 and its servers 1 and 2.
 fn counted() -> (Model, Arc<Page>) {
-    let page = Arc::new(Page::new(LIMITS.services_max, LIMITS.servers_max));
+    let page = Arc::new(Page::new(LIMITS.services_max, LIMITS.servers_max).unwrap());
     let mut model = Model::new(LIMITS).watching(vec![Arc::clone(&page)]);
     model
         .apply(&[add_service(1), add_server(1, 1), add_server(1, 2)])

@@ -271,7 +271,10 @@ fn numbers_come_back_with_their_names_and_go_to_others_last() {
 /// One of a new name begins with nothing, one that comes back goes on.
 #[test]
 fn counters_are_a_names() {
-    let pages = vec![Arc::new(Page::new(4, 4)), Arc::new(Page::new(4, 4))];
+    let pages = vec![
+        Arc::new(Page::new(4, 4).unwrap()),
+        Arc::new(Page::new(4, 4).unwrap()),
+    ];
     let mut model = model(pages.clone());
     let counted = |model: &Model, id: PortId| {
         let before = model.ports().before(id);

@@ -535,7 +535,7 @@ proptest! {
     /// changes nothing, and the updates lead every worker to the same.
     #[test]
     fn agrees_with_a_naive_model(batches in vec((vec(change(), 1..5), any::<bool>()), 1..60)) {
-        let page = Arc::new(Page::new(3, 15));
+        let page = Arc::new(Page::new(3, 15).unwrap());
         let mut model = Model::new(Limits { services_max: 3, servers_max: 15 }).watching(vec![Arc::clone(&page)]);
         let (mut reference, mut mirror, mut now_s) = (Naive::default(), Mirror::default(), 0);
         for (batch, sweep) in batches {
@@ -564,7 +564,7 @@ proptest! {
     /// What the listing counts never runs backwards or below zero, whatever comes and goes.
     #[test]
     fn totals_never_wrap(batches in vec(vec(change(), 1..4), 1..40)) {
-        let page = Arc::new(Page::new(3, 15));
+        let page = Arc::new(Page::new(3, 15).unwrap());
         let mut model = Model::new(Limits { services_max: 3, servers_max: 15 }).watching(vec![Arc::clone(&page)]);
         let mut counted = 0;
         for batch in batches {
@@ -572,7 +572,7 @@ proptest! {
             if model.apply(&batch).is_err() {
                 prop_assert_eq!(&model.services(None).unwrap(), &before);
             }
-            for server in &page.servers {
+            for server in page.servers.iter() {
                 server.conns.add(1);
                 counted += 1;
             }
