@@ -80,14 +80,16 @@ all_open() {
     [ "$(open_connections)" -ge ${#RESTART_ROWS[@]} ]
 }
 
-# Connections of HTTP that stay open, of which each gets an answer before and after.
+# crowd_survives ROW COUNT COMMAND…: connections of HTTP that stay open, of which each gets an answer before
+# the command replaces the director and after.
 crowd_survives() {
-    local count=1000 before after
+    local count=$2 before after
     choose_row "$(row_of "$1")"
-    coproc CLIENTS { in_lab client "$SCRIPTS/keep-alive" $count "http://$HOST/"; }
+    shift 2
+    coproc CLIENTS { in_lab client "$SCRIPTS/keep-alive" "$count" "http://$HOST/"; }
     read -r before <&"${CLIENTS[0]}"
-    equal "$(wc -w <<<"$before")" $count
-    killed_and_started
+    equal "$(wc -w <<<"$before")" "$count"
+    "$@"
     echo >&"${CLIENTS[1]}"
     read -r after <&"${CLIENTS[0]}"
     equal "$after" "$before"
@@ -134,12 +136,8 @@ deleted_stays_deleted() {
     ipvsadm -Lnc | grep -F "$HOST:8080"
 }
 
-# A file that was changed meanwhile is applied: what it says of services that stay is no end of their connections.
-changed_file_is_applied() {
-    choose_row "$(row_of 'nat 4 4')"
-    coproc CLIENTS { in_lab client "$SCRIPTS/keep-alive" 4 "http://$HOST/"; }
-    local before after
-    read -r before <&"${CLIENTS[0]}"
+# What a file that was changed meanwhile says of services that stay is no end of their connections.
+started_with_another_file() {
     restart_config <<END
 [[service]]
 protocol = "tcp"
@@ -153,11 +151,12 @@ END
     killed_and_started
     equal "$(ipvsadm -Sn | head -n 1)" "-A -t $HOST:80 -s wrr"
     equal "$(ipvsadm -Sn | grep -c '^-A')" 1
-    echo >&"${CLIENTS[1]}"
-    read -r after <&"${CLIENTS[0]}"
-    equal "$after" "$before"
-    eval "exec ${CLIENTS[1]}>&-"
-    wait "$CLIENTS_PID"
+}
+
+started_with_one_worker() {
+    killed
+    sed -i 's/^WORKERS=.*/WORKERS=1/' "$STATE/env"
+    "$SCRIPTS/lab" start
 }
 
 taken_over() {
@@ -222,16 +221,23 @@ restart() {
     # shellcheck source=/dev/null
     . "$STATE/env"
     check "transfers by every method survive a director that is killed" transfers_survive killed_and_started
-    check "transfers by every method survive one that is replaced" transfers_survive taken_over
-    check "1000 open connections survive a director that is killed, NAT" crowd_survives 'nat 4 4'
-    check "1000 open connections survive a director that is killed, FULLNAT" crowd_survives 'fullnat 4 4'
-    check "1000 open connections survive a director that is killed, DR" crowd_survives 'dr 6 6'
+    check "1000 open connections survive a director that is killed, FULLNAT" \
+        crowd_survives 'fullnat 4 4' 1000 killed_and_started
     check "what was made by hand and what was counted is there again" hand_made_survives
-    check "what was deleted is not" deleted_stays_deleted
+    if [ "$1" != 1 ]; then
+        check "connections survive with another number of workers" \
+            crowd_survives 'nat 4 4' 40 started_with_one_worker
+        return
+    fi
+    check "1000 open connections survive a director that is killed, NAT" \
+        crowd_survives 'nat 4 4' 1000 killed_and_started
+    check "1000 open connections survive a director that is killed, DR" \
+        crowd_survives 'dr 6 6' 1000 killed_and_started
+    check "transfers by every method survive a director that is replaced" transfers_survive taken_over
+    check "what was deleted is not there again" deleted_stays_deleted
     check "what could not be taken over goes on" no_take_over_of_what_is_spoilt
     check "two directors do not share a memory" one_at_a_time
-    check "a file that was changed is applied" changed_file_is_applied
+    check "a file that was changed is applied" crowd_survives 'nat 4 4' 4 started_with_another_file
     check "what is spoilt is refused" spoilt_starts_empty
     check "what is to be forgotten is forgotten" forgetful
-    rm -rf "$RESTART_MEMORY"
 }

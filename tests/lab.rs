@@ -112,7 +112,8 @@ impl Default for Lab {
             services_max: 8,
             servers_max: 64,
         };
-        let page = Arc::new(Page::new(limits.services_max, limits.servers_max).unwrap());
+        let page = Page::new(limits.services_max, limits.servers_max);
+        let page = Arc::new(page.expect("memory for 64 servers"));
         let director = Director::new(4096, [3, 4], setup(), Steer::new(0, 1), page.clone())
             .expect("memory for 4096 connections");
         let model = Model::new(limits).watching(vec![page.clone()]);

@@ -245,7 +245,7 @@ fn syntax_and_unknown_keys() {
     );
     check(
         "x = 1",
-        "f:2: unknown field `x`, expected one of `director`, `eal`, `metrics`, `port`, `route`, `neighbour`, `timeouts`, `settings`, `mark`, `sync`, `service`",
+        "f:2: unknown field `x`, expected one of `director`, `eal`, `metrics`, `restart`, `port`, `route`, `neighbour`, `timeouts`, `settings`, `mark`, `sync`, `service`",
     );
     check(
         "[timeouts]\nicmp = 3",

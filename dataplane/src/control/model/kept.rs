@@ -4,7 +4,9 @@
 use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
 
-use control::{Change, Conf, Drain, Fitness, ServerSpec, ServiceKey, ServiceSpec, Totals};
+use control::{
+    Change, Conf, Drain, Fitness, Netmask, Persistence, ServerSpec, ServiceKey, ServiceSpec, Totals,
+};
 use serde::{Deserialize, Serialize};
 
 use super::ledger::{Entries, Past, Tally};
@@ -60,7 +62,7 @@ impl Kept {
         for server in self.servers.iter().filter(|server| !server.listed) {
             let service = server.service;
             let changes = services.entry(service).or_insert_with(|| {
-                let spec = ServiceSpec::new(Kind::Wlc.name());
+                let spec = any_spec(service);
                 vec![Change::AddService { service, spec }]
             });
             changes.push(Change::AddServer {
@@ -94,6 +96,18 @@ impl Kept {
                 },
             };
         self.draining.iter().map(drain).collect()
+    }
+}
+
+/// Of a service of this key: one of every port goes by its clients' servers.
+fn any_spec(key: ServiceKey) -> ServiceSpec {
+    let persistence = Persistence {
+        timeout_s: 1,
+        netmask: Netmask::whole(key.is_ipv6()),
+    };
+    ServiceSpec {
+        persistence: (key.port() == 0).then_some(persistence),
+        ..ServiceSpec::new(Kind::Wlc.name())
     }
 }
 
