@@ -339,4 +339,32 @@ mod tests {
         }
         assert!(Array::<u64>::zeroed(usize::MAX / 4).is_err());
     }
+
+    #[test]
+    fn files_are_read_by_whoever_comes_next() {
+        let directory = tempfile::tempdir().unwrap();
+        let place = Place::files(directory.path()).of("a").of("b");
+        let mut array = place.zeroed::<u64>("x", 1000).unwrap();
+        array[999] = 7;
+        assert!(
+            place
+                .sparse::<u32>("y", 10)
+                .unwrap()
+                .iter()
+                .all(|v| *v == 0)
+        );
+        let again = place.zeroed::<u64>("x", 1).unwrap_err().to_string();
+        assert!(again.contains("a.b.x"), "{again}");
+        assert!(
+            place.sparse::<u64>("z", 1 << 50).is_err(),
+            "no file system is so large"
+        );
+
+        let left = Left::open(&directory.path().join("a.b.x")).unwrap();
+        assert!(left.room_for::<u64>() >= 1000);
+        let read = [0, 999, 1 << 40, usize::MAX].map(|at| left.get::<u64>(at));
+        assert_eq!(read, [Some(0), Some(7), None, None]);
+        array[0] = 9;
+        assert_eq!(left.get(0), Some(9u64), "it is the same memory");
+    }
 }

@@ -122,15 +122,17 @@ impl Directory {
         left(&self.path)
     }
 
-    /// Where the tables of this daemon go.
+    /// Where the tables of this daemon go. Those of daemons that did not come to an end of their start go.
     pub fn begin(&self) -> io::Result<Generation> {
-        let newest = generations(&self.path)?.into_iter().max().unwrap_or(0);
-        let path = self.path.join((newest + 1).to_string());
+        let numbers = generations(&self.path)?;
+        let complete = complete(&self.path, &numbers);
+        for number in numbers.iter().filter(|number| Some(**number) != complete) {
+            fs::remove_dir_all(self.path.join(number.to_string()))?;
+        }
+        let number = numbers.into_iter().max().unwrap_or(0) + 1;
+        let path = self.path.join(number.to_string());
         DirBuilder::new().mode(0o700).create(&path)?;
-        Ok(Generation {
-            path,
-            number: newest + 1,
-        })
+        Ok(Generation { path, number })
     }
 
     /// From now on there is but this one.
@@ -150,19 +152,19 @@ pub fn has_room(directory: &Path, sizes: &Sizes) -> io::Result<()> {
 
 /// What a daemon would find in this directory, whoever has it now.
 pub fn left(directory: &Path) -> Option<Result<Image, Unusable>> {
-    let mut numbers = match generations(directory) {
+    let numbers = match generations(directory) {
         Ok(numbers) => numbers,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
         Err(error) => return Some(Err(error.into())),
     };
-    numbers.sort_unstable();
-    let mut paths = numbers.into_iter().rev();
-    // Those without one were not finished.
-    let complete = paths
-        .by_ref()
-        .map(|number| directory.join(number.to_string()))
-        .find(|path| path.join(RECORD).exists())?;
-    Some(Image::open(&complete))
+    let number = complete(directory, &numbers)?;
+    Some(Image::open(&directory.join(number.to_string())))
+}
+
+/// The newest of these that was finished.
+fn complete(directory: &Path, numbers: &[u64]) -> Option<u64> {
+    let is_complete = |number: &u64| directory.join(number.to_string()).join(RECORD).exists();
+    numbers.iter().copied().filter(is_complete).max()
 }
 
 fn generations(directory: &Path) -> io::Result<Vec<u64>> {
@@ -340,6 +342,7 @@ mod tests {
         assert!(image.workers[0].server(1 << 20).is_none());
 
         let third = directory.begin().unwrap();
+        assert_eq!((third.number, generations(&path).unwrap().len()), (3, 2));
         fill(&third);
         third.write(clock, SIZES, &Kept::default()).unwrap();
         directory.forget_others(&third).unwrap();
