@@ -7,7 +7,6 @@ use arrayvec::ArrayVec;
 use crate::watch::Watch;
 use crate::watch::tap::Note;
 use crate::wire::ethernet;
-use crate::wire::flow::Seen;
 
 /// The most packets that travel together.
 pub const BURST: usize = 32;
@@ -120,8 +119,8 @@ pub trait Egress {
     fn make(&mut self, len: usize) -> Option<Self::Buf>;
     /// Tells the other workers.
     fn share(&mut self, learned: Learned);
-    /// Hands a packet received on `from`, and what was seen of it, to the worker that owns it.
-    fn steer(&mut self, worker: usize, from: PortId, seen: &Seen, packet: Self::Buf);
+    /// Hands a packet received on `from` to the worker that owns it.
+    fn steer(&mut self, worker: usize, from: PortId, packet: Self::Buf);
     /// Where packets end that go no further.
     fn watch(&mut self) -> &mut Watch;
     /// What is known of the packet that is being decided about; only who captures wants to know.

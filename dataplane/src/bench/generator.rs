@@ -23,7 +23,7 @@ use crate::steer::Steer;
 use crate::time::Instant;
 use crate::update::Update;
 use crate::watch::Watch;
-use crate::wire::flow::{Seen, tcp_flags};
+use crate::wire::flow::tcp_flags;
 
 /// Packets that pass between a packet's leaving and its answer's coming back, by default.
 const DELAY: usize = 1024;
@@ -172,8 +172,8 @@ impl Egress for Outbox {
     fn share(&mut self, _learned: Learned) {}
 
     #[inline]
-    fn steer(&mut self, worker: usize, from: PortId, seen: &Seen, packet: Mbuf) {
-        let parcel = Parcel::Decide(from, *seen, packet);
+    fn steer(&mut self, worker: usize, from: PortId, packet: Mbuf) {
+        let parcel = Parcel::Decide(from, packet);
         self.exchange.to.put(worker, parcel, &mut self.watch);
     }
 
@@ -632,9 +632,9 @@ fn step(
 fn take_steered(director: &mut Director<Mbuf>, outbox: &mut Outbox, now: Instant) {
     let mut incoming = mem::take(&mut outbox.exchange.from);
     incoming.take(|arrived| match arrived {
-        Arrived::Burst(port, burst, seen) => {
+        Arrived::Burst(port, burst) => {
             outbox.watch.page().steered_in.add(burst.len() as u64);
-            director.process_steered(now, port, burst, seen, outbox);
+            director.process_home(now, port, burst, outbox);
         }
         Arrived::Send(..) => unreachable!("every worker has its own way out"),
     });

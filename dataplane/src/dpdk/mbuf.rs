@@ -172,7 +172,7 @@ impl PacketBuf for Mbuf {
     #[inline(always)]
     fn prefetch(&self) {
         let frame = self.bytes();
-        cpu::prefetch(frame, 0);
+        cpu::prefetch_to_write(frame, 0);
         if frame.len() > LINE {
             cpu::prefetch(frame, LINE);
         }
