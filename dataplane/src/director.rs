@@ -830,7 +830,8 @@ impl<P: PacketBuf> Director<P> {
         rewrite::one_hop_less(packet.bytes_mut(), seen);
         let (id, copy_df) = (next_ip_id(&mut self.ip_id), self.settings.pmtu_disc);
         let l3 = usize::from(seen.l3);
-        let fits = tunnel.encapsulate(packet, l3, seen.ip_len, id, copy_df);
+        let (v6, ip_len) = (seen.flow.v6, seen.ip_len);
+        let fits = tunnel.encapsulate_as(v6, packet, l3, ip_len, id, copy_df);
         let outcome = match fits {
             true => Outcome::Leaves(hop.depart(packet.bytes_mut())),
             false => Outcome::Dropped(DropReason::NoHeadroom),
@@ -850,7 +851,7 @@ impl<P: PacketBuf> Director<P> {
         };
         rewrite::one_hop_less(packet.bytes_mut(), seen);
         let (l3, copy_df) = (usize::from(seen.l3), self.settings.pmtu_disc);
-        way.tunnel.encapsulate(packet, l3, seen.ip_len, id, copy_df)
+        (way.tunnel).encapsulate_as(seen.flow.v6, packet, l3, seen.ip_len, id, copy_df)
     }
 
     fn next_ip_id(&mut self) -> u16 {

@@ -41,6 +41,17 @@ pub trait PacketBuf: Sized + std::fmt::Debug {
     /// Cuts or grows the frame at its end; `false` when it does not fit. New bytes are unspecified.
     #[must_use]
     fn resize(&mut self, len: usize) -> bool;
+    /// Grows the frame by `front` bytes at the front and cuts it behind `len`, which it then has; `false`,
+    /// and nothing done, when there is no headroom.
+    #[must_use]
+    fn reframe(&mut self, front: usize, len: usize) -> bool {
+        let fits = self.prepend(front);
+        if fits {
+            let cut = self.resize(len);
+            debug_assert!(cut, "a frame can always be shorter");
+        }
+        fits
+    }
     /// Starts loading what says where the headers are.
     fn approach(&self) {}
     /// Starts loading the headers into the cache.
