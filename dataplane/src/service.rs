@@ -72,6 +72,14 @@ pub struct Server {
     limit: Limit,
 }
 
+/// A scheduler's choice: what a new connection needs to know of its server.
+#[derive(Debug, Clone, Copy)]
+pub struct Picked {
+    pub id: ServerId,
+    pub address: SocketAddr,
+    pub mode: ForwardMode,
+}
+
 /// Where a server stands among those of its service, if that one's scheduler is to know of every change
 /// of its connections.
 #[derive(Debug, Clone, Copy)]
@@ -323,19 +331,35 @@ impl Services {
         now: Instant,
         service: ServiceId,
         newcomer: &Newcomer<'_>,
-    ) -> Option<(ServerId, Server)> {
+    ) -> Option<Picked> {
         let picked = self.consider(now, service, newcomer, |scheduler, ask| {
-            let id = ask.servers[scheduler.pick(ask)?].id;
-            // While the server itself is waited for.
-            ask.loads.prefetch(id);
-            Some(id)
+            let server = &ask.servers[scheduler.pick(ask)?];
+            // The connection will be counted.
+            ask.loads.prefetch(server.id);
+            Some(Picked {
+                id: server.id,
+                address: server.address,
+                mode: server.mode,
+            })
         });
-        let id = picked??;
-        let mut server = *self.server(id)?;
-        if server.address.port() == 0 {
-            server.address.set_port(newcomer.tuple.to.port());
+        let mut picked = picked??;
+        if picked.address.port() == 0 {
+            picked.address.set_port(newcomer.tuple.to.port());
         }
-        Some((id, server))
+        Some(picked)
+    }
+
+    /// All that there is of the server that was picked.
+    pub fn picked(&self, picked: &Picked) -> Option<Server> {
+        let address = picked.address;
+        let server = *self.server(picked.id)?;
+        Some(Server { address, ..server })
+    }
+
+    /// Whether a server of a service may have thresholds.
+    #[inline]
+    pub fn is_limited(&self, service: ServiceId) -> bool {
+        self.service(service).is_some_and(|service| service.limited)
     }
 
     /// Asks a service's scheduler something about a new connection.
@@ -348,7 +372,7 @@ impl Services {
     ) -> Option<T> {
         let Newcomer {
             tuple,
-            destination,
+            instead,
             said,
         } = *newcomer;
         let loads = &self.loads;
@@ -364,7 +388,7 @@ impl Services {
         let ask = Ask {
             now,
             tuple,
-            destination,
+            instead,
             servers: &service.servers,
             loads,
             flags: service.policy.flags,
@@ -623,6 +647,7 @@ impl Services {
                 service.servers.push(Candidate {
                     id,
                     address,
+                    mode,
                     weight,
                     last_weight: weight,
                     limit,
@@ -652,6 +677,7 @@ impl Services {
                 let connections = self.loads.of(id).total();
                 let (service, index) = self.position(id);
                 let server = &mut service.servers[index];
+                server.mode = mode;
                 server.limit.change(thresholds, connections);
                 let limit = server.limit;
                 service.limited |= limit.is_set();
