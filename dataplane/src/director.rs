@@ -446,8 +446,10 @@ impl<P: PacketBuf> Director<P> {
         let mut others = 0;
         for (at, packet) in burst.drain(..).enumerate() {
             let at = at % BURST;
-            if at + AHEAD < count {
+            if at % 2 == 0 && at + AHEAD < count {
+                // Two at once: they wait together for where their pages are.
                 self.look_up(at + AHEAD, &mut stage);
+                self.look_up(at + AHEAD + 1, &mut stage);
             }
             if at + AHEAD / 2 < count {
                 self.look_further(at + AHEAD / 2, &mut stage);
