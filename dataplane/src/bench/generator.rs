@@ -202,6 +202,8 @@ pub(super) struct Generator {
     /// Which flows its clients have, if not all.
     home: Option<(usize, Steer)>,
     cable: Option<Cable>,
+    /// Only half of the answers go there, any of them.
+    scatters: bool,
     /// The flow to open next.
     next: u32,
     random: u64,
@@ -233,6 +235,7 @@ impl Generator {
             sizes: Sizes::Shortest,
             home: None,
             cable: None,
+            scatters: false,
             next: 0,
             random: 0x9e37_79b9_7f4a_7c15,
             completed: 0,
@@ -266,6 +269,11 @@ impl Generator {
             *home = 1 - *home;
         }
         self.cable = Some(cable);
+    }
+
+    /// From now on its clients have all flows, and answers come anywhere.
+    pub(super) fn scatter(&mut self, cable: Cable) {
+        (self.home, self.cable, self.scatters) = (None, Some(cable), true);
     }
 
     /// From now on its packets are known to be at home, as when a device was found to spread them.
@@ -395,7 +403,12 @@ impl Generator {
         self.stock(BURST)?;
         // One answer for both sides, or answers would pile up behind questions.
         let packets = self.at_once();
-        self.pass(CLIENT_SIDE, packets, meter, work)?;
+        // As they would where they come by chance.
+        let asked = match self.waiting() > 2 * self.delay {
+            true => 0,
+            false => packets,
+        };
+        self.pass(CLIENT_SIDE, asked, meter, work)?;
         if self.waiting() >= self.delay {
             self.pass(SERVER_SIDE, packets, meter, &mut nothing)?;
         }
@@ -513,7 +526,8 @@ impl Generator {
 
     /// The same for an answer, which may have to come to the other worker.
     fn deliver(&mut self, mut packet: Mbuf, answer: &Message, side: PortId) -> Result<()> {
-        let Some(cable) = &mut self.cable else {
+        let stays = self.scatters && self.pick(2) == 0;
+        let Some(cable) = self.cable.as_mut().filter(|_| !stays) else {
             return self.send(packet, answer, side);
         };
         ensure!(answer.write(&mut packet, side), "an mbuf has no room");
