@@ -34,7 +34,7 @@ while True:
     client.close()
 ' &
     HELLO=$!
-    wait_for 5 in_lab dir bash -c 'ss -ltn | grep -q :2222'
+    wait_for 15 in_lab dir bash -c 'ss -ltn | grep -q :2222'
 }
 
 host_is_reached() {
@@ -53,7 +53,9 @@ host_is_reached() {
 host_is_a_client() {
     local n
     for n in 1 2 3 4; do in_lab dir curl -fsS --max-time 5 "http://$VIP/"; done >"$SCRATCH/host"
-    equal "$(sort "$SCRATCH/host" | uniq -c | awk '{print $1, $2}' | xargs)" "2 rs1 2 rs2"
+    cat "$SCRATCH/host"
+    # Each worker has its own turn.
+    differ_at_most $((2 * SLACK)) "$(grep -cx rs1 "$SCRATCH/host")" "$(grep -cx rs2 "$SCRATCH/host")"
 }
 
 lists() {
@@ -66,40 +68,41 @@ lists_not() {
 
 kernels_addresses() {
     local new=${OUTER%.*}.77
-    wait_for 5 in_lab dir bash -c "ip address show dev klan | grep -q $OUTER/24"
+    wait_for 15 in_lab dir bash -c "ip address show dev klan | grep -q $OUTER/24"
     in_lab dir ip address add "$new/24" dev klan
-    wait_for 5 lists address "^lan +- +$new/24"
+    wait_for 15 lists address "^lan +- +$new/24"
     echo_from client "$new"
     in_lab dir ip address delete "$new/24" dev klan
-    wait_for 5 lists_not address "$new/24"
+    wait_for 15 lists_not address "$new/24"
     directorctl address add "$new/24" lan
-    wait_for 5 in_lab dir bash -c "ip address show dev klan | grep -q $new/24"
+    wait_for 15 in_lab dir bash -c "ip address show dev klan | grep -q $new/24"
     directorctl address delete "$new/24" lan
-    wait_for 5 in_lab dir bash -c "! ip address show dev klan | grep -q $new/24"
+    wait_for 15 in_lab dir bash -c "! ip address show dev klan | grep -q $new/24"
 }
 
 kernels_routes() {
     local one=${INNER%.*}.102 two=${INNER%.*}.103 count
     in_lab dir ip route add 10.78.0.0/16 nexthop via "$one" weight 1 nexthop via "$two" weight 2
-    wait_for 5 lists route "^10\.78\.0\.0/16 +$one +rs"
+    wait_for 15 lists route "^10\.78\.0\.0/16 +$one +rs"
     lists route "^10\.78\.0\.0/16 +$two +rs"
     in_lab dir ip route delete 10.78.0.0/16
-    wait_for 5 lists_not route '^10\.78\.'
+    wait_for 15 lists_not route '^10\.78\.'
     for count in $(seq 0 9999); do
         echo "route add 10.$((100 + count / 256)).$((count % 256)).0/24 via $one"
     done | in_lab dir ip -batch -
-    wait_for 10 has_routes 10000
+    wait_for 20 has_routes 10000
     in_lab dir ip route flush via "$one"
-    wait_for 10 has_routes 0
+    wait_for 20 has_routes 0
 }
 
 # In networks 10.100.0.0 and up.
 has_routes() {
-    equal "$(directorctl route list | grep -Ec '^10\.1[0-9][0-9]\.' || true)" "$1"
+    [ "$(directorctl route list | grep -Ec '^10\.1[0-9][0-9]\.')" = "$1" ]
 }
 
 beside_kernel() {
     local with="with $1 worker(s)"
+    SLACK=$(($1 - 1))
     check "lab with the kernel beside it $with" lab_up --topology b --kernel --workers "$1"
     [ -e "$STATE/env" ] || return 0
     # shellcheck source=/dev/null

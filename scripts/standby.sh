@@ -4,8 +4,6 @@
 
 STANDBY_ROWS=('nat 4 4' 'nat 6 6' 'fullnat 4 4' 'fullnat 6 6' 'dr 4 4' 'dr 6 6' 'ipip 4 4' 'gue 6 6')
 STANDBY_SOCKET=$STATE/standby.sock
-# Bytes a second of each transfer: all of them last some seconds.
-STANDBY_RATE=20M
 
 # On the director that stands by.
 standing_by() {
@@ -20,9 +18,14 @@ clone_port() {
     ip -n "$LAB-dir2" link set "$1" arp off address "$mac"
 }
 
+# The switches forget where the first one was, as they do when its cables go down with it: there is nothing
+# that makes the other send before something came to it.
 plug_in() {
-    ip -n "$LAB-switch" link set dir2-lan master lan
-    ip -n "$LAB-switch" link set dir2-inner master inner
+    local bridge
+    for bridge in lan inner; do
+        ip -n "$LAB-switch" link set "dir-$bridge" nomaster
+        ip -n "$LAB-switch" link set "dir2-$bridge" master "$bridge"
+    done
 }
 
 # A cable between the two for what they tell each other.
@@ -51,7 +54,7 @@ start_standby() {
 }
 
 two_directors() {
-    lab_up --topology all --big-file --device af_packet
+    lab_up --topology all --device af_packet
     # shellcheck source=/dev/null
     . "$STATE/env"
     (
@@ -59,8 +62,6 @@ two_directors() {
         . "$SCRIPTS/lab-network.sh"
         start_standby
     )
-    BIG_SHA=$(sha256sum <"$STATE/big")
-    echo "$BIG_SHA" >"$SCRATCH/big.sha"
 }
 
 each_row() {
@@ -91,35 +92,69 @@ complete() {
     standing_by directorctl sync status | grep -q 'yes$'
 }
 
-established() {
-    "$@" directorctl connection list --json | jq '[.[] | select(.state == "ESTABLISHED" or .state == "FIN_WAIT")] | length'
+transfer_urls() {
+    local row
+    for row in "${STANDBY_ROWS[@]}"; do
+        choose_row "$(row_of "$row")"
+        echo "http://$HOST/put/$1-${row// /-}-"
+    done
 }
 
-row_transfer() {
-    in_lab client curl -fsS --max-time 60 --limit-rate "$STANDBY_RATE" -T "$STATE/big" "http://$HOST/put/$1" &
+# begin_transfers NAME COUNT: by each row.
+begin_transfers() {
+    local urls end
+    mapfile -t urls < <(transfer_urls "$1")
+    coproc UPLOADS { in_lab client "$SCRIPTS/transfers" "$2" "${urls[@]}" 2>&1; }
+    # The shell closes its own ends when the program ends, whatever is still to be read.
+    end=${UPLOADS[1]}
+    exec {UPLOADS_OUT}<&"${UPLOADS[0]}" {UPLOADS_IN}>&"$end" {end}>&-
+    under_way
 }
 
-all_told() {
-    [ "$(established standing_by)" -ge ${#STANDBY_ROWS[@]} ]
+under_way() {
+    local line
+    IFS= read -r -t 60 -u "$UPLOADS_OUT" line || die "the transfers say nothing"
+    [ "$line" = "under way" ] || die "the transfers: $line $(timeout 5 cat <&"$UPLOADS_OUT")"
+}
+
+still_under_way() {
+    echo >&"$UPLOADS_IN"
+    under_way
+}
+
+# What was sent is what the servers have, COUNT times.
+end_transfers() {
+    local url sum count=0
+    exec {UPLOADS_IN}>&-
+    while read -r -t 60 -u "$UPLOADS_OUT" url sum; do
+        equal "$(cat "$STATE"/rs*/"put/${url##*/}" | sha256sum | cut -d ' ' -f 1)" "$sum"
+        rm "$STATE"/rs*/"put/${url##*/}"
+        count=$((count + 1))
+    done
+    equal "$count" "$1"
+}
+
+# open_at COMMAND…: connections that are established, at the director that COMMAND asks.
+open_at() {
+    "$@" directorctl connection list --json | jq '[.[] | select(.state == "ESTABLISHED")] | length'
+}
+
+# told_of COUNT COMMAND…: that director knows so many.
+told_of() {
+    local count=$1
+    shift
+    [ "$(open_at "$@")" = "$count" ]
 }
 
 # The master is killed in the midst of transfers by every method; all of them arrive as they are.
 survive_the_master() {
-    local row pids=() number=0 pid
-    for row in "${STANDBY_ROWS[@]}"; do
-        choose_row "$(row_of "$row")"
-        number=$((number + 1))
-        row_transfer "standby$number"
-        pids+=($!)
-    done
-    wait_for 10 all_told || die "the backup knows $(established standing_by): $(standing_by directorctl sync status)"
+    local all=${#STANDBY_ROWS[@]}
+    begin_transfers standby 1
+    wait_for 10 told_of "$all" standing_by || die "the backup knows $(open_at standing_by): $(standing_by directorctl sync status)"
     kill -KILL "$(director_pid)"
     plug_in
-    for pid in "${pids[@]}"; do wait "$pid" || die "a transfer failed"; done
-    for number in $(seq ${#STANDBY_ROWS[@]}); do
-        equal "$(cat "$STATE"/rs*/put/"standby$number" | sha256sum)" "$(cat "$SCRATCH/big.sha")"
-        rm "$STATE"/rs*/put/"standby$number"
-    done
+    still_under_way
+    end_transfers "$all"
 }
 
 ends_are_counted() {

@@ -270,6 +270,7 @@ impl Control {
             templates: self.templates.clone(),
             checks: Arc::clone(&self.ward.checks),
             machine: self.machine(),
+            sync: self.sync_daemons(),
             limits: self.model.limits(),
             connections_max: self.connections_max,
             uptime: self.now,

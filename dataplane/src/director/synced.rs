@@ -17,6 +17,8 @@ use crate::time::Instant;
 use crate::update::{ServerId, ServiceId};
 use crate::wire::flow::Tuple;
 
+/// Servers whose places are remembered. When there are more, all are found anew.
+const PLACES_MAX: usize = 16_384;
 /// A template without a timeout lives as long as in LVS.
 const TEMPLATE_S: u32 = 180;
 
@@ -118,6 +120,9 @@ impl<P: PacketBuf> Director<P> {
             Some(id) => id,
             None => {
                 let id = self.services.server_at(service, address)?;
+                if self.places.len() >= PLACES_MAX {
+                    self.places.clear();
+                }
                 self.places.insert((service, address), id);
                 id
             }

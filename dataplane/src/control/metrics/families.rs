@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 
-use control::{Protocol, ServiceKey, Steering, Word};
+use control::{Protocol, ServiceKey, Steering, SyncStatus, Word};
 
 use super::text::{Kind, Labels, Samples, seconds};
 use super::{Scrape, WorkerView};
@@ -14,7 +14,7 @@ use crate::counters::{
 use crate::health::Status;
 use crate::update::LocalAddress;
 use Kind::{Counter as Total, Gauge, Summary};
-use Of::{Director, Local, Port, Server, Service, Worker};
+use Of::{Director, Local, Port, Server, Service, Sync, Worker};
 
 /// One metric.
 #[derive(Debug)]
@@ -33,6 +33,7 @@ enum Of {
     Worker(fn(&WorkerView, &Scrape, Labels<'_>, &mut Samples<'_>)),
     Port(fn(&PortInfo, &[&PortPage], Labels<'_>, &mut Samples<'_>)),
     Local(fn(&LocalAddress) -> u64),
+    Sync(fn(&SyncStatus, Labels<'_>, &mut Samples<'_>)),
     Service(fn(&ServiceView, &Scrape, Labels<'_>, &mut Samples<'_>)),
     Server(fn(&ServerView, &Scrape, Labels<'_>, &mut Samples<'_>)),
 }
@@ -50,6 +51,7 @@ impl Of {
             Worker(_) => "worker",
             Port(_) => "port",
             Local(_) => "address",
+            Sync(_) => "role",
             Service(_) => "service",
             Server(_) => "service, server",
         }
@@ -96,6 +98,11 @@ impl Family {
             Local(get) => {
                 for local in &scrape.view.locals {
                     samples.sample(&[("address", &local.address)], get(local));
+                }
+            }
+            Sync(write) => {
+                for status in &scrape.sync {
+                    write(status, &[("role", &status.daemon.role)], &mut samples);
                 }
             }
             Service(_) | Server(_) => return self.write_services(scrape, from, max, &mut samples),
@@ -584,6 +591,65 @@ pub const FAMILIES: &[Family] = &[
         Total,
         "New connections that found every port of a local address in use toward their server.",
         Local(|local| local.pages.iter().map(|page| page.exhausted.get()).sum()),
+    ),
+    labelled(
+        "director_sync_info",
+        Gauge,
+        &["interface", "sync_id", "group"],
+        "A daemon of connection synchronisation that runs; always 1.",
+        Sync(|status, labels, out| {
+            let daemon = &status.daemon;
+            let more: Labels<'_> = &[
+                ("interface", &daemon.interface),
+                ("sync_id", &daemon.sync_id),
+                ("group", &daemon.group),
+            ];
+            out.sample(&[labels, more].concat(), 1);
+        }),
+    ),
+    metric(
+        "director_sync_messages_total",
+        Total,
+        "Datagrams that a synchronisation daemon sent or took in.",
+        Sync(|status, labels, out| out.sample(labels, status.messages)),
+    ),
+    metric(
+        "director_sync_bytes_total",
+        Total,
+        "Bytes of these datagrams.",
+        Sync(|status, labels, out| out.sample(labels, status.bytes)),
+    ),
+    metric(
+        "director_sync_connections_total",
+        Total,
+        "Connections and templates that were told to other directors, or heard from them.",
+        Sync(|status, labels, out| out.sample(labels, status.connections)),
+    ),
+    metric(
+        "director_sync_lost_total",
+        Total,
+        "Those that a full queue, the network, or a server not known here kept from it.",
+        Sync(|status, labels, out| out.sample(labels, status.lost)),
+    ),
+    metric(
+        "director_sync_lag_seconds",
+        Gauge,
+        "How long the last news took from the packet to the network (master).",
+        Sync(|status, labels, out| {
+            if let Some(ms) = status.lag_ms {
+                out.sample(labels, seconds(u64::from(ms) * 1_000_000));
+            }
+        }),
+    ),
+    metric(
+        "director_sync_complete",
+        Gauge,
+        "1 once another director has told everything that it knows (backup).",
+        Sync(|status, labels, out| {
+            if let Some(complete) = status.complete {
+                out.sample(labels, u8::from(complete));
+            }
+        }),
     ),
     labelled(
         "director_service_info",

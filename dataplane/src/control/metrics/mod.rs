@@ -13,7 +13,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use control::MetricsCursor;
+use control::{MetricsCursor, SyncStatus};
 use crossbeam::channel::{Receiver, Sender, bounded};
 
 use super::Worker;
@@ -53,6 +53,8 @@ pub struct Scrape {
     pub templates: Option<Arc<Templates>>,
     pub checks: Arc<Checks>,
     pub machine: Machine,
+    /// The daemons that run.
+    pub sync: Vec<SyncStatus>,
     pub limits: Limits,
     /// Per worker.
     pub connections_max: u64,

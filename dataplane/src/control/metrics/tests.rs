@@ -6,7 +6,10 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 
-use control::{Change, ForwardMode, Protocol, ServerSpec, ServiceKey, ServiceSpec};
+use control::{
+    Change, ForwardMode, Protocol, ServerSpec, ServiceKey, ServiceSpec, SyncDaemon, SyncRole,
+    SyncStatus,
+};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -49,6 +52,18 @@ fn add_server(service: u8, n: u8) -> Change {
     }
 }
 
+fn daemon(role: SyncRole) -> SyncDaemon {
+    SyncDaemon {
+        role,
+        interface: "eth1".to_owned(),
+        sync_id: 7,
+        max_len: None,
+        group: "224.0.0.81".parse().unwrap(),
+        port: 8848,
+        ttl: 1,
+    }
+}
+
 fn scrape(model: &Model, pages: &[Arc<Page>]) -> Scrape {
     let worker = |page: &Arc<Page>| WorkerView {
         core: 3,
@@ -80,6 +95,17 @@ fn scrape(model: &Model, pages: &[Arc<Page>]) -> Scrape {
             mbufs_in_use: 5,
             mbufs: 100,
         },
+        sync: vec![
+            SyncStatus {
+                lag_ms: Some(20),
+                lost: 3,
+                ..SyncStatus::idle(daemon(SyncRole::Master))
+            },
+            SyncStatus {
+                complete: Some(true),
+                ..SyncStatus::idle(daemon(SyncRole::Backup))
+            },
+        ],
         limits: LIMITS,
         connections_max: 64,
         uptime: Duration::from_secs(9),
@@ -160,6 +186,9 @@ fn numbers_are_where_they_belong() {
             "director_port_info{port=\"wan\",device=\"net_pcap0,rx_pcap=\\\"a\\\\b\\\"\",mac=\"02:00:00:00:00:01\"}",
             1.0,
         ),
+        ("director_sync_lost_total{role=\"master\"}", 3.0),
+        ("director_sync_lag_seconds{role=\"master\"}", 0.02),
+        ("director_sync_complete{role=\"backup\"}", 1.0),
         (
             "director_service_connections_total{service=\"tcp 10.0.0.1:80\"}",
             7.0,
@@ -191,6 +220,7 @@ fn numbers_are_where_they_belong() {
     ] {
         assert_eq!(samples.get(series), Some(&value), "{series}");
     }
+    assert!(!samples.contains_key("director_sync_complete{role=\"master\"}"));
 }
 
 /// The rules of the format and of naming, as far as a program can tell.
