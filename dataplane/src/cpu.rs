@@ -29,6 +29,25 @@ fn load(address: *const u8) {
     let _ = address;
 }
 
+/// As [`prefetch`], of a line that will be written: it is taken from other cores' caches at once, not first
+/// shared with them.
+#[inline(always)]
+#[expect(
+    unsafe_code,
+    reason = "a packet from another core costs a second trip across at its first write otherwise"
+)]
+pub fn prefetch_to_write<T>(items: &[T], index: usize) {
+    let address = items.as_ptr().wrapping_add(index);
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch reads nothing architecturally and cannot fault, whatever the address; a processor
+    // without this one takes it for no operation.
+    unsafe {
+        std::arch::asm!("prefetchw [{}]", in(reg) address, options(nostack, preserves_flags, readonly));
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = address;
+}
+
 /// The cycle counter.
 #[inline(always)]
 #[expect(

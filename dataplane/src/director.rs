@@ -85,7 +85,6 @@ use cut::Cuts;
 use defence::Defence;
 use handshake::Handshakes;
 pub use rewrite::{translate, translate6};
-use steered::{Sighting, Unseen};
 use synced::Places;
 pub use synced::Unkept;
 use telling::Telling;
@@ -206,21 +205,20 @@ impl Stage {
     }
 }
 
-/// A burst on its way through [`Director::stages`].
-struct Walk<'w, P: PacketBuf, E: Egress<Buf = P>, S> {
+/// A burst on its way through [`Director::stages`]. With `STEERS` its packets may be other workers'.
+struct Walk<'w, P: PacketBuf, E: Egress<Buf = P>, const STEERS: bool> {
     director: &'w mut Director<P>,
     now: Instant,
     from: PortId,
     burst: &'w mut Burst<P>,
-    sighting: S,
     out: &'w mut E,
 }
 
-impl<P: PacketBuf, E: Egress<Buf = P>, S: Sighting<P>> Hot for Walk<'_, P, E, S> {
+impl<P: PacketBuf, E: Egress<Buf = P>, const STEERS: bool> Hot for Walk<'_, P, E, STEERS> {
     #[inline(always)]
     fn run(self) {
-        let (director, sighting) = (self.director, self.sighting);
-        director.stages(self.now, self.from, self.burst, sighting, self.out);
+        let director = self.director;
+        director.stages::<E, STEERS>(self.now, self.from, self.burst, self.out);
     }
 }
 
@@ -403,7 +401,13 @@ impl<P: PacketBuf> Director<P> {
         } else if self.arrival(from) == Arrival::AtHome {
             self.process_arrived(now, from, burst, out);
         } else {
-            self.steer_burst(now, from, burst, out);
+            cpu::run(Walk::<_, _, true> {
+                director: self,
+                now,
+                from,
+                burst,
+                out,
+            });
         }
     }
 
@@ -415,41 +419,35 @@ impl<P: PacketBuf> Director<P> {
         burst: &mut Burst<P>,
         out: &mut E,
     ) {
-        cpu::run(Walk {
+        cpu::run(Walk::<_, _, false> {
             director: self,
             now,
             from,
             burst,
-            sighting: Unseen,
             out,
         });
     }
 
     /// Parse ▸ look up ▸ rewrite ▸ hop, or decide: each stage begins to load what a later one needs.
     #[inline(always)]
-    fn stages<E: Egress<Buf = P>>(
+    fn stages<E: Egress<Buf = P>, const STEERS: bool>(
         &mut self,
         now: Instant,
         from: PortId,
         burst: &mut Burst<P>,
-        sighting: impl Sighting<P>,
         out: &mut E,
     ) {
         for packet in burst.iter() {
             packet.prefetch();
         }
+        let mut stage = Stage::new();
+        if STEERS {
+            self.stage_own(now, from, burst, &mut stage, out);
+        } else {
+            self.stage_all(from, burst, &mut stage);
+        }
         if self.partial[from.index()] {
             complete_checksums(burst);
-        }
-        let mut stage = Stage::new();
-        for at in 0..BURST {
-            let Some(packet) = burst.get(at) else {
-                break;
-            };
-            sighting.stage(self, from, at, packet, &mut stage);
-            if at >= AHEAD {
-                self.look_up(at - AHEAD, &mut stage);
-            }
         }
         let count = burst.len();
         self.services.load_expected(&stage.expected);
@@ -463,8 +461,10 @@ impl<P: PacketBuf> Director<P> {
         let mut others = 0;
         for (at, packet) in burst.drain(..).enumerate() {
             let at = at % BURST;
-            if at + AHEAD < count {
+            if at % 2 == 0 && at + AHEAD < count {
+                // Two at once: they wait together for where their pages are.
                 self.look_up(at + AHEAD, &mut stage);
+                self.look_up(at + AHEAD + 1, &mut stage);
             }
             if at + AHEAD / 2 < count {
                 self.look_further(at + AHEAD / 2, &mut stage);
@@ -487,7 +487,21 @@ impl<P: PacketBuf> Director<P> {
         out.note(Note::default);
     }
 
-    /// First stage: what is it, and is it addressed to us? Starts loading its bucket.
+    /// First stage, and half of the second.
+    #[inline(always)]
+    fn stage_all(&self, from: PortId, burst: &Burst<P>, stage: &mut Stage) {
+        for at in 0..BURST {
+            let Some(packet) = burst.get(at) else {
+                break;
+            };
+            self.parse(from, packet, at, stage);
+            if at >= AHEAD {
+                self.look_up(at - AHEAD, stage);
+            }
+        }
+    }
+
+    /// What is it, and is it addressed to us? Starts loading its bucket.
     #[inline(always)]
     fn parse(&self, from: PortId, packet: &P, at: usize, stage: &mut Stage) {
         let frame = packet.bytes();
@@ -546,20 +560,6 @@ impl<P: PacketBuf> Director<P> {
             self.place(seen, at, stage);
         }
         stage.others.push(seen);
-    }
-
-    /// Stages a packet of which all was seen before.
-    #[inline(always)]
-    fn stage_seen(&self, seen: Seen, at: usize, stage: &mut Stage) {
-        if !seen.is_plain {
-            return self.stage_other(Ok(seen), at, stage);
-        }
-        stage.shapes[at] = match seen.flow.v6 {
-            false => Shape::Plain4,
-            true => Shape::Plain6,
-        };
-        stage.addresses[at] = seen.flow.addresses;
-        self.place(&seen, at, stage);
     }
 
     /// What a frame is that came in on `from`, if it is addressed to us.
@@ -847,7 +847,8 @@ impl<P: PacketBuf> Director<P> {
         rewrite::one_hop_less(packet.bytes_mut(), seen);
         let (id, copy_df) = (next_ip_id(&mut self.ip_id), self.settings.pmtu_disc);
         let l3 = usize::from(seen.l3);
-        let fits = tunnel.encapsulate(packet, l3, seen.ip_len, id, copy_df);
+        let (v6, ip_len) = (seen.flow.v6, seen.ip_len);
+        let fits = tunnel.encapsulate_as(v6, packet, l3, ip_len, id, copy_df);
         let outcome = match fits {
             true => Outcome::Leaves(hop.depart(packet.bytes_mut())),
             false => Outcome::Dropped(DropReason::NoHeadroom),
@@ -867,7 +868,7 @@ impl<P: PacketBuf> Director<P> {
         };
         rewrite::one_hop_less(packet.bytes_mut(), seen);
         let (l3, copy_df) = (usize::from(seen.l3), self.settings.pmtu_disc);
-        way.tunnel.encapsulate(packet, l3, seen.ip_len, id, copy_df)
+        (way.tunnel).encapsulate_as(seen.flow.v6, packet, l3, seen.ip_len, id, copy_df)
     }
 
     fn next_ip_id(&mut self) -> u16 {

@@ -10,7 +10,6 @@ use rtrb::{Consumer, Producer, RingBuffer};
 use crate::counters::DropReason;
 use crate::packet::{BURST, Burst, Origin, PacketBuf, PortId};
 use crate::watch::Watch;
-use crate::wire::flow::Seen;
 
 /// Parcels of one pair of workers that are under way: what a port receives in the time for which one of
 /// them may be busy with a change of configuration.
@@ -19,20 +18,17 @@ pub const RING: usize = 2048;
 /// A packet, and what is wanted of the other worker.
 #[derive(Debug)]
 pub enum Parcel<P> {
-    /// To decide about a packet that was received on this port; it is parsed.
-    Decide(PortId, Seen, P),
+    /// To decide about a packet that was received on this port.
+    Decide(PortId, P),
     /// To send it: the port has too few queues for every worker to have one.
     Send(PortId, Origin, P),
 }
-
-/// What was seen of each packet of a burst.
-pub type Sight = ArrayVec<Seen, BURST>;
 
 /// What came from another worker.
 #[derive(Debug)]
 pub enum Arrived<'a, P> {
     /// Packets received on one port, to be taken out.
-    Burst(PortId, &'a mut Burst<P>, &'a Sight),
+    Burst(PortId, &'a mut Burst<P>),
     Send(PortId, Origin, P),
 }
 
@@ -138,7 +134,7 @@ impl<P: PacketBuf> Parcel<P> {
     #[cold]
     fn refused(self, watch: &mut Watch) {
         match self {
-            Self::Decide(from, _, packet) => {
+            Self::Decide(from, packet) => {
                 watch.discard(from, DropReason::SteerRingFull, packet);
             }
             Self::Send(_, origin, packet) => {
@@ -187,36 +183,31 @@ impl<P: PacketBuf> Incoming<P> {
             let Ok(chunk) = ring.read_chunk(waiting.min(BURST)) else {
                 continue;
             };
-            let (mut burst, mut sight) = (Burst::new(), Sight::new());
+            let mut burst = Burst::new();
             let mut port = PortId::default();
             for parcel in chunk {
-                let (from, seen, packet) = match parcel {
-                    Parcel::Decide(from, seen, packet) => (from, seen, packet),
+                let (from, packet) = match parcel {
+                    Parcel::Decide(from, packet) => (from, packet),
                     Parcel::Send(to, origin, packet) => {
                         then(Arrived::Send(to, origin, packet));
                         continue;
                     }
                 };
                 if from != port && !burst.is_empty() {
-                    then(Arrived::Burst(port, &mut burst, &sight));
-                    sight.clear();
+                    then(Arrived::Burst(port, &mut burst));
                 }
                 port = from;
                 burst.push(packet);
-                sight.push(seen);
             }
             if !burst.is_empty() {
-                then(Arrived::Burst(port, &mut burst, &sight));
+                then(Arrived::Burst(port, &mut burst));
             }
         }
         all
     }
 }
 
-const _: () = assert!(
-    mem::size_of::<Parcel<usize>>() <= 48,
-    "three in two lines or so"
-);
+const _: () = assert!(mem::size_of::<Parcel<usize>>() == 16, "four in a line");
 
 #[cfg(test)]
 mod tests {
@@ -231,24 +222,17 @@ mod tests {
         (Watch::new(Arc::clone(&page)), page)
     }
 
-    /// A parsed UDP packet by which it can be known again.
-    fn packet(n: u8) -> (Seen, HeapBuf) {
-        let mut frame = [0; 60];
-        frame[12..14].copy_from_slice(&[8, 0]);
-        frame[14..34].copy_from_slice(&[
-            0x45, 0, 0, 30, 0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, n,
-        ]);
-        frame[38..40].copy_from_slice(&[0, 10]);
-        (Seen::parse(&frame).unwrap(), HeapBuf::new(&frame))
+    /// A packet by which it can be known again.
+    fn packet(n: u8) -> HeapBuf {
+        HeapBuf::new(&[n; 60])
     }
 
     fn last(packet: &HeapBuf) -> u8 {
-        packet.bytes()[33]
+        packet.bytes()[0]
     }
 
     fn decide(from: u8, n: u8) -> Parcel<HeapBuf> {
-        let (seen, packet) = packet(n);
-        Parcel::Decide(PortId(from), seen, packet)
+        Parcel::Decide(PortId(from), packet(n))
     }
 
     /// What arrives, in words.
@@ -256,11 +240,7 @@ mod tests {
         let mut all = Vec::new();
         incoming.approach();
         incoming.take(|arrived| match arrived {
-            Arrived::Burst(port, burst, sight) => {
-                assert_eq!(burst.len(), sight.len());
-                for (packet, seen) in burst.iter().zip(sight) {
-                    assert_eq!(Seen::parse(packet.bytes()).as_ref(), Ok(seen));
-                }
+            Arrived::Burst(port, burst) => {
                 let numbers: Vec<_> = burst.drain(..).map(|packet| last(&packet)).collect();
                 all.push(format!("{} {numbers:?}", port.0));
             }
@@ -283,7 +263,7 @@ mod tests {
         }
         all[1].to.put(2, decide(0, 5), &mut watch);
         let origin = Origin::forwarded(PortId(3));
-        let send = Parcel::Send(PortId(7), origin, packet(6).1);
+        let send = Parcel::Send(PortId(7), origin, packet(6));
         all[1].to.put(2, send, &mut watch);
         assert!(all[2].from.is_empty(), "they go together");
         all[0].to.flush(&mut watch);
@@ -307,7 +287,7 @@ mod tests {
             assert_eq!(all[0].to.is_crowded(), n / BURST * BURST >= ring / 2, "{n}");
             let parcel = match n % 2 {
                 0 => decide(1, 9),
-                _ => Parcel::Send(PortId(0), Origin::forwarded(PortId(2)), packet(9).1),
+                _ => Parcel::Send(PortId(0), Origin::forwarded(PortId(2)), packet(9)),
             };
             all[0].to.put(1, parcel, &mut watch);
         }

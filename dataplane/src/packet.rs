@@ -7,7 +7,6 @@ use arrayvec::ArrayVec;
 use crate::watch::Watch;
 use crate::watch::tap::Note;
 use crate::wire::ethernet;
-use crate::wire::flow::Seen;
 
 /// The most packets that travel together.
 pub const BURST: usize = 32;
@@ -42,6 +41,17 @@ pub trait PacketBuf: Sized + std::fmt::Debug {
     /// Cuts or grows the frame at its end; `false` when it does not fit. New bytes are unspecified.
     #[must_use]
     fn resize(&mut self, len: usize) -> bool;
+    /// Grows the frame by `front` bytes at the front and cuts it behind `len`, which it then has; `false`,
+    /// and nothing done, when there is no headroom.
+    #[must_use]
+    fn reframe(&mut self, front: usize, len: usize) -> bool {
+        let fits = self.prepend(front);
+        if fits {
+            let cut = self.resize(len);
+            debug_assert!(cut, "a frame can always be shorter");
+        }
+        fits
+    }
     /// Starts loading what says where the headers are.
     fn approach(&self) {}
     /// Starts loading the headers into the cache.
@@ -120,8 +130,8 @@ pub trait Egress {
     fn make(&mut self, len: usize) -> Option<Self::Buf>;
     /// Tells the other workers.
     fn share(&mut self, learned: Learned);
-    /// Hands a packet received on `from`, and what was seen of it, to the worker that owns it.
-    fn steer(&mut self, worker: usize, from: PortId, seen: &Seen, packet: Self::Buf);
+    /// Hands a packet received on `from` to the worker that owns it.
+    fn steer(&mut self, worker: usize, from: PortId, packet: Self::Buf);
     /// Where packets end that go no further.
     fn watch(&mut self) -> &mut Watch;
     /// What is known of the packet that is being decided about; only who captures wants to know.

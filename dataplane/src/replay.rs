@@ -22,7 +22,6 @@ use crate::steer::Steer;
 use crate::time::Instant;
 use crate::watch::Watch;
 use crate::watch::tap::Note;
-use crate::wire::flow::Seen;
 
 /// The longest pause between two calls of [`Director::tick`].
 const TICK_MS: u32 = 100;
@@ -35,7 +34,7 @@ pub struct Wire {
     watch: Watch,
     pub sent: Vec<(PortId, HeapBuf)>,
     pub learned: Vec<Learned>,
-    pub steered: Vec<(usize, PortId, Seen, HeapBuf)>,
+    pub steered: Vec<(usize, PortId, HeapBuf)>,
 }
 
 impl Wire {
@@ -69,8 +68,8 @@ impl Egress for Wire {
         self.learned.push(learned);
     }
 
-    fn steer(&mut self, worker: usize, from: PortId, seen: &Seen, packet: HeapBuf) {
-        self.steered.push((worker, from, *seen, packet));
+    fn steer(&mut self, worker: usize, from: PortId, packet: HeapBuf) {
+        self.steered.push((worker, from, packet));
     }
 
     fn watch(&mut self) -> &mut Watch {

@@ -23,10 +23,12 @@ use crate::wire::flow::{Flow, TCP, Tuple, UDP};
 use crate::wire::quic;
 
 mod excerpt; // what concerns one packet, copied
-mod plain; // from what is asked for to a service
+mod keyed; // things by a word that packets have
+mod virtuals; // addresses that clients ask
 
 pub use excerpt::{Excerpt, Weighed};
-use plain::Plain;
+use keyed::Keyed;
+use virtuals::Virtuals;
 
 /// A virtual service with its scheduler's state. What a new connection needs is in its first cache line.
 #[derive(Debug)]
@@ -70,6 +72,14 @@ pub struct Server {
     limit: Limit,
 }
 
+/// A scheduler's choice: what a new connection needs to know of its server.
+#[derive(Debug, Clone, Copy)]
+pub struct Picked {
+    pub id: ServerId,
+    pub address: SocketAddr,
+    pub mode: ForwardMode,
+}
+
 /// Where a server stands among those of its service, if that one's scheduler is to know of every change
 /// of its connections.
 #[derive(Debug, Clone, Copy)]
@@ -94,7 +104,7 @@ pub struct Services {
     /// By family (whether IPv6) and mark.
     by_mark: HashMap<(bool, u32), ServiceId>,
     /// Services over IPv4 that ask for nothing but their scheduler, by [`plain_key`].
-    plain: Plain,
+    plain: Keyed<ServiceId>,
     marks: Arc<Marks>,
     /// How many services have port 21, and port 0.
     ftp: u32,
@@ -105,13 +115,10 @@ pub struct Services {
     ranks: Vec<Option<Rank>>,
     /// How many services lower the segment sizes that SYNs announce.
     clamping: u32,
-    /// How many services each virtual address has. A service by mark has the whole addresses that
-    /// rules of its mark name.
-    vips: HashMap<IpAddr, u32>,
+    /// A service by mark has the whole addresses that rules of its mark name.
+    virtuals: Virtuals,
     /// How many servers that connections may refer to each address has.
     stations: HashMap<IpAddr, u32>,
-    /// How many deleted servers that connections may refer to served each virtual address.
-    former: HashMap<IpAddr, u32>,
     /// How many services each local address serves.
     locals: HashMap<IpAddr, u32>,
     /// Virtual and local addresses that there ever were.
@@ -258,14 +265,25 @@ impl Services {
     }
 
     /// Whether a packet is a client's. Those of a deleted service still are, for its connections.
-    #[inline]
     pub fn is_asking(&self, tuple: &Tuple, from: PortId, vlan: Option<u16>) -> bool {
-        self.was_vip(tuple.to.ip()) || self.marked(tuple, from, vlan) != 0
+        self.asks(tuple.to.ip(), from, vlan, || *tuple)
+    }
+
+    /// As [`Self::is_asking`] of a packet to this address, whose tuple is hardly ever needed.
+    #[inline(always)]
+    pub fn asks(
+        &self,
+        to: IpAddr,
+        from: PortId,
+        vlan: Option<u16>,
+        tuple: impl FnOnce() -> Tuple,
+    ) -> bool {
+        self.was_vip(to) || !self.marks.rules().is_empty() && self.marked(&tuple(), from, vlan) != 0
     }
 
     /// What the rules say of a packet. What comes from a server is a reply and has no mark, unless it
     /// is for a virtual address; nor has what is not for one station.
-    #[inline]
+    #[inline(never)]
     fn marked(&self, tuple: &Tuple, from: PortId, vlan: Option<u16>) -> u32 {
         if self.marks.rules().is_empty() {
             return 0;
@@ -282,14 +300,14 @@ impl Services {
     /// Whether some service has this address.
     #[inline]
     pub fn is_vip(&self, address: IpAddr) -> bool {
-        self.vips.contains_key(&address)
+        self.virtuals.has(address)
     }
 
     /// Whether some service has this address, or had it and connections may be left: what is for it
     /// comes from clients.
-    #[inline]
+    #[inline(always)]
     pub fn was_vip(&self, address: IpAddr) -> bool {
-        self.is_vip(address) || self.former.contains_key(&address)
+        self.virtuals.had(address)
     }
 
     /// Whether some service has this local address.
@@ -313,19 +331,35 @@ impl Services {
         now: Instant,
         service: ServiceId,
         newcomer: &Newcomer<'_>,
-    ) -> Option<(ServerId, Server)> {
+    ) -> Option<Picked> {
         let picked = self.consider(now, service, newcomer, |scheduler, ask| {
-            let id = ask.servers[scheduler.pick(ask)?].id;
-            // While the server itself is waited for.
-            ask.loads.prefetch(id);
-            Some(id)
+            let server = &ask.servers[scheduler.pick(ask)?];
+            // The connection will be counted.
+            ask.loads.prefetch(server.id);
+            Some(Picked {
+                id: server.id,
+                address: server.address,
+                mode: server.mode,
+            })
         });
-        let id = picked??;
-        let mut server = *self.server(id)?;
-        if server.address.port() == 0 {
-            server.address.set_port(newcomer.tuple.to.port());
+        let mut picked = picked??;
+        if picked.address.port() == 0 {
+            picked.address.set_port(newcomer.tuple.to.port());
         }
-        Some((id, server))
+        Some(picked)
+    }
+
+    /// All that there is of the server that was picked.
+    pub fn picked(&self, picked: &Picked) -> Option<Server> {
+        let address = picked.address;
+        let server = *self.server(picked.id)?;
+        Some(Server { address, ..server })
+    }
+
+    /// Whether a server of a service may have thresholds.
+    #[inline]
+    pub fn is_limited(&self, service: ServiceId) -> bool {
+        self.service(service).is_some_and(|service| service.limited)
     }
 
     /// Asks a service's scheduler something about a new connection.
@@ -338,7 +372,7 @@ impl Services {
     ) -> Option<T> {
         let Newcomer {
             tuple,
-            destination,
+            instead,
             said,
         } = *newcomer;
         let loads = &self.loads;
@@ -354,7 +388,7 @@ impl Services {
         let ask = Ask {
             now,
             tuple,
-            destination,
+            instead,
             servers: &service.servers,
             loads,
             flags: service.policy.flags,
@@ -605,7 +639,7 @@ impl Services {
                 if place.is_none() {
                     *self.stations.entry(address.ip()).or_insert(0) += 1;
                 } else {
-                    release(&mut self.former, vip.as_slice());
+                    self.virtuals.forget(vip.as_slice());
                 }
                 limit.change(thresholds, connections);
                 *place = Some(Server {
@@ -623,6 +657,7 @@ impl Services {
                 service.servers.push(Candidate {
                     id,
                     address,
+                    mode,
                     weight,
                     last_weight: weight,
                     limit,
@@ -652,6 +687,7 @@ impl Services {
                 let connections = self.loads.of(id).total();
                 let (service, index) = self.position(id);
                 let server = &mut service.servers[index];
+                server.mode = mode;
                 server.limit.change(thresholds, connections);
                 let limit = server.limit;
                 service.limited |= limit.is_set();
@@ -682,7 +718,7 @@ impl Services {
             Update::ForgetServer { id } => {
                 if let Some(server) = slot(&mut self.servers, id.index()).take() {
                     release(&mut self.stations, &[server.address.ip()]);
-                    release(&mut self.former, server.vip.as_slice());
+                    self.virtuals.forget(server.vip.as_slice());
                 }
                 self.answers.remove(id);
             }
@@ -756,14 +792,14 @@ impl Services {
                 self.by_mark.insert((ipv6, mark.get()), id);
                 let marks = Arc::clone(&self.marks);
                 self.sieve.extend(marks.addresses(ipv6, mark.get()));
-                return occupy(&mut self.vips, marks.addresses(ipv6, mark.get()));
+                return self.virtuals.occupy(marks.addresses(ipv6, mark.get()));
             }
         };
         self.by_key.insert((protocol.number(), address), id);
         self.ftp += u32::from(address.port() == ftp::CONTROL);
         self.portless += u32::from(address.port() == 0);
         self.sieve.add(address.ip());
-        occupy(&mut self.vips, &[address.ip()])
+        self.virtuals.occupy(&[address.ip()])
     }
 
     /// Packets do not find the service any more.
@@ -773,11 +809,12 @@ impl Services {
                 self.by_key.remove(&(protocol.number(), address));
                 self.ftp -= u32::from(address.port() == ftp::CONTROL);
                 self.portless -= u32::from(address.port() == 0);
-                release(&mut self.vips, &[address.ip()]);
+                self.virtuals.release(&[address.ip()]);
             }
             ServiceKey::Mark { mark, ipv6 } => {
                 self.by_mark.remove(&(ipv6, mark.get()));
-                release(&mut self.vips, self.marks.addresses(ipv6, mark.get()));
+                let addresses = self.marks.addresses(ipv6, mark.get());
+                self.virtuals.release(addresses);
             }
         }
     }
@@ -789,10 +826,10 @@ impl Services {
         // First those that come, so that what stays is not announced.
         for &(ipv6, mark) in self.by_mark.keys() {
             self.sieve.extend(marks.addresses(ipv6, mark));
-            new.extend(occupy(&mut self.vips, marks.addresses(ipv6, mark)));
+            new.extend(self.virtuals.occupy(marks.addresses(ipv6, mark)));
         }
         for &(ipv6, mark) in self.by_mark.keys() {
-            release(&mut self.vips, old.addresses(ipv6, mark));
+            self.virtuals.release(old.addresses(ipv6, mark));
         }
         new
     }
@@ -835,7 +872,7 @@ impl Services {
             server.limit = limit;
             *slot(&mut self.ranks, id.index()) = None;
             if let Some(vip) = server.vip {
-                *self.former.entry(vip).or_insert(0) += 1;
+                self.virtuals.leave(vip);
             }
         }
         self.unsettled = true;
@@ -901,19 +938,6 @@ fn slot<T>(table: &mut Vec<Option<T>>, index: usize) -> &mut Option<T> {
         table.resize_with(index + 1, || None);
     }
     &mut table[index]
-}
-
-/// One user more of each virtual address; returns those to announce, which had none.
-fn occupy(users: &mut HashMap<IpAddr, u32>, addresses: &[IpAddr]) -> Vec<IpAddr> {
-    let mut new = Vec::new();
-    for address in addresses {
-        let count = users.entry(*address).or_insert(0);
-        *count += 1;
-        if *count == 1 && is_station(*address) {
-            new.push(*address);
-        }
-    }
-    new
 }
 
 /// One user less of each address.
@@ -997,7 +1021,7 @@ mod tests {
             };
             let services = &mut self.services[worker];
             let newcomer = Newcomer::new(&tuple, &[]);
-            let (id, _) = services.pick(Instant::default(), SERVICE, &newcomer)?;
+            let id = services.pick(Instant::default(), SERVICE, &newcomer)?.id;
             self.pages[worker].servers[id.index()].inactive.up();
             services.opened(id);
             Some(id.0)

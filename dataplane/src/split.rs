@@ -174,7 +174,6 @@ mod tests {
     use crate::fragments::piece;
     use crate::packet::{HeapBuf, Learned, Origin, PortId};
     use crate::watch::Watch;
-    use crate::wire::flow::Seen;
 
     /// Makes so many packets, in memory full of something else.
     struct Maker(usize, Watch);
@@ -193,7 +192,7 @@ mod tests {
 
         fn send(&mut self, _: PortId, _: HeapBuf, _: Origin) {}
         fn share(&mut self, _: Learned) {}
-        fn steer(&mut self, _: usize, _: PortId, _: &Seen, _: HeapBuf) {}
+        fn steer(&mut self, _: usize, _: PortId, _: HeapBuf) {}
         fn watch(&mut self) -> &mut Watch {
             &mut self.1
         }

@@ -76,13 +76,18 @@ impl Steer {
     }
 
     /// The worker that owns a connection whose client side is `endpoint`.
-    #[inline(always)]
     pub fn home(&self, endpoint: SocketAddr) -> usize {
-        let (port, low) = (endpoint.port(), |address: &[u8]| self.low(address));
+        let port = endpoint.port().to_be_bytes();
         match endpoint.ip() {
-            IpAddr::V4(address) => self.owner(low(&address.octets()) ^ self.of_port(4, port)),
-            IpAddr::V6(address) => self.owner(low(&address.octets()) ^ self.of_port(16, port)),
+            IpAddr::V4(address) => self.home_at(address.octets(), port),
+            IpAddr::V6(address) => self.home_at(address.octets(), port),
         }
+    }
+
+    /// The same of an address of 4 or 16 bytes, and a port, as they lie on the wire.
+    #[inline(always)]
+    pub fn home_at<const N: usize>(&self, address: [u8; N], port: [u8; 2]) -> usize {
+        self.owner(self.low(&address) ^ self.of_port(N, port))
     }
 
     /// Which ports of `address`, as a client side, belong to this worker.
@@ -91,7 +96,7 @@ impl Steer {
             IpAddr::V4(address) => (self.low(&address.octets()), 4),
             IpAddr::V6(address) => (self.low(&address.octets()), 16),
         };
-        move |port| self.owner(of_address ^ self.of_port(at, port)) == self.me
+        move |port| self.owner(of_address ^ self.of_port(at, port.to_be_bytes())) == self.me
     }
 
     #[inline(always)]
@@ -108,8 +113,7 @@ impl Steer {
 
     /// What a port behind `at` bytes adds to them.
     #[inline(always)]
-    fn of_port(&self, at: usize, port: u16) -> u8 {
-        let [high, low] = port.to_be_bytes();
+    fn of_port(&self, at: usize, [high, low]: [u8; 2]) -> u8 {
         self.parts[at][usize::from(high)] ^ self.parts[at + 1][usize::from(low)]
     }
 }

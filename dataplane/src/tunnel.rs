@@ -39,6 +39,8 @@ pub struct Tunnel {
     overhead: u16,
     /// Sum of both addresses.
     addresses: u16,
+    /// What the outer header says is inside, where that is IPv4 and IPv6.
+    protocols: [u8; 2],
 }
 
 /// The outer IP header, but for what differs between packets.
@@ -93,9 +95,8 @@ struct Inner {
 impl Inner {
     /// `None` when the packet is shorter than an IPv4 header.
     #[inline(always)]
-    fn read(packet: &[u8]) -> Option<Self> {
+    fn read(packet: &[u8], v6: bool) -> Option<Self> {
         let header: &[u8; IPV4_HEADER] = packet.first_chunk()?;
-        let v6 = header[0] >> 4 == 6;
         Some(if v6 {
             Self {
                 v6,
@@ -113,18 +114,6 @@ impl Inner {
         })
     }
 
-    const fn protocol(self) -> u8 {
-        if self.v6 { IPV6 } else { IPIP }
-    }
-
-    const fn ethertype(self) -> u16 {
-        if self.v6 {
-            ethernet::IPV6
-        } else {
-            ethernet::IPV4
-        }
-    }
-
     /// RFC 3168 §9.1.1, full functionality: CE stays inside, the outer header begins as ECT(0).
     const fn outer_traffic_class(self) -> u8 {
         let congested = self.traffic_class & (self.traffic_class >> 1) & 1;
@@ -132,21 +121,28 @@ impl Inner {
     }
 }
 
+/// Of the packet inside, by its family.
+#[inline(always)]
+const fn of<T: Copy>(v6: bool, [of_v4, of_v6]: [T; 2]) -> T {
+    if v6 { of_v6 } else { of_v4 }
+}
+
+const PROTOCOLS: [u8; 2] = [IPIP, IPV6];
+const ETHERTYPES: [u16; 2] = [ethernet::IPV4, ethernet::IPV6];
+
 impl Tunnel {
     /// A tunnel from `source` to `server`; `None` when they are not of the same family.
     pub fn new(spec: control::Tunnel, source: IpAddr, server: IpAddr) -> Option<Self> {
         let shape = Shape::new(spec);
-        let protocol = match shape {
-            // As for packets of IPv4; replaced in those of IPv6.
-            Shape::Ipip => IPIP,
-            Shape::Gre | Shape::GreChecksum => GRE,
-            Shape::Gue { .. } | Shape::GueChecksum { .. } => UDP,
+        let protocols = match shape {
+            Shape::Ipip => PROTOCOLS,
+            Shape::Gre | Shape::GreChecksum => [GRE; 2],
+            Shape::Gue { .. } | Shape::GueChecksum { .. } => [UDP; 2],
         };
         let outer = match (source, server) {
             (IpAddr::V4(source), IpAddr::V4(server)) => {
                 let mut header = [0; IPV4_HEADER];
                 header[0] = 0x45;
-                header[9] = protocol;
                 header[12..16].copy_from_slice(&source.octets());
                 header[16..].copy_from_slice(&server.octets());
                 Outer::V4(header)
@@ -154,7 +150,6 @@ impl Tunnel {
             (IpAddr::V6(source), IpAddr::V6(server)) => {
                 let mut header = [0; IPV6_HEADER];
                 header[0] = 0x60;
-                header[6] = protocol;
                 header[8..24].copy_from_slice(&source.octets());
                 header[24..].copy_from_slice(&server.octets());
                 Outer::V6(header)
@@ -172,6 +167,7 @@ impl Tunnel {
             shape,
             overhead,
             addresses: fold(addresses),
+            protocols,
         })
     }
 
@@ -195,7 +191,6 @@ impl Tunnel {
     /// `false`, and the frame as it was, when there is no headroom, the result would be longer
     /// than an IP packet can be, or the frame does not hold `ip_len` bytes.
     #[must_use]
-    #[inline(always)]
     pub fn encapsulate<P: PacketBuf>(
         &self,
         packet: &mut P,
@@ -204,20 +199,34 @@ impl Tunnel {
         id: u16,
         copy_df: bool,
     ) -> bool {
+        let first = packet.bytes().get(l3);
+        let v6 = first.is_some_and(|first| first >> 4 == 6);
+        self.encapsulate_as(v6, packet, l3, ip_len, id, copy_df)
+    }
+
+    /// As [`Self::encapsulate`], of a packet whose family is known.
+    #[must_use]
+    #[inline(always)]
+    pub fn encapsulate_as<P: PacketBuf>(
+        &self,
+        v6: bool,
+        packet: &mut P,
+        l3: usize,
+        ip_len: u16,
+        id: u16,
+        copy_df: bool,
+    ) -> bool {
         let overhead = usize::from(self.overhead);
         let end = l3 + usize::from(ip_len);
-        let Some(inner) = packet.bytes().get(l3..end).and_then(Inner::read) else {
+        let inside = packet.bytes().get(l3..end);
+        let Some(inner) = inside.and_then(|inside| Inner::read(inside, v6)) else {
             return false;
         };
         let Some(len) = ip_len.checked_add(self.overhead) else {
             return false;
         };
-        if !packet.prepend(overhead) {
+        if !packet.reframe(overhead, overhead + end) {
             return false;
-        }
-        if packet.bytes().len() > overhead + end {
-            let cut = packet.resize(overhead + end);
-            debug_assert!(cut, "a frame can always be shorter");
         }
         let frame = &mut packet.bytes_mut()[l3..];
         match &self.outer {
@@ -225,7 +234,7 @@ impl Tunnel {
                 if let Some((header, rest)) = frame.split_first_chunk_mut() {
                     let dont_fragment = inner.dont_fragment & copy_df;
                     *header = self.header_v4(template, inner, len, id, dont_fragment);
-                    self.write_shape(rest, inner);
+                    self.write_shape(rest, v6);
                 }
             }
             Outer::V6(template) => {
@@ -233,7 +242,7 @@ impl Tunnel {
                     *header = *template;
                     #[expect(clippy::cast_possible_truncation, reason = "part of len")]
                     self.finish_v6(header, inner, rest.len() as u16);
-                    self.write_shape(rest, inner);
+                    self.write_shape(rest, v6);
                 }
             }
         }
@@ -255,15 +264,15 @@ impl Tunnel {
         } else {
             (0, id)
         };
-        let protocol = match self.shape {
-            Shape::Ipip => inner.protocol(),
-            _ => template[9],
-        };
+        let protocol = of(inner.v6, self.protocols);
         let first = 0x4500 | u16::from(inner.outer_traffic_class());
         let third = u16::from(inner.ttl) << 8 | u16::from(protocol);
         let words = [self.addresses, first, len, id, flags, third];
+        // So few that two steps fold them.
         let sum: u32 = words.map(u32::from).iter().sum();
-        let checksum = !fold(sum.into());
+        let sum = (sum & 0xffff) + (sum >> 16);
+        #[expect(clippy::cast_possible_truncation, reason = "folded")]
+        let checksum = !((sum + (sum >> 16)) as u16);
         let both = |high: u16, low: u16| u32::from(high) << 16 | u32::from(low);
         let start = u64::from(both(first, len)) << 32 | u64::from(both(id, flags));
         let mut header = *template;
@@ -278,23 +287,21 @@ impl Tunnel {
         header[0] = 0x60 | traffic_class >> 4;
         header[1] = traffic_class << 4;
         header[4..6].copy_from_slice(&payload_len.to_be_bytes());
-        if self.shape == Shape::Ipip {
-            header[6] = inner.protocol();
-        }
+        header[6] = of(inner.v6, self.protocols);
         header[7] = inner.ttl;
     }
 
     /// What stands in `rest` in front of the packet inside.
     #[inline(always)]
-    fn write_shape(&self, rest: &mut [u8], inner: Inner) {
+    fn write_shape(&self, rest: &mut [u8], v6: bool) {
         if self.shape != Shape::Ipip {
-            self.write_between(rest, inner);
+            self.write_between(rest, v6);
         }
     }
 
     #[inline(never)]
-    fn write_between(&self, rest: &mut [u8], inner: Inner) {
-        let [type_high, type_low] = inner.ethertype().to_be_bytes();
+    fn write_between(&self, rest: &mut [u8], v6: bool) {
+        let [type_high, type_low] = of(v6, ETHERTYPES).to_be_bytes();
         match self.shape {
             Shape::Ipip => {}
             Shape::Gre => write(rest, [0, 0, type_high, type_low]),
@@ -304,9 +311,9 @@ impl Tunnel {
                 let checksum = !fold(sum(rest));
                 rest[4..6].copy_from_slice(&checksum.to_be_bytes());
             }
-            Shape::Gue { port } => write_gue(rest, inner, port),
+            Shape::Gue { port } => write_gue(rest, v6, port),
             Shape::GueChecksum { port } => {
-                write_gue(rest, inner, port);
+                write_gue(rest, v6, port);
                 let pseudo = u64::from(self.addresses) + u64::from(UDP) + rest.len() as u64;
                 let checksum = match !fold(pseudo + sum(rest)) {
                     0 => 0xffff,
@@ -328,12 +335,12 @@ fn write<const N: usize>(rest: &mut [u8], header: [u8; N]) {
 
 /// UDP without a checksum, and a GUE data message's header.
 #[inline(always)]
-fn write_gue(rest: &mut [u8], inner: Inner, port: [u8; 2]) {
+fn write_gue(rest: &mut [u8], v6: bool, port: [u8; 2]) {
     #[expect(clippy::cast_possible_truncation, reason = "part of an IP packet")]
     let [len_high, len_low] = (rest.len() as u16).to_be_bytes();
     let packet = rest.get(UDP_HEADER + GUE_HEADER..).unwrap_or_default();
-    let [from_high, from_low] = source_port(packet, inner.v6).to_be_bytes();
-    let ([to_high, to_low], protocol) = (port, inner.protocol());
+    let [from_high, from_low] = source_port(packet, v6).to_be_bytes();
+    let ([to_high, to_low], protocol) = (port, of(v6, PROTOCOLS));
     let udp = [
         from_high, from_low, to_high, to_low, len_high, len_low, 0, 0,
     ];

@@ -17,7 +17,7 @@ use crate::net::Network;
 use crate::sched::{Kind, Table};
 
 /// Index of a virtual service in every worker's tables and counters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct ServiceId(pub u32);
 
 /// Index of a real server of one service in every worker's tables and counters. Not used anew

@@ -25,7 +25,6 @@ use crate::time::{Clock, Instant};
 use crate::update::Batch;
 use crate::watch::Watch;
 use crate::watch::tap::Note;
-use crate::wire::flow::Seen;
 
 /// Neighbours that other workers learned and this one has not yet taken in.
 const LEARNED_RING: usize = 256;
@@ -250,12 +249,12 @@ impl Worker {
         }
         let (director, out) = (&mut self.director, &mut self.out);
         let all = self.steered_in.take(|arrived| match arrived {
-            Arrived::Burst(port, burst, seen) => {
+            Arrived::Burst(port, burst) => {
                 hand.take(burst.len());
                 out.watch.page().steered_in.add(burst.len() as u64);
                 match out.watch.is_tapped() {
-                    false => director.process_steered(now, port, burst, seen, out),
-                    true => director.process_steered(now, port, burst, seen, &mut Tapped(out)),
+                    false => director.process_home(now, port, burst, out),
+                    true => director.process_home(now, port, burst, &mut Tapped(out)),
                 }
             }
             Arrived::Send(to, origin, packet) => {
@@ -565,8 +564,8 @@ impl Egress for Outlet {
     }
 
     #[inline]
-    fn steer(&mut self, worker: usize, from: PortId, seen: &Seen, packet: Mbuf) {
-        let parcel = Parcel::Decide(from, *seen, packet);
+    fn steer(&mut self, worker: usize, from: PortId, packet: Mbuf) {
+        let parcel = Parcel::Decide(from, packet);
         self.steered.put(worker, parcel, &mut self.watch);
     }
 }
@@ -596,8 +595,8 @@ impl Egress for Tapped<'_> {
         self.0.share(learned);
     }
 
-    fn steer(&mut self, worker: usize, from: PortId, seen: &Seen, packet: Mbuf) {
-        self.0.steer(worker, from, seen, packet);
+    fn steer(&mut self, worker: usize, from: PortId, packet: Mbuf) {
+        self.0.steer(worker, from, packet);
     }
 
     fn watch(&mut self) -> &mut Watch {

@@ -23,7 +23,7 @@ use crate::steer::Steer;
 use crate::time::Instant;
 use crate::update::Update;
 use crate::watch::Watch;
-use crate::wire::flow::{Seen, tcp_flags};
+use crate::wire::flow::tcp_flags;
 
 /// Packets that pass between a packet's leaving and its answer's coming back, by default.
 const DELAY: usize = 1024;
@@ -172,8 +172,8 @@ impl Egress for Outbox {
     fn share(&mut self, _learned: Learned) {}
 
     #[inline]
-    fn steer(&mut self, worker: usize, from: PortId, seen: &Seen, packet: Mbuf) {
-        let parcel = Parcel::Decide(from, *seen, packet);
+    fn steer(&mut self, worker: usize, from: PortId, packet: Mbuf) {
+        let parcel = Parcel::Decide(from, packet);
         self.exchange.to.put(worker, parcel, &mut self.watch);
     }
 
@@ -202,6 +202,8 @@ pub(super) struct Generator {
     /// Which flows its clients have, if not all.
     home: Option<(usize, Steer)>,
     cable: Option<Cable>,
+    /// Only half of the answers go there, any of them.
+    scatters: bool,
     /// The flow to open next.
     next: u32,
     random: u64,
@@ -233,6 +235,7 @@ impl Generator {
             sizes: Sizes::Shortest,
             home: None,
             cable: None,
+            scatters: false,
             next: 0,
             random: 0x9e37_79b9_7f4a_7c15,
             completed: 0,
@@ -266,6 +269,11 @@ impl Generator {
             *home = 1 - *home;
         }
         self.cable = Some(cable);
+    }
+
+    /// From now on its clients have all flows, and answers come anywhere.
+    pub(super) fn scatter(&mut self, cable: Cable) {
+        (self.home, self.cable, self.scatters) = (None, Some(cable), true);
     }
 
     /// From now on its packets are known to be at home, as when a device was found to spread them.
@@ -395,7 +403,12 @@ impl Generator {
         self.stock(BURST)?;
         // One answer for both sides, or answers would pile up behind questions.
         let packets = self.at_once();
-        self.pass(CLIENT_SIDE, packets, meter, work)?;
+        // As they would where they come by chance.
+        let asked = match self.waiting() > 2 * self.delay {
+            true => 0,
+            false => packets,
+        };
+        self.pass(CLIENT_SIDE, asked, meter, work)?;
         if self.waiting() >= self.delay {
             self.pass(SERVER_SIDE, packets, meter, &mut nothing)?;
         }
@@ -513,7 +526,8 @@ impl Generator {
 
     /// The same for an answer, which may have to come to the other worker.
     fn deliver(&mut self, mut packet: Mbuf, answer: &Message, side: PortId) -> Result<()> {
-        let Some(cable) = &mut self.cable else {
+        let stays = self.scatters && self.pick(2) == 0;
+        let Some(cable) = self.cable.as_mut().filter(|_| !stays) else {
             return self.send(packet, answer, side);
         };
         ensure!(answer.write(&mut packet, side), "an mbuf has no room");
@@ -632,9 +646,9 @@ fn step(
 fn take_steered(director: &mut Director<Mbuf>, outbox: &mut Outbox, now: Instant) {
     let mut incoming = mem::take(&mut outbox.exchange.from);
     incoming.take(|arrived| match arrived {
-        Arrived::Burst(port, burst, seen) => {
+        Arrived::Burst(port, burst) => {
             outbox.watch.page().steered_in.add(burst.len() as u64);
-            director.process_steered(now, port, burst, seen, outbox);
+            director.process_home(now, port, burst, outbox);
         }
         Arrived::Send(..) => unreachable!("every worker has its own way out"),
     });

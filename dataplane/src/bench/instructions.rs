@@ -35,6 +35,17 @@ const AGEING: Pace = Pace::Begun {
     each: FLOWS / 30,
 };
 
+/// Where packets of two workers arrive.
+#[derive(Debug, Clone, Copy)]
+enum Arrival {
+    /// At home, as the device says.
+    AtHome,
+    /// At home, which nobody says.
+    ByChance,
+    /// At the other worker.
+    Astray,
+}
+
 /// One count: `name` had so many packets or connections.
 struct Counted {
     name: String,
@@ -46,8 +57,12 @@ struct Counted {
 #[expect(clippy::print_stdout, reason = "the command's result")]
 pub(super) fn run(lab: &Lab) -> Result<()> {
     let mut counted = Vec::new();
-    for (name, is_crossed) in [("at home with one of two", false), ("steered", true)] {
-        counted.extend(shared(lab, name, is_crossed)?);
+    for (name, arrival) in [
+        ("at home with one of two", Arrival::AtHome),
+        ("at home by chance", Arrival::ByChance),
+        ("steered", Arrival::Astray),
+    ] {
+        counted.extend(shared(lab, name, arrival)?);
     }
     for way in Way::all() {
         counted.extend(packets(lab, way)?);
@@ -83,7 +98,7 @@ fn packets(lab: &Lab, way: Way) -> Result<[Counted; 2]> {
 }
 
 /// Packets of two workers, in turns on one core.
-fn shared(lab: &Lab, name: &str, is_crossed: bool) -> Result<[Counted; 2]> {
+fn shared(lab: &Lab, name: &str, arrival: Arrival) -> Result<[Counted; 2]> {
     let way = Way::nat(Protocol::Tcp);
     let mut meter = Meter::new(lab.clock);
     let mut workers = Vec::new();
@@ -92,10 +107,10 @@ fn shared(lab: &Lab, name: &str, is_crossed: bool) -> Result<[Counted; 2]> {
         let generator = lab.generator_of(Site::of(way), FLOWS, BUSY, steer())?;
         let mut generator = generator.delayed(DELAY).among(steer(), exchange);
         generator.open(FLOWS, &mut meter)?;
-        if is_crossed {
-            generator.cross(cable);
-        } else {
-            generator.spread_by_device();
+        match arrival {
+            Arrival::AtHome => generator.spread_by_device(),
+            Arrival::ByChance => {}
+            Arrival::Astray => generator.cross(cable),
         }
         generator.switch(Script::Established(FLOWS));
         workers.push(generator);

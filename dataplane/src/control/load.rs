@@ -10,7 +10,6 @@ use crate::net::Setup;
 use crate::packet::{Egress, HeapBuf, Learned, Origin, PortId};
 use crate::steer::Steer;
 use crate::watch::Watch;
-use crate::wire::flow::Seen;
 
 /// For what a director announces.
 struct Nowhere(Watch);
@@ -26,7 +25,7 @@ impl Egress for Nowhere {
 
     fn share(&mut self, _learned: Learned) {}
 
-    fn steer(&mut self, _worker: usize, _from: PortId, _seen: &Seen, _packet: HeapBuf) {}
+    fn steer(&mut self, _worker: usize, _from: PortId, _packet: HeapBuf) {}
 
     fn watch(&mut self) -> &mut Watch {
         &mut self.0

@@ -14,9 +14,9 @@ use crate::ftp;
 use crate::net::HopId;
 use crate::packet::{Egress, PacketBuf};
 use crate::sched::Newcomer;
-use crate::service::Server;
+use crate::service::Picked;
 use crate::time::Instant;
-use crate::update::{ServerId, ServiceId};
+use crate::update::ServiceId;
 use crate::wire::flow::{Kind, Seen, TCP, Tuple, UDP, tcp_flags};
 
 /// The next hop toward a server.
@@ -142,12 +142,16 @@ impl<P: PacketBuf> Director<P> {
         let picked = self
             .services
             .pick(now, service, &Newcomer::new(&tuple, said));
-        let Some((id, server)) = picked else {
+        let Some(picked) = picked else {
             self.turn_away(now, seen, &tuple, service, packet, out);
             return denied(DropReason::NoServer);
         };
         let isn = sequence_number(seen, packet.bytes());
-        let Some(hop) = self.way_to(now, seen, id, &server) else {
+        let Some(hop) = self.way_to(now, seen, &picked) else {
+            let id = picked.id;
+            let Some(server) = self.services.picked(&picked) else {
+                return denied(DropReason::NoServer);
+            };
             let choice = Choice {
                 id,
                 server,
@@ -158,13 +162,13 @@ impl<P: PacketBuf> Director<P> {
                 Err(reason) => denied(reason),
             };
         };
-        let opened = self.open_for(now, seen, &tuple, service, (id, server), hop, isn);
+        let opened = self.open_for(now, seen, &tuple, service, &picked, hop, isn);
         let hit = match opened {
             Ok(hit) => hit,
             Err(reason) => return denied(reason),
         };
         out.note(|| self.note_of(hit));
-        if seen.flow.protocol == TCP && server.mode != ForwardMode::Direct {
+        if seen.flow.protocol == TCP && picked.mode != ForwardMode::Direct {
             self.handshakes.asked(hit.entry());
         }
         if !self.conns.get(hit).is_telling() {
@@ -182,13 +186,8 @@ impl<P: PacketBuf> Director<P> {
     }
 
     /// The next hop toward a server over IPv4 that is not behind a tunnel, if the packet fits.
-    fn way_to(
-        &mut self,
-        now: Instant,
-        seen: &Seen,
-        id: ServerId,
-        server: &Server,
-    ) -> Option<HopId> {
+    fn way_to(&mut self, now: Instant, seen: &Seen, server: &Picked) -> Option<HopId> {
+        let id = server.id;
         if server.mode == ForwardMode::Tunnel || !server.address.is_ipv4() {
             return None;
         }
@@ -224,7 +223,7 @@ impl<P: PacketBuf> Director<P> {
         seen: &Seen,
         tuple: &Tuple,
         service: ServiceId,
-        (id, server): (ServerId, Server),
+        server: &Picked,
         hop: HopId,
         isn: u32,
     ) -> Result<Hit, DropReason> {
@@ -246,7 +245,7 @@ impl<P: PacketBuf> Director<P> {
         };
         let opened = self.conns.begin(
             [seen.flow, outbound],
-            (id, server.mode),
+            (server.id, server.mode),
             &first,
             self.transitions,
             &self.timeouts,
@@ -261,13 +260,16 @@ impl<P: PacketBuf> Director<P> {
         if let Some(lease) = lease {
             self.hide(hit, service, tuple, lease, isn);
         }
+        let id = server.id;
         let counts = &self.page.servers[id.index()];
         counts.conns.add(1);
         match self.conns.get(hit).state().is_active() {
             true => counts.active.up(),
             false => counts.inactive.up(),
         }
-        self.services.opened(id);
+        if self.services.is_limited(service) {
+            self.services.opened(id);
+        }
         self.services.counted(id);
         counts.in_packets.add(1);
         counts.in_bytes.add(u64::from(seen.ip_len));

@@ -85,7 +85,7 @@ impl<P: PacketBuf> Director<P> {
         // The packet is quoted as the server sent it: what goes by destinations takes the client for
         // one, as in LVS.
         let newcomer = Newcomer {
-            destination: wanted.from.ip(),
+            instead: Some(wanted.from.ip()),
             ..Newcomer::new(wanted, &[])
         };
         let choice = match self.choose(now, service, &newcomer) {

@@ -17,7 +17,7 @@ use crate::conn::Hit;
 use crate::counters::DropReason;
 use crate::fragments::piece;
 use crate::packet::PacketBuf;
-use crate::service::Server;
+use crate::service::{Picked, Server};
 use crate::time::Instant;
 use crate::update::{SERVERS_MAX, ServerId};
 use crate::wire::flow::{Kind, Seen, Tuple, UDP};
@@ -99,7 +99,12 @@ impl<P: PacketBuf> Director<P> {
         if server.mode == ForwardMode::FullNat {
             return Err(DropReason::NoLocalPort);
         }
-        let (outbound, _) = self.way_back(now, inbound, server.service, server)?;
+        let picked = Picked {
+            id,
+            address: server.address,
+            mode: server.mode,
+        };
+        let (outbound, _) = self.way_back(now, inbound, server.service, &picked)?;
         let sides = [inbound, &outbound];
         Ok(self
             .conns

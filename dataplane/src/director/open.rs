@@ -1,5 +1,7 @@
 //! Connections open and close.
 
+use std::net::SocketAddr;
+
 use control::ForwardMode;
 
 use super::Director;
@@ -8,7 +10,7 @@ use crate::conn::Hit;
 use crate::counters::DropReason;
 use crate::fullnat::lease::Lease;
 use crate::packet::PacketBuf;
-use crate::service::Server;
+use crate::service::{Picked, Server};
 use crate::time::Instant;
 use crate::update::{ServerId, ServiceId};
 use crate::wire::flow::Tuple;
@@ -50,7 +52,12 @@ impl<P: PacketBuf> Director<P> {
         isn: u32,
     ) -> Result<Hit, DropReason> {
         self.make_room(now)?;
-        let (outbound, lease) = self.way_back(now, inbound, service, server)?;
+        let picked = Picked {
+            id,
+            address: server.address,
+            mode: server.mode,
+        };
+        let (outbound, lease) = self.way_back(now, inbound, service, &picked)?;
         let sides = [inbound, &outbound];
         let opened = self
             .conns
@@ -91,7 +98,7 @@ impl<P: PacketBuf> Director<P> {
         now: Instant,
         inbound: &Tuple,
         service: ServiceId,
-        server: Server,
+        server: &Picked,
     ) -> Result<(Tuple, Option<Lease>), DropReason> {
         let from_server = |to| Tuple {
             protocol: inbound.protocol,
@@ -105,7 +112,7 @@ impl<P: PacketBuf> Director<P> {
             }
             ForwardMode::Nat => Err(DropReason::NoRoute),
             ForwardMode::FullNat => {
-                let lease = self.lease(now, inbound, service, server)?;
+                let lease = self.lease(now, inbound, service, server.address)?;
                 Ok((from_server(lease.local), Some(lease)))
             }
         }
@@ -116,11 +123,11 @@ impl<P: PacketBuf> Director<P> {
         now: Instant,
         inbound: &Tuple,
         service: ServiceId,
-        server: Server,
+        server: SocketAddr,
     ) -> Result<Lease, DropReason> {
         let (locals, cursor) = self.services.locals(service);
         self.leases
-            .take(now, locals, cursor, server.address, inbound.protocol)
+            .take(now, locals, cursor, server, inbound.protocol)
             .ok_or(DropReason::NoLocalPort)
     }
 

@@ -71,7 +71,8 @@ impl<P: PacketBuf> Director<P> {
         newcomer: &Newcomer<'_>,
     ) -> Result<Choice, DropReason> {
         let picked = self.services.pick(now, service, newcomer);
-        let (id, server) = picked.ok_or(DropReason::NoServer)?;
+        let all = picked.and_then(|picked| Some((picked.id, self.services.picked(&picked)?)));
+        let (id, server) = all.ok_or(DropReason::NoServer)?;
         Ok(Choice {
             id,
             server,

@@ -1,157 +1,135 @@
-//! Packets that other workers own, and own ones that others received: parsed once, by whom received them.
+//! Packets that arrive anywhere: each is handed to the worker that owns it.
 
-use arrayvec::ArrayVec;
+use std::net::IpAddr;
 
 use super::arrival::Arrival;
-use super::{Director, Stage, Walk};
-use crate::counters::DropReason;
-use crate::cpu::{self, Hot};
+use super::{AHEAD, Director, Shape, Stage};
 use crate::packet::{BURST, Burst, Egress, PacketBuf, PortId};
 use crate::time::Instant;
 use crate::watch::tap::Note;
-use crate::wire::ethernet;
-use crate::wire::flow::{IPV4_HEADER, IPV6_HEADER, Kind, Seen, Tuple};
-
-/// How the first stage comes to know what a burst's packets are.
-pub(super) trait Sighting<P: PacketBuf> {
-    /// To be marked `#[inline(always)]`.
-    fn stage(&self, on: &Director<P>, from: PortId, at: usize, packet: &P, stage: &mut Stage);
-}
-
-/// It looks.
-pub(super) struct Unseen;
-
-impl<P: PacketBuf> Sighting<P> for Unseen {
-    #[inline(always)]
-    fn stage(&self, on: &Director<P>, from: PortId, at: usize, packet: &P, stage: &mut Stage) {
-        on.parse(from, packet, at, stage);
-    }
-}
-
-/// It is told.
-struct Known<'s>(&'s [Seen]);
-
-impl<P: PacketBuf> Sighting<P> for Known<'_> {
-    #[inline(always)]
-    fn stage(&self, on: &Director<P>, _: PortId, at: usize, _: &P, stage: &mut Stage) {
-        on.stage_seen(self.0[at], at, stage);
-    }
-}
-
-/// A burst whose packets are partly other workers'.
-struct Steering<'w, P: PacketBuf, E: Egress<Buf = P>> {
-    director: &'w mut Director<P>,
-    now: Instant,
-    from: PortId,
-    burst: &'w mut Burst<P>,
-    out: &'w mut E,
-}
-
-impl<P: PacketBuf, E: Egress<Buf = P>> Hot for Steering<'_, P, E> {
-    #[inline(always)]
-    fn run(self) {
-        let Self {
-            director,
-            now,
-            from,
-            burst,
-            out,
-        } = self;
-        let sight = director.part(now, from, burst, out);
-        director.stages(now, from, burst, Known(&sight), out);
-    }
-}
+use crate::wire::ethernet::{self, Station};
+use crate::wire::flow::{IPV4_HEADER, IPV6_HEADER, Kind, Seen, Tuple, halves};
 
 impl<P: PacketBuf> Director<P> {
-    /// As [`Self::process`] for packets that another worker received, counted and parsed for this one.
-    pub fn process_steered<E: Egress<Buf = P>>(
-        &mut self,
-        now: Instant,
-        from: PortId,
-        burst: &mut Burst<P>,
-        seen: &[Seen],
-        out: &mut E,
-    ) {
-        cpu::run(Walk {
-            director: self,
-            now,
-            from,
-            burst,
-            sighting: Known(seen),
-            out,
-        });
-    }
-
-    /// Sends what other workers own to them; the rest goes its way here.
-    pub(super) fn steer_burst<E: Egress<Buf = P>>(
-        &mut self,
-        now: Instant,
-        from: PortId,
-        burst: &mut Burst<P>,
-        out: &mut E,
-    ) {
-        cpu::run(Steering {
-            director: self,
-            now,
-            from,
-            burst,
-            out,
-        });
-    }
-
-    /// Parts a burst: what is other workers' goes to them, what is nobody's ends. Of the rest, what was
-    /// seen.
+    /// As [`Self::stage_all`], of this worker's own packets, which are left: others go to their workers.
     #[inline(always)]
-    fn part<E: Egress<Buf = P>>(
+    pub(super) fn stage_own<E: Egress<Buf = P>>(
         &mut self,
         now: Instant,
         from: PortId,
         burst: &mut Burst<P>,
+        stage: &mut Stage,
         out: &mut E,
-    ) -> ArrayVec<Seen, BURST> {
-        for packet in burst.iter() {
-            packet.prefetch();
-        }
+    ) {
         let is_tried = matches!(self.arrival(from), Arrival::Tried { .. });
-        let (mut mine, mut sight) = (Burst::new(), ArrayVec::new());
+        let station = self.stations[from.index()];
+        let mut own = Burst::new();
         for packet in burst.drain(..) {
-            let seen = match self.sighted(from, packet.bytes()) {
-                Ok(seen) => seen,
-                Err(reason) => {
-                    out.note(Note::default);
-                    self.unwanted(now, from, reason, packet, out);
-                    continue;
-                }
-            };
-            if is_tried {
-                self.compare_hash(from, &seen, &packet);
-            }
-            let home = self.home_of(from, &seen, packet.bytes());
-            if home == self.steer.me() {
-                mine.push(packet);
-                sight.push(seen);
+            let (at, frame) = (own.len() % BURST, packet.bytes());
+            let home = if is_tried {
+                None
+            } else if ethernet::carries(frame, ethernet::IPV4) {
+                stage.shapes[at] = Shape::Plain4;
+                self.stage_plain::<IPV4_HEADER>(from, station, frame, at, stage)
             } else {
-                out.steer(home, from, &seen, packet);
+                stage.shapes[at] = Shape::Plain6;
+                self.stage_plain::<IPV6_HEADER>(from, station, frame, at, stage)
+            };
+            let kept = match home {
+                Some(home) if home == self.steer.me() => Some(packet),
+                Some(home) => {
+                    out.steer(home, from, packet);
+                    None
+                }
+                None => self.stage_if_own(now, from, packet, at, stage, out),
+            };
+            if let Some(packet) = kept {
+                own.push(packet);
+                if at >= AHEAD {
+                    self.look_up(at - AHEAD, stage);
+                }
             }
         }
-        *burst = mine;
-        sight
+        *burst = own;
     }
 
-    /// What a frame is that came in on `from`, if it is addressed to us.
+    /// The worker that owns a packet, if it is plain. One of this worker's is then staged.
     #[inline(always)]
-    fn sighted(&self, from: PortId, frame: &[u8]) -> Result<Seen, DropReason> {
-        let station = self.stations[from.index()];
-        let plain = if ethernet::carries(frame, ethernet::IPV4) {
-            self.plain::<IPV4_HEADER>(station, frame)
+    fn stage_plain<const IP: usize>(
+        &self,
+        from: PortId,
+        station: Station,
+        frame: &[u8],
+        at: usize,
+        stage: &mut Stage,
+    ) -> Option<usize> {
+        let seen = self.plain::<IP>(station, frame)?;
+        let home = if IP == IPV4_HEADER {
+            let [a, b, c, d, e, f, g, h] = seen.flow.addresses.to_ne_bytes();
+            self.home_of_plain(from, &seen, frame, [a, b, c, d], [e, f, g, h])
         } else {
-            self.plain::<IPV6_HEADER>(station, frame)
+            let (source, destination) = halves(seen.addresses6(frame));
+            self.home_of_plain(from, &seen, frame, *source, *destination)
         };
-        plain.map_or_else(|| self.accepted(from, frame), Ok)
+        if home == self.steer.me() {
+            stage.addresses[at] = seen.flow.addresses;
+            self.place(&seen, at, stage);
+        }
+        Some(home)
+    }
+
+    /// As [`Self::home`] in fewer steps.
+    #[inline(always)]
+    fn home_of_plain<const N: usize>(
+        &self,
+        from: PortId,
+        seen: &Seen,
+        frame: &[u8],
+        source: [u8; N],
+        destination: [u8; N],
+    ) -> usize
+    where
+        IpAddr: From<[u8; N]>,
+    {
+        let [a, b, c, d] = seen.flow.ports.to_ne_bytes();
+        let to = IpAddr::from(destination);
+        let (address, port) = match self.services.asks(to, from, None, || seen.tuple(frame)) {
+            true => (source, [a, b]),
+            false => (destination, [c, d]),
+        };
+        self.steer.home_at(address, port)
+    }
+
+    /// Stages any packet if it is this worker's, which it then returns.
+    #[inline(never)]
+    fn stage_if_own<E: Egress<Buf = P>>(
+        &mut self,
+        now: Instant,
+        from: PortId,
+        packet: P,
+        at: usize,
+        stage: &mut Stage,
+        out: &mut E,
+    ) -> Option<P> {
+        let seen = match self.accepted(from, packet.bytes()) {
+            Ok(seen) => seen,
+            Err(reason) => {
+                out.note(Note::default);
+                self.unwanted(now, from, reason, packet, out);
+                return None;
+            }
+        };
+        self.compare_hash(from, &seen, &packet);
+        let home = self.home_of(from, &seen, packet.bytes());
+        if home == self.steer.me() {
+            self.stage_other(Ok(seen), at, stage);
+            return Some(packet);
+        }
+        out.steer(home, from, packet);
+        None
     }
 
     /// The worker that decides about a packet.
-    #[inline(always)]
     pub(super) fn home_of(&self, from: PortId, seen: &Seen, frame: &[u8]) -> usize {
         match seen.kind {
             Kind::Transport => self.home(from, seen, &seen.tuple(frame)),
@@ -164,12 +142,10 @@ impl<P: PacketBuf> Director<P> {
     }
 
     /// The worker that owns the connection which a packet of this tuple belongs to.
-    #[inline(always)]
     pub(super) fn home(&self, from: PortId, seen: &Seen, tuple: &Tuple) -> usize {
         self.home_within(from, seen.vlan(), tuple)
     }
 
-    #[inline(always)]
     pub(super) fn home_within(&self, from: PortId, vlan: Option<u16>, tuple: &Tuple) -> usize {
         let from_client = self.services.is_asking(tuple, from, vlan);
         self.steer

@@ -149,6 +149,20 @@ impl PacketBuf for Mbuf {
         true
     }
 
+    #[inline(always)]
+    fn reframe(&mut self, front: usize, len: usize) -> bool {
+        let room = self.data_off();
+        let (Ok(front), Ok(len)) = (u16::try_from(front), u16::try_from(len)) else {
+            return false;
+        };
+        if front > room || len > self.data_len() + front {
+            return false;
+        }
+        // SAFETY: the frame begins in the buffer, and ends no later than it did.
+        unsafe { self.set_frame(room - front, len) };
+        true
+    }
+
     #[inline]
     fn rss_hash(&self) -> Option<u32> {
         // SAFETY: the pointer is a live mbuf, these its fields.
@@ -172,7 +186,7 @@ impl PacketBuf for Mbuf {
     #[inline(always)]
     fn prefetch(&self) {
         let frame = self.bytes();
-        cpu::prefetch(frame, 0);
+        cpu::prefetch_to_write(frame, 0);
         if frame.len() > LINE {
             cpu::prefetch(frame, LINE);
         }

@@ -12,7 +12,7 @@ pub(super) struct Dh;
 impl Scheduler for Dh {
     fn pick(&mut self, ask: &Ask<'_>) -> Option<usize> {
         let n = ask.servers.len();
-        let nth = slot(fold(ask.destination)).checked_rem(n)?;
+        let nth = slot(fold(ask.destination())).checked_rem(n)?;
         Some(n - 1 - nth).filter(|at| ask.servers[*at].is_usable())
     }
 
@@ -21,7 +21,7 @@ impl Scheduler for Dh {
     }
 
     fn rule(&self, ask: &Ask<'_>) -> String {
-        let slot = slot(fold(ask.destination));
-        format!("slot {slot} of 256, by the hash of {}", ask.destination)
+        let slot = slot(fold(ask.destination()));
+        format!("slot {slot} of 256, by the hash of {}", ask.destination())
     }
 }

@@ -13,7 +13,7 @@ pub(super) struct Lblc(Memory<SocketAddr>);
 
 impl Scheduler for Lblc {
     fn pick(&mut self, ask: &Ask<'_>) -> Option<usize> {
-        let destination = ask.destination;
+        let destination = ask.destination();
         if let Some(server) = self.0.recall(ask.now, destination) {
             let at = position(ask, *server);
             // An overloaded server keeps its destinations, as in LVS.
@@ -42,12 +42,12 @@ impl Scheduler for Lblc {
     }
 
     fn figures(&self, ask: &Ask<'_>) -> Vec<String> {
-        let server = self.0.look(ask.destination);
+        let server = self.0.look(ask.destination());
         marked(ask, |address| server == Some(&address))
     }
 
     fn rule(&self, ask: &Ask<'_>) -> String {
-        let to = ask.destination;
+        let to = ask.destination();
         format!(
             "the server that {to} has, unless it is hot; or the least (256*active+active+inactive)/weight"
         )

@@ -53,7 +53,7 @@ impl Set {
 
 impl Scheduler for Lblcr {
     fn pick(&mut self, ask: &Ask<'_>) -> Option<usize> {
-        let destination = ask.destination;
+        let destination = ask.destination();
         let Some(set) = self.memory.recall(ask.now, destination) else {
             let picked = wlc::pick(ask)?;
             let set = Set {
@@ -123,13 +123,13 @@ impl Scheduler for Lblcr {
     }
 
     fn figures(&self, ask: &Ask<'_>) -> Vec<String> {
-        let set = self.memory.look(ask.destination);
+        let set = self.memory.look(ask.destination());
         let members = set.map_or(&[][..], |set| &set.members);
         marked(ask, |address| members.contains(&address))
     }
 
     fn rule(&self, ask: &Ask<'_>) -> String {
-        let to = ask.destination;
+        let to = ask.destination();
         format!(
             "the least (256*active+active+inactive)/weight of those that {to} has, unless that is hot; or of all"
         )

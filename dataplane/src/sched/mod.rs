@@ -33,7 +33,7 @@ mod wrr;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use control::SchedulerFlags;
+use control::{ForwardMode, SchedulerFlags};
 
 use crate::time::Instant;
 use crate::update::ServerId;
@@ -51,6 +51,8 @@ pub use table::{Member, Recipe, Table};
 pub struct Candidate {
     pub id: ServerId,
     pub address: SocketAddr,
+    /// Of new connections.
+    pub mode: ForwardMode,
     /// Its share of new connections; 0 means none.
     pub weight: u32,
     /// The weight it had before it was quiesced; 0 if it never had one.
@@ -70,9 +72,9 @@ impl Candidate {
 pub struct Newcomer<'a> {
     /// What the client sent.
     pub tuple: &'a Tuple,
-    /// For what goes by destinations: the virtual address, but of what an ICMP error quotes the
-    /// client's.
-    pub destination: IpAddr,
+    /// For what goes by destinations, where that is not the virtual address: of what an ICMP error quotes
+    /// the client's.
+    pub instead: Option<IpAddr>,
     /// What is in a datagram.
     pub said: &'a [u8],
 }
@@ -81,7 +83,7 @@ impl<'a> Newcomer<'a> {
     pub fn new(tuple: &'a Tuple, said: &'a [u8]) -> Self {
         Self {
             tuple,
-            destination: tuple.to.ip(),
+            instead: None,
             said,
         }
     }
@@ -93,9 +95,8 @@ pub struct Ask<'a> {
     pub now: Instant,
     /// What the client sent.
     pub tuple: &'a Tuple,
-    /// For what goes by destinations: the virtual address, but of what an ICMP error quotes the
-    /// client's.
-    pub destination: IpAddr,
+    /// As [`Newcomer::instead`].
+    pub instead: Option<IpAddr>,
     /// Oldest first.
     pub servers: &'a [Candidate],
     pub loads: &'a Loads,
@@ -105,6 +106,11 @@ pub struct Ask<'a> {
 }
 
 impl Ask<'_> {
+    /// For what goes by it.
+    fn destination(&self) -> IpAddr {
+        self.instead.unwrap_or(self.tuple.to.ip())
+    }
+
     /// In LVS's order, with their positions.
     fn walk(&self) -> impl Iterator<Item = (usize, &Candidate)> {
         self.servers.iter().enumerate().rev()

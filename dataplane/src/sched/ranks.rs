@@ -256,7 +256,7 @@ fn least(keys: &[u64; GROUP]) -> u64 {
 mod tests {
     use std::sync::Arc;
 
-    use control::SchedulerFlags;
+    use control::{ForwardMode, SchedulerFlags};
     use proptest::collection::vec;
     use proptest::prelude::*;
     use proptest::sample::Index;
@@ -280,6 +280,7 @@ mod tests {
             .map(|(n, weight)| Candidate {
                 id: ServerId(n),
                 address: "10.0.0.1:80".parse().unwrap(),
+                mode: ForwardMode::Nat,
                 weight,
                 last_weight: weight,
                 limit: Limit::default(),
@@ -313,7 +314,7 @@ mod tests {
             let ask = Ask {
                 now: Instant(0),
                 tuple: &tuple,
-                destination: tuple.to.ip(),
+                instead: None,
                 servers: &servers,
                 loads: &loads,
                 flags: SchedulerFlags::default(),

@@ -63,6 +63,7 @@ impl Picker {
         let candidate = |member: &Member| Candidate {
             id: member.id,
             address: member.address,
+            mode: ForwardMode::Nat,
             weight: member.weight,
             last_weight: member.weight,
             limit: Limit::default(),
@@ -82,7 +83,7 @@ impl Picker {
                 from,
                 to: SocketAddr::from(([192, 0, 2, 1], 443)),
             },
-            destination: [192, 0, 2, 1].into(),
+            instead: None,
             servers: &self.servers,
             loads: &self.loads,
             flags: SchedulerFlags::default(),

@@ -54,6 +54,7 @@ impl World {
         self.servers.push(Candidate {
             id,
             address,
+            mode: ForwardMode::Nat,
             weight,
             last_weight: weight,
             limit: Limit::default(),
@@ -134,7 +135,7 @@ impl World {
                 from,
                 to,
             },
-            destination: to.ip(),
+            instead: None,
             servers: &self.servers,
             loads: &self.loads,
             flags: self.flags,

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use control::ServiceKey;
 use hashbrown::HashMap;
 
-use super::plain::Plain;
+use super::keyed::Keyed;
+use super::virtuals::Virtuals;
 use super::{Key, Server, Service, Services};
 use crate::answers::{Answerer, Answers};
 use crate::ftp;
@@ -96,9 +97,9 @@ impl Services {
             marks: Arc::clone(&self.marks),
             ftp: self.ftp,
             portless: self.portless,
-            vips: users(&self.vips, tuple),
+            vips: users(self.virtuals.users(), tuple),
             stations: users(&self.stations, tuple),
-            former: users(&self.former, tuple),
+            former: users(self.virtuals.former(), tuple),
             locals: users(&self.locals, tuple),
             answers: self.answers.at(tuple.from),
             born: self.born,
@@ -147,7 +148,7 @@ impl Services {
         let mut services = Self {
             by_key: excerpt.by_key.iter().copied().collect(),
             by_mark: excerpt.by_mark.iter().copied().collect(),
-            plain: Plain::default(),
+            plain: Keyed::default(),
             marks: Arc::clone(&excerpt.marks),
             ftp: excerpt.ftp,
             portless: excerpt.portless,
@@ -155,9 +156,8 @@ impl Services {
             servers: Vec::new(),
             ranks: Vec::new(),
             clamping: 0,
-            vips: excerpt.vips.iter().copied().collect(),
+            virtuals: Virtuals::of(&excerpt.vips, &excerpt.former),
             stations: excerpt.stations.iter().copied().collect(),
-            former: excerpt.former.iter().copied().collect(),
             locals: excerpt.locals.iter().copied().collect(),
             sieve: Sieve::default(),
             answers: Answers::default(),
@@ -167,7 +167,7 @@ impl Services {
             stagger: excerpt.stagger,
             loads,
         };
-        services.sieve.extend(services.vips.keys());
+        services.sieve.extend(services.virtuals.users().keys());
         services.sieve.extend(services.locals.keys());
         for (id, service) in &excerpt.services {
             let place = super::slot(&mut services.services, id.index());

@@ -17,7 +17,6 @@ use dataplane::packet::{BURST, Burst, Egress, Learned, Origin, PacketBuf, PortId
 use dataplane::steer::Steer;
 use dataplane::time::Instant;
 use dataplane::watch::Watch;
-use dataplane::wire::flow::Seen;
 use spoil::{CASES, Dice, LEN_MAX, Seeds, golden};
 
 const FRAMES: u32 = 1_000_000;
@@ -42,7 +41,7 @@ impl Egress for Sink {
 
     fn share(&mut self, _learned: Learned) {}
 
-    fn steer(&mut self, _worker: usize, _from: PortId, _seen: &Seen, _packet: Mbuf) {
+    fn steer(&mut self, _worker: usize, _from: PortId, _packet: Mbuf) {
         unreachable!("one worker owns everything");
     }
 

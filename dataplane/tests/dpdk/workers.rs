@@ -21,7 +21,6 @@ use dataplane::packet::{Egress, Learned, Origin, PortId};
 use dataplane::steer::Steer;
 use dataplane::time::Clock;
 use dataplane::watch::Watch;
-use dataplane::wire::flow::Seen;
 use dataplane::worker::{Worker, links};
 use pcap_file::pcap::{PcapPacket, PcapReader, PcapWriter};
 
@@ -45,7 +44,7 @@ impl Egress for Nowhere {
 
     fn share(&mut self, _: Learned) {}
 
-    fn steer(&mut self, _: usize, _: PortId, _: &Seen, _: Mbuf) {}
+    fn steer(&mut self, _: usize, _: PortId, _: Mbuf) {}
 
     fn watch(&mut self) -> &mut Watch {
         &mut self.0

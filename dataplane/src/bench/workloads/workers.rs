@@ -1,6 +1,6 @@
 //! Two workers on two cores, each with clients of its own: where every packet arrives at its home, because
-//! the device spreads them or because it happens to, and where every packet arrives at the other worker,
-//! which hands it over.
+//! the device spreads them or because it happens to, where half of them arrive at the other worker, as when a
+//! device spreads them in its own way, and where all do. That one hands them over.
 //!
 //! What two cores of this machine allow at all is found beside it, in turns with it, by two directors that
 //! know nothing of each other. Workers that share nothing come as near to that as windows are alike.
@@ -38,15 +38,17 @@ enum Case {
     Apart,
     Spread,
     Home,
+    Half,
     Steered,
 }
 
 impl Case {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 6] = [
         Self::One,
         Self::Apart,
         Self::Spread,
         Self::Home,
+        Self::Half,
         Self::Steered,
     ];
 
@@ -56,6 +58,7 @@ impl Case {
             Self::Apart => "two directors that share nothing at all",
             Self::Spread => "two workers, the device spreads packets",
             Self::Home => "two workers, packets arrive at home",
+            Self::Half => "two workers, half is steered",
             Self::Steered => "two workers, all is steered",
         }
     }
@@ -137,7 +140,8 @@ pub(super) fn run(bench: &mut Bench<'_>) -> Result<()> {
 fn seats() -> [Vec<Seat>; 2] {
     let mut all = [Vec::new(), Vec::new()];
     for case in Case::ALL {
-        let cables = cables().map(|cable| (case == Case::Steered).then_some(cable));
+        let is_crossed = matches!(case, Case::Half | Case::Steered);
+        let cables = cables().map(|cable| is_crossed.then_some(cable));
         let ends = exchanges(case.workers()).into_iter().map(Some);
         let ends = ends.chain([None]).zip(cables);
         for (seats, (exchange, cable)) in all.iter_mut().zip(ends) {
@@ -266,8 +270,10 @@ impl Plan<'_> {
         while generator.is_busy() {
             generator.drain(&mut meter)?;
         }
-        if let Some(cable) = seat.cable {
-            generator.cross(cable);
+        match seat.cable {
+            Some(cable) if case == Case::Half => generator.scatter(cable),
+            Some(cable) => generator.cross(cable),
+            None => {}
         }
         generator.switch(Script::Established(case.flows()));
         let page = Arc::clone(generator.director().page());

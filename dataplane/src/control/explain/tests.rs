@@ -163,10 +163,10 @@ impl Lab {
             .lock()
             .unwrap()
             .process(now, PortId(port), &mut burst, &mut wires[0]);
-        for (home, from, seen, packet) in std::mem::take(&mut wires[0].steered) {
+        for (home, from, packet) in std::mem::take(&mut wires[0].steered) {
             let mut burst = Burst::from_iter([packet]);
             let mut director = self.workers[home].0.lock().unwrap();
-            director.process_steered(now, from, &mut burst, &[seen], &mut wires[home]);
+            director.process_home(now, from, &mut burst, &mut wires[home]);
         }
         let sent = wires.iter().flat_map(|wire| &wire.sent);
         sent.map(|(_, packet)| hex(packet)).collect()

@@ -237,7 +237,7 @@ impl Egress for Recorder {
 
     fn share(&mut self, _learned: Learned) {}
 
-    fn steer(&mut self, _worker: usize, _from: PortId, _seen: &Seen, _packet: HeapBuf) {}
+    fn steer(&mut self, _worker: usize, _from: PortId, _packet: HeapBuf) {}
 
     fn watch(&mut self) -> &mut Watch {
         &mut self.watch

@@ -226,7 +226,7 @@ impl Egress for Poor<'_> {
         None
     }
     fn share(&mut self, _: Learned) {}
-    fn steer(&mut self, _: usize, _: PortId, _: &Seen, _: HeapBuf) {}
+    fn steer(&mut self, _: usize, _: PortId, _: HeapBuf) {}
     fn watch(&mut self) -> &mut Watch {
         self.0.watch()
     }

@@ -12,7 +12,6 @@ use super::*;
 use crate::packet::{Exit, HeapBuf, Learned};
 use crate::watch::Watch;
 use crate::wire::ethernet::{ARP, BROADCAST, IPV4};
-use crate::wire::flow::Seen;
 use DropReason::{BadArp, HeldFull, NeighbourFailed, NoRoute, Stopped, Truncated, UnknownVlan};
 
 const LAN: PortId = PortId(0);
@@ -106,7 +105,7 @@ impl Egress for Out {
         self.shared.push(learned);
     }
 
-    fn steer(&mut self, _: usize, _: PortId, _: &Seen, _: HeapBuf) {
+    fn steer(&mut self, _: usize, _: PortId, _: HeapBuf) {
         unreachable!("one worker");
     }
 

@@ -1,32 +1,31 @@
-//! From what a packet asks for to the service, where there are many: a look-up of one cache line
-//! that can be begun ahead of time.
+//! Few or many things by a word that packets have: a look-up of one cache line that can be begun ahead of
+//! time.
 
 use crate::cpu;
-use crate::update::ServiceId;
 
 /// Slots to begin with; always a power of two.
 const SLOTS_MIN: usize = 16;
 
-/// Services by key; 0 is none. A key that finds its slot taken has the next free one, at a load of 3/4
+/// Values by key; 0 is none. A key that finds its slot taken has the next free one, at a load of 3/4
 /// mostly in the same cache line.
 #[derive(Debug, Default)]
-pub(super) struct Plain {
-    slots: Vec<Slot>,
+pub(super) struct Keyed<V> {
+    slots: Vec<Slot<V>>,
     used: usize,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
-struct Slot {
+struct Slot<V> {
     /// 0: free.
     key: u64,
-    service: u32,
+    value: V,
 }
 
-impl Plain {
+impl<V: Copy + Default> Keyed<V> {
     #[inline(always)]
-    pub(super) fn get(&self, key: u64) -> Option<ServiceId> {
+    pub(super) fn get(&self, key: u64) -> Option<V> {
         let slot = self.slots.get(self.place(key)?)?;
-        (slot.key == key).then_some(ServiceId(slot.service))
+        (slot.key == key).then_some(slot.value)
     }
 
     /// Begins to load what [`Self::get`] reads.
@@ -35,7 +34,7 @@ impl Plain {
         cpu::prefetch(&self.slots, self.home(key));
     }
 
-    pub(super) fn insert(&mut self, key: u64, service: ServiceId) {
+    pub(super) fn insert(&mut self, key: u64, value: V) {
         if 4 * (self.used + 1) > 3 * self.slots.len() {
             let longer = vec![Slot::default(); SLOTS_MIN.max(2 * self.slots.len())];
             let old = std::mem::replace(&mut self.slots, longer);
@@ -43,15 +42,11 @@ impl Plain {
                 self.put(slot);
             }
         }
-        let slot = Slot {
-            key,
-            service: service.0,
-        };
         self.used += usize::from(self.get(key).is_none());
-        self.put(slot);
+        self.put(Slot { key, value });
     }
 
-    fn put(&mut self, slot: Slot) {
+    fn put(&mut self, slot: Slot<V>) {
         if let Some(place) = self.place(slot.key) {
             self.slots[place] = slot;
         }
@@ -124,21 +119,21 @@ mod tests {
 
     proptest! {
         #[test]
-        fn as_any_map(steps in vec((1u64..40, any::<bool>(), 0u32..9), 1..300)) {
-            let (mut plain, mut model) = (Plain::default(), HashMap::new());
-            for (key, adds, service) in steps {
+        fn as_any_map(steps in vec((1u64..40, any::<bool>(), 0u8..9), 1..300)) {
+            let (mut keyed, mut model) = (Keyed::default(), HashMap::new());
+            for (key, adds, value) in steps {
                 // Few homes.
                 let key = key << 60 | key;
                 if adds {
-                    plain.insert(key, ServiceId(service));
-                    model.insert(key, ServiceId(service));
+                    keyed.insert(key, value);
+                    model.insert(key, value);
                 } else {
-                    plain.remove(key);
+                    keyed.remove(key);
                     model.remove(&key);
                 }
                 for n in 1..41 {
                     let key = n << 60 | n;
-                    prop_assert_eq!(plain.get(key), model.get(&key).copied());
+                    prop_assert_eq!(keyed.get(key), model.get(&key).copied());
                 }
             }
         }
