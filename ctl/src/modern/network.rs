@@ -370,7 +370,7 @@ mod tests {
             ("route add 10.9.0.0/16 10.0.0.1", "[possible values: via]"),
             (
                 "route add 10.9.0.0/16 via lan",
-                "10.0.0.5 or 2001:db8::5 is right",
+                "not an address, 10.0.0.5 or 2001:db8::5, or several",
             ),
             ("neighbour add 10.0.0.1 7", "02:00:00:00:00:07 is right"),
         ] {

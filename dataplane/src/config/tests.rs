@@ -592,8 +592,9 @@ fn routes_and_neighbours() {
     };
     let via = "2001:db8::1".parse().unwrap();
     assert_eq!(config.routes, [Route { to, via }]);
-    let both = format!("{PORT}[[route]]\nto = \"0.0.0.0/0\"\nvia = [\"10.0.0.2\", \"10.0.0.1\"]\n");
-    let config = Config::parse(&both, "f").unwrap();
+    let several =
+        format!("{PORT}[[route]]\nto = \"0.0.0.0/0\"\nvia = [\"10.0.0.2\", \"10.0.0.1\"]\n");
+    let config = Config::parse(&several, "f").unwrap();
     let gateways: Vec<_> = config
         .routes
         .iter()
