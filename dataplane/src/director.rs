@@ -461,7 +461,7 @@ impl<P: PacketBuf> Director<P> {
         let mut others = 0;
         for (at, packet) in burst.drain(..).enumerate() {
             let at = at % BURST;
-            if at % 2 == 0 && at + AHEAD < count {
+            if at.is_multiple_of(2) && at + AHEAD < count {
                 // Two at once: they wait together for where their pages are.
                 self.look_up(at + AHEAD, &mut stage);
                 self.look_up(at + AHEAD + 1, &mut stage);
