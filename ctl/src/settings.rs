@@ -254,8 +254,13 @@ mod tests {
 
     #[test]
     fn each_is_set_by_itself_and_in_its_range() {
+        // Any threshold comes without a period.
+        let before = Settings {
+            sync_period: 0,
+            ..Settings::default()
+        };
         for setting in &SETTINGS {
-            let mut settings = Settings::default();
+            let mut settings = before;
             let new = match (setting.range(), setting.of(settings)) {
                 (None, Value::Switch(on)) => Value::Switch(!on),
                 (Some(range), Value::Number(now)) if now == *range.end() => {
@@ -266,12 +271,8 @@ mod tests {
             };
             setting.set(&mut settings, new).unwrap();
             assert_eq!(setting.of(settings), new);
-            let changed = settings.changed_from(Settings::default());
-            let words = format!(
-                "{} {} -> {new}",
-                setting.word(),
-                setting.of(Settings::default())
-            );
+            let changed = settings.changed_from(before);
+            let words = format!("{} {} -> {new}", setting.word(), setting.of(before));
             assert_eq!(changed, words);
             assert_eq!(settings.check(), Ok(()));
             let wrong = match setting.range() {

@@ -287,9 +287,10 @@ fn carry_out(draft: &mut Draft, place: &Place, change: Change, options: &Options
             return;
         }
         Change::StartSync(daemon) => {
-            let what = format!("sync {daemon}: a [[sync]] section of the file starts it");
-            return draft.note(place, None, what);
+            draft.sync.retain(|other| other.role != daemon.role);
+            return draft.sync.push(daemon);
         }
+        Change::StopSync { role } => return draft.sync.retain(|daemon| daemon.role != role),
         Change::Zero { .. } => return draft.note(place, None, "-Z: counters begin at zero"),
         _ => return,
     };

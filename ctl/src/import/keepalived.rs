@@ -70,9 +70,7 @@ fn other(keyword: &str) -> &'static str {
 fn global(draft: &mut Draft, statement: &Statement) {
     let why = match statement.keyword() {
         "lvs_timeouts" => return timeouts(draft, statement),
-        "lvs_sync_daemon" => {
-            "keepalived starts the daemons as its instance becomes master or backup; by libdirector_ipvs.so they are ours"
-        }
+        "lvs_sync_daemon" => "goes by keepalived's instance, [[sync]] is right; docs/standby.md",
         "lvs_flush" | "lvs_flush_on_stop" => {
             "the director begins and ends with no services but its own"
         }

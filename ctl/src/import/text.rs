@@ -62,6 +62,7 @@ fn general(import: &Import) -> Conf {
             expire_quiescent_template: import.expire_quiescent_template,
             ..Settings::default()
         },
+        sync: import.sync.clone(),
         ..Conf::default()
     }
 }

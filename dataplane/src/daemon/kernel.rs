@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use nix::errno::Errno;
+
 use crate::control::Setting;
 use crate::kernel::rtnetlink::{Asking, Hearing};
 use crate::kernel::tables::{LinkId, Tables};
@@ -52,13 +54,22 @@ impl Watcher {
     pub(super) fn set_address(&mut self, link: LinkId, prefix: Prefix, set: Setting) {
         let Prefix { address, length } = prefix;
         let is_there = set == Setting::Add;
-        if let Err(error) = (self.asking).set_address(link, address, length, is_there) {
-            tracing::warn!(
+        match (self.asking).set_address(link, address, length, is_there) {
+            // It is gone already, with its interface or without.
+            Err(error) if !is_there && is_absence(&error) => {}
+            Err(error) => tracing::warn!(
                 link,
-                "the kernel does not take address {address}/{length}: {error}"
-            );
+                "the kernel's address {address}/{length} stays as it is: {error}"
+            ),
+            Ok(()) => {}
         }
     }
+}
+
+fn is_absence(error: &io::Error) -> bool {
+    [Errno::EADDRNOTAVAIL, Errno::ENODEV]
+        .iter()
+        .any(|errno| error.raw_os_error() == Some(*errno as i32))
 }
 
 impl Drop for Watcher {

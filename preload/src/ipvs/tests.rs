@@ -232,8 +232,8 @@ fn what_a_kernel_refuses() {
     assert_eq!(refused(NEW_SERVICE, false, &[]), libc::EINVAL);
     assert_eq!(refused(NEW_SERVICE, false, &key().0), libc::EINVAL);
     assert_eq!(refused(NEW_DEST, false, &key().0), libc::EINVAL);
-    assert_eq!(refused(NEW_DAEMON, false, &[]), libc::ENOSYS);
-    assert_eq!(refused(DEL_DAEMON, false, &[]), libc::ESRCH);
+    assert_eq!(refused(NEW_DAEMON, false, &[]), libc::EINVAL);
+    assert_eq!(refused(DEL_DAEMON, false, &[]), libc::EINVAL);
     let mut family = Writer::default();
     family.nested(attr::SERVICE, |out| {
         out.u16(svc::AF, 7);
