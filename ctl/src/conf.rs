@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Check, ForwardMode, Health, MarkRule, Network, Passive, Probe, Protocol, Rhythm, SETTINGS,
     SchedulerFlags, ServerOptions, ServerSpec, ServiceKey, ServiceOptions, ServiceSpec,
-    ServiceTimeouts, Settings, SyncDaemon, Talk, Thresholds, Tunnel, TunnelKind, Word,
+    ServiceTimeouts, Settings, SyncDaemon, Talk, Thresholds, Tunnel, TunnelKind, Via, Word,
 };
 
 /// Everything that may change while a director runs.
@@ -366,6 +366,7 @@ impl Check {
         let address = self.address.map(|address| quoted(&address.to_string()));
         let mut keys = vec![Key::needed("type", quoted(self.probe.kind()))];
         keys.extend(self.probe.keys());
+        keys.push(Key::word("via", self.via, Via::Host));
         keys.push(Key::perhaps("address", address));
         keys.push(Key::perhaps("port", self.port));
         keys.extend(self.rhythm.keys());

@@ -56,7 +56,14 @@ impl Health {
             ));
         }
         let mut checks = self.checks.iter();
-        checks.try_for_each(|check| check.probe.check().and_then(|()| check.rhythm.check()))
+        if self.on_failure == OnFailure::Remove && checks.any(|check| check.via == Via::Method) {
+            return Err(
+                "a removed server is reached by no method, on_failure = \"quiesce\" goes with \
+                 via = \"method\""
+                    .to_owned(),
+            );
+        }
+        self.checks.iter().try_for_each(Check::check)
     }
 
     /// Whether checks run programs.
@@ -135,10 +142,72 @@ impl Default for Passive {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub struct Check {
     pub probe: Probe,
-    /// The server's if `None`.
+    #[serde(default)]
+    pub via: Via,
+    /// The server's if `None`; by its method the virtual ones.
     pub address: Option<IpAddr>,
     pub port: Option<u16>,
     pub rhythm: Rhythm,
+}
+
+impl Check {
+    /// Why it cannot be.
+    pub fn check(&self) -> Result<(), String> {
+        self.probe.check()?;
+        self.rhythm.check()?;
+        if self.via == Via::Method && matches!(self.probe, Probe::Icmp | Probe::Command(_)) {
+            let kind = self.probe.kind();
+            return Err(format!(
+                "a check of type {kind:?} goes by no method, via = \"host\" is right"
+            ));
+        }
+        Ok(())
+    }
+
+    /// Where it goes by a server's method: to the service, or what of that the service does not say.
+    pub fn virtual_target(&self, service: &ServiceKey) -> Result<SocketAddr, String> {
+        let why = match (service.address(), self.address, self.port) {
+            (Some(vip), None, None) if vip.port() != 0 => return Ok(vip),
+            (Some(vip), None, Some(port)) if vip.port() == 0 => {
+                return Ok(SocketAddr::new(vip.ip(), port));
+            }
+            (None, Some(address), Some(port)) if address.is_ipv6() == service.is_ipv6() => {
+                return Ok(SocketAddr::new(address, port));
+            }
+            (Some(vip), ..) if vip.port() != 0 => "goes to the service's own address and port",
+            (Some(_), ..) => {
+                "of a service of every port goes to its own address, and needs a port: \
+                 port = 80 is right"
+            }
+            (None, ..) => {
+                "of a service by mark needs an address of its family and a port: \
+                 address = \"10.0.0.1\", port = 80 is right"
+            }
+        };
+        Err(format!("a check with via = \"method\" {why}"))
+    }
+}
+
+/// Which way a probe takes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Via {
+    /// The host's own, to the server's address.
+    #[default]
+    Host,
+    /// A client's: to the virtual address, and from there by the server's forwarding method.
+    Method,
+}
+
+impl Word for Via {
+    const ALL: &'static [Self] = &[Self::Host, Self::Method];
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::Host => "host",
+            Self::Method => "method",
+        }
+    }
 }
 
 /// How often a probe is sent, and how many make a verdict.

@@ -48,7 +48,7 @@ pub use file::File;
 pub use hardware::PortHardware;
 pub use health::{
     Check, CheckStatus, Dns, DnsRecord, Fitness, Health, Http, OnFailure, Passive, Payload, Probe,
-    Rcode, Rhythm, ServerHealth, ServerOptions, ServiceHealth, StatusSet, Talk, Tls,
+    Rcode, Rhythm, ServerHealth, ServerOptions, ServiceHealth, StatusSet, Talk, Tls, Via,
 };
 pub use marks::{MarkRule, Ports, Prefix, WhichMark};
 pub use metrics::{MetricsCursor, Pace};

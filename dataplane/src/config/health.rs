@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use control::{
     Change, Check, Dns, DnsRecord, Health, Http, OnFailure, Passive, Payload, Probe, Rcode, Rhythm,
-    ServerOptions, ServiceKey, StatusSet, Talk, Tls, health,
+    ServerOptions, ServiceKey, StatusSet, Talk, Tls, Via, health,
 };
 use serde::Deserialize;
 use toml::Spanned;
@@ -19,6 +19,7 @@ use super::services::Changes;
 pub(super) struct RawCheck {
     #[serde(rename = "type")]
     kind: Spanned<String>,
+    via: Option<Spanned<Via>>,
     address: Option<Spanned<String>>,
     port: Option<Spanned<i64>>,
     interval_ms: Option<Spanned<i64>>,
@@ -113,13 +114,13 @@ impl Reader<'_> {
             announce: raw.announce.as_ref().map(|name| name.get_ref().clone()),
         };
         for (raw, check) in raw.check.iter().zip(&health.checks) {
-            if let Err(why) = check.probe.check() {
+            if let Err(why) = check.check() {
                 return Err(self.wrong(raw.kind.span(), why));
             }
         }
         let portless = |check: &Check| matches!(check.probe, Probe::Icmp | Probe::Command(_));
-        let needs_port =
-            (health.checks.iter()).any(|check| check.port.is_none() && !portless(check));
+        let needs_port = (health.checks.iter())
+            .any(|check| check.port.is_none() && check.via == Via::Host && !portless(check));
         if health != Health::default() {
             let health = Box::new(health);
             changes.push(whole, Change::SetHealth { service, health });
@@ -191,6 +192,7 @@ impl Reader<'_> {
         let address = raw.address.as_ref();
         Ok(Check {
             probe: self.probe(kind, raw)?,
+            via: raw.via.as_ref().map_or(Via::Host, |via| *via.get_ref()),
             address: address.map(|address| self.address(address)).transpose()?,
             port: self.check_port(raw.port.as_ref())?,
             rhythm: self.rhythm(raw)?,

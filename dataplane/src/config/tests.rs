@@ -1083,6 +1083,23 @@ fn checks() {
         "f:5: interval_ms = 10 is out of range, 50 to 86400000 is right",
     );
     check_keys(
+        "type = \"icmp\", via = \"method\"",
+        "f:5: a check of type \"icmp\" goes by no method, via = \"host\" is right",
+    );
+    check_keys(
+        "type = \"tcp\", via = \"kernel\"",
+        "f:5: unknown variant `kernel`, expected `host` or `method`",
+    );
+    check_keys(
+        "type = \"tcp\", via = \"method\", port = 81",
+        "f:5: service tcp 10.0.0.100:80: a check with via = \"method\" goes to the service's own address and port",
+    );
+    check_keys(
+        "type = \"tcp\", via = \"method\"",
+        "f:5: service tcp 10.0.0.100:80: a check with via = \"method\" leaves by the kernel's side of a port, \
+         and no port has one: kernel = \"auto\" is right",
+    );
+    check_keys(
         "type = \"icmp\", address = \"here\"",
         "f:5: \"here\" is not an address, 10.0.0.5 or 2001:db8::5 is right",
     );

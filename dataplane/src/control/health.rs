@@ -6,13 +6,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use control::{Change, CheckStatus, Errno, Fitness, Probe, Refusal, ServiceKey};
+use control::{Change, CheckStatus, Errno, Fitness, Probe, Refusal, ServiceKey, Via};
 use crossbeam::channel::{Receiver, Sender, unbounded};
 
 use super::Control;
 use super::model::{Patient, name, refuse};
 use super::passive::{Counts, Traffic};
-use crate::health::{Check, Engine, Spec, Status};
+use crate::health::{Check, Engine, Gate, Spec, Status, Way};
 use crate::update::ServerId;
 
 /// The checks of every server that has some.
@@ -154,17 +154,25 @@ impl Control {
 
     /// Who is to be looked after may be others now.
     fn regroup(&mut self) {
-        let patients = self.model.patients();
+        let patients = self.model.patients().into_iter();
+        let patients: Vec<(Patient, Vec<Spec>)> = patients
+            .map(|patient| {
+                let checks = patient.health.checks.iter();
+                let own = checks.map(|check| self.spec(check, &patient)).collect();
+                (patient, own)
+            })
+            .collect();
+        let gate = self.templates.as_ref().map(|templates| Gate {
+            templates: Arc::clone(templates),
+            clock: self.clock,
+        });
         let ward = &mut self.ward;
         if patients.is_empty() && ward.patients.is_empty() {
             return;
         }
         let mut before = std::mem::take(&mut ward.patients);
         let (mut specs, mut by_spec) = (HashMap::new(), HashMap::<Spec, Vec<ServerId>>::new());
-        for patient in patients {
-            let own: Vec<Spec> = (patient.health.checks.iter())
-                .map(|check| spec(check, &patient))
-                .collect();
+        for (patient, own) in patients {
             for spec in &own {
                 by_spec.entry(spec.clone()).or_default().push(patient.id);
             }
@@ -181,7 +189,7 @@ impl Control {
             ward.patients.insert(case.patient.id, case);
         }
         ward.former.clear();
-        ward.watch(&by_spec);
+        ward.watch(&by_spec, gate);
         let checks = specs.into_iter().map(|(id, specs)| {
             let engine = ward.engine.as_ref();
             let check = |spec| engine.and_then(|engine| engine.check(spec)).cloned();
@@ -194,6 +202,24 @@ impl Control {
             .model
             .discharge(|id| self.ward.patients.contains_key(&id));
         self.post(updates);
+    }
+
+    /// What a check means for one server.
+    fn spec(&self, check: &control::Check, patient: &Patient) -> Spec {
+        let by_method = match check.via {
+            Via::Host => None,
+            Via::Method => check.virtual_target(&patient.service).ok(),
+        };
+        let way = by_method.map(|target| Way {
+            server: patient.id,
+            side: self.side_toward(target.ip()),
+        });
+        Spec {
+            target: by_method.unwrap_or_else(|| by_host(check, patient)),
+            way,
+            probe: check.probe.clone(),
+            rhythm: check.rhythm,
+        }
     }
 
     /// Every check of every server.
@@ -225,11 +251,16 @@ impl Control {
 }
 
 impl Ward {
+    /// Whether it matters which sides of ports the kernel has.
+    pub(super) fn uses_sides(&self) -> bool {
+        self.by_spec.keys().any(|spec| spec.way.is_some())
+    }
+
     /// Probes these targets and no others.
-    fn watch(&mut self, wanted: &HashMap<Spec, Vec<ServerId>>) {
+    fn watch(&mut self, wanted: &HashMap<Spec, Vec<ServerId>>, gate: Option<Gate>) {
         if self.engine.is_none() && !wanted.is_empty() {
             let notify = Arc::clone(&self.notify);
-            match Engine::start(self.sender.clone(), move || notify()) {
+            match Engine::start(gate, self.sender.clone(), move || notify()) {
                 Ok(engine) => self.engine = Some(engine),
                 Err(error) => tracing::error!(%error, "servers cannot be probed"),
             }
@@ -299,8 +330,8 @@ impl Case {
     }
 }
 
-/// What a check means for one server.
-fn spec(check: &control::Check, patient: &Patient) -> Spec {
+/// What a check by the host's own network means for one server.
+fn by_host(check: &control::Check, patient: &Patient) -> SocketAddr {
     let (options, server) = (patient.options, patient.address);
     let address = options
         .check_address
@@ -310,16 +341,15 @@ fn spec(check: &control::Check, patient: &Patient) -> Spec {
         Probe::Icmp => 0,
         _ => options.check_port.or(check.port).unwrap_or(server.port()),
     };
-    Spec {
-        target: SocketAddr::new(address, port),
-        probe: check.probe.clone(),
-        rhythm: check.rhythm,
-    }
+    SocketAddr::new(address, port)
 }
 
-/// `http 10.0.0.1:80`
+/// `http 10.0.0.1:80`, or `http 10.0.0.100:80 by its method`
 fn title(spec: &Spec) -> String {
     let kind = spec.probe.kind();
+    if spec.way.is_some() {
+        return format!("{kind} {} by its method", spec.target);
+    }
     match &spec.probe {
         Probe::Icmp => format!("{kind} {}", spec.target.ip()),
         Probe::Command(words) => {

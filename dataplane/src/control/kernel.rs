@@ -34,7 +34,19 @@ impl Control {
             self.view = None;
             tracing::info!(addresses, routes, "the kernel's network changed");
         }
+        self.ward.stale |= self.ward.uses_sides();
         self.post(updates);
+    }
+
+    /// The kernel's interface by which a probe goes to a virtual address.
+    pub(super) fn side_toward(&self, address: IpAddr) -> Option<String> {
+        let (name, vlan) = self.model.side_toward(address)?;
+        if vlan.is_none() {
+            return Some(name.to_owned());
+        }
+        let tables = self.kernel.tables.as_ref()?;
+        let link = tables.links.get(&link(tables, name, vlan)?)?;
+        Some(link.name.clone())
     }
 
     /// Gives the kernel the addresses that are configured here and those that are announced, and takes

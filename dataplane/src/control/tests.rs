@@ -822,6 +822,7 @@ fn watched(probe: control::Probe) -> Change {
     };
     let check = control::Check {
         probe,
+        via: control::Via::Host,
         address: None,
         port: None,
         rhythm,
@@ -1018,4 +1019,52 @@ fn addresses_are_announced_while_clients_are_to_come() {
     assert_eq!(host.addresses(), [format!("{vip}/32 1")]);
     control.leave();
     assert_eq!(host.addresses(), [""; 0]);
+}
+
+#[test]
+fn packets_eject_no_more_servers_than_they_may() {
+    let (a, commands) = worker(1, 64);
+    let page = Arc::clone(&a.page);
+    let applying = thread::spawn(move || while commands.recv().is_ok_and(is_confirmed) {});
+    let mut control = Control::new(LIMITS, vec![a], 64, Machine::default);
+    let passive = control::Passive {
+        window_s: 2,
+        connections: 10,
+        eject_s: 5,
+        ejected_max_percent: 50,
+        ..control::Passive::default()
+    };
+    let health = control::Health {
+        passive: Some(passive),
+        ..control::Health::default()
+    };
+    let watched = Change::SetHealth {
+        service: key(),
+        health: Box::new(health),
+    };
+    let mut second_server = add_server();
+    if let Change::AddServer { server, .. } = &mut second_server {
+        *server = "10.1.0.2:80".parse().unwrap();
+    }
+    let changes = [add_service(), add_server(), second_server, watched];
+    control.change(&changes).unwrap();
+    let ejected = (1..30).map(|second| {
+        for server in &page.servers[..2] {
+            server.conns.add(20);
+            server.answers.add(if second > 12 { 20 } else { 0 });
+        }
+        control.tick(Duration::from_secs(second));
+        let list = control.health();
+        let is_down = |check: &&control::CheckStatus| check.fitness == control::Fitness::Down;
+        list.iter().filter(is_down).count()
+    });
+    let ejected: Vec<usize> = ejected.collect();
+    assert!(ejected.contains(&1) && !ejected.contains(&2), "{ejected:?}");
+    assert_eq!((ejected[0], ejected.last()), (0, Some(&0)));
+    drop(control);
+    applying.join().unwrap();
+}
+
+fn is_confirmed(command: Command) -> bool {
+    matches!(command, Command::Apply(_, done) if done.send(()).is_ok())
 }

@@ -485,7 +485,10 @@ impl<P: PacketBuf> Director<P> {
         out: &mut E,
     ) -> Result<Verdict, Denied> {
         let tuple = seen.tuple(packet.bytes());
-        if let Some(opened) = self.expected(now, seen, &tuple, packet.bytes()) {
+        let expected = self.expected(now, seen, &tuple, packet.bytes());
+        if let Some(opened) =
+            expected.or_else(|| self.probed(now, from, seen, &tuple, packet.bytes()))
+        {
             return self.connected(now, seen, opened?, packet, out);
         }
         let mark = self.services.mark(&tuple, from, seen.vlan());

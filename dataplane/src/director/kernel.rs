@@ -4,11 +4,15 @@
 use std::net::IpAddr;
 
 use super::Director;
+use super::decide::{Denied, sequence_number};
+use super::persist::Choice;
+use crate::conn::Hit;
 use crate::counters::DropReason;
 use crate::net::Left;
 use crate::packet::{Egress, Origin, PacketBuf, PortId};
+use crate::templates::Key;
 use crate::time::Instant;
-use crate::wire::flow::{Kind, Seen};
+use crate::wire::flow::{Kind, Seen, Tuple};
 
 /// Packets that the kernel is given, per worker and second: as many as cost a few hundredths of it.
 const PUNTS_PER_SECOND: u32 = 20_000;
@@ -37,6 +41,45 @@ impl<P: PacketBuf> Director<P> {
     /// Whether a packet from there may have this source because the kernel sent it.
     pub(super) fn is_host(&self, from: PortId, source: IpAddr) -> bool {
         self.net.front(from).is_some() && self.net.is_kernels(source)
+    }
+
+    /// Opens the connection of a health check's probe, that the kernel sends: at the server which that
+    /// is about, by its method and whatever its weight.
+    #[cold]
+    pub(super) fn probed(
+        &mut self,
+        now: Instant,
+        from: PortId,
+        seen: &Seen,
+        tuple: &Tuple,
+        frame: &[u8],
+    ) -> Option<Result<Hit, Denied>> {
+        if !self.is_host(from, tuple.from.ip()) || !self.may_open(seen) {
+            return None;
+        }
+        let key = Key::probe(tuple.protocol, tuple.from.port(), tuple.to);
+        let laid = self.templates.take(&key, now)?;
+        let id = self.templates.tie(&laid).server;
+        self.templates.release(laid);
+        let Some(mut server) = self.services.server(id).copied() else {
+            return Some(Err(DropReason::ServerGone.into()));
+        };
+        let service = server.service;
+        let denied = |reason| Denied(reason, Some(service));
+        if !server.available {
+            return Some(Err(denied(DropReason::ServerGone)));
+        }
+        if server.address.port() == 0 {
+            server.address.set_port(tuple.to.port());
+        }
+        let choice = Choice {
+            id,
+            server,
+            template: None,
+        };
+        let isn = sequence_number(seen, frame);
+        let opened = self.open(now, tuple, service, choice, isn);
+        Some(opened.map_err(denied))
     }
 
     /// Ends a packet that is not the director's.

@@ -119,7 +119,7 @@ impl<P: PacketBuf> Director<P> {
         let mut virtual_address = template.virtual_address;
         let mut server_port = template.tie.server_port;
         let state = match (template.kind, template.invalid, template.assured) {
-            (Kind::Expected, true, _) => return None,
+            (Kind::Expected, true, _) | (Kind::Probe, ..) => return None,
             (Kind::Expected, false, _) => "LISTEN",
             (_, _, true) => "ASSURED",
             (_, _, false) => "NONE",

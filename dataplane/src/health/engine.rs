@@ -14,11 +14,13 @@ use control::{Http, Probe};
 use crossbeam::channel::{Receiver, Sender, unbounded};
 use mio::{Events, Poll, Token, Waker};
 use nix::sys::resource::{Resource, getrlimit};
+use socket2::{Socket, Type};
 
 use super::command::Commands;
 use super::course::Course;
 use super::dns::{self, Asked};
 use super::echo::Echo;
+use super::gate::{Gate, Pass};
 use super::talk::Talk;
 use super::web::Web;
 use super::{Check, Last, Outcome, Spec, now};
@@ -50,8 +52,10 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Tells `changes` each check whose fitness is another, and calls `notify` then.
+    /// Tells `changes` each check whose fitness is another, and calls `notify` then. Without a `gate`
+    /// nothing goes by the director.
     pub fn start(
+        gate: Option<Gate>,
         changes: Sender<Arc<Check>>,
         notify: impl Fn() + Send + 'static,
     ) -> io::Result<Self> {
@@ -59,7 +63,7 @@ impl Engine {
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
         let (orders, received) = unbounded();
         let prober = move || match Web::new(WEB) {
-            Ok(web) => Prober::new(poll, web, received, changes, Box::new(notify)).run(),
+            Ok(web) => Prober::new(poll, web, gate, received, changes, Box::new(notify)).run(),
             Err(error) => tracing::error!("health checks: libcurl cannot be used: {error}"),
         };
         let thread = std::thread::Builder::new().name("health".to_owned());
@@ -130,6 +134,7 @@ struct UnderWay {
     since: Instant,
     since_ms: u64,
     means: Means,
+    pass: Option<Pass>,
 }
 
 #[derive(Debug)]
@@ -142,6 +147,7 @@ enum Means {
 
 struct Prober {
     poll: Poll,
+    gate: Option<Gate>,
     orders: Receiver<Vec<Arc<Check>>>,
     changes: Sender<Arc<Check>>,
     notify: Box<dyn Fn() + Send>,
@@ -167,6 +173,7 @@ impl Prober {
     fn new(
         poll: Poll,
         web: Web,
+        gate: Option<Gate>,
         orders: Receiver<Vec<Arc<Check>>>,
         changes: Sender<Arc<Check>>,
         notify: Box<dyn Fn() + Send>,
@@ -174,6 +181,7 @@ impl Prober {
         let descriptors = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| soft);
         Self {
             poll,
+            gate,
             orders,
             changes,
             notify,
@@ -347,7 +355,11 @@ impl Prober {
             return self.set_timer(id, now_ms + WAIT_MS);
         }
         let since = now();
-        let begun = self.begin(id, &check.spec);
+        let (pass, begun) = match self.enter(&check.spec) {
+            Ok(None) => (None, self.begin(id, &check.spec, None)),
+            Ok(Some((socket, pass))) => (Some(pass), self.begin(id, &check.spec, Some(socket))),
+            Err(outcome) => (None, Err(outcome)),
+        };
         let (means, early) = match begun {
             Ok(means) => (means, None),
             Err(outcome) => (Means::Web, Some(outcome)),
@@ -358,6 +370,7 @@ impl Prober {
                 since,
                 since_ms: now_ms,
                 means,
+                pass,
             });
         }
         self.set_timer(id, now_ms + u64::from(check.spec.rhythm.timeout_ms));
@@ -366,19 +379,34 @@ impl Prober {
         }
     }
 
-    fn begin(&mut self, id: usize, spec: &Spec) -> Result<Means, Outcome> {
+    /// What a probe that goes by the director goes through.
+    fn enter(&self, spec: &Spec) -> Result<Option<(Socket, Pass)>, Outcome> {
+        let Some(way) = &spec.way else {
+            return Ok(None);
+        };
+        let nowhere = || Outcome::Unsent("there is no director".to_owned());
+        let gate = self.gate.as_ref().ok_or_else(nowhere)?;
+        let kind = match spec.probe {
+            Probe::Udp(_) | Probe::Dns(_) => Type::DGRAM,
+            _ => Type::STREAM,
+        };
+        gate.enter(way, kind, spec.target).map(Some)
+    }
+
+    /// By this socket, if there is one.
+    fn begin(&mut self, id: usize, spec: &Spec, by: Option<Socket>) -> Result<Means, Outcome> {
         let (registry, token, to) = (self.poll.registry(), Token(id), spec.target);
         let talk = |talk: io::Result<Talk>| Ok(Means::Talk(Box::new(talk?)));
         match &spec.probe {
-            Probe::Tcp(words) => talk(Talk::tcp(registry, token, to, words.send.0.clone())),
-            Probe::Udp(words) => talk(Talk::udp(registry, token, to, words.send.0.clone())),
+            Probe::Tcp(words) => talk(Talk::tcp(registry, token, to, by, words.send.0.clone())),
+            Probe::Udp(words) => talk(Talk::udp(registry, token, to, by, words.send.0.clone())),
             Probe::Dns(dns) => {
                 let [a, b, ..] = random().to_be_bytes();
                 let question = dns::question(dns, u16::from_be_bytes([a, b]));
                 let question = question.map_err(Outcome::Unsent)?;
-                talk(Talk::udp(registry, token, to, question))
+                talk(Talk::udp(registry, token, to, by, question))
             }
-            Probe::Http(http) => self.web.start(id, http, to).map(|()| Means::Web),
+            Probe::Http(http) => self.web.start(id, http, to, by).map(|()| Means::Web),
             Probe::Icmp => {
                 self.echo.send(registry, id, to.ip(), random())?;
                 Ok(Means::Echo)
@@ -409,10 +437,17 @@ impl Prober {
 
     fn ended(&mut self, id: usize, outcome: Outcome) {
         let Some(UnderWay {
-            since, since_ms, ..
+            since,
+            since_ms,
+            pass,
+            ..
         }) = self.give_up(id)
         else {
             return;
+        };
+        let outcome = match pass {
+            Some(pass) => pass.judge(outcome),
+            None => outcome,
         };
         let (at, now_ms) = (now(), self.now_ms());
         let Some(watched) = self.watched.get_mut(&id) else {

@@ -1,4 +1,4 @@
-//! Health checks: servers are probed from one thread, over the host's own sockets. What is here knows
+//! Health checks: servers are probed from one thread, over the host's own sockets or as clients are served. What is here knows
 //! nothing of services; who wants servers watched says which [`Spec`]s, and looks at each [`Check`].
 
 mod command; // programs
@@ -6,6 +6,7 @@ mod course; // when a probe is sent, and what makes a verdict
 mod dns; // questions and answers
 mod echo; // ICMP
 mod engine; // the thread
+mod gate; // by the director
 mod talk; // TCP and UDP: something is said, something is answered
 #[cfg(test)]
 mod tests;
@@ -19,12 +20,15 @@ use std::time::{Duration, Instant};
 use control::{Fitness, Probe, Rhythm};
 
 pub use self::engine::Engine;
+pub use self::gate::{Gate, Way};
 
 /// What is probed, how and how often: who wants the same shares one.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Spec {
     /// Of ICMP and commands the port means nothing.
     pub target: SocketAddr,
+    /// By the director; `None`: by the host's own network.
+    pub way: Option<Way>,
     pub probe: Probe,
     pub rhythm: Rhythm,
 }

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use mio::net::{TcpStream, UdpSocket};
 use mio::{Interest, Registry, Token};
+use nix::libc::EINPROGRESS;
 
 use super::Outcome;
 
@@ -45,9 +46,13 @@ impl Talk {
         registry: &Registry,
         token: Token,
         to: SocketAddr,
+        by: Option<socket2::Socket>,
         say: Vec<u8>,
     ) -> io::Result<Self> {
-        let mut stream = TcpStream::connect(to)?;
+        let mut stream = match by {
+            Some(socket) => connecting(socket, to)?,
+            None => TcpStream::connect(to)?,
+        };
         registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
         Ok(Self::new(Socket::Tcp(stream), say))
     }
@@ -56,13 +61,17 @@ impl Talk {
         registry: &Registry,
         token: Token,
         to: SocketAddr,
+        by: Option<socket2::Socket>,
         say: Vec<u8>,
     ) -> io::Result<Self> {
         let from: IpAddr = match to {
             SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
             SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
         };
-        let mut socket = UdpSocket::bind(SocketAddr::new(from, 0))?;
+        let mut socket = match by {
+            Some(socket) => UdpSocket::from_std(socket.into()),
+            None => UdpSocket::bind(SocketAddr::new(from, 0))?,
+        };
         socket.connect(to)?;
         registry.register(&mut socket, token, Interest::READABLE)?;
         socket.send(&say)?;
@@ -141,6 +150,13 @@ impl Talk {
         Ok(Some(outcome.unwrap_or_else(|| {
             Outcome::Failed(format!("answered {}", shown(heard)))
         })))
+    }
+}
+
+fn connecting(socket: socket2::Socket, to: SocketAddr) -> io::Result<TcpStream> {
+    match socket.connect(&to.into()) {
+        Err(error) if error.raw_os_error() != Some(EINPROGRESS) => Err(error),
+        _ => Ok(TcpStream::from_std(socket.into())),
     }
 }
 

@@ -14,7 +14,10 @@ use nix::sys::socket::{setsockopt, sockopt};
 use simple_dns::rdata::{A, RData};
 use simple_dns::{CLASS, Name, Packet, PacketFlag, RCODE, ResourceRecord};
 
-use super::{Check, Engine, Outcome, Spec};
+use super::{Check, Engine, Gate, Outcome, Spec, Way};
+use crate::templates::{Key, Templates};
+use crate::time::Clock;
+use crate::update::ServerId;
 
 /// Whoever waits longer waits in vain.
 const IN_VAIN: Duration = Duration::from_secs(60);
@@ -38,7 +41,7 @@ struct Lab {
 impl Lab {
     fn new() -> Self {
         let (sender, changes) = unbounded();
-        let engine = Engine::start(sender, || {}).unwrap();
+        let engine = Engine::start(None, sender, || {}).unwrap();
         Self { engine, changes }
     }
 
@@ -70,6 +73,7 @@ fn verdict_within(target: SocketAddr, probe: Probe, timeout_ms: u32) -> (Fitness
     };
     lab.watch([Spec {
         target,
+        way: None,
         probe,
         rhythm,
     }]);
@@ -167,6 +171,69 @@ fn tcp_servers() {
         "connection reset",
     );
     is_too_late(silent(), Probe::Tcp(talk("hello", "220 ")));
+}
+
+/// A probe by the director, which takes it when `takes`; what it comes to.
+fn by_director(takes: bool, side: Option<&str>) -> (Fitness, String) {
+    let templates = Arc::new(Templates::new(64, [1, 2]).unwrap());
+    let gate = Gate {
+        templates: Arc::clone(&templates),
+        clock: Clock::start(),
+    };
+    let clock = gate.clock;
+    let server = tcp(move |mut stream| {
+        let (from, to) = (stream.peer_addr().unwrap(), stream.local_addr().unwrap());
+        let key = Key::probe(6, from.port(), to);
+        if let Some(laid) = templates.take(&key, clock.now().0).filter(|_| takes) {
+            assert_eq!(templates.tie(&laid).server, ServerId(7));
+            templates.release(laid);
+        }
+        let _ = write!(stream, "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n");
+    });
+    let way = Way {
+        server: ServerId(7),
+        side: side.map(str::to_owned),
+    };
+    let mut said = Vec::new();
+    for probe in [Probe::Tcp(talk("", "200")), Probe::Http(http())] {
+        let (sender, changes) = unbounded();
+        let mut engine = Engine::start(Some(gate.clone()), sender, || {}).unwrap();
+        let spec = Spec {
+            target: server,
+            way: Some(way.clone()),
+            probe,
+            rhythm: RHYTHM,
+        };
+        engine.watch(HashSet::from([spec.clone()]));
+        let check = Arc::clone(engine.check(&spec).unwrap());
+        let status = loop {
+            let _ = changes.recv_timeout(Duration::from_millis(1));
+            let status = check.status();
+            if status.last.is_some() {
+                break status;
+            }
+        };
+        let words = status.last.unwrap().outcome.text().to_owned();
+        said.push((status.fitness, words));
+    }
+    assert_eq!(said[0], said[1]);
+    said.remove(0)
+}
+
+#[test]
+fn probes_by_the_director() {
+    assert_eq!(
+        by_director(true, Some("lo")),
+        (Fitness::Up, "ok".to_owned())
+    );
+    // No verdict on the server's account.
+    let unknown = |words: &str| (Fitness::Unknown, words.to_owned());
+    let other = unknown("something else answered than what the director had from lo");
+    assert_eq!(by_director(false, Some("lo")), other);
+    let none = unknown("no port has the kernel beside it");
+    assert_eq!(by_director(true, None), none);
+    let gone = unknown("nowhere: no such device");
+    assert_eq!(by_director(true, Some("nowhere")), gone);
 }
 
 #[test]
@@ -501,6 +568,7 @@ fn a_command_that_takes_too_long_is_killed_with_its_children() {
     let probe = command(&["sh", "-c", &script]);
     let spec = |interval_ms| Spec {
         target: to,
+        way: None,
         probe: probe.clone(),
         rhythm: Rhythm {
             interval_ms,
@@ -524,6 +592,7 @@ fn what_cannot_be_run_says_nothing_of_a_server() {
     let mut lab = Lab::new();
     let spec = Spec {
         target: "192.0.2.1:80".parse().unwrap(),
+        way: None,
         probe: command(&["/nowhere"]),
         rhythm: RHYTHM,
     };
@@ -552,6 +621,7 @@ fn a_server_that_dies_and_comes_back() {
     let mut lab = Lab::new();
     lab.watch([Spec {
         target,
+        way: None,
         probe: Probe::Tcp(Talk::default()),
         rhythm: Rhythm {
             rise: 3,
@@ -570,6 +640,7 @@ fn a_server_that_dies_and_comes_back() {
 fn what_does_not_change_stays_as_it_is() {
     let spec = |target| Spec {
         target,
+        way: None,
         probe: Probe::Tcp(Talk::default()),
         rhythm: RHYTHM,
     };
@@ -592,6 +663,7 @@ fn a_thousand_servers() {
     let target = silent();
     let spec = |n: u32| Spec {
         target,
+        way: None,
         probe: Probe::Tcp(Talk::default()),
         rhythm: Rhythm {
             interval_ms: 1000 + n,

@@ -1,9 +1,10 @@
 //! HTTP and HTTPS, by libcurl, whose sockets and timer the engine polls.
 
 use std::collections::HashMap;
+use std::ffi::c_int;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::RawFd;
+use std::os::fd::{IntoRawFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -14,21 +15,38 @@ use curl::easy::{Easy2, Handler, HttpVersion, List, WriteError};
 use curl::multi::{Easy2Handle, Events, Multi};
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
+use socket2::Socket;
 
 use super::Outcome;
 
 /// No timer is wanted.
 const NEVER: u64 = u64::MAX;
 
+/// What a request goes by.
+#[derive(Debug)]
+enum By {
+    Any,
+    This(Option<Socket>),
+}
+
 /// The beginning of a body.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Body {
+    by: By,
     bytes: Vec<u8>,
     /// There is more, which nobody wants.
     full: bool,
 }
 
 impl Handler for Body {
+    fn open_socket(&mut self, family: c_int, kind: c_int, protocol: c_int) -> Option<RawFd> {
+        let socket = match &mut self.by {
+            By::Any => Socket::new(family.into(), kind.into(), Some(protocol.into())).ok(),
+            By::This(socket) => socket.take(),
+        };
+        socket.map(IntoRawFd::into_raw_fd)
+    }
+
     fn write(&mut self, data: &[u8]) -> Result<usize, WriteError> {
         let room = Http::BODY_MAX - self.bytes.len();
         self.bytes.extend_from_slice(&data[..data.len().min(room)]);
@@ -87,9 +105,10 @@ impl Web {
         check: usize,
         http: &Http,
         to: SocketAddr,
+        by: Option<Socket>,
     ) -> Result<(), Outcome> {
         let unsent = |error: &dyn std::error::Error| Outcome::Unsent(error.to_string());
-        let easy = request(http, to).map_err(|error| unsent(&error))?;
+        let easy = request(http, to, by).map_err(|error| unsent(&error))?;
         let mut handle = self.multi.add2(easy).map_err(|error| unsent(&error))?;
         handle.set_token(check).map_err(|error| unsent(&error))?;
         self.running.insert(check, handle);
@@ -184,8 +203,12 @@ impl Web {
     }
 }
 
-fn request(http: &Http, to: SocketAddr) -> Result<Easy2<Body>, curl::Error> {
-    let mut easy = Easy2::new(Body::default());
+fn request(http: &Http, to: SocketAddr, by: Option<Socket>) -> Result<Easy2<Body>, curl::Error> {
+    let mut easy = Easy2::new(Body {
+        by: by.map_or(By::Any, |socket| By::This(Some(socket))),
+        bytes: Vec::new(),
+        full: false,
+    });
     let sni = http.tls.as_ref().and_then(|tls| tls.sni.as_deref());
     let scheme = if http.tls.is_some() { "https" } else { "http" };
     let authority = match sni.or(http.host.as_deref()) {

@@ -197,7 +197,7 @@ impl Speech {
     fn template(&self, news: TemplateNews) -> Option<Entry> {
         let (templates, now) = (self.means.templates.as_ref()?, self.means.clock.now().0);
         let template = templates.at(news.number, now)?;
-        if template.kind == Kind::Expected || template.invalid {
+        if template.kind.is_single() || template.invalid {
             return None;
         }
         let no_output = match news.method {

@@ -39,7 +39,8 @@ impl KeyWords {
         match self.0[4] >> 8 & 0xff {
             0 => Kind::Persistence,
             1 => Kind::Expected,
-            _ => Kind::Engine,
+            2 => Kind::Engine,
+            _ => Kind::Probe,
         }
     }
 

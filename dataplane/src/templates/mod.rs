@@ -22,7 +22,7 @@ mod tests;
 
 use std::hash::Hasher;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
@@ -68,6 +68,15 @@ pub enum Kind {
     Expected,
     /// All connections that an engine finds the same [`Key::engine`] data in.
     Engine,
+    /// One connection of a health check's probe, once.
+    Probe,
+}
+
+impl Kind {
+    /// Whether it ties one connection, and no client.
+    pub const fn is_single(self) -> bool {
+        matches!(self, Self::Expected | Self::Probe)
+    }
 }
 
 /// What a template is found by.
@@ -76,13 +85,31 @@ pub struct Key<'e> {
     pub kind: Kind,
     /// 0 stands for every protocol: templates of services by mark.
     pub protocol: u8,
-    /// Masked, with port 0; of [`Kind::Expected`] also with the port that it will come from.
+    /// Masked, with port 0; of [`Kind::Expected`] also with the port that it will come from, of
+    /// [`Kind::Probe`] only with that.
     pub client: SocketAddr,
     /// Port 0 stands for every port. Of a service by mark the mark in place of the address. The
     /// client's family.
     pub virtual_address: SocketAddr,
     /// Of [`Kind::Engine`]; [`ENGINE_MAX`] bytes at most count.
     pub engine: &'e [u8],
+}
+
+impl Key<'static> {
+    /// Of a probe that the host itself sends from this port.
+    pub fn probe(protocol: u8, from: u16, to: SocketAddr) -> Self {
+        let any: IpAddr = match to {
+            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        Self {
+            kind: Kind::Probe,
+            protocol,
+            client: SocketAddr::new(any, from),
+            virtual_address: to,
+            engine: &[],
+        }
+    }
 }
 
 /// What a template ties its client to.
@@ -227,7 +254,7 @@ impl Templates {
     fn counts(&self, kind: Kind) -> &Array<AtomicU32> {
         match kind {
             Kind::Persistence | Kind::Engine => &self.persistent,
-            Kind::Expected => &self.expected,
+            Kind::Expected | Kind::Probe => &self.expected,
         }
     }
 
@@ -337,6 +364,19 @@ impl Templates {
         Some(hold)
     }
 
+    /// Ends what was [made](Self::make) for one connection; whether that came.
+    pub fn retract(&self, hold: Hold, now: Instant) -> bool {
+        let line = &self.lines[hold.0 as usize];
+        let came = line.flags.fetch_or(TAKEN, Relaxed) & TAKEN != 0;
+        self.invalidate(&hold);
+        line.set_timer(now, 0);
+        // With somebody else who holds it, it ends later.
+        if !self.remove(hold.0, OWNED | 1) {
+            self.release(hold);
+        }
+        came
+    }
+
     /// The template on this line, if there is one.
     pub fn at(&self, index: u32, now: Instant) -> Option<Template> {
         self.held(index, now, |_, template| template)
@@ -384,11 +424,16 @@ impl Templates {
 
     /// Ends the template on this line, if there is one that nobody holds; whether it did.
     pub fn dismiss(&self, index: u32) -> bool {
+        self.remove(index, OWNED)
+    }
+
+    /// As [`Self::dismiss`], while its life is this.
+    fn remove(&self, index: u32, life: u32) -> bool {
         let place = index as usize;
         let line = &self.lines[place];
         let swap = line
             .life
-            .compare_exchange(OWNED, OWNED | DEAD, AcqRel, Relaxed);
+            .compare_exchange(life, OWNED | DEAD, AcqRel, Relaxed);
         if swap.is_err() {
             return false;
         }
@@ -404,7 +449,7 @@ impl Templates {
     pub fn idle(&self, index: u32, now: Instant) -> Option<Idle> {
         let line = self.lines.get(index as usize)?;
         let is_idle = line.life.load(Acquire) == OWNED && self.is_published(index as usize);
-        (is_idle && line.kind() != Kind::Expected).then(|| line.idle(now))
+        (is_idle && !line.kind().is_single()).then(|| line.idle(now))
     }
 
     fn hash(&self, key: &Key) -> u64 {

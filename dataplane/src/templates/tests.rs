@@ -209,6 +209,33 @@ fn an_expected_connection_comes_once() {
 }
 
 #[test]
+fn what_is_retracted_is_gone_whether_it_was_taken_or_not() {
+    let table = Templates::new(64, [1, 2]).unwrap();
+    let probe = Key::probe(6, 50_000, key(1).virtual_address);
+    for is_taken in [false, true, false] {
+        let hold = table.make(&probe, at(0), tie(1, 0)).unwrap();
+        assert!(table.refer_to(ServerId(1)) && table.of_server(ServerId(1)) == 0);
+        // Time means nothing to it.
+        sweep(&table, 99_000);
+        let taken = is_taken.then(|| table.take(&probe, at(99_000)).unwrap());
+        assert_eq!(find(&table, &probe, 99_000).is_some(), !is_taken);
+        if let Some(taken) = taken {
+            table.release(taken);
+        }
+        assert_eq!(table.retract(hold, at(99_000)), is_taken);
+        assert_eq!(table.used(), 0);
+    }
+    // Who looks at it just now delays its end.
+    let hold = table.make(&probe, at(0), tie(1, 0)).unwrap();
+    let other = table.find(&probe, at(0)).unwrap();
+    table.retract(hold, at(0));
+    assert_eq!(find(&table, &probe, 0), None);
+    table.release(other);
+    sweep(&table, 1);
+    assert!(table.used() == 0 && !table.refer_to(ServerId(1)));
+}
+
+#[test]
 fn a_full_table_gives_up_who_is_the_least_loss() {
     let table = Templates::new(3, [1, 2]).unwrap();
     let held = table.make(&key(1), at(0), tie(0, 1000)).unwrap();

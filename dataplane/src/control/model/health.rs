@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use control::{
     Errno, Fitness, ForwardMode, Health, OnFailure, Passive, Protocol, Refusal, ServerHealth,
-    ServerOptions, ServiceHealth, ServiceKey,
+    ServerOptions, ServiceHealth, ServiceKey, Via,
 };
 
 use super::ledger::Tally;
@@ -121,6 +121,18 @@ impl Model {
         let id = self.find(key)?;
         let wrong = |why: String| refuse(Errno::Einval, format!("service {key}: {why}"));
         health.check().map_err(wrong)?;
+        for check in health
+            .checks
+            .iter()
+            .filter(|check| check.via == Via::Method)
+        {
+            check.virtual_target(key).map_err(wrong)?;
+            if self.kernels_sides().next().is_none() {
+                let why = "a check with via = \"method\" leaves by the kernel's side of a port, and no \
+                           port has one: kernel = \"auto\" is right";
+                return Err(wrong(why.to_owned()));
+            }
+        }
         let is_tcp = key.protocol() == Some(Protocol::Tcp);
         if health.passive.is_some() && !is_tcp {
             return Err(wrong("passive goes with tcp only".to_owned()));

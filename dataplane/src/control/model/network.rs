@@ -301,6 +301,18 @@ impl Model {
         ports.filter_map(|(id, spec)| Some((id, kernel_name(spec)?)))
     }
 
+    /// The kernel's side, and VLAN, of the port that who is at this address is reached by; or of another
+    /// one where that has none.
+    pub fn side_toward(&self, address: IpAddr) -> Option<(&str, Option<u16>)> {
+        let way = self
+            .network
+            .told
+            .way(address)
+            .map(|(on, _)| (on.port, on.vlan));
+        let named = way.and_then(|(port, vlan)| Some((kernel_name(self.ports.get(port)?)?, vlan)));
+        named.or_else(|| Some((self.kernels_sides().next()?.1, None)))
+    }
+
     /// Takes what the kernel has on its sides of ports, but for what contradicts the configuration;
     /// what the workers are told of it.
     pub fn mirror(&mut self, mut mirror: Mirror) -> Vec<Update> {

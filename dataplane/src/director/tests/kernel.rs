@@ -4,7 +4,11 @@ use std::net::Ipv4Addr;
 
 use control::Vips;
 
+use super::super::testbed::{add_server_by, weigh_by};
 use super::*;
+use crate::packet::Burst;
+use crate::templates::{Hold, Key, Tie};
+use crate::update::ServerId;
 
 const US: &str = "192.0.2.254";
 const SSH: &str = "192.0.2.254:22";
@@ -185,6 +189,135 @@ fn the_host_itself_is_a_client() {
     // Nobody else has this address.
     let spoofed = tcp("192.0.2.254:50001", VIP, "S").between(mac(C_IP), own);
     t.check(4, spoofed, Drop(DropReason::BadSource));
+}
+
+const TCP_PROBE: u8 = 6;
+
+/// What a health check lays for its probe of a server, from the port of [`HOST`].
+fn lay(t: &Testbed, protocol: u8, to: &str, server: u32) -> Hold {
+    let key = Key::probe(protocol, 50_000, to.parse().unwrap());
+    let tie = Tie {
+        server: ServerId(server),
+        server_port: 0,
+        timeout_ms: 0,
+    };
+    t.director.templates().make(&key, Instant(0), tie).unwrap()
+}
+
+/// Whether a connection came.
+fn retract(t: &Testbed, hold: Hold) -> bool {
+    let templates = t.director.templates();
+    let came = templates.retract(hold, Instant(1));
+    assert_eq!(templates.used(), 0);
+    came
+}
+
+/// Two servers by this method, of which the second has weight 0.
+fn by(mode: ForwardMode, protocol: Protocol, vip: &str, servers: [&str; 2]) -> Testbed {
+    let mut t = Testbed::new(1000, beside_kernel(Vips::Director));
+    t.add_service(0, protocol, vip);
+    t.apply(local_addresses(0, &["10.1.0.50", "2001:db8:1::50"]));
+    for (id, server) in (0..).zip(servers) {
+        t.apply(add_server_by(mode, 0, id, server));
+    }
+    t.apply(weigh_by(mode, 1, 0));
+    t
+}
+
+/// Sends the host's packet; what leaves, and the servers of all connections.
+fn host_sends(t: &mut Testbed, frame: Frame) -> (usize, Vec<String>) {
+    let frame = from_host(frame, port_mac(CLIENTS));
+    let mut burst = Burst::from_iter([HeapBuf::new(&frame)]);
+    let now = Instant::from_ms(0);
+    t.director.process(now, KERNEL, &mut burst, &mut t.out);
+    t.settle();
+    let conns = t.director.listed(now).into_iter();
+    let servers = conns.map(|conn| conn.server.to_string()).collect();
+    (t.take().len(), servers)
+}
+
+#[test]
+fn a_probe_goes_to_its_server_by_every_method() {
+    use ForwardMode::{Direct, FullNat, Nat, Tunnel};
+    const HOST6: &str = "[2001:db8:c::fe]:50000";
+    for mode in [Nat, FullNat, Direct, Tunnel] {
+        for (vip, host, servers) in [(VIP, HOST, [RS, RS2]), (VIP6, HOST6, [RS6, RS6B])] {
+            let mut t = by(mode, Tcp, vip, servers);
+            let hold = lay(&t, TCP_PROBE, vip, 1);
+            let went = (1, vec![servers[1].to_owned()]);
+            assert_eq!(host_sends(&mut t, tcp(host, vip, "S")), went, "{mode:?}");
+            assert_eq!(t.page.servers[1].conns.get(), 1);
+            assert!(retract(&t, hold));
+            let mut t = by(mode, Udp, vip, servers);
+            let hold = lay(&t, 17, vip, 1);
+            assert_eq!(host_sends(&mut t, udp(host, vip, b"?")), went, "{mode:?}");
+            assert!(retract(&t, hold));
+        }
+    }
+}
+
+#[test]
+fn a_probe_of_a_nat_server_is_answered() {
+    let mut t = by(ForwardMode::Nat, Tcp, VIP, [RS, RS2]);
+    let own = port_mac(CLIENTS);
+    let hold = lay(&t, TCP_PROBE, VIP, 1);
+    let sent = Host(RS2, tcp(HOST, RS2, "S").ttl(63));
+    t.check_bytes(0, KERNEL, &from_host(tcp(HOST, VIP, "S"), own), sent);
+    let answer = tcp(RS2, HOST, "SA").between(mac("10.1.0.2"), port_mac(SERVERS));
+    t.check(1, answer, ToHost(RS2, tcp(VIP, HOST, "SA").ttl(63)));
+    assert!(retract(&t, hold));
+    // Its connection does not need it any more; what comes by itself is scheduled.
+    let reset = Host(RS2, tcp(HOST, RS2, "R").ttl(63));
+    t.check_bytes(2, KERNEL, &from_host(tcp(HOST, VIP, "R"), own), reset);
+    let again = Host(RS, tcp(HOST, RS, "S").ttl(63));
+    t.check_bytes(3, KERNEL, &from_host(tcp(HOST, VIP, "S"), own), again);
+}
+
+#[test]
+fn a_probe_that_reset_its_connection_leaves_its_port_to_the_next() {
+    let mut t = by(ForwardMode::Direct, Tcp, VIP, [RS, RS2]);
+    for server in [1, 0, 1] {
+        let hold = lay(&t, TCP_PROBE, VIP, server);
+        let went = (1, vec![[RS, RS2][server as usize].to_owned()]);
+        assert_eq!(host_sends(&mut t, tcp(HOST, VIP, "S")), went);
+        assert!(retract(&t, hold));
+        host_sends(&mut t, tcp(HOST, VIP, "R"));
+    }
+}
+
+#[test]
+fn nobody_but_the_host_takes_what_was_laid_for_it() {
+    let mut t = by(ForwardMode::Nat, Tcp, VIP, [RS, RS2]);
+    let hold = lay(&t, TCP_PROBE, VIP, 1);
+    let client = "192.0.2.10:50000";
+    t.check(0, tcp(client, VIP, "S"), on(tcp(client, RS, "S")));
+    assert_eq!(t.director.listed_templates(Instant(0)), []);
+    assert!(!retract(&t, hold));
+}
+
+#[test]
+fn a_probe_of_a_server_that_is_deleted_is_dropped() {
+    let mut t = by(ForwardMode::Nat, Tcp, VIP, [RS, RS2]);
+    let hold = lay(&t, TCP_PROBE, VIP, 1);
+    let id = ServerId(1);
+    t.apply(Update::DeleteServer { id });
+    let syn = from_host(tcp(HOST, VIP, "S"), port_mac(CLIENTS));
+    t.check_bytes(0, KERNEL, &syn, Drop(DropReason::ServerGone));
+    assert!(retract(&t, hold));
+}
+
+#[test]
+fn a_probe_of_a_service_of_every_port_goes_to_its_own() {
+    let mut t = by(
+        ForwardMode::Nat,
+        Tcp,
+        "203.0.113.1:0",
+        ["10.1.0.1:0", "10.1.0.2:0"],
+    );
+    let hold = lay(&t, TCP_PROBE, VIP, 1);
+    let went = (1, vec![RS2.to_owned()]);
+    assert_eq!(host_sends(&mut t, tcp(HOST, VIP, "S")), went);
+    assert!(retract(&t, hold));
 }
 
 #[test]

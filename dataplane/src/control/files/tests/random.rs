@@ -4,11 +4,11 @@ use std::net::IpAddr;
 use std::num::NonZeroU32;
 
 use control::{
-    Check, ClientAddress, Dns, DnsRecord, Engine, ForwardMode, HashTarget, Health, Http, MarkRule,
-    Netmask, OnFailure, OnServerGone, Passive, Payload, Persistence, PortSpec, Probe, Protocol,
-    Rcode, Refuse, Rhythm, SchedulerFlags, ServerOptions, ServerSpec, ServiceOptions, ServiceSpec,
-    ServiceTimeouts, Settings, StatusSet, Talk, Thresholds, TimeoutsConf, Tls, Tunnel,
-    TunnelChecksum, TunnelKind, Word,
+    Check, ClientAddress, Dns, DnsRecord, Engine, ForwardMode, HashTarget, Health, Http,
+    KernelSide, MarkRule, Netmask, OnFailure, OnServerGone, Passive, Payload, Persistence,
+    PortSpec, Probe, Protocol, Rcode, Refuse, Rhythm, SchedulerFlags, ServerOptions, ServerSpec,
+    ServiceOptions, ServiceSpec, ServiceTimeouts, Settings, StatusSet, Talk, Thresholds,
+    TimeoutsConf, Tls, Tunnel, TunnelChecksum, TunnelKind, Via, Word,
 };
 use proptest::collection::vec;
 use proptest::option;
@@ -240,9 +240,10 @@ fn health(key: ServiceKey) -> impl Strategy<Value = Health> {
             },
         );
     let address = option::of(Just(IpAddr::from([10, 8, 8, 8])));
-    let check = (probe, address, option::of(1u16..9), rhythm);
-    let check = check.prop_map(|(probe, address, port, rhythm)| Check {
+    let check = (probe, any::<bool>(), address, option::of(1u16..9), rhythm);
+    let check = check.prop_map(|(probe, by_method, address, port, rhythm)| Check {
         probe,
+        via: if by_method { Via::Method } else { Via::Host },
         address,
         port,
         rhythm,
@@ -261,8 +262,14 @@ fn health(key: ServiceKey) -> impl Strategy<Value = Health> {
         announce,
     );
     let checks = prop_oneof![3 => Just(Vec::new()), 1 => vec(check, 1..3)];
-    (checks, rest).prop_map(move |(checks, rest)| {
+    (checks, rest).prop_map(move |(mut checks, rest)| {
         let (on_failure, min_healthy, passive, announce) = rest;
+        for check in &mut checks {
+            let goes = check.check().is_ok() && check.virtual_target(&key).is_ok();
+            if !goes || on_failure == OnFailure::Remove {
+                check.via = Via::Host;
+            }
+        }
         Health {
             checks,
             on_failure,
@@ -342,7 +349,10 @@ pub(super) fn conf() -> impl Strategy<Value = Conf> {
     });
     (timeouts, settings, marks(), services).prop_map(|(timeouts, settings, marks, services)| Conf {
         network: control::Network {
-            ports: vec![PortSpec::new("wan", "net_null0")],
+            ports: vec![PortSpec {
+                kernel: Some(KernelSide::default()),
+                ..PortSpec::new("wan", "net_null0")
+            }],
             ..control::Network::default()
         },
         timeouts,

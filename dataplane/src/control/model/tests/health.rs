@@ -1,6 +1,8 @@
 //! Servers that are withheld for their health.
 
-use control::{Check, Fitness, Health, OnFailure, Probe, Rhythm, ServerOptions, Talk};
+use control::{
+    Check, Fitness, Health, KernelSide, OnFailure, Probe, Rhythm, ServerOptions, Talk, Via,
+};
 use proptest::prelude::*;
 
 use super::*;
@@ -11,6 +13,7 @@ const UP: Option<Fitness> = Some(Fitness::Up);
 fn watched(on_failure: OnFailure) -> Change {
     let check = Check {
         probe: Probe::Tcp(Talk::default()),
+        via: Via::Host,
         address: None,
         port: None,
         rhythm: Rhythm::default(),
@@ -58,6 +61,74 @@ fn model(servers: u8, on_failure: OnFailure) -> Model {
         .collect();
     model.apply(&changes).unwrap();
     model
+}
+
+/// With this check alone; why it is refused.
+fn refused(model: &mut Model, service: ServiceKey, on_failure: OnFailure, check: Check) -> String {
+    let health = Box::new(Health {
+        checks: vec![check],
+        on_failure,
+        ..Health::default()
+    });
+    let change = Change::SetHealth { service, health };
+    let refusal = model.apply(&[change]).err();
+    refusal.map_or_else(String::new, |refusal| refusal.detail)
+}
+
+#[test]
+fn a_check_by_the_method_goes_to_what_the_service_is_known_by() {
+    let check = Check {
+        probe: Probe::Tcp(Talk::default()),
+        via: Via::Method,
+        address: None,
+        port: None,
+        rhythm: Rhythm::default(),
+    };
+    let all_ports = ServiceKey::at(Protocol::Tcp, "10.0.0.9:0".parse().unwrap());
+    let mark = ServiceKey::Mark {
+        mark: 7.try_into().unwrap(),
+        ipv6: false,
+    };
+    let at = |address: Option<&str>, port| Check {
+        address: address.map(|address| address.parse().unwrap()),
+        port,
+        ..check.clone()
+    };
+    let vip = Some("10.0.0.8");
+    for (service, check, target) in [
+        (key(1), at(None, None), key(1).address()),
+        (key(1), at(None, Some(81)), None),
+        (key(1), at(vip, None), None),
+        (all_ports, at(None, Some(81)), "10.0.0.9:81".parse().ok()),
+        (all_ports, at(None, None), None),
+        (all_ports, at(vip, Some(81)), None),
+        (mark, at(vip, Some(81)), "10.0.0.8:81".parse().ok()),
+        (mark, at(vip, None), None),
+        (mark, at(Some("2001:db8::8"), Some(81)), None),
+    ] {
+        assert_eq!(check.virtual_target(&service).ok(), target, "{check:?}");
+    }
+    let side = PortSpec {
+        kernel: Some(KernelSide::default()),
+        ..PortSpec::new("lan", "net_null0")
+    };
+    let without = PortSpec::new("wan", "net_null1");
+    let mut model = Model::new(LIMITS).with_ports([without, side]);
+    model.apply(&[add_service(1)]).unwrap();
+    let mut refused = |on_failure, check| refused(&mut model, key(1), on_failure, check);
+    assert_eq!(refused(OnFailure::Quiesce, check.clone()), "");
+    let removed = refused(OnFailure::Remove, check.clone());
+    assert!(removed.contains("reached by no method"), "{removed}");
+    let icmp = Check {
+        probe: Probe::Icmp,
+        ..check
+    };
+    let icmp = refused(OnFailure::Quiesce, icmp);
+    assert!(icmp.contains("goes by no method"), "{icmp}");
+    assert_eq!(
+        model.side_toward("10.0.0.1".parse().unwrap()),
+        Some(("lan", None))
+    );
 }
 
 /// Each update about a server, in short.
