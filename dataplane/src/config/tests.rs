@@ -1092,11 +1092,11 @@ fn checks() {
     );
     check_keys(
         "type = \"tcp\", via = \"method\", port = 81",
-        "f:5: service tcp 10.0.0.100:80: a check with via = \"method\" goes to the service's own address and port",
+        "f:4: service tcp 10.0.0.1:80: a check with via = \"method\" goes to the service's own address and port",
     );
     check_keys(
         "type = \"tcp\", via = \"method\"",
-        "f:5: service tcp 10.0.0.100:80: a check with via = \"method\" leaves by the kernel's side of a port, \
+        "f:4: service tcp 10.0.0.1:80: a check with via = \"method\" leaves by the kernel's side of a port, \
          and no port has one: kernel = \"auto\" is right",
     );
     check_keys(

@@ -188,6 +188,7 @@ fn by_director(takes: bool, side: Option<&str>) -> (Fitness, String) {
             assert_eq!(templates.tie(&laid).server, ServerId(7));
             templates.release(laid);
         }
+        request(&mut stream);
         let _ = write!(stream, "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n");
     });
     let way = Way {
@@ -195,7 +196,10 @@ fn by_director(takes: bool, side: Option<&str>) -> (Fitness, String) {
         side: side.map(str::to_owned),
     };
     let mut said = Vec::new();
-    for probe in [Probe::Tcp(talk("", "200")), Probe::Http(http())] {
+    for probe in [
+        Probe::Tcp(talk("GET / HTTP/1.0\r\n\r\n", "200")),
+        Probe::Http(http()),
+    ] {
         let (sender, changes) = unbounded();
         let mut engine = Engine::start(Some(gate.clone()), sender, || {}).unwrap();
         let spec = Spec {

@@ -267,8 +267,10 @@ fn a_probe_of_a_nat_server_is_answered() {
     t.check(1, answer, ToHost(RS2, tcp(VIP, HOST, "SA").ttl(63)));
     assert!(retract(&t, hold));
     // Its connection does not need it any more; what comes by itself is scheduled.
-    let reset = Host(RS2, tcp(HOST, RS2, "R").ttl(63));
-    t.check_bytes(2, KERNEL, &from_host(tcp(HOST, VIP, "R"), own), reset);
+    for flags in ["A", "R"] {
+        let sent = Host(RS2, tcp(HOST, RS2, flags).ttl(63));
+        t.check_bytes(2, KERNEL, &from_host(tcp(HOST, VIP, flags), own), sent);
+    }
     let again = Host(RS, tcp(HOST, RS, "S").ttl(63));
     t.check_bytes(3, KERNEL, &from_host(tcp(HOST, VIP, "S"), own), again);
 }
@@ -281,6 +283,7 @@ fn a_probe_that_reset_its_connection_leaves_its_port_to_the_next() {
         let went = (1, vec![[RS, RS2][server as usize].to_owned()]);
         assert_eq!(host_sends(&mut t, tcp(HOST, VIP, "S")), went);
         assert!(retract(&t, hold));
+        host_sends(&mut t, tcp(HOST, VIP, "A"));
         host_sends(&mut t, tcp(HOST, VIP, "R"));
     }
 }

@@ -333,6 +333,14 @@ fn marks() -> impl Strategy<Value = Vec<MarkRule>> {
     subsequence(all, 0..=5).prop_shuffle()
 }
 
+/// The port of every file, by whose kernel's side probes may go.
+fn wan() -> PortSpec {
+    PortSpec {
+        kernel: Some(KernelSide::default()),
+        ..PortSpec::new("wan", "net_null0")
+    }
+}
+
 /// What a file may say.
 pub(super) fn conf() -> impl Strategy<Value = Conf> {
     let services = keys().prop_flat_map(|keys| keys.into_iter().map(service).collect::<Vec<_>>());
@@ -349,10 +357,7 @@ pub(super) fn conf() -> impl Strategy<Value = Conf> {
     });
     (timeouts, settings, marks(), services).prop_map(|(timeouts, settings, marks, services)| Conf {
         network: control::Network {
-            ports: vec![PortSpec {
-                kernel: Some(KernelSide::default()),
-                ..PortSpec::new("wan", "net_null0")
-            }],
+            ports: vec![wan()],
             ..control::Network::default()
         },
         timeouts,
@@ -413,6 +418,7 @@ fn start() -> impl Strategy<Value = Config> {
                     promiscuous,
                     partial_checksums,
                     rx_descriptors: 512,
+                    kernel: Some(KernelSide::default()),
                     ..PortSpec::new(name, device)
                 },
                 addresses: addresses.iter().map(|text| prefix(text)).collect(),
@@ -446,7 +452,7 @@ fn start() -> impl Strategy<Value = Config> {
 }
 
 fn toml(conf: &Conf) -> String {
-    let mut text = PORT.to_owned();
+    let mut text = format!("{PORT}kernel = \"auto\"\n");
     conf.write(&mut text);
     text
 }
@@ -481,7 +487,7 @@ proptest! {
     #[test]
     fn any_file_follows_any_other(a in conf(), b in conf()) {
         let mut control =
-            Control::new(LIMITS, Vec::new(), 64, Machine::default).with_ports([PortSpec::new("wan", "net_null0")]);
+            Control::new(LIMITS, Vec::new(), 64, Machine::default).with_ports([wan()]);
         control.start(&config(&toml(&a))).unwrap();
         prop_assert_eq!(&control.model.conf(), &a);
         let planned = ask(&mut control, Request::Plan(read(&b)));
