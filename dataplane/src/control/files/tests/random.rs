@@ -531,7 +531,7 @@ proptest! {
     /// same file, or a third.
     #[test]
     fn any_director_goes_on_where_another_ended(a in conf(), b in conf(), c in conf()) {
-        let new = || Control::new(LIMITS, Vec::new(), 64, Machine::default).with_ports([PortSpec::new("wan", "net_null0")]);
+        let new = || Control::new(LIMITS, Vec::new(), 64, Machine::default).with_ports([wan()]);
         let mut first = new();
         first.start(&config(&toml(&a))).unwrap();
         let by_hand = first.diff(&b).changes;
