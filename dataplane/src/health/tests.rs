@@ -184,7 +184,7 @@ fn by_director(takes: bool, side: Option<&str>) -> (Fitness, String) {
     let server = tcp(move |mut stream| {
         let (from, to) = (stream.peer_addr().unwrap(), stream.local_addr().unwrap());
         let key = Key::probe(6, from.port(), to);
-        if let Some(laid) = templates.take(&key, clock.now().0).filter(|_| takes) {
+        if takes && let Some(laid) = templates.take(&key, clock.now().0) {
             assert_eq!(templates.tie(&laid).server, ServerId(7));
             templates.release(laid);
         }
