@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::{Import, Kind, Note, Place};
 use crate::{
     ClientAddress, ForwardMode, HashTarget, Protocol, ServerSpec, ServiceKey, ServiceOptions,
-    ServiceSpec, ServiceTimeouts, SyncDaemon, Tunnel, TunnelChecksum, TunnelKind, Word,
+    ServiceSpec, ServiceTimeouts, Tunnel, TunnelChecksum, TunnelKind, Word,
 };
 use crate::{MH_TABLE_SIZE_MAX, MH_TABLE_SIZE_MIN, is_link_local, is_station};
 
@@ -45,7 +45,6 @@ pub(super) struct Draft {
     kind: Kind,
     pub(super) timeouts: ServiceTimeouts,
     pub(super) expire_quiescent_template: bool,
-    pub(super) sync: Vec<SyncDaemon>,
     /// What was deleted is `None`.
     services: Vec<Option<Virtual>>,
     by_key: HashMap<ServiceKey, usize>,
@@ -59,7 +58,6 @@ impl Draft {
             kind,
             timeouts: ServiceTimeouts::default(),
             expire_quiescent_template: false,
-            sync: Vec::new(),
             services: Vec::new(),
             by_key: HashMap::new(),
             servers: HashSet::new(),
@@ -210,7 +208,6 @@ impl Draft {
             kind: self.kind,
             timeouts: self.timeouts,
             expire_quiescent_template: self.expire_quiescent_template,
-            sync: self.sync,
             services,
             notes,
         }

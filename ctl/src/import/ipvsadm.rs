@@ -287,10 +287,9 @@ fn carry_out(draft: &mut Draft, place: &Place, change: Change, options: &Options
             return;
         }
         Change::StartSync(daemon) => {
-            draft.sync.retain(|other| other.role != daemon.role);
-            return draft.sync.push(daemon);
+            let what = format!("sync {daemon}: a [[sync]] section of the file starts it");
+            return draft.note(place, None, what);
         }
-        Change::StopSync { role } => return draft.sync.retain(|daemon| daemon.role != role),
         Change::Zero { .. } => return draft.note(place, None, "-Z: counters begin at zero"),
         _ => return,
     };

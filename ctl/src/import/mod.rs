@@ -18,7 +18,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::ipvsadm::names::Names;
-use crate::{ServiceKey, ServiceTimeouts, SyncDaemon};
+use crate::{ServiceKey, ServiceTimeouts};
 pub use draft::{SCHEDULERS, Virtual};
 
 /// The most files that includes may bring in.
@@ -123,14 +123,13 @@ pub struct Import {
     pub kind: Kind,
     pub timeouts: ServiceTimeouts,
     pub expire_quiescent_template: bool,
-    pub sync: Vec<SyncDaemon>,
     pub services: Vec<Virtual>,
     /// In the order of files and lines.
     pub notes: Vec<Note>,
 }
 
 impl Import {
-    /// What a configuration says of timeouts, settings, synchronisation and services, with the notes as comments.
+    /// What a configuration says of timeouts, settings and services, with the notes as comments.
     pub fn toml(&self) -> String {
         text::toml(self)
     }

@@ -62,7 +62,6 @@ fn general(import: &Import) -> Conf {
             expire_quiescent_template: import.expire_quiescent_template,
             ..Settings::default()
         },
-        sync: import.sync.clone(),
         ..Conf::default()
     }
 }
