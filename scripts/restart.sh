@@ -3,7 +3,6 @@
 # spoilt memory of what was; whatever goes on below it goes on.
 
 RESTART_ROWS=('nat 4 4' 'nat 6 6' 'fullnat 4 4' 'fullnat 6 6' 'dr 4 4' 'dr 6 6' 'ipip 4 4' 'gue 6 6')
-RESTART_MEMORY=/dev/shm/$LAB
 # Bytes a second of each transfer: all of them last some seconds.
 RESTART_RATE=20M
 
@@ -216,6 +215,8 @@ forgetful() {
 }
 
 restart() {
+    # Which `lab down` removes.
+    RESTART_MEMORY=/dev/shm/$LAB
     check "a director that remembers starts, $1 worker(s)" remembering_director "$1"
     [ -e "$STATE/env" ] || return 0
     # shellcheck source=/dev/null
