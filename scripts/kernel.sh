@@ -102,6 +102,30 @@ has_routes() {
     [ "$(directorctl route list | grep -Ec '^10\.1[0-9][0-9]\.')" = "$1" ]
 }
 
+# has_carrier NAME yes|no: of a port and of the kernel's interface beside it.
+has_carrier() {
+    local name=$1 is_up=$2
+    [ "$(directorctl port list --json | jq ".[] | select(.name == \"$name\") | .link_up")" = "$([ "$is_up" = yes ] && echo true || echo false)" ]
+    [ "$(in_lab dir cat "/sys/class/net/k$name/carrier")" = "$([ "$is_up" = yes ] && echo 1 || echo 0)" ]
+}
+
+# A cable that is pulled out is for routing daemons and keepalived what it is without a director.
+kernels_links() {
+    local outer=${OUTER%.*}.77 inner=${INNER%.*}.102
+    in_lab dir ip route add 10.78.0.0/16 nexthop via "$outer" nexthop via "$inner"
+    wait_for 15 lists route "^10\.78\.0\.0/16 +$inner +rs"
+    ip -n "$LAB-switch" link set dir-inner down
+    wait_for 15 has_carrier rs no
+    has_carrier lan yes
+    wait_for 15 lists_not route "^10\.78\.0\.0/16 +$inner +rs"
+    lists route "^10\.78\.0\.0/16 +$outer +lan"
+    ip -n "$LAB-switch" link set dir-inner up
+    wait_for 15 has_carrier rs yes
+    wait_for 15 lists route "^10\.78\.0\.0/16 +$inner +rs"
+    in_lab dir ip route delete 10.78.0.0/16
+    ask
+}
+
 beside_kernel() {
     local with="with $1 worker(s)"
     SLACK=$(($1 - 1))
@@ -115,5 +139,6 @@ beside_kernel() {
     check "curl on the director itself $with" host_is_a_client
     check "addresses of the kernel $with" kernels_addresses
     check "routes of the kernel $with" kernels_routes
+    check "links of the kernel $with" kernels_links
     check "every packet accounted for $with" wait_for 5 balanced
 }

@@ -3,10 +3,9 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use control::ipvsadm::names::{Names, Transport};
-use control::{Errno, PortSpec, Refusal, Reply, Request, Settings, SyncDaemon};
+use control::{Errno, Refusal, Reply, Request, Settings, SyncDaemon};
 use dataplane::conn::state::State;
-use dataplane::control::model::{Limits, Model, Outside};
-use dataplane::packet::PortId;
+use dataplane::control::model::{Limits, Model, NewPort, Outside};
 use serde::Deserialize;
 
 /// The names of the machine that made the recordings.
@@ -159,7 +158,7 @@ pub fn in_one_order(listing: &str) -> Vec<&str> {
 struct Machine;
 
 impl Outside for Machine {
-    fn open(&mut self, _: PortId, _: &PortSpec, _: Option<PortId>) -> Result<[u8; 6], Refusal> {
+    fn open(&mut self, _: NewPort<'_>) -> Result<[u8; 6], Refusal> {
         unreachable!("ipvsadm knows no ports")
     }
 

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{PortSpec, Prefix};
+use crate::{PortSpec, Prefix, Word};
 
 /// An address of a port's, or of a VLAN's of it, with the network around it.
 #[derive(
@@ -386,6 +386,50 @@ pub struct KernelHop {
     pub via: Option<IpAddr>,
     /// Its share of flows, from 1.
     pub weight: u16,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Neighbour {
+    pub port: String,
+    pub address: IpAddr,
+    /// `aa:bb:cc:dd:ee:ff`, when known.
+    pub mac: Option<String>,
+    pub state: NeighbourState,
+}
+
+/// What is known of a neighbour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum NeighbourState {
+    /// It was asked for, and has not answered yet.
+    Incomplete,
+    Reachable,
+    /// Whether it is still there is being asked.
+    Probing,
+    /// It did not answer: packets to it are refused for a while.
+    Failed,
+    /// As it is configured; nobody asks.
+    Static,
+}
+
+impl Word for NeighbourState {
+    const ALL: &'static [Self] = &[
+        Self::Incomplete,
+        Self::Reachable,
+        Self::Probing,
+        Self::Failed,
+        Self::Static,
+    ];
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::Incomplete => "incomplete",
+            Self::Reachable => "reachable",
+            Self::Probing => "probing",
+            Self::Failed => "failed",
+            Self::Static => "static",
+        }
+    }
 }
 
 #[cfg(test)]

@@ -1,9 +1,88 @@
-//! The settings one by one: what command lines, files, listings and the log call them.
+//! What LVS has as sysctls: the settings, and one by one what command lines, files, listings and the log
+//! call them.
 
 use std::fmt;
 use std::ops::RangeInclusive;
 
-use crate::Settings;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// What LVS has as sysctls, with the kernel's defaults (`spec/connections.md` §12).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// An ICMP error about a packet that would have a service opens a connection.
+    pub schedule_icmp: bool,
+    /// Tunnels copy DF from the packet, and tell its sender when it is too long for them.
+    pub pmtu_disc: bool,
+    /// Bit 0: a SYN on a connection that ended opens a new one. Bit 1: also on one in FIN_WAIT whose
+    /// server answers without us. 0: never.
+    pub conn_reuse_mode: u8,
+    /// A packet of a connection whose server was deleted ends the connection, and a new connection
+    /// on the ports of one whose server is quiesced is scheduled anew.
+    pub expire_nodest_conn: bool,
+    /// Persistent clients of a quiesced server get another one with their next connection.
+    pub expire_quiescent_template: bool,
+    /// Any TCP segment but a reset opens a connection.
+    pub sloppy_tcp: bool,
+    /// Any SCTP packet but an abort opens a connection.
+    pub sloppy_sctp: bool,
+    /// 0 to 3: connections that are the least loss are ended when the table is nearly full.
+    pub drop_entry: u8,
+    /// 0 to 3: some of the packets that would open connections are dropped.
+    pub drop_packet: u8,
+    /// 0 to 3: half-open TCP connections count as established later.
+    pub secure_tcp: u8,
+    /// With `drop_packet` 3 one packet in so many is dropped.
+    pub am_droprate: u32,
+    /// Modes 1 and 2 of the defences begin when fewer connections than this are free on a worker.
+    pub amemthresh: u32,
+    /// Answers to single datagrams leave as they are, as in LVS; by default they get the virtual
+    /// address as their source.
+    pub one_packet_replies_untranslated: bool,
+    /// Of the messages to backups: 0 or 1.
+    pub sync_version: u8,
+    /// Backups are told of a connection with this one of its client's packets, and again in every
+    /// [`Self::sync_period`]; without a period once.
+    pub sync_threshold: u32,
+    pub sync_period: u32,
+    /// Seconds that a connection's end has to move before it is told again; 0: packets alone count.
+    pub sync_refresh_period: u32,
+    /// How often it is told nevertheless, in case a message was lost.
+    pub sync_retries: u8,
+    /// Templates speak for their connections.
+    pub sync_persist_mode: bool,
+    /// Over how many UDP ports connections are spread; taken when a daemon starts.
+    pub sync_ports: u8,
+}
+
+impl Default for Settings {
+    /// As the kernel's.
+    fn default() -> Self {
+        Self {
+            schedule_icmp: false,
+            pmtu_disc: true,
+            conn_reuse_mode: 1,
+            expire_nodest_conn: false,
+            expire_quiescent_template: false,
+            sloppy_tcp: false,
+            sloppy_sctp: false,
+            drop_entry: 0,
+            drop_packet: 0,
+            secure_tcp: 0,
+            am_droprate: 10,
+            amemthresh: 1024,
+            one_packet_replies_untranslated: false,
+            sync_version: 1,
+            sync_threshold: 3,
+            sync_period: 50,
+            sync_refresh_period: 0,
+            sync_retries: 0,
+            sync_persist_mode: false,
+            sync_ports: 1,
+        }
+    }
+}
 
 /// One of [`Settings`].
 #[derive(Debug)]

@@ -2,6 +2,7 @@
 
 pub mod heritage; // what a daemon before this one left
 mod kernel; // reads the kernel's tables
+mod links; // goes by what ports are linked with
 pub mod log; // where the log goes, and how
 pub mod ports; // the devices of the ports
 

@@ -85,6 +85,7 @@ use cut::Cuts;
 use defence::Defence;
 use handshake::Handshakes;
 pub use rewrite::{translate, translate6};
+pub use steered::Tray;
 use synced::Places;
 pub use synced::Unkept;
 use telling::Telling;
@@ -179,9 +180,10 @@ enum Outcome {
 }
 
 /// What the first two stages learned of a burst, packet by packet.
+#[derive(Debug)]
 struct Stage {
     shapes: [Shape; BURST],
-    /// Of the flow, as connections are compared.
+    /// Of plain packets of IPv6, by digest.
     addresses: [u64; BURST],
     hashes: [Hash; BURST],
     hits: [Hit; BURST],
@@ -205,8 +207,8 @@ impl Stage {
     }
 }
 
-/// A burst on its way through [`Director::stages`]. With `STEERS` its packets may be other workers'.
-struct Walk<'w, P: PacketBuf, E: Egress<Buf = P>, const STEERS: bool> {
+/// A burst on its way through [`Director::stages`].
+struct Walk<'w, P: PacketBuf, E: Egress<Buf = P>> {
     director: &'w mut Director<P>,
     now: Instant,
     from: PortId,
@@ -214,11 +216,11 @@ struct Walk<'w, P: PacketBuf, E: Egress<Buf = P>, const STEERS: bool> {
     out: &'w mut E,
 }
 
-impl<P: PacketBuf, E: Egress<Buf = P>, const STEERS: bool> Hot for Walk<'_, P, E, STEERS> {
+impl<P: PacketBuf, E: Egress<Buf = P>> Hot for Walk<'_, P, E> {
     #[inline(always)]
     fn run(self) {
         let director = self.director;
-        director.stages::<E, STEERS>(self.now, self.from, self.burst, self.out);
+        director.stages(self.now, self.from, self.burst, self.out);
     }
 }
 
@@ -391,24 +393,9 @@ impl<P: PacketBuf> Director<P> {
         burst: &mut Burst<P>,
         out: &mut E,
     ) {
-        let port = self.page.port(from);
-        port.rx.add(burst.len() as u64);
-        port.rx_bytes
-            .add(burst.iter().map(|packet| packet.bytes().len() as u64).sum());
-        out.watch().received(from, burst);
-        if self.steer.is_alone() {
-            self.process_home(now, from, burst, out);
-        } else if self.arrival(from) == Arrival::AtHome {
-            self.process_arrived(now, from, burst, out);
-        } else {
-            cpu::run(Walk::<_, _, true> {
-                director: self,
-                now,
-                from,
-                burst,
-                out,
-            });
-        }
+        let mut tray = Tray::default();
+        self.gather(now, from, burst, &mut tray, out);
+        self.finish(now, &mut tray, out);
     }
 
     /// As [`Self::process`] for packets that are counted, and this worker's.
@@ -419,7 +406,7 @@ impl<P: PacketBuf> Director<P> {
         burst: &mut Burst<P>,
         out: &mut E,
     ) {
-        cpu::run(Walk::<_, _, false> {
+        cpu::run(Walk {
             director: self,
             now,
             from,
@@ -430,7 +417,7 @@ impl<P: PacketBuf> Director<P> {
 
     /// Parse ▸ look up ▸ rewrite ▸ hop, or decide: each stage begins to load what a later one needs.
     #[inline(always)]
-    fn stages<E: Egress<Buf = P>, const STEERS: bool>(
+    fn stages<E: Egress<Buf = P>>(
         &mut self,
         now: Instant,
         from: PortId,
@@ -441,21 +428,30 @@ impl<P: PacketBuf> Director<P> {
             packet.prefetch();
         }
         let mut stage = Stage::new();
-        if STEERS {
-            self.stage_own(now, from, burst, &mut stage, out);
-        } else {
-            self.stage_all(from, burst, &mut stage);
-        }
+        self.stage_all(from, burst, &mut stage);
         if self.partial[from.index()] {
             complete_checksums(burst);
         }
+        self.go_through(now, |_| from, burst, &mut stage, out);
+    }
+
+    /// What remains once packets are staged and half of them looked up; `from` says where each was received.
+    #[inline(always)]
+    fn go_through<E: Egress<Buf = P>>(
+        &mut self,
+        now: Instant,
+        from: impl Fn(usize) -> PortId,
+        burst: &mut Burst<P>,
+        stage: &mut Stage,
+        out: &mut E,
+    ) {
         let count = burst.len();
         self.services.load_expected(&stage.expected);
         for at in count.saturating_sub(AHEAD)..count.min(AHEAD) {
-            self.look_up(at, &mut stage);
+            self.look_up(at, stage);
         }
         for at in 0..count.min(AHEAD / 2) {
-            self.look_further(at, &mut stage);
+            self.look_further(at, stage);
         }
         self.services.load_schedulers(&stage.expected);
         let mut others = 0;
@@ -463,13 +459,13 @@ impl<P: PacketBuf> Director<P> {
             let at = at % BURST;
             if at.is_multiple_of(2) && at + AHEAD < count {
                 // Two at once: they wait together for where their pages are.
-                self.look_up(at + AHEAD, &mut stage);
-                self.look_up(at + AHEAD + 1, &mut stage);
+                self.look_up(at + AHEAD, stage);
+                self.look_up(at + AHEAD + 1, stage);
             }
             if at + AHEAD / 2 < count {
-                self.look_further(at + AHEAD / 2, &mut stage);
+                self.look_further(at + AHEAD / 2, stage);
             }
-            let (addresses, hit) = (stage.addresses[at], stage.hits[at]);
+            let (from, addresses, hit) = (from(at), stage.addresses[at], stage.hits[at]);
             match stage.shapes[at] {
                 Shape::Plain4 => {
                     self.walk::<IPV4_HEADER, _>(now, from, addresses, hit, packet, out);
@@ -530,9 +526,17 @@ impl<P: PacketBuf> Director<P> {
         let Some(seen) = self.plain::<IP>(station, frame) else {
             return false;
         };
-        stage.addresses[at] = seen.flow.addresses;
-        self.place(&seen, at, stage);
+        self.place_plain::<IP>(&seen, at, stage);
         true
+    }
+
+    /// As [`Self::place`], of a packet that is read again later, all but the digest of its addresses.
+    #[inline(always)]
+    fn place_plain<const IP: usize>(&self, seen: &Seen, at: usize, stage: &mut Stage) {
+        if IP == IPV6_HEADER {
+            stage.addresses[at] = seen.flow.addresses;
+        }
+        self.place(seen, at, stage);
     }
 
     /// What a frame is that is of the usual kind and addressed to us.
@@ -1031,14 +1035,17 @@ impl<P: PacketBuf> Director<P> {
     }
 }
 
-/// What was seen of a [`Plain`] packet with an IP header of so many bytes.
+/// What was seen of a [`Plain`] packet with an IP header of so many bytes, and addresses of this digest if it
+/// is IPv6.
 #[inline(always)]
 fn seen_again<const IP: usize>(frame: &[u8], addresses: u64) -> Seen {
     let Ok((plain, _)) = Plain::<IP>::ref_from_prefix(frame) else {
         unreachable!("parsed");
     };
     let mut seen = Seen::of_plain(plain);
-    seen.flow.addresses = addresses;
+    if IP == IPV6_HEADER {
+        seen.flow.addresses = addresses;
+    }
     seen
 }
 

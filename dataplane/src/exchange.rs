@@ -7,29 +7,55 @@ use arrayvec::ArrayVec;
 use rtrb::chunks::ChunkError::TooFewSlots;
 use rtrb::{Consumer, Producer, RingBuffer};
 
+use crate::conn::Hash;
 use crate::counters::DropReason;
-use crate::packet::{BURST, Burst, Origin, PacketBuf, PortId};
+use crate::packet::{BURST, Exit, Origin, PacketBuf, PortId};
 use crate::watch::Watch;
 
 /// Parcels of one pair of workers that are under way: what a port receives in the time for which one of
 /// them may be busy with a change of configuration.
 pub const RING: usize = 2048;
 
-/// A packet, and what is wanted of the other worker.
+/// A packet on its way to another worker. It is copied twice and read by another core: so it is two words.
 #[derive(Debug)]
-pub enum Parcel<P> {
-    /// To decide about a packet that was received on this port.
-    Decide(PortId, P),
-    /// To send it: the port has too few queues for every worker to have one.
-    Send(PortId, Origin, P),
+pub struct Parcel<P> {
+    pub packet: P,
+    /// From the lowest bit: 48 bits of a hash, or a port; 8 of a port; an [`Exit`]'s number and 1, or 0.
+    errand: u64,
 }
 
-/// What came from another worker.
-#[derive(Debug)]
-pub enum Arrived<'a, P> {
-    /// Packets received on one port, to be taken out.
-    Burst(PortId, &'a mut Burst<P>),
-    Send(PortId, Origin, P),
+/// What is wanted of the other worker.
+#[derive(Debug, Clone, Copy)]
+pub enum Errand {
+    /// To decide about a packet that was received on this port, see [`crate::packet::Egress::steer`].
+    Decide(PortId, Option<Hash>),
+    /// To send it: the port has too few queues for every worker to have one.
+    Send(PortId, Origin),
+}
+
+impl<P> Parcel<P> {
+    #[inline(always)]
+    fn new(packet: P, errand: Errand) -> Self {
+        let (what, port, bits) = match errand {
+            Errand::Decide(from, hash) => (0, from, hash.map_or(0, Hash::bits)),
+            Errand::Send(to, origin) => (origin.exit as u64 + 1, to, u64::from(origin.port.0)),
+        };
+        let errand = what << 56 | u64::from(port.0) << 48 | bits;
+        Self { packet, errand }
+    }
+
+    #[inline(always)]
+    pub fn errand(&self) -> Errand {
+        let [port, .., other, what] = self.errand.to_le_bytes();
+        let exit = match what {
+            0 => return Errand::Decide(PortId(other), Hash::from_bits(self.errand)),
+            1 => Exit::Forwarded,
+            2 => Exit::Answered,
+            _ => Exit::Punted,
+        };
+        let port = PortId(port);
+        Errand::Send(PortId(other), Origin { port, exit })
+    }
 }
 
 /// One worker's ends of all rings; by default there is no other worker.
@@ -50,20 +76,31 @@ impl<P> Default for Exchange<P> {
 #[derive(Debug)]
 pub struct Outgoing<P>(Vec<Option<Lane<P>>>);
 
+/// Its lines are no other worker's.
 #[derive(Debug)]
+#[repr(align(128))]
 struct Lane<P> {
     ring: Producer<Parcel<P>>,
     /// What goes together: the other core is asked for a cache line once for all of them.
     waiting: ArrayVec<Parcel<P>, BURST>,
 }
 
-/// The rings from all other workers.
+/// The ring from another worker. Its lines are nobody else's.
 #[derive(Debug)]
-pub struct Incoming<P>(Vec<Consumer<Parcel<P>>>);
+#[repr(align(128))]
+struct Source<P>(Consumer<Parcel<P>>);
+
+/// The rings from all other workers, and whose turn it is.
+#[derive(Debug)]
+pub struct Incoming<P> {
+    rings: Vec<Source<P>>,
+    turn: usize,
+}
 
 impl<P> Default for Incoming<P> {
     fn default() -> Self {
-        Self(Vec::new())
+        let rings = Vec::new();
+        Self { rings, turn: 0 }
     }
 }
 
@@ -74,7 +111,7 @@ pub fn exchanges<P>(workers: usize) -> Vec<Exchange<P>> {
         for to in 0..workers {
             let lane = (from != to).then(|| {
                 let (ring, end) = RingBuffer::new(RING);
-                all[to].from.0.push(end);
+                all[to].from.rings.push(Source(end));
                 let waiting = ArrayVec::new();
                 Lane { ring, waiting }
             });
@@ -87,7 +124,8 @@ pub fn exchanges<P>(workers: usize) -> Vec<Exchange<P>> {
 impl<P: PacketBuf> Outgoing<P> {
     /// Hands a parcel over, before long: see [`Self::flush`].
     #[inline]
-    pub fn put(&mut self, worker: usize, parcel: Parcel<P>, watch: &mut Watch) {
+    pub fn put(&mut self, worker: usize, packet: P, errand: Errand, watch: &mut Watch) {
+        let parcel = Parcel::new(packet, errand);
         let Some(Some(lane)) = self.0.get_mut(worker) else {
             debug_assert!(false, "no worker {worker}, or this one itself");
             return parcel.refused(watch);
@@ -133,77 +171,67 @@ impl<P: PacketBuf> Parcel<P> {
     /// The end of a packet that the other worker has no room for.
     #[cold]
     fn refused(self, watch: &mut Watch) {
-        match self {
-            Self::Decide(from, packet) => {
-                watch.discard(from, DropReason::SteerRingFull, packet);
-            }
-            Self::Send(_, origin, packet) => {
-                watch.discard(origin.port, DropReason::TxRefused, packet);
-            }
-        }
-    }
-
-    fn packet(&self) -> &P {
-        match self {
-            Self::Decide(.., packet) | Self::Send(.., packet) => packet,
-        }
+        let (port, reason) = match self.errand() {
+            Errand::Decide(from, _) => (from, DropReason::SteerRingFull),
+            Errand::Send(_, origin) => (origin.port, DropReason::TxRefused),
+        };
+        watch.discard(port, reason, self.packet);
     }
 }
 
 impl<P: PacketBuf> Incoming<P> {
     /// Whether there are other workers.
     pub fn is_any(&self) -> bool {
-        !self.0.is_empty()
+        !self.rings.is_empty()
     }
 
     pub fn is_empty(&self) -> bool {
-        self.0.iter().all(Consumer::is_empty)
+        self.rings.iter().all(|Source(ring)| ring.is_empty())
     }
 
     /// Starts loading the packets that [`Self::take`] will find.
     #[inline]
     pub fn approach(&mut self) {
-        for ring in &mut self.0 {
+        for Source(ring) in &mut self.rings {
             let waiting = ring.slots().min(BURST);
             if let Ok(chunk) = ring.read_chunk(waiting) {
                 let (one, other) = chunk.as_slices();
                 for parcel in one.iter().chain(other) {
-                    parcel.packet().approach();
+                    parcel.packet.approach();
                 }
             }
         }
     }
 
-    /// Takes in a burst of each ring, in runs of packets from the same port; returns how many waited.
-    pub fn take(&mut self, mut then: impl FnMut(Arrived<'_, P>)) -> usize {
-        let mut all = 0;
-        for ring in &mut self.0 {
-            let waiting = ring.slots();
-            all += waiting;
-            let Ok(chunk) = ring.read_chunk(waiting.min(BURST)) else {
-                continue;
-            };
-            let mut burst = Burst::new();
-            let mut port = PortId::default();
-            for parcel in chunk {
-                let (from, packet) = match parcel {
-                    Parcel::Decide(from, packet) => (from, packet),
-                    Parcel::Send(to, origin, packet) => {
-                        then(Arrived::Send(to, origin, packet));
-                        continue;
-                    }
-                };
-                if from != port && !burst.is_empty() {
-                    then(Arrived::Burst(port, &mut burst));
+    /// How many parcels wait, and how many of them may be taken in one pass: a burst of each ring.
+    #[inline]
+    pub fn waiting(&self) -> (usize, usize) {
+        let each = self.rings.iter().map(|Source(ring)| ring.slots());
+        each.fold((0, 0), |(all, part), slots| {
+            (all + slots, part + slots.min(BURST))
+        })
+    }
+
+    /// Takes in so many parcels, if there are as many, of one ring after the other: each time of another one
+    /// first.
+    #[inline(always)]
+    pub fn take(&mut self, parcels: usize, mut then: impl FnMut(Parcel<P>)) {
+        let mut left = parcels;
+        let (last, first) = self.rings.split_at_mut(self.turn);
+        for Source(ring) in first.iter_mut().chain(last) {
+            let part = ring.slots().min(left);
+            if let Ok(chunk) = ring.read_chunk(part) {
+                for parcel in chunk {
+                    then(parcel);
                 }
-                port = from;
-                burst.push(packet);
-            }
-            if !burst.is_empty() {
-                then(Arrived::Burst(port, &mut burst));
+                left -= part;
             }
         }
-        all
+        self.turn = if self.turn + 1 < self.rings.len() {
+            self.turn + 1
+        } else {
+            0
+        };
     }
 }
 
@@ -231,51 +259,62 @@ mod tests {
         packet.bytes()[0]
     }
 
-    fn decide(from: u8, n: u8) -> Parcel<HeapBuf> {
-        Parcel::Decide(PortId(from), packet(n))
+    fn decide(from: u8) -> Errand {
+        Errand::Decide(PortId(from), None)
     }
 
-    /// What arrives, in words.
-    fn taken(incoming: &mut Incoming<HeapBuf>) -> Vec<String> {
+    /// So many of what arrived, in words.
+    fn taken(incoming: &mut Incoming<HeapBuf>, parcels: usize) -> Vec<String> {
         let mut all = Vec::new();
         incoming.approach();
-        incoming.take(|arrived| match arrived {
-            Arrived::Burst(port, burst) => {
-                let numbers: Vec<_> = burst.drain(..).map(|packet| last(&packet)).collect();
-                all.push(format!("{} {numbers:?}", port.0));
-            }
-            Arrived::Send(to, origin, packet) => all.push(format!(
-                "send {} from {} {}",
-                last(&packet),
-                to.0,
-                origin.port.0
-            )),
+        incoming.take(parcels, |parcel| {
+            let n = last(&parcel.packet);
+            all.push(match parcel.errand() {
+                Errand::Decide(from, _) => format!("{n} from {}", from.0),
+                Errand::Send(to, origin) => format!("send {n} from {} {}", to.0, origin.port.0),
+            });
         });
         all
     }
 
     #[test]
-    fn parcels_arrive_in_runs_and_in_order() {
+    fn parcels_arrive_in_order() {
         let mut all = exchanges(3);
         let (mut watch, page) = watch();
         for (from, n) in [(0, 1), (0, 2), (1, 3), (0, 4)] {
-            all[0].to.put(2, decide(from, n), &mut watch);
+            all[0].to.put(2, packet(n), decide(from), &mut watch);
         }
-        all[1].to.put(2, decide(0, 5), &mut watch);
+        all[1].to.put(2, packet(5), decide(0), &mut watch);
         let origin = Origin::forwarded(PortId(3));
-        let send = Parcel::Send(PortId(7), origin, packet(6));
-        all[1].to.put(2, send, &mut watch);
+        let send = Errand::Send(PortId(7), origin);
+        all[1].to.put(2, packet(6), send, &mut watch);
         assert!(all[2].from.is_empty(), "they go together");
         all[0].to.flush(&mut watch);
         all[1].to.flush(&mut watch);
         assert_eq!(page.steered_out.get(), 6);
-        let found = taken(&mut all[2].from);
+        assert_eq!(all[2].from.waiting(), (6, 6));
+        let found = taken(&mut all[2].from, BURST);
+        let firsts = ["1 from 0", "2 from 0", "3 from 1", "4 from 0"];
         assert_eq!(
             found,
-            ["0 [1, 2]", "1 [3]", "0 [4]", "send 6 from 7 3", "0 [5]"]
+            [&firsts[..], &["5 from 0", "send 6 from 7 3"]].concat()
         );
         assert!(all[2].from.is_empty());
         assert!(all[0].from.is_empty() && all[1].from.is_empty());
+    }
+
+    #[test]
+    fn rings_take_turns() {
+        let mut all = exchanges(3);
+        let (mut watch, _) = watch();
+        for (from, n) in [(0, 1), (0, 2), (0, 3), (1, 4), (1, 5)] {
+            all[from].to.put(2, packet(n), decide(0), &mut watch);
+        }
+        (0..2).for_each(|from| all[from].to.flush(&mut watch));
+        let from = &mut all[2].from;
+        let found = [2, 1, 9, 9].map(|parcels| taken(from, parcels).join(", "));
+        let wanted = ["1 from 0, 2 from 0", "4 from 0", "3 from 0, 5 from 0", ""];
+        assert_eq!(found, wanted);
     }
 
     #[test]
@@ -285,11 +324,11 @@ mod tests {
         let (ring, over) = (RING, 40);
         for n in 0..ring + over {
             assert_eq!(all[0].to.is_crowded(), n / BURST * BURST >= ring / 2, "{n}");
-            let parcel = match n % 2 {
-                0 => decide(1, 9),
-                _ => Parcel::Send(PortId(0), Origin::forwarded(PortId(2)), packet(9)),
+            let errand = match n % 2 {
+                0 => decide(1),
+                _ => Errand::Send(PortId(0), Origin::forwarded(PortId(2))),
             };
-            all[0].to.put(1, parcel, &mut watch);
+            all[0].to.put(1, packet(9), errand, &mut watch);
         }
         all[0].to.flush(&mut watch);
         assert_eq!(page.steered_out.get(), ring as u64);
@@ -299,11 +338,15 @@ mod tests {
         assert_eq!(dropped(2, DropReason::TxRefused), over as u64 / 2);
         let mut found = 0;
         while !all[1].from.is_empty() {
-            found += taken(&mut all[1].from).len();
+            found += taken(&mut all[1].from, BURST).len();
         }
-        assert!(found > 0);
-        all[0].to.put(1, decide(1, 1), &mut watch);
+        assert_eq!(found, ring);
+        all[0].to.put(1, packet(1), decide(1), &mut watch);
         all[0].to.flush(&mut watch);
-        assert_eq!(taken(&mut all[1].from), ["1 [1]"], "there is room again");
+        assert_eq!(
+            taken(&mut all[1].from, 1),
+            ["1 from 1"],
+            "there is room again"
+        );
     }
 }

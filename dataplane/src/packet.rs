@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use arrayvec::ArrayVec;
 
+use crate::conn::Hash;
 use crate::watch::Watch;
 use crate::watch::tap::Note;
 use crate::wire::ethernet;
@@ -130,8 +131,9 @@ pub trait Egress {
     fn make(&mut self, len: usize) -> Option<Self::Buf>;
     /// Tells the other workers.
     fn share(&mut self, learned: Learned);
-    /// Hands a packet received on `from` to the worker that owns it.
-    fn steer(&mut self, worker: usize, from: PortId, packet: Self::Buf);
+    /// Hands a packet received on `from` to the worker that owns it. With a `hash` it is
+    /// plain, of IPv4 and addressed to us, and that is its flow's in that worker's table too.
+    fn steer(&mut self, worker: usize, from: PortId, hash: Option<Hash>, packet: Self::Buf);
     /// Where packets end that go no further.
     fn watch(&mut self) -> &mut Watch;
     /// What is known of the packet that is being decided about; only who captures wants to know.

@@ -14,6 +14,7 @@ use std::time::Duration;
 use pcap_file::pcap::{PcapHeader, PcapPacket, PcapReader, PcapWriter};
 
 use crate::config::Config;
+use crate::conn::Hash;
 use crate::control::model::Model;
 use crate::counters::{DropReason, Page};
 use crate::director::Director;
@@ -34,7 +35,7 @@ pub struct Wire {
     watch: Watch,
     pub sent: Vec<(PortId, HeapBuf)>,
     pub learned: Vec<Learned>,
-    pub steered: Vec<(usize, PortId, HeapBuf)>,
+    pub steered: Vec<(usize, PortId, Option<Hash>, HeapBuf)>,
 }
 
 impl Wire {
@@ -68,8 +69,8 @@ impl Egress for Wire {
         self.learned.push(learned);
     }
 
-    fn steer(&mut self, worker: usize, from: PortId, packet: HeapBuf) {
-        self.steered.push((worker, from, packet));
+    fn steer(&mut self, worker: usize, from: PortId, hash: Option<Hash>, packet: HeapBuf) {
+        self.steered.push((worker, from, hash, packet));
     }
 
     fn watch(&mut self) -> &mut Watch {

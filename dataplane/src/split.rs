@@ -170,6 +170,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::conn::Hash;
     use crate::counters::Page;
     use crate::fragments::piece;
     use crate::packet::{HeapBuf, Learned, Origin, PortId};
@@ -192,7 +193,7 @@ mod tests {
 
         fn send(&mut self, _: PortId, _: HeapBuf, _: Origin) {}
         fn share(&mut self, _: Learned) {}
-        fn steer(&mut self, _: usize, _: PortId, _: HeapBuf) {}
+        fn steer(&mut self, _: usize, _: PortId, _: Option<Hash>, _: HeapBuf) {}
         fn watch(&mut self) -> &mut Watch {
             &mut self.1
         }

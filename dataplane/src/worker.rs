@@ -13,12 +13,13 @@ use control::Role;
 use crossbeam::channel::{Receiver, Sender, bounded};
 
 use crate::config::Idle;
+use crate::conn::Hash;
 use crate::control::Command;
 use crate::counters::{DropReason, Pass, Stopwatch};
 use crate::cpu::cycles;
-use crate::director::Director;
+use crate::director::{Director, Tray};
 use crate::dpdk::{Mbuf, Mempool, RxQueue, TxQueue};
-use crate::exchange::{Arrived, Exchange, Incoming, Outgoing, Parcel, exchanges};
+use crate::exchange::{Errand, Exchange, Incoming, Outgoing, exchanges};
 use crate::packet::{BURST, Burst, Egress, Learned, Origin, PORTS_MAX, PacketBuf, PortId};
 use crate::sync::message::Entry;
 use crate::time::{Clock, Instant};
@@ -177,7 +178,7 @@ impl Worker {
     /// Polls until `stop`. One pass handles at most one command, or a part of one, and one burst per queue
     /// and ring.
     pub fn run(&mut self, stop: &AtomicBool) {
-        let mut burst = Burst::new();
+        let (mut burst, mut tray) = (Burst::new(), Tray::default());
         let mut idle_passes = 0;
         let page = Arc::clone(self.director.page());
         let mut watch = Stopwatch::start(&page.pace, self.hz, cycles());
@@ -189,9 +190,9 @@ impl Worker {
             let mut work = self.obey(now);
             self.steered_in.approach();
             if self.is_open {
-                self.receive(now, &mut burst, &mut hand);
+                self.receive(now, &mut burst, &mut tray, &mut hand);
             }
-            self.take_steered(now, &mut hand);
+            self.take_steered(now, &mut tray, &mut hand);
             work |= self.learn(now);
             work |= self.take_synced(now);
             self.director.tick(now, &mut self.out);
@@ -217,7 +218,13 @@ impl Worker {
         self.director.stop(&mut self.out);
     }
 
-    fn receive(&mut self, now: Instant, burst: &mut Burst<Mbuf>, hand: &mut Hand) {
+    fn receive(
+        &mut self,
+        now: Instant,
+        burst: &mut Burst<Mbuf>,
+        tray: &mut Tray<Mbuf>,
+        hand: &mut Hand,
+    ) {
         for slot in 0..self.out.ports.len() {
             let Outlet { ports, watch, .. } = &mut self.out;
             let Some(queues) = ports[slot].as_mut().filter(|queues| queues.is_known) else {
@@ -236,35 +243,29 @@ impl Worker {
             }
             let (director, out) = (&mut self.director, &mut self.out);
             match out.watch.is_tapped() {
-                false => director.process(now, port, burst, out),
-                true => director.process(now, port, burst, &mut Tapped(out)),
+                false => director.gather(now, port, burst, tray, out),
+                true => director.gather(now, port, burst, tray, &mut Tapped(out)),
             }
         }
     }
 
-    /// Takes in what other workers handed over: one burst from each.
-    fn take_steered(&mut self, now: Instant, hand: &mut Hand) {
+    /// Takes in what other workers handed over, and finishes what is gathered.
+    fn take_steered(&mut self, now: Instant, tray: &mut Tray<Mbuf>, hand: &mut Hand) {
         if !self.steered_in.is_any() {
             return;
         }
         let (director, out) = (&mut self.director, &mut self.out);
-        let all = self.steered_in.take(|arrived| match arrived {
-            Arrived::Burst(port, burst) => {
-                hand.take(burst.len());
-                out.watch.page().steered_in.add(burst.len() as u64);
-                match out.watch.is_tapped() {
-                    false => director.process_home(now, port, burst, out),
-                    true => director.process_home(now, port, burst, &mut Tapped(out)),
-                }
-            }
-            Arrived::Send(to, origin, packet) => {
-                hand.take(1);
-                out.watch.page().steered_in.add(1);
-                out.send(to, packet, origin);
-            }
-        });
-        let waiting = &self.out.watch.page().pace.waiting;
-        waiting.set(u32::try_from(all).unwrap_or(u32::MAX));
+        let others = &mut self.steered_in;
+        let (taken, waiting) = match out.watch.is_tapped() {
+            false => director.unpack(now, others, tray, out),
+            true => director.unpack(now, others, tray, &mut Tapped(out)),
+        };
+        if taken > 0 {
+            hand.take(taken);
+        }
+        let page = self.out.watch.page();
+        page.steered_in.add(taken as u64);
+        (page.pace.waiting).set(u32::try_from(waiting).unwrap_or(u32::MAX));
     }
 
     fn learn(&mut self, now: Instant) -> bool {
@@ -533,8 +534,8 @@ impl Egress for Outlet {
         let tx = match &mut queues.tx {
             Leaving::By(tx) => tx,
             Leaving::Through(worker) => {
-                let parcel = Parcel::Send(to, origin, packet);
-                return self.steered.put(*worker, parcel, &mut self.watch);
+                let errand = Errand::Send(to, origin);
+                return (self.steered).put(*worker, packet, errand, &mut self.watch);
             }
         };
         tx.tags.push((origin, packet.bytes().len()));
@@ -564,9 +565,9 @@ impl Egress for Outlet {
     }
 
     #[inline]
-    fn steer(&mut self, worker: usize, from: PortId, packet: Mbuf) {
-        let parcel = Parcel::Decide(from, packet);
-        self.steered.put(worker, parcel, &mut self.watch);
+    fn steer(&mut self, worker: usize, from: PortId, hash: Option<Hash>, packet: Mbuf) {
+        let errand = Errand::Decide(from, hash);
+        (self.steered).put(worker, packet, errand, &mut self.watch);
     }
 }
 
@@ -595,8 +596,8 @@ impl Egress for Tapped<'_> {
         self.0.share(learned);
     }
 
-    fn steer(&mut self, worker: usize, from: PortId, packet: Mbuf) {
-        self.0.steer(worker, from, packet);
+    fn steer(&mut self, worker: usize, from: PortId, hash: Option<Hash>, packet: Mbuf) {
+        self.0.steer(worker, from, hash, packet);
     }
 
     fn watch(&mut self) -> &mut Watch {

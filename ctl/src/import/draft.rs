@@ -110,12 +110,18 @@ impl Draft {
         true
     }
 
-    pub(super) fn delete_service(&mut self, key: &ServiceKey) -> Option<Virtual> {
-        let service = self.services[self.by_key.remove(key)?].take()?;
-        for (server, ..) in &service.servers {
-            self.servers.remove(&(*key, *server));
+    pub(super) fn delete_service(&mut self, place: &Place, key: ServiceKey) {
+        let slot = self.by_key.remove(&key);
+        let Some(service) = slot.and_then(|slot| self.services[slot].take()) else {
+            return self.note(
+                place,
+                Some(key),
+                format!("there is no service {key} to delete"),
+            );
+        };
+        for (server, ..) in service.servers {
+            self.servers.remove(&(key, server));
         }
-        Some(service)
     }
 
     pub(super) fn clear(&mut self) {
@@ -146,24 +152,30 @@ impl Draft {
 
     pub(super) fn edit_server(
         &mut self,
-        key: &ServiceKey,
+        place: &Place,
+        key: ServiceKey,
         server: SocketAddr,
         spec: ServerSpec,
-    ) -> bool {
-        let known = |service: &mut Virtual| {
-            let mut servers = service.servers.iter_mut();
-            servers
-                .find(|(address, ..)| *address == server)
-                .map(|found| found.1 = spec)
-        };
-        self.service(key).and_then(known).is_some()
+    ) {
+        let service = self.service(&key);
+        let mut servers = service.into_iter().flat_map(|service| &mut service.servers);
+        match servers.find(|(address, ..)| *address == server) {
+            Some(found) => found.1 = spec,
+            None => {
+                let what = format!("service {key} has no server {server} to edit");
+                self.note(place, Some(key), what);
+            }
+        }
     }
 
-    pub(super) fn delete_server(&mut self, key: &ServiceKey, server: SocketAddr) -> bool {
-        if let Some(service) = self.service(key) {
+    pub(super) fn delete_server(&mut self, place: &Place, key: ServiceKey, server: SocketAddr) {
+        if !self.servers.remove(&(key, server)) {
+            let what = format!("service {key} has no server {server} to delete");
+            return self.note(place, Some(key), what);
+        }
+        if let Some(service) = self.service(&key) {
             service.servers.retain(|(address, ..)| *address != server);
         }
-        self.servers.remove(&(*key, server))
     }
 
     pub(super) fn add_local_address(&mut self, place: &Place, key: ServiceKey, address: IpAddr) {
@@ -216,49 +228,12 @@ impl Draft {
     /// Whether the service can stand, after what cannot was taken from it.
     fn sensible(&mut self, service: &mut Virtual) -> bool {
         let (key, place) = (service.key, service.place.clone());
-        let spec = &mut service.spec;
-        let mut notes = Vec::new();
-        let mut odd = |what: String| notes.push(what);
-        if !SCHEDULERS.contains(&spec.scheduler.as_str()) {
-            let name = super::quoted(&spec.scheduler);
-            odd(format!(
-                "scheduler {name} is not known, {SCHEDULER_DEFAULT} is taken"
-            ));
-            SCHEDULER_DEFAULT.clone_into(&mut spec.scheduler);
-            spec.flags = crate::SchedulerFlags::default();
-        }
-        if let Some(persistence) = &mut spec.persistence
-            && !(1..=TIMEOUT_MAX_S).contains(&persistence.timeout_s)
-        {
-            let right = persistence.timeout_s.clamp(1, TIMEOUT_MAX_S);
-            odd(format!(
-                "persistence of {} s cannot be, {right} s is taken",
-                persistence.timeout_s
-            ));
-            persistence.timeout_s = right;
-        }
-        if let Some(why) = spec.pointless(&key) {
-            odd(format!("the persistence engine is left out: {why}"));
-            spec.engine = None;
-        }
-        let is = |protocol| key.protocol().is_none_or(|own| own == protocol);
-        if spec.one_packet && !is(Protocol::Udp) {
-            odd("one-packet scheduling is left out: it is for UDP".to_owned());
-            spec.one_packet = false;
-        }
-        for what in options(&mut service.options, is(Protocol::Tcp), is(Protocol::Udp)) {
-            odd(what);
-        }
-        let everyport = key.address().is_some() && key.port() == 0 && spec.persistence.is_none();
-        if everyport {
-            odd(format!(
-                "service {key} is left out: port 0, every port, goes with persistence only"
-            ));
-        }
-        for what in notes {
+        let (changed, refused) = service_rules(&key, &mut service.spec, &mut service.options);
+        let stays = refused.is_none();
+        for what in changed.into_iter().chain(refused) {
             self.note(&place, Some(key), what);
         }
-        if everyport {
+        if !stays {
             return false;
         }
         let spec = service.spec.clone();
@@ -325,6 +300,48 @@ fn port_as(key: &ServiceKey, server: SocketAddr, mode: ForwardMode) -> SocketAdd
         Some(address) if keeps => SocketAddr::new(server.ip(), address.port()),
         _ => server,
     }
+}
+
+/// What was changed of a service, and why it cannot stand, if so.
+fn service_rules(
+    key: &ServiceKey,
+    spec: &mut ServiceSpec,
+    choices: &mut ServiceOptions,
+) -> (Vec<String>, Option<String>) {
+    let mut changed = Vec::new();
+    if !SCHEDULERS.contains(&spec.scheduler.as_str()) {
+        let name = super::quoted(&spec.scheduler);
+        changed.push(format!(
+            "scheduler {name} is not known, {SCHEDULER_DEFAULT} is taken"
+        ));
+        SCHEDULER_DEFAULT.clone_into(&mut spec.scheduler);
+        spec.flags = crate::SchedulerFlags::default();
+    }
+    if let Some(persistence) = &mut spec.persistence
+        && !(1..=TIMEOUT_MAX_S).contains(&persistence.timeout_s)
+    {
+        let right = persistence.timeout_s.clamp(1, TIMEOUT_MAX_S);
+        changed.push(format!(
+            "persistence of {} s cannot be, {right} s is taken",
+            persistence.timeout_s
+        ));
+        persistence.timeout_s = right;
+    }
+    if let Some(why) = spec.pointless(key) {
+        changed.push(format!("the persistence engine is left out: {why}"));
+        spec.engine = None;
+    }
+    let (tcp, udp) = (key.may_be(Protocol::Tcp), key.may_be(Protocol::Udp));
+    if spec.one_packet && !udp {
+        changed.push("one-packet scheduling is left out: it is for UDP".to_owned());
+        spec.one_packet = false;
+    }
+    changed.extend(options(choices, tcp, udp));
+    let is_every_port = key.address().is_some() && key.port() == 0;
+    let refused = (is_every_port && spec.persistence.is_none()).then(|| {
+        format!("service {key} is left out: port 0, every port, goes with persistence only")
+    });
+    (changed, refused)
 }
 
 /// Options go with protocols, and have their bounds.

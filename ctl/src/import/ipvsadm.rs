@@ -204,25 +204,26 @@ impl Foreign {
 }
 
 fn carry_out(draft: &mut Draft, place: &Place, change: Change, options: &Options) {
-    let missing = match change {
+    match change {
         Change::AddService { service, spec } => {
-            if draft.add_service(place, service, spec) {
+            let added = draft.add_service(place, service, spec);
+            if added {
                 set_options(draft, service, options);
             }
-            return;
         }
         Change::EditService { service, spec } => match draft.service(&service) {
             Some(known) => {
                 known.spec = spec;
-                return set_options(draft, service, options);
+                set_options(draft, service, options);
             }
-            None => (service, format!("there is no service {service} to edit")),
+            None => draft.note(
+                place,
+                Some(service),
+                format!("there is no service {service} to edit"),
+            ),
         },
-        Change::DeleteService { service } => match draft.delete_service(&service) {
-            Some(_) => return,
-            None => (service, format!("there is no service {service} to delete")),
-        },
-        Change::Flush => return draft.clear(),
+        Change::DeleteService { service } => draft.delete_service(place, service),
+        Change::Flush => draft.clear(),
         Change::AddServer {
             service,
             server,
@@ -232,50 +233,32 @@ fn carry_out(draft: &mut Draft, place: &Place, change: Change, options: &Options
             if options.dpvs {
                 set_options(draft, service, options);
             }
-            return;
         }
         Change::EditServer {
             service,
             server,
             spec,
-        } => {
-            if draft.edit_server(&service, server, spec) {
-                return;
-            }
-            (
-                service,
-                format!("service {service} has no server {server} to edit"),
-            )
-        }
-        Change::DeleteServer { service, server } => {
-            if draft.delete_server(&service, server) {
-                return;
-            }
-            (
-                service,
-                format!("service {service} has no server {server} to delete"),
-            )
-        }
+        } => draft.edit_server(place, service, server, spec),
+        Change::DeleteServer { service, server } => draft.delete_server(place, service, server),
         Change::AddLocalAddress { service, address } => {
-            return draft.add_local_address(place, service, address);
+            draft.add_local_address(place, service, address);
         }
         Change::DeleteLocalAddress { service, address } => match draft.service(&service) {
-            Some(known) => {
-                return known.local_addresses.retain(|(local, _)| *local != address);
-            }
-            None => (service, format!("there is no service {service}")),
+            Some(known) => known.local_addresses.retain(|(local, _)| *local != address),
+            None => draft.note(
+                place,
+                Some(service),
+                format!("there is no service {service}"),
+            ),
         },
         Change::SetHashTarget {
             service,
             hash_target,
-        } => return set_hash_target(draft, service, hash_target),
-        Change::SetOptions {
-            service, options, ..
-        } => {
+        } => set_hash_target(draft, service, hash_target),
+        Change::SetOptions { service, options } => {
             if let Some(known) = draft.service(&service) {
                 known.options = options;
             }
-            return;
         }
         Change::SetTimeouts { tcp, tcp_fin, udp } => {
             let now = draft.timeouts;
@@ -284,17 +267,14 @@ fn carry_out(draft: &mut Draft, place: &Place, change: Change, options: &Options
                 tcp_fin: tcp_fin.or(now.tcp_fin),
                 udp: udp.or(now.udp),
             };
-            return;
         }
         Change::StartSync(daemon) => {
             let what = format!("sync {daemon}: a [[sync]] section of the file starts it");
-            return draft.note(place, None, what);
+            draft.note(place, None, what);
         }
-        Change::Zero { .. } => return draft.note(place, None, "-Z: counters begin at zero"),
-        _ => return,
-    };
-    let (service, what) = missing;
-    draft.note(place, Some(service), what);
+        Change::Zero { .. } => draft.note(place, None, "-Z: counters begin at zero"),
+        _ => {}
+    }
 }
 
 fn set_options(draft: &mut Draft, key: ServiceKey, options: &Options) {

@@ -1,4 +1,4 @@
-//! HOST[:PORT], masks and numbers as ipvsadm reads them.
+//! `HOST[:PORT]`, masks and numbers as ipvsadm reads them.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

@@ -1,5 +1,7 @@
 //! What verbs print as JSON that is not an answer of the director's as it stands.
 
+use std::fmt;
+
 use control::doctor::Finding;
 use control::import::Note;
 use schemars::JsonSchema;
@@ -20,6 +22,20 @@ pub(super) struct Version {
     /// Version of the control protocol.
     pub(super) protocol: u32,
     pub(super) director: String,
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            directorctl,
+            protocol,
+            director,
+        } = self;
+        writeln!(
+            f,
+            "directorctl {directorctl}, protocol {protocol}\n{director}"
+        )
+    }
 }
 
 /// Of `check`.

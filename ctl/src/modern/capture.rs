@@ -14,8 +14,8 @@ use control::{
 };
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-use super::one_of;
 use super::pcapng::{self, Packet, Writer};
+use super::values::one_of;
 
 /// How long the director is left alone when it had no packet.
 const PAUSE: Duration = Duration::from_millis(50);

@@ -14,7 +14,8 @@ use control::{Connection, Cursor, Filter, Protocol, Reply, Request, Side};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{json, one_of, show};
+use super::values::one_of;
+use super::{json, show};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ConnectionVerb {

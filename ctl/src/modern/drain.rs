@@ -1,7 +1,7 @@
 //! `server drain`: asks for it, and watches until the server is empty. The director goes on by itself
 //! when nobody watches.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::thread;
 use std::time::Duration;
@@ -13,7 +13,8 @@ use control::{Change, Drain, Errno, Refusal, Reply, Request, Server, ServiceKey}
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::ServerKey;
+use super::key::ServerKey;
+use super::progress::Style;
 use super::request::Present;
 
 /// Between two looks.
@@ -68,11 +69,7 @@ pub(super) fn run(args: &DrainArgs, client: &mut Client, json: bool) -> Result<S
         },
         Reply::Done => {
             let mut out = io::stdout();
-            let style = match (json, out.is_terminal()) {
-                (true, _) => Style::Json,
-                (false, true) => Style::InPlace,
-                (false, false) => Style::Lines,
-            };
+            let style = Style::of(json, &out);
             let (service, server) = (args.server.service.key()?, args.server.server);
             watch(client, service, server, style, &mut out, || {
                 thread::sleep(LOOK)
@@ -82,17 +79,6 @@ pub(super) fn run(args: &DrainArgs, client: &mut Client, json: bool) -> Result<S
         Reply::Refused(refusal) => Err(refusal.into()),
         _ => bail!(ClientError::Unexpected),
     }
-}
-
-/// How progress is shown.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Style {
-    /// One line that is written over, for a terminal.
-    InPlace,
-    /// A line when the number of connections changed.
-    Lines,
-    /// An object a look, each on a line.
-    Json,
 }
 
 /// A server that is being drained, as it was found.
@@ -155,7 +141,8 @@ fn watch(
             Some(found) => seen(&found)?,
             None => gone(server),
         };
-        show(&look, before, style, out)?;
+        let is_news = before != Some(look.connections());
+        style.show(&look, &look.line(before), is_news, look.drained, out)?;
         if look.drained {
             return Ok(());
         }
@@ -209,23 +196,6 @@ fn gone(server: SocketAddr) -> Look {
         drained: true,
         deleted: true,
     }
-}
-
-fn show(look: &Look, before: Option<u32>, style: Style, out: &mut impl Write) -> Result<()> {
-    match style {
-        Style::Json => writeln!(out, "{}", serde_json::to_string(look)?)?,
-        Style::InPlace => {
-            let end = if look.drained { "\n" } else { "" };
-            // Back to the line's beginning, and nothing of the old one stays behind the new one.
-            write!(out, "\r{}\x1b[K{end}", look.line(before))?;
-        }
-        Style::Lines if look.drained || before != Some(look.connections()) => {
-            writeln!(out, "{}", look.line(before))?;
-        }
-        Style::Lines => {}
-    }
-    out.flush()?;
-    Ok(())
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use clap::Args;
 use control::{End, Explained, File, Frame, Protocol, Question, Request, Says};
 
 use super::show::Table;
-use super::{address_port, one_of};
+use super::values::{address_port, one_of};
 
 /// Where what is said of a step begins.
 const INDENT: usize = 13;

@@ -10,7 +10,8 @@ use control::import::{self, Around, Files, Import, Kind};
 use control::ipvsadm::names::SystemNames;
 
 use super::answers::Imported;
-use super::{json, one_of};
+use super::json;
+use super::values::one_of;
 
 #[derive(Debug, Args)]
 pub(super) struct ImportArgs {

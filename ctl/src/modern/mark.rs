@@ -5,8 +5,8 @@ use control::{Change, MarkRule, Ports, Prefix, Protocol, Request, WhichMark};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::one_of;
 use super::show::Table;
+use super::values::one_of;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum MarkVerb {
@@ -67,17 +67,18 @@ impl RuleArgs {
     }
 }
 
-/// What to ask for a verb.
-pub(super) fn request(verb: &MarkVerb) -> Request {
-    let change = match verb {
-        MarkVerb::List => return Request::Marks,
-        MarkVerb::Add { rule, at } => Change::AddMark {
-            rule: rule.rule(),
-            at: *at,
-        },
-        MarkVerb::Delete { number } => Change::DeleteMark(WhichMark::Number(*number)),
-    };
-    Request::Change(vec![change])
+impl MarkVerb {
+    pub(super) fn request(&self) -> Request {
+        let change = match self {
+            Self::List => return Request::Marks,
+            Self::Add { rule, at } => Change::AddMark {
+                rule: rule.rule(),
+                at: *at,
+            },
+            Self::Delete { number } => Change::DeleteMark(WhichMark::Number(*number)),
+        };
+        Request::Change(vec![change])
+    }
 }
 
 /// A rule with its number, for programs.
@@ -133,18 +134,10 @@ pub(super) fn table(rules: &[MarkRule]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::Parser;
-
-    #[derive(Debug, Parser)]
-    struct Line {
-        #[command(subcommand)]
-        verb: MarkVerb,
-    }
+    use crate::modern::testing::parsed;
 
     fn asked(line: &str) -> Result<Request, String> {
-        let words = ["mark"].into_iter().chain(line.split(' '));
-        let line = Line::try_parse_from(words).map_err(|error| error.to_string())?;
-        Ok(request(&line.verb))
+        parsed(line).map(|verb: MarkVerb| verb.request())
     }
 
     fn web() -> MarkRule {

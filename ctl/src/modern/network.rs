@@ -11,8 +11,8 @@ use control::{
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::address;
 use super::show::Table;
+use super::values::address;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum AddressVerb {
@@ -265,10 +265,10 @@ fn vlan(vlan: Option<u16>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::Parser;
+    use crate::modern::testing::parsed;
     use control::{KernelHop, KernelNetwork};
 
-    #[derive(Debug, Parser)]
+    #[derive(Debug, Subcommand)]
     enum Line {
         #[command(subcommand)]
         Address(AddressVerb),
@@ -279,8 +279,7 @@ mod tests {
     }
 
     fn asked(line: &str) -> Result<Request, String> {
-        let words = ["directorctl"].into_iter().chain(line.split(' '));
-        match Line::try_parse_from(words).map_err(|error| error.to_string())? {
+        match parsed(line)? {
             Line::Address(verb) => Ok(verb.request()),
             Line::Route(verb) => verb.request().map_err(|error| error.to_string()),
             Line::Neighbour(verb) => Ok(verb.request()),

@@ -1,6 +1,6 @@
 //! `directorctl node`: whether clients are to come to this director, and letting them go.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
@@ -12,6 +12,7 @@ use control::{NodeState, NodeStatus, Reply, Request, Withheld, Word};
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::progress::Style;
 use super::show::{Table, duration};
 
 /// Between two looks.
@@ -71,11 +72,7 @@ pub(super) fn run(verb: &NodeVerb, client: &mut Client, json: bool) -> Result<(S
                 return Ok((printed, code));
             }
             let mut out = io::stdout();
-            let style = match (json, out.is_terminal()) {
-                (true, _) => Style::Json,
-                (false, true) => Style::InPlace,
-                (false, false) => Style::Lines,
-            };
+            let style = Style::of(json, &out);
             let pause = || thread::sleep(LOOK);
             watch(args, style, &mut out, || ask(client), pause)?;
             Ok((String::new(), ExitCode::SUCCESS))
@@ -128,17 +125,6 @@ fn text(status: &NodeStatus) -> String {
         table.row([address, interface, announced.to_owned()]);
     }
     text + &table.text()
-}
-
-/// How progress is shown.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Style {
-    /// One line that is written over, for a terminal.
-    InPlace,
-    /// A line when something came, and at the end.
-    Lines,
-    /// An object a look, each on a line.
-    Json,
 }
 
 /// A director that is being drained, as it was found.
@@ -201,7 +187,7 @@ fn watch(
             quiet_s,
             safe: quiet_s >= args.quiet || few,
         };
-        show(&look, style, out)?;
+        style.show(&look, &look.line(), look.quiet_s == 0, look.safe, out)?;
         if look.safe {
             return Ok(());
         }
@@ -209,21 +195,6 @@ fn watch(
             bail!("clients still come after {waited} s; it stays drained");
         }
     }
-}
-
-fn show(look: &Look, style: Style, out: &mut impl Write) -> Result<()> {
-    match style {
-        Style::Json => writeln!(out, "{}", serde_json::to_string(look)?)?,
-        Style::InPlace => {
-            let end = if look.safe { "\n" } else { "" };
-            // Back to the line's beginning, and nothing of the old one stays behind the new one.
-            write!(out, "\r{}\x1b[K{end}", look.line())?;
-        }
-        Style::Lines if look.safe || look.quiet_s == 0 => writeln!(out, "{}", look.line())?,
-        Style::Lines => {}
-    }
-    out.flush()?;
-    Ok(())
 }
 
 #[cfg(test)]

@@ -6,8 +6,8 @@ use control::{
     Steering, Vips,
 };
 
-use super::one_of;
 use super::show::Table;
+use super::values::one_of;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum PortVerb {
@@ -195,19 +195,11 @@ fn or_none(words: &[String]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::Parser;
+    use crate::modern::testing::parsed;
     use control::{PortHardware, PortUse};
 
-    #[derive(Debug, Parser)]
-    struct Line {
-        #[command(subcommand)]
-        verb: PortVerb,
-    }
-
     fn asked(line: &str) -> Result<Request, String> {
-        let words = ["directorctl"].into_iter().chain(line.split(' '));
-        let line = Line::try_parse_from(words).map_err(|error| error.to_string())?;
-        Ok(line.verb.request())
+        parsed(line).map(|verb: PortVerb| verb.request())
     }
 
     #[test]

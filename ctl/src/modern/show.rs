@@ -53,12 +53,16 @@ impl Table {
     }
 }
 
-pub(super) fn sorted(mut list: Vec<Service>) -> Vec<Service> {
-    list.sort_by_key(|service| service.key);
-    for service in &mut list {
-        service.servers.sort_by_key(|server| server.address);
+/// Services and the servers of each, in the order of their addresses.
+fn sorted(list: &[Service]) -> Vec<(&Service, Vec<&Server>)> {
+    fn with_servers(service: &Service) -> (&Service, Vec<&Server>) {
+        let mut servers: Vec<_> = service.servers.iter().collect();
+        servers.sort_by_key(|server| server.address);
+        (service, servers)
     }
-    list
+    let mut all: Vec<_> = list.iter().map(with_servers).collect();
+    all.sort_by_key(|(service, _)| service.key);
+    all
 }
 
 fn name(service: &Service) -> String {
@@ -66,21 +70,21 @@ fn name(service: &Service) -> String {
 }
 
 /// What services and servers are.
-pub(super) fn services(list: Vec<Service>) -> String {
+pub(super) fn services(list: &[Service]) -> String {
     let mut title = vec!["SERVICE / SERVER", "HOW", "WEIGHT", "ACTIVE", "INACTIVE"];
     let watched = list.iter().any(|service| service.health.is_some());
     if watched {
         title.push("HEALTH");
     }
     let mut table = Table::new(2, title);
-    for service in sorted(list) {
+    for (service, servers) in sorted(list) {
         let options = service.options;
         let how = if options == ServiceOptions::default() {
             service.spec.to_string()
         } else {
             format!("{}, {options}", service.spec)
         };
-        let mut row = vec![name(&service), how];
+        let mut row = vec![name(service), how];
         if let Some(health) = &service.health {
             row.resize(5, String::new());
             row.push(enough(health));
@@ -89,7 +93,7 @@ pub(super) fn services(list: Vec<Service>) -> String {
         for local in &service.local_addresses {
             table.row([format!("  {}", local.address), "local address".to_owned()]);
         }
-        for server in &service.servers {
+        for server in servers {
             let numbers = [server.active, server.inactive].map(|n| n.to_string());
             let words = [
                 format!("  {}", server.address),
@@ -194,7 +198,7 @@ pub(super) fn local_addresses(list: &[Service]) -> String {
 }
 
 /// What services and servers did.
-pub(super) fn stats(list: Vec<Service>) -> String {
+pub(super) fn stats(list: &[Service]) -> String {
     let title = [
         "SERVICE / SERVER",
         "CONNS",
@@ -224,9 +228,9 @@ pub(super) fn stats(list: Vec<Service>) -> String {
         ];
         table.row([name].into_iter().chain(numbers.map(|n| n.to_string())));
     };
-    for service in sorted(list) {
-        row(name(&service), &service.totals, &service.rates);
-        for server in &service.servers {
+    for (service, servers) in sorted(list) {
+        row(name(service), &service.totals, &service.rates);
+        for server in servers {
             row(
                 format!("  {}", server.address),
                 &server.totals,
@@ -272,7 +276,7 @@ pub(super) fn neighbours(list: &[Neighbour]) -> String {
             neighbour.port.clone(),
             neighbour.address.to_string(),
             neighbour.mac.clone().unwrap_or_else(|| "-".to_owned()),
-            neighbour.state.clone(),
+            neighbour.state.word().to_owned(),
         ]);
     }
     table.text()
@@ -429,7 +433,7 @@ mod tests {
         };
         list[0].servers[1].draining = Some(control::Draining { drain, weight: 1 });
         list[0].servers[1].spec.weight = 0;
-        let text = services(list);
+        let text = services(&list);
         let cells = |line: &str| {
             line.split("  ")
                 .filter(|cell| !cell.is_empty())
@@ -464,7 +468,7 @@ mod tests {
         list[0].servers[0].weight_now = Some(0);
         list[0].servers[1].health = Some(health(Fitness::Up));
         assert_eq!(
-            services(list),
+            services(&list),
             "SERVICE / SERVER  HOW        WEIGHT  ACTIVE  INACTIVE          HEALTH\n\
              tcp 10.0.0.1:80   wrr                                  1 up, 2 needed\n\
              \x20 192.168.1.2:80  nat             1       5         0              up\n\
@@ -497,13 +501,13 @@ mod tests {
     #[test]
     fn columns_fit_their_cells() {
         assert_eq!(
-            services(list()),
+            services(&list()),
             "SERVICE / SERVER  HOW  WEIGHT  ACTIVE  INACTIVE\n\
              tcp 10.0.0.1:80   wrr\n\
              \x20 192.168.1.2:80  nat       1       5         0\n\
              \x20 192.168.1.3:80  nat    1000       5         0\n"
         );
-        let stats = stats(list());
+        let stats = stats(&list());
         let line = stats.lines().nth(2).unwrap();
         assert!(
             line.starts_with("  192.168.1.2:80     12        0"),
@@ -536,7 +540,7 @@ mod tests {
              tcp 10.0.0.1:80  ::5                7          0\n"
         );
         assert_eq!(
-            services(list),
+            services(&list),
             "SERVICE / SERVER  HOW                           WEIGHT  ACTIVE  INACTIVE\n\
              tcp 10.0.0.1:80   wrr, client address proxy-v1\n\
              \x20 10.0.0.5        local address\n\

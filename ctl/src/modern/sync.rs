@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use clap::{Args, Subcommand};
 use control::{Change, Request, SyncDaemon, SyncRole, SyncStatus};
 
-use super::one_of;
 use super::show::Table;
+use super::values::one_of;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum SyncVerb {
@@ -64,13 +64,14 @@ impl StartArgs {
     }
 }
 
-/// What to ask for a verb.
-pub(super) fn request(verb: &SyncVerb) -> Request {
-    Request::Change(vec![match verb {
-        SyncVerb::Status => return Request::SyncDaemons,
-        SyncVerb::Start(args) => Change::StartSync(args.daemon()),
-        SyncVerb::Stop { role } => Change::StopSync { role: *role },
-    }])
+impl SyncVerb {
+    pub(super) fn request(&self) -> Request {
+        Request::Change(vec![match self {
+            Self::Status => return Request::SyncDaemons,
+            Self::Start(args) => Change::StartSync(args.daemon()),
+            Self::Stop { role } => Change::StopSync { role: *role },
+        }])
+    }
 }
 
 pub(super) fn table(daemons: &[SyncStatus]) -> String {
@@ -113,18 +114,10 @@ pub(super) fn table(daemons: &[SyncStatus]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::Parser;
-
-    #[derive(Debug, Parser)]
-    struct Line {
-        #[command(subcommand)]
-        verb: SyncVerb,
-    }
+    use crate::modern::testing::parsed;
 
     fn asked(line: &str) -> Result<Request, String> {
-        let words = ["sync"].into_iter().chain(line.split(' '));
-        let line = Line::try_parse_from(words).map_err(|error| error.to_string())?;
-        Ok(request(&line.verb))
+        parsed(line).map(|verb: SyncVerb| verb.request())
     }
 
     #[test]

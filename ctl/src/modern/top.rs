@@ -535,10 +535,10 @@ pub(super) fn watch_stats(client: &mut Client, every: Duration, json: bool) -> R
             writeln!(out, "{}", serde_json::to_string(&list)?)?;
         } else if in_place {
             // From the top left corner on, nothing of the old ones stays.
-            write!(out, "\x1b[H\x1b[2J{}", show::stats(list))?;
+            write!(out, "\x1b[H\x1b[2J{}", show::stats(&list))?;
         } else {
             let blank = if n > 0 { "\n" } else { "" };
-            write!(out, "{blank}{}", show::stats(list))?;
+            write!(out, "{blank}{}", show::stats(&list))?;
         }
         out.flush()?;
     }

@@ -5,8 +5,8 @@
 //! cache. All of this happens while the cycle counter is not looked at.
 
 use std::collections::VecDeque;
-use std::mem;
 use std::sync::Arc;
+use std::sync::atomic::{Ordering::SeqCst, fence};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use control::Protocol;
@@ -14,10 +14,11 @@ use rtrb::{Consumer, Producer, RingBuffer};
 
 use super::measure::{Clock, Meter};
 use super::network::{self, CLIENT_SIDE, IMIX, Message, SEGMENT_MIN, SERVER_SIDE, Site};
+use crate::conn::Hash;
 use crate::cpu;
-use crate::director::{Arrival, Director};
+use crate::director::{Arrival, Director, Tray};
 use crate::dpdk::{Mbuf, Mempool};
-use crate::exchange::{Arrived, Exchange, Parcel};
+use crate::exchange::{Errand, Exchange, Incoming, Outgoing};
 use crate::packet::{BURST, Burst, Egress, Learned, Origin, PacketBuf, PortId};
 use crate::steer::Steer;
 use crate::time::Instant;
@@ -108,8 +109,8 @@ pub(super) struct Outbox {
     runs: Vec<Run>,
     /// The way of the last one.
     way: u32,
-    /// To and from other workers, where there are any.
-    exchange: Exchange<Mbuf>,
+    /// To other workers, where there are any.
+    steered: Outgoing<Mbuf>,
 }
 
 /// Packets one after the other that left by the same port and came from the same one.
@@ -131,11 +132,12 @@ const fn way(to: PortId, origin: Origin) -> u32 {
 }
 
 /// Between two workers of which each plays the other's clients and servers: where answers go that
-/// arrive there, and where those come from that arrive here.
+/// arrive there, and where those come from that arrive here. What comes is written here, as by a device of
+/// this worker's.
 #[derive(Debug)]
 pub(super) struct Cable {
-    there: Producer<(PortId, Mbuf)>,
-    here: Consumer<(PortId, Mbuf)>,
+    there: Producer<(PortId, Message)>,
+    here: Consumer<(PortId, Message)>,
 }
 
 /// One for each of two workers.
@@ -172,14 +174,21 @@ impl Egress for Outbox {
     fn share(&mut self, _learned: Learned) {}
 
     #[inline]
-    fn steer(&mut self, worker: usize, from: PortId, packet: Mbuf) {
-        let parcel = Parcel::Decide(from, packet);
-        self.exchange.to.put(worker, parcel, &mut self.watch);
+    fn steer(&mut self, worker: usize, from: PortId, hash: Option<Hash>, packet: Mbuf) {
+        let errand = Errand::Decide(from, hash);
+        (self.steered).put(worker, packet, errand, &mut self.watch);
     }
 
     fn watch(&mut self) -> &mut Watch {
         &mut self.watch
     }
+}
+
+/// What a worker gathers its own packets on, and where others hand it some.
+#[derive(Debug, Default)]
+struct Gathered {
+    tray: Tray<Mbuf>,
+    others: Incoming<Mbuf>,
 }
 
 /// A director and the network around it.
@@ -193,6 +202,7 @@ pub(super) struct Generator {
     since: u32,
     site: Site,
     outbox: Outbox,
+    gathered: Gathered,
     /// On their way to the director, by the port they come in on.
     coming: [VecDeque<Mbuf>; 2],
     /// See [`DELAY`].
@@ -227,8 +237,9 @@ impl Generator {
                 sent: Vec::with_capacity(MBUFS as usize),
                 runs: Vec::with_capacity(MBUFS as usize),
                 way: NO_WAY,
-                exchange: Exchange::default(),
+                steered: Exchange::default().to,
             },
+            gathered: Gathered::default(),
             coming: [(); 2].map(|()| VecDeque::with_capacity(2 * DELAY)),
             delay: DELAY,
             script: Script::Open(0),
@@ -258,7 +269,7 @@ impl Generator {
     /// As one of several workers. Its clients' flows are at home with it.
     #[must_use]
     pub(super) fn among(mut self, steer: Steer, exchange: Exchange<Mbuf>) -> Self {
-        self.outbox.exchange = exchange;
+        (self.outbox.steered, self.gathered.others) = (exchange.to, exchange.from);
         self.home = Some((steer.me(), steer));
         self
     }
@@ -286,7 +297,7 @@ impl Generator {
     /// Packets of a port that the worker may take at once: none while the other worker is behind, as if the
     /// port held them back.
     fn at_once(&self) -> usize {
-        match self.outbox.exchange.to.is_crowded() {
+        match self.outbox.steered.is_crowded() {
             true => 0,
             false => BURST,
         }
@@ -329,7 +340,7 @@ impl Generator {
 
     /// One burst each of what is under way.
     pub(super) fn drain(&mut self, meter: &mut Meter) -> Result<()> {
-        self.unplug();
+        self.unplug()?;
         let packets = self.at_once();
         self.pass(CLIENT_SIDE, packets, meter, &mut nothing)?;
         self.pass(SERVER_SIDE, packets, meter, &mut nothing)?;
@@ -338,18 +349,31 @@ impl Generator {
 
     /// Whether anything is on its way to this worker.
     pub(super) fn is_busy(&mut self) -> bool {
-        self.unplug();
-        !self.outbox.exchange.from.is_empty() || self.coming.iter().any(|queue| !queue.is_empty())
+        let is_plugged = |cable: &Cable| !cable.here.is_empty();
+        self.cable.as_ref().is_some_and(is_plugged)
+            || !self.gathered.others.is_empty()
+            || self.coming.iter().any(|queue| !queue.is_empty())
     }
 
-    /// Takes in what arrives here of what the other worker sent.
-    fn unplug(&mut self) {
-        let Some(cable) = &mut self.cable else {
-            return;
-        };
-        while let Ok((side, packet)) = cable.here.pop() {
-            self.coming[side.index()].push_back(packet);
+    /// Takes in what arrives here of what the other worker sent, as far as it is due before long.
+    fn unplug(&mut self) -> Result<()> {
+        while let Some((side, message)) = self.plugged() {
+            let packet = self.packet()?;
+            self.send(packet, &message, side)?;
         }
+        Ok(())
+    }
+
+    fn plugged(&mut self) -> Option<(PortId, Message)> {
+        let here = &mut self.cable.as_mut()?.here;
+        let (side, _) = here.peek().ok()?;
+        let is_due = self.coming[side.index()].len() < self.delay + BURST;
+        is_due.then(|| here.pop().ok()).flatten()
+    }
+
+    fn packet(&self) -> Result<Mbuf> {
+        let packet = self.outbox.pool.alloc();
+        packet.context("the mempool is exhausted: packets were lost")
     }
 
     /// Opens flows 0 to `flows`, and returns when the last packet of the last of them arrived.
@@ -399,7 +423,7 @@ impl Generator {
     /// As [`Self::round`], after some other work of the worker's that the clients' packets wait for.
     #[inline]
     pub(super) fn round_after(&mut self, meter: &mut Meter, work: &mut impl Work) -> Result<()> {
-        self.unplug();
+        self.unplug()?;
         self.stock(BURST)?;
         // One answer for both sides, or answers would pile up behind questions.
         let packets = self.at_once();
@@ -441,7 +465,8 @@ impl Generator {
 
     /// Packets on their way from the servers.
     fn waiting(&self) -> usize {
-        self.coming[SERVER_SIDE.index()].len()
+        let far = self.cable.as_ref().map_or(0, |cable| cable.here.slots());
+        self.coming[SERVER_SIDE.index()].len() + far
     }
 
     /// Has clients begin until so many packets of theirs have waited long enough.
@@ -456,8 +481,7 @@ impl Generator {
             return Ok(false);
         };
         self.age();
-        let packet = self.outbox.pool.alloc();
-        let packet = packet.context("the mempool is exhausted: packets were lost")?;
+        let packet = self.packet()?;
         let segment = match self.sizes {
             Sizes::Shortest => SEGMENT_MIN,
             Sizes::Mixed => self.site.segment(IMIX[self.next as usize % IMIX.len()]),
@@ -525,13 +549,12 @@ impl Generator {
     }
 
     /// The same for an answer, which may have to come to the other worker.
-    fn deliver(&mut self, mut packet: Mbuf, answer: &Message, side: PortId) -> Result<()> {
+    fn deliver(&mut self, packet: Mbuf, answer: &Message, side: PortId) -> Result<()> {
         let stays = self.scatters && self.pick(2) == 0;
         let Some(cable) = self.cable.as_mut().filter(|_| !stays) else {
             return self.send(packet, answer, side);
         };
-        ensure!(answer.write(&mut packet, side), "an mbuf has no room");
-        let sent = cable.there.push((side, packet));
+        let sent = cable.there.push((side, *answer));
         sent.map_err(|_| anyhow!("more packets are under way than there are"))
     }
 
@@ -558,12 +581,16 @@ impl Generator {
         burst.extend(coming.drain(..coming.len().min(packets)));
         let packets = burst.len();
 
+        // What was written so far is not the director's to wait for.
+        fence(SeqCst);
         let begin = cpu::cycles();
         let now = self.now(begin);
-        work(&mut self.director, &mut self.outbox, now);
-        step(&mut self.director, &mut self.outbox, now, from, &mut burst);
+        let (director, outbox) = (&mut self.director, &mut self.outbox);
+        work(director, outbox, now);
+        let handed = step(director, outbox, &mut self.gathered, now, from, &mut burst);
         let cycles = cpu::cycles() - begin;
-        let is_ours = meter.add(packets, cycles);
+        // Who finds nothing to do waits for the other worker.
+        let is_ours = packets + handed == 0 || meter.add(packets, cycles);
 
         self.collect()?;
         Ok(is_ours.then_some(cycles))
@@ -623,36 +650,29 @@ impl<W: FnMut(&mut Director<Mbuf>, &mut Outbox, Instant)> Work for W {}
 fn nothing(_: &mut Director<Mbuf>, _: &mut Outbox, _: Instant) {}
 
 /// All that is measured: what a worker has the director do with one burst, the accounting and the
-/// timers included. By itself, so that callgrind can tell it from the rest.
+/// timers included; returns how many packets other workers handed over. By itself, so that callgrind can
+/// tell it from the rest.
 #[inline(never)]
 fn step(
     director: &mut Director<Mbuf>,
     outbox: &mut Outbox,
+    gathered: &mut Gathered,
     now: Instant,
     from: PortId,
     burst: &mut Burst<Mbuf>,
-) {
-    outbox.exchange.from.approach();
-    director.process(now, from, burst, outbox);
-    if outbox.exchange.from.is_any() {
-        take_steered(director, outbox, now);
+) -> usize {
+    let Gathered { tray, others } = gathered;
+    others.approach();
+    director.gather(now, from, burst, tray, outbox);
+    let mut handed = 0;
+    if others.is_any() {
+        (handed, _) = director.unpack(now, others, tray, outbox);
+        outbox.watch.page().steered_in.add(handed as u64);
     }
     director.tick(now, outbox);
-    outbox.exchange.to.flush(&mut outbox.watch);
+    outbox.steered.flush(&mut outbox.watch);
     account(director, outbox);
-}
-
-/// One burst from each other worker.
-fn take_steered(director: &mut Director<Mbuf>, outbox: &mut Outbox, now: Instant) {
-    let mut incoming = mem::take(&mut outbox.exchange.from);
-    incoming.take(|arrived| match arrived {
-        Arrived::Burst(port, burst) => {
-            outbox.watch.page().steered_in.add(burst.len() as u64);
-            director.process_home(now, port, burst, outbox);
-        }
-        Arrived::Send(..) => unreachable!("every worker has its own way out"),
-    });
-    outbox.exchange.from = incoming;
+    handed
 }
 
 /// Counts the ends of what was sent, as the worker does when the port took it.

@@ -226,12 +226,12 @@ struct Lab {
 
 impl Lab {
     fn new(eal: &Eal, clock: Clock) -> Result<Self> {
-        Self::named(eal, clock, "bench")
+        Self::named(eal, clock, "bench", generator::MBUFS)
     }
 
-    /// With packets of its own.
-    fn named(eal: &Eal, clock: Clock, name: &str) -> Result<Self> {
-        let pool = Mempool::new(eal, name, generator::MBUFS, DATA_ROOM, -1)?;
+    /// With so many packets of its own.
+    fn named(eal: &Eal, clock: Clock, name: &str, mbufs: u32) -> Result<Self> {
+        let pool = Mempool::new(eal, name, mbufs, DATA_ROOM, -1)?;
         Ok(Self { clock, pool })
     }
 

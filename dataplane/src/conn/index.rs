@@ -121,6 +121,21 @@ impl Hash {
     const fn part(self) -> usize {
         self.tag() as usize % PARTS
     }
+
+    /// In 48 bits, which are not 0: good in every table of the same size and secret.
+    #[inline(always)]
+    pub fn bits(self) -> u64 {
+        u64::from(self.tag()) << 32 | u64::from(self.home)
+    }
+
+    /// The other way; `None` if they are 0. Bits above do not count.
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "32 bits and 16 are wanted")]
+    pub fn from_bits(bits: u64) -> Option<Self> {
+        let tag = NonZeroU16::new((bits >> 32) as u16)?;
+        let home = bits as u32;
+        Some(Self { home, tag })
+    }
 }
 
 #[derive(Debug)]

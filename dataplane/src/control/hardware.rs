@@ -1,7 +1,10 @@
 //! What only the daemon around the director knows and does: the devices of its ports.
 
-use control::{PortSpec, Refusal};
+use std::time::Duration;
 
+use control::Refusal;
+
+use super::model::NewPort;
 use super::stats::Machine;
 use crate::kernel::tables::{LinkId, Tables};
 use crate::net::Prefix;
@@ -12,14 +15,9 @@ pub trait Hardware {
     /// How they do.
     fn machine(&self) -> Machine;
 
-    /// Starts a device as a port, and its kernel's side as another if it has one, and gives their queues
-    /// to the workers; its Ethernet address.
-    fn open(
-        &mut self,
-        id: PortId,
-        spec: &PortSpec,
-        side: Option<PortId>,
-    ) -> Result<[u8; 6], Refusal>;
+    /// Starts a device as a port, and its kernel's side as another, and gives their queues to the workers;
+    /// its Ethernet address.
+    fn open(&mut self, port: NewPort<'_>) -> Result<[u8; 6], Refusal>;
 
     /// Takes the queues of a port from the workers, to whom it was named for the last time, and lets go
     /// of its device.
@@ -36,8 +34,9 @@ pub trait Hardware {
     /// Gives an interface of the kernel's an address, or takes it away.
     fn set_kernels_address(&mut self, _link: LinkId, _prefix: Prefix, _set: Setting) {}
 
-    /// Goes on with what could not be done at once.
-    fn tick(&mut self) {}
+    /// Goes on with what could not be done at once, and looks after the ports' links. `now` counts from the
+    /// server's start.
+    fn tick(&mut self, _now: Duration) {}
 }
 
 /// What becomes of an address of the kernel's.
@@ -53,8 +52,8 @@ impl<F: Fn() -> Machine> Hardware for F {
         self()
     }
 
-    fn open(&mut self, id: PortId, _: &PortSpec, _: Option<PortId>) -> Result<[u8; 6], Refusal> {
-        Ok([2, 0, 0, 0, 0, id.0])
+    fn open(&mut self, port: NewPort<'_>) -> Result<[u8; 6], Refusal> {
+        Ok(port.mac_without_device())
     }
 
     fn close(&mut self, _: PortId) {}

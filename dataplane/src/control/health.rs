@@ -44,6 +44,14 @@ struct Case {
     traffic: Traffic,
 }
 
+/// The servers of a service that are looked after, but for those that apologise.
+#[derive(Default)]
+struct Crowd {
+    all: usize,
+    /// Of all that are looked after.
+    ejected: usize,
+}
+
 impl Default for Ward {
     fn default() -> Self {
         let (sender, changes) = unbounded();
@@ -108,17 +116,7 @@ impl Control {
         let Self {
             ward, model, now, ..
         } = self;
-        let mut services = HashMap::<ServiceKey, (usize, usize)>::new();
-        for case in ward.patients.values_mut() {
-            if case.traffic.ends(*now) {
-                let (server, service) = (case.patient.address, name(&case.patient.service));
-                tracing::info!(target: "health", "server {server} of {service} is tried again");
-                ward.due.insert(case.patient.id);
-            }
-            let (all, ejected) = services.entry(case.patient.service).or_default();
-            *all += usize::from(!case.patient.options.sorry);
-            *ejected += usize::from(case.traffic.is_ejected());
-        }
+        let mut services = ward.returned(*now);
         for case in ward.patients.values_mut() {
             let Patient {
                 id,
@@ -140,12 +138,12 @@ impl Control {
             let Some(why) = case.traffic.fails(counts, &passive) else {
                 continue;
             };
-            let (all, ejected) = services.entry(service).or_default();
-            let server = format!("server {address} of {}", name(&service));
+            let Crowd { all, ejected } = services.entry(service).or_default();
             if (*ejected + 1) * 100 > *all * passive.ejected_max_percent as usize {
                 continue;
             }
             *ejected += 1;
+            let server = format!("server {address} of {}", name(&service));
             tracing::warn!(target: "health", "{server} is ejected for {} s: {why}", passive.eject_s);
             case.traffic.eject(why, *now, &passive);
             ward.due.insert(id);
@@ -154,8 +152,11 @@ impl Control {
 
     /// Who is to be looked after may be others now.
     fn regroup(&mut self) {
-        let patients = self.model.patients().into_iter();
-        let patients: Vec<(Patient, Vec<Spec>)> = patients
+        let patients = self.model.patients();
+        if patients.is_empty() && self.ward.patients.is_empty() {
+            return;
+        }
+        let patients: Vec<(Patient, Vec<Spec>)> = (patients.into_iter())
             .map(|patient| {
                 let checks = patient.health.checks.iter();
                 let own = checks.map(|check| self.spec(check, &patient)).collect();
@@ -166,38 +167,7 @@ impl Control {
             templates: Arc::clone(templates),
             clock: self.clock,
         });
-        let ward = &mut self.ward;
-        if patients.is_empty() && ward.patients.is_empty() {
-            return;
-        }
-        let mut before = std::mem::take(&mut ward.patients);
-        let (mut specs, mut by_spec) = (HashMap::new(), HashMap::<Spec, Vec<ServerId>>::new());
-        for (patient, own) in patients {
-            for spec in &own {
-                by_spec.entry(spec.clone()).or_default().push(patient.id);
-            }
-            specs.insert(patient.id, own);
-            let (said, traffic) = match before.remove(&patient.id) {
-                Some(case) => (case.said, case.traffic),
-                None => (ward.former.get(&patient.id).copied(), Traffic::default()),
-            };
-            let case = Case {
-                patient,
-                said,
-                traffic,
-            };
-            ward.patients.insert(case.patient.id, case);
-        }
-        ward.former.clear();
-        ward.watch(&by_spec, gate);
-        let checks = specs.into_iter().map(|(id, specs)| {
-            let engine = ward.engine.as_ref();
-            let check = |spec| engine.and_then(|engine| engine.check(spec)).cloned();
-            (id, specs.iter().filter_map(check).collect())
-        });
-        ward.checks = Arc::new(checks.collect());
-        ward.by_spec = by_spec;
-        ward.due.extend(ward.patients.keys());
+        self.ward.admit(patients, gate);
         let updates = self
             .model
             .discharge(|id| self.ward.patients.contains_key(&id));
@@ -256,6 +226,38 @@ impl Ward {
         self.by_spec.keys().any(|spec| spec.way.is_some())
     }
 
+    /// Looks after these and no others.
+    fn admit(&mut self, patients: Vec<(Patient, Vec<Spec>)>, gate: Option<Gate>) {
+        let mut before = std::mem::take(&mut self.patients);
+        let (mut specs, mut by_spec) = (HashMap::new(), HashMap::<Spec, Vec<ServerId>>::new());
+        for (patient, own) in patients {
+            for spec in &own {
+                by_spec.entry(spec.clone()).or_default().push(patient.id);
+            }
+            specs.insert(patient.id, own);
+            let (said, traffic) = match before.remove(&patient.id) {
+                Some(case) => (case.said, case.traffic),
+                None => (self.former.get(&patient.id).copied(), Traffic::default()),
+            };
+            let case = Case {
+                patient,
+                said,
+                traffic,
+            };
+            self.patients.insert(case.patient.id, case);
+        }
+        self.former.clear();
+        self.watch(&by_spec, gate);
+        let checks = specs.into_iter().map(|(id, specs)| {
+            let engine = self.engine.as_ref();
+            let check = |spec| engine.and_then(|engine| engine.check(spec)).cloned();
+            (id, specs.iter().filter_map(check).collect())
+        });
+        self.checks = Arc::new(checks.collect());
+        self.by_spec = by_spec;
+        self.due.extend(self.patients.keys());
+    }
+
     /// Probes these targets and no others.
     fn watch(&mut self, wanted: &HashMap<Spec, Vec<ServerId>>, gate: Option<Gate>) {
         if self.engine.is_none() && !wanted.is_empty() {
@@ -271,6 +273,28 @@ impl Ward {
         if wanted.is_empty() {
             self.engine = None;
         }
+    }
+
+    /// Ends the ejections whose time is over, and counts what is left of each service's servers.
+    fn returned(&mut self, now: Duration) -> HashMap<ServiceKey, Crowd> {
+        let mut services = HashMap::<_, Crowd>::new();
+        for case in self.patients.values_mut() {
+            let Patient {
+                id,
+                service,
+                address,
+                ..
+            } = case.patient;
+            if case.traffic.ends(now) {
+                let service = name(&service);
+                tracing::info!(target: "health", "server {address} of {service} is tried again");
+                self.due.insert(id);
+            }
+            let Crowd { all, ejected } = services.entry(service).or_default();
+            *all += usize::from(!case.patient.options.sorry);
+            *ejected += usize::from(case.traffic.is_ejected());
+        }
+        services
     }
 
     /// How a server is by all of its checks, and whether it is ejected. What changed is said. `None`: it is

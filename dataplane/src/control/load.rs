@@ -1,14 +1,18 @@
+//! How long it takes to make, tell and list ten thousand of something: printed, not judged.
+
 use std::fmt::Write;
 use std::time::Instant;
 
-use control::{MESSAGE_MAX, Reply, Request, ServerSpec, receive, send};
+use control::{Change, MESSAGE_MAX, Reply, Request, ServerSpec, receive, send};
 
 use super::*;
 use crate::config::Config;
+use crate::conn::Hash;
 use crate::director::Director;
 use crate::net::Setup;
 use crate::packet::{Egress, HeapBuf, Learned, Origin, PortId};
 use crate::steer::Steer;
+use crate::update::Update;
 use crate::watch::Watch;
 
 /// For what a director announces.
@@ -25,7 +29,7 @@ impl Egress for Nowhere {
 
     fn share(&mut self, _learned: Learned) {}
 
-    fn steer(&mut self, _worker: usize, _from: PortId, _packet: HeapBuf) {}
+    fn steer(&mut self, _: usize, _: PortId, _: Option<Hash>, _: HeapBuf) {}
 
     fn watch(&mut self) -> &mut Watch {
         &mut self.0

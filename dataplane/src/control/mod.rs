@@ -3,6 +3,8 @@
 mod arrivals; // whether devices spread packets as they were told
 mod audit; // what was changed, for the log
 mod capture; // packets for clients
+mod change; // judged, carried out, logged
+mod command; // what workers are asked
 mod drain; // drained servers, seen to
 mod explain; // what becomes of a packet
 mod files; // configuration files: plan, apply, roll back, save
@@ -10,6 +12,7 @@ mod hardware; // the devices of ports
 pub mod health; // servers that are probed
 mod kept; // what outlives the daemon
 mod kernel; // what the kernel has on its sides of ports
+mod listings; // connections and neighbours, as workers know them
 #[cfg(test)]
 mod load; // ten thousand services with a hundred thousand servers
 pub mod manager; // the service manager, told how the director does
@@ -27,130 +30,33 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use control::{
-    Change, Connection, Cursor, Errno, Filter, Neighbour, PortSpec, Refusal, Reply, Request,
-};
-use crossbeam::channel::{Receiver, Sender, bounded};
+use control::{PortSpec, Reply, Request};
+use crossbeam::channel::{Receiver, Sender};
 
 use crate::conn::state::State;
 use crate::counters::Page;
-use crate::director::explain::{Excerpt, Query};
-use crate::director::{Adopted, Heirs};
-use crate::net::{NeighbourView, Setup};
-use crate::restart::Image;
+use crate::net::Setup;
 use crate::sync::Daemons;
-use crate::sync::news::Feed;
 use crate::templates::Templates;
 use crate::time::Clock;
-use crate::update::{Batch, ServerId, Update};
-use crate::watch::drops::Drop;
-use crate::watch::tap::Tap;
-#[cfg(feature = "dpdk")]
-use crate::{packet::PortId, worker::Queues};
+use crate::update::{Batch, ServerId};
 use arrivals::Arrivals;
 use capture::Captures;
+use command::ask;
+pub use command::{ANSWER_TIMEOUT, Command, Fate, MAILBOX_MAX, SLICE_MAX, Slice, Wanted, Worker};
 pub use files::CONFIRM_MAX_S;
 use files::Files;
 pub use hardware::{Hardware, Setting};
 use health::Ward;
 use manager::Manager;
 use metrics::Scrape;
-use model::{Applied, Limits, Model, STEP_S, SWEEP_S, View, refuse};
+use model::{Limits, Model, STEP_S, SWEEP_S, View};
 use node::Node;
 use server::{Backend, Peer};
-use start::Starts;
 use stats::{ESTIMATE_S, Machine};
 
 /// Program and release, for people.
 pub const PROGRAM: &str = concat!("directord ", env!("CARGO_PKG_VERSION"));
-/// The most commands that wait for one worker.
-pub const MAILBOX_MAX: usize = 64;
-/// How long a worker may take to answer a command.
-pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
-/// Connections that a worker lists at once, while packets wait ...
-pub const SLICE_MAX: usize = 128;
-/// ... and how often for one reply.
-const SLICES_MAX: usize = 64;
-
-/// What a worker does between two bursts. It never waits for the answer to be taken, and nobody
-/// may be there to take it.
-#[derive(Debug)]
-pub enum Command {
-    /// Applies every update, in order, then says so.
-    Apply(Batch, Sender<()>),
-    /// Some of the worker's connections, or of the templates that all workers share.
-    Connections {
-        wanted: Wanted,
-        reply: Sender<Slice>,
-    },
-    Neighbours(Sender<Vec<NeighbourView>>),
-    /// Copies what concerns a packet.
-    Explain {
-        query: Box<Query>,
-        reply: Sender<Excerpt>,
-    },
-    /// The last drops, without the first so many, and how many there were.
-    Drops {
-        after: u64,
-        /// Empty, with room for all.
-        into: Vec<Drop>,
-        reply: Sender<(Vec<Drop>, u64)>,
-    },
-    /// Begins a capture, or gives it back.
-    Tap(Box<Tap>, Sender<Result<(), Box<Tap>>>),
-    Untap {
-        id: u64,
-        reply: Sender<Option<Box<Tap>>>,
-    },
-    /// Backups are told by this feed from now on, or by none.
-    Tell(Option<Feed>),
-    /// Takes over the connections that a director before this one left.
-    Adopt {
-        image: Arc<Image>,
-        heirs: Arc<Heirs>,
-        reply: Sender<Adopted>,
-    },
-    /// From now on packets are taken.
-    Open,
-    /// A port comes.
-    #[cfg(feature = "dpdk")]
-    Attach(Box<Queues>),
-    /// A port goes: what waits to leave by it is sent, and its queues are given back, if there are any.
-    #[cfg(feature = "dpdk")]
-    Detach(PortId, Sender<Option<Box<Queues>>>),
-}
-
-/// Which connections, and what is done with them.
-#[derive(Debug, Clone)]
-pub struct Wanted {
-    /// Of the templates, not of the worker's connections.
-    pub templates: bool,
-    /// The first table entry to look at.
-    pub from: u32,
-    pub filter: Filter,
-    pub fate: Fate,
-}
-
-/// What is done with connections that are listed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fate {
-    Stays,
-    Ends {
-        /// Both ends of TCP connections are told.
-        reset: bool,
-    },
-}
-
-/// Part of a worker's connections, and the table entry to go on from.
-pub type Slice = (Vec<Connection>, Option<u32>);
-
-/// One worker, as the control side sees it.
-#[derive(Debug)]
-pub struct Worker {
-    pub core: u16,
-    pub page: Arc<Page>,
-    pub mailbox: Sender<Command>,
-}
 
 /// Answers the socket's requests from the model and the workers.
 pub struct Control {
@@ -320,197 +226,14 @@ impl Control {
         self.manager = Some(manager);
     }
 
-    /// Carries out every change in order and returns when every worker has, or refuses.
-    ///
-    /// [`Errno::Eagain`] from a worker that does not answer in time is the one refusal after which
-    /// the change takes effect: when that worker goes on.
-    pub fn change(&mut self, changes: &[Change]) -> Result<(), Refusal> {
-        // Once the model has changed every worker must hear of it.
-        // Updates, and for a daemon a feed.
-        let is_of_sync =
-            |change: &Change| matches!(change, Change::StartSync(_) | Change::StopSync { .. });
-        let commands = 1 + usize::from(changes.iter().any(is_of_sync));
-        let has_no_room = |worker: &&Worker| {
-            let room = worker.mailbox.capacity().unwrap_or(usize::MAX);
-            worker.mailbox.len() + commands > room
-        };
-        if let Some(worker) = self.workers.iter().find(has_no_room) {
-            let detail = format!(
-                "the worker on core {} has not answered {MAILBOX_MAX} commands",
-                worker.core
-            );
-            return Err(refuse(Errno::Eagain, detail));
-        }
-        let Applied {
-            updates,
-            closed,
-            stopped,
-        } = self.judge(changes)?;
-        self.view = None;
-        self.ward.stale = true;
-        self.outdate();
-        let confirmations = self.post(updates);
-        let confirmed = confirmations.map_or(Ok(()), |confirmations| {
-            let mut workers = self.workers.iter();
-            workers.try_for_each(|_| answer(&confirmations))
-        });
-        for id in closed {
-            self.hardware.close(id);
-        }
-        for role in stopped {
-            self.stop_sync(role);
-        }
-        confirmed?;
-        self.release();
-        self.node.stale = true;
-        Ok(())
-    }
-
-    /// The model's part of [`Self::change`]. New ports and daemons are started, all or none of them.
-    fn judge(&mut self, changes: &[Change]) -> Result<Applied, Refusal> {
-        self.allow(changes)?;
-        let Self {
-            model,
-            hardware,
-            sync,
-            workers,
-            ..
-        } = self;
-        let mut starts = Starts {
-            hardware: hardware.as_mut(),
-            sync: sync.as_mut(),
-            workers,
-            opened: Vec::new(),
-            started: Vec::new(),
-        };
-        let applied = model.apply_with(changes, &mut starts);
-        let Starts {
-            opened, started, ..
-        } = starts;
-        if applied.is_err() {
-            for id in opened {
-                self.hardware.close(id);
-            }
-            for role in started {
-                self.stop_sync(role);
-            }
-        }
-        applied
-    }
-
-    /// Puts `updates` into every mailbox. Who applies them says so to the receiver.
-    fn post(&mut self, updates: Vec<Update>) -> Option<Receiver<()>> {
-        if updates.is_empty() {
-            return None;
-        }
-        let batch = Batch::from(updates);
-        let (done, confirmations) = bounded(self.workers.len());
-        for worker in &self.workers {
-            if worker
-                .mailbox
-                .try_send(Command::Apply(Arc::clone(&batch), done.clone()))
-                .is_err()
-            {
-                tracing::error!(
-                    core = worker.core,
-                    "the worker does not take updates any more"
-                );
-            }
-        }
-        self.posted.push(batch);
-        Some(confirmations)
-    }
-
-    /// Frees what no worker has any more.
-    fn release(&mut self) {
-        self.posted.retain(|batch| Arc::strong_count(batch) > 1);
-        self.model.release();
-    }
-
-    /// [`Control::change`], with lines in the log for what was changed, or one for what was refused.
-    fn audited(&mut self, changes: &[Change], peer: &dyn fmt::Display) -> Reply {
-        let settings = self.model.settings();
-        let was = |change: &Change| self.model.was(change);
-        let lines = audit::lines(changes, settings, was, |change| {
-            self.model.ends_drain(change)
-        });
-        if let Err(refusal) = self.change(changes) {
-            let change = refusal.step.and_then(|step| changes.get(step));
-            let change = change.map(|change| audit::describe(change, settings));
-            tracing::warn!(target: "audit", %peer, change, steps = changes.len(), "refused: {refusal}");
-            return Reply::Refused(refusal);
-        }
-        for line in lines {
-            tracing::info!(target: "audit", %peer, "{line}");
-        }
-        Reply::Done
-    }
-
-    /// Walks the workers one after the other, and then the templates that they share: a reply holds
-    /// connections of one.
-    fn connections(&self, cursor: Cursor, filter: Filter, fate: Fate) -> Result<Reply, Refusal> {
-        let own = self.workers.get(usize::from(cursor.worker));
-        let wanted = Wanted {
-            templates: own.is_none(),
-            from: cursor.entry,
-            filter,
-            fate,
-        };
-        // Any worker knows all templates.
-        let any = || self.workers.first().filter(|_| self.has_templates());
-        let Some(worker) = own.or_else(any) else {
-            return Ok(Reply::Connections {
-                list: Vec::new(),
-                next: None,
-            });
-        };
-        let (list, entry) = listing(worker, wanted)?;
-        let next_worker = cursor.worker.saturating_add(1);
-        let goes_on = || usize::from(next_worker) < self.workers.len() || self.has_templates();
-        let next = match entry {
-            Some(entry) => Some(Cursor { entry, ..cursor }),
-            None if own.is_some() && goes_on() => Some(Cursor {
-                worker: next_worker,
-                entry: 0,
-            }),
-            None => None,
-        };
-        Ok(Reply::Connections { list, next })
-    }
-
-    /// Of the slices of one walk the first says in the log what is ended.
-    fn end_connections(
-        &self,
-        cursor: Cursor,
-        filter: Filter,
-        reset: bool,
-        peer: &Peer,
-    ) -> Result<Reply, Refusal> {
-        if cursor == Cursor::default() {
-            let how = if reset { " by resets" } else { "" };
-            tracing::info!(target: "audit", %peer, "end connections{how}: {filter}");
-        }
-        self.connections(cursor, filter, Fate::Ends { reset })
-    }
-
-    /// As the first worker knows them.
-    fn neighbours(&self) -> Result<Vec<Neighbour>, Refusal> {
-        let Some(worker) = self.workers.first() else {
-            return Ok(Vec::new());
-        };
-        let show = |view: NeighbourView| Neighbour {
-            port: control::interface(&self.model.ports().name(view.port), view.vlan),
-            address: view.address,
-            mac: view.mac.map(control::mac_text),
-            state: view.state.to_owned(),
-        };
-        let known = ask(worker, Command::Neighbours)?;
-        Ok(known.into_iter().map(show).collect())
-    }
-
-    fn has_templates(&self) -> bool {
-        let templates = self.templates.as_ref();
-        templates.is_some_and(|templates| templates.used() > 0)
+    fn status(&self) -> control::Status {
+        stats::status(
+            &self.workers,
+            self.templates.as_deref(),
+            self.machine(),
+            self.connections_max,
+            self.now.as_secs(),
+        )
     }
 
     fn timeouts(&self) -> Reply {
@@ -520,11 +243,6 @@ impl Control {
             tcp_fin: seconds(State::FinWait),
             udp: seconds(State::Udp),
         }
-    }
-
-    /// Whether no update can be posted now.
-    fn is_busy(&self) -> bool {
-        self.workers.iter().any(|worker| worker.mailbox.is_full())
     }
 
     fn ramp(&mut self) {
@@ -593,16 +311,7 @@ impl Backend for Control {
             Request::StopCapture => self.stop_capture(peer.client, ANSWER_TIMEOUT),
             Request::Timeouts => Ok(self.timeouts()),
             Request::Settings => Ok(Reply::Settings(self.model.settings())),
-            Request::Status => {
-                let uptime_s = self.now.as_secs();
-                Ok(Reply::Status(stats::status(
-                    &self.workers,
-                    self.templates.as_deref(),
-                    self.machine(),
-                    self.connections_max,
-                    uptime_s,
-                )))
-            }
+            Request::Status => Ok(Reply::Status(self.status())),
             Request::Metrics { cursor } => {
                 let (text, next) = self.scrape().part(cursor, true);
                 Ok(Reply::Metrics { text, next })
@@ -634,7 +343,7 @@ impl Backend for Control {
         self.now = now;
         self.trusted = true;
         self.finish_captures(Duration::ZERO);
-        self.hardware.tick();
+        self.hardware.tick(now);
         self.mirror();
         while let Ok(scraper) = self.scrapes.try_recv() {
             // Who asked may have given up.
@@ -675,54 +384,4 @@ fn due(deadline: &mut Duration, now: Duration, period_s: u64) -> bool {
         }
     }
     due
-}
-
-/// Several slices of a worker's listing, so that one that finds little goes on; and where to go on.
-fn listing(
-    worker: &Worker,
-    mut wanted: Wanted,
-) -> Result<(Vec<control::Connection>, Option<u32>), Refusal> {
-    let mut list = Vec::new();
-    for _ in 0..SLICES_MAX {
-        let (slice, next) = ask(worker, |reply| Command::Connections {
-            wanted: wanted.clone(),
-            reply,
-        })?;
-        list.extend(slice);
-        match next {
-            Some(next) if list.len() + SLICE_MAX <= control::CONNECTIONS_MAX => wanted.from = next,
-            next => return Ok((list, next)),
-        }
-        if wanted.fate != Fate::Stays {
-            break;
-        }
-    }
-    Ok((list, Some(wanted.from)))
-}
-
-fn ask<T>(worker: &Worker, command: impl FnOnce(Sender<T>) -> Command) -> Result<T, Refusal> {
-    let (reply, answers) = bounded(1);
-    let posted = worker.mailbox.try_send(command(reply)).ok();
-    posted
-        .and_then(|()| answers.recv_timeout(ANSWER_TIMEOUT).ok())
-        .ok_or_else(|| {
-            let timeout_s = ANSWER_TIMEOUT.as_secs();
-            refuse(
-                Errno::Eagain,
-                format!(
-                    "the worker on core {} did not answer within {timeout_s} s",
-                    worker.core
-                ),
-            )
-        })
-}
-
-fn answer(confirmations: &Receiver<()>) -> Result<(), Refusal> {
-    confirmations.recv_timeout(ANSWER_TIMEOUT).map_err(|_| {
-        let timeout_s = ANSWER_TIMEOUT.as_secs();
-        let detail = format!(
-            "a worker did not confirm the change within {timeout_s} s; it takes effect there when the worker goes on"
-        );
-        refuse(Errno::Eagain, detail)
-    })
 }

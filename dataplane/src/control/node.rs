@@ -102,17 +102,12 @@ impl Control {
     }
 
     pub(super) fn node_status(&self) -> NodeStatus {
-        let services = self.model.services(None).unwrap_or_default();
-        let servers = services.iter().flat_map(|service| &service.servers);
         NodeStatus {
             state: self.node.state,
             since_s: self.now.saturating_sub(self.node.since).as_secs(),
             addresses: self.node.announced.clone(),
-            packets: services
-                .iter()
-                .map(|service| service.totals.in_packets)
-                .sum(),
-            connections: servers.map(|server| u64::from(server.active)).sum(),
+            packets: self.model.in_packets(),
+            connections: self.model.active_connections(),
         }
     }
 

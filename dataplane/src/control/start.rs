@@ -1,12 +1,12 @@
 //! What a change needs beside the model and the workers: devices of ports, and daemons that synchronise
 //! connections.
 
-use control::{Errno, PortSpec, Refusal, Settings, SyncDaemon, SyncRole, SyncStatus};
+use control::{Errno, Refusal, Settings, SyncDaemon, SyncRole, SyncStatus};
 
 use nix::errno::Errno as Os;
 
 use super::hardware::Hardware;
-use super::model::{Outside, refuse};
+use super::model::{NewPort, Outside, refuse};
 use super::{Command, Control, Worker};
 use crate::packet::PortId;
 use crate::sync::Daemons;
@@ -22,14 +22,9 @@ pub(super) struct Starts<'c> {
 }
 
 impl Outside for Starts<'_> {
-    fn open(
-        &mut self,
-        id: PortId,
-        spec: &PortSpec,
-        side: Option<PortId>,
-    ) -> Result<[u8; 6], Refusal> {
-        let mac = self.hardware.open(id, spec, side)?;
-        self.opened.extend(side.into_iter().chain([id]));
+    fn open(&mut self, port: NewPort<'_>) -> Result<[u8; 6], Refusal> {
+        let mac = self.hardware.open(port)?;
+        self.opened.extend(port.side.into_iter().chain([port.id]));
         Ok(mac)
     }
 

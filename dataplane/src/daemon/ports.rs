@@ -1,12 +1,13 @@
 //! The devices of the ports: started, given to the workers, and taken from them.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use control::{Errno, KernelDriver, PortSpec, PortUse, Refusal};
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
-use crate::control::model::{kernel_name, side_spec, sides};
+use crate::control::model::{NewPort, kernel_name, side_spec, sides};
 use crate::control::stats::{Lost, Machine, PortInfo};
 use crate::control::{ANSWER_TIMEOUT, Command, Hardware, Setting, Worker};
 use crate::dpdk::{Eal, Error, Mempool, Offer, Port, PortConfig, queue_hint, socket_of, with_room};
@@ -17,6 +18,7 @@ use crate::steer::RETA;
 use crate::worker::{Leaving, Queues};
 
 use super::kernel::Watcher;
+use super::links::{Link, Links};
 
 /// Where the kernel takes packets from memory that is shared with it.
 const VHOST_NET: &str = "/dev/vhost-net";
@@ -34,6 +36,7 @@ pub struct Ports {
     closing: Vec<Closing>,
     /// Once a port has a kernel's side.
     watcher: Option<Watcher>,
+    links: Links,
     /// Entries of the redirection table that the workers go by.
     reta: usize,
 }
@@ -43,6 +46,7 @@ struct Open {
     port: Port,
     /// Packets that its queues of one worker can hold.
     queued: u32,
+    link: Link,
 }
 
 /// A port whose queues some workers still have.
@@ -74,6 +78,7 @@ impl Ports {
             open: BTreeMap::new(),
             closing: Vec::new(),
             watcher: None,
+            links: Links::default(),
             reta: RETA,
         }
     }
@@ -127,6 +132,9 @@ impl Ports {
             && let Err(error) = self.eal.unplug(&device)
         {
             tracing::warn!("{error}");
+        }
+        if let (Some(open), Some(interface)) = (self.open.get_mut(&of), kernel_name(spec)) {
+            open.link.share(interface);
         }
         started.with_context(|| format!("the kernel's side of port {}", spec.name))
     }
@@ -198,7 +206,8 @@ impl Ports {
             "port started"
         );
         let (queued, hashes) = (queued(spec), port.hashes());
-        self.open.insert(id, Open { port, queued });
+        let link = self.links.first(&port);
+        self.open.insert(id, Open { port, queued, link });
         let mut rx: BTreeMap<_, _> = shares.receive.iter().zip(rx).collect();
         let mut tx: BTreeMap<_, _> = shares.send.iter().zip(tx).collect();
         let all = (0..self.pools.len()).map(|worker| {
@@ -240,7 +249,7 @@ impl Ports {
         Ok(())
     }
 
-    fn finish(&mut self, patience: std::time::Duration) {
+    fn finish(&mut self, patience: Duration) {
         let mailboxes = &self.mailboxes;
         for closing in &mut self.closing {
             let id = closing.id;
@@ -364,18 +373,14 @@ impl Hardware for Ports {
     fn machine(&self) -> Machine {
         let (ports, pools) = (self.open.iter(), self.pools.iter());
         Machine {
-            ports: ports.map(|(id, open)| info(*id, &open.port)).collect(),
+            ports: ports.map(|(id, open)| info(*id, open)).collect(),
             mbufs_in_use: pools.clone().map(|pool| u64::from(pool.in_use())).sum(),
             mbufs: pools.map(|pool| u64::from(pool.mbufs())).sum(),
         }
     }
 
-    fn open(
-        &mut self,
-        id: PortId,
-        spec: &PortSpec,
-        side: Option<PortId>,
-    ) -> Result<[u8; 6], Refusal> {
+    fn open(&mut self, port: NewPort<'_>) -> Result<[u8; 6], Refusal> {
+        let NewPort { id, spec, side } = port;
         self.check_buffers(spec)?;
         let device = with_room(&spec.device, spec.mtu);
         let is_new = !self.eal.has(&device);
@@ -435,8 +440,11 @@ impl Hardware for Ports {
         }
     }
 
-    fn tick(&mut self) {
-        self.finish(std::time::Duration::ZERO);
+    fn tick(&mut self, now: Duration) {
+        self.finish(Duration::ZERO);
+        let open = self.open.values_mut();
+        let open = open.map(|open| (&open.port, &mut open.link));
+        self.links.look(now, open);
     }
 }
 
@@ -476,7 +484,7 @@ fn side_device(spec: &PortSpec, mac: [u8; 6], workers: usize) -> Option<String> 
     })
 }
 
-fn info(id: PortId, port: &Port) -> PortInfo {
+fn info(id: PortId, Open { port, link, .. }: &Open) -> PortInfo {
     let stats = port.stats();
     PortInfo {
         id,
@@ -485,7 +493,7 @@ fn info(id: PortId, port: &Port) -> PortInfo {
         device: port.device().to_owned(),
         mac: control::mac_text(port.mac()),
         mtu: port.mtu(),
-        link_up: port.link_up(),
+        link_up: link.is_up(),
         hardware: Some(port.hardware().clone()),
         used: PortUse {
             speed_mbps: port.speed_mbps(),

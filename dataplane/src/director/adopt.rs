@@ -100,7 +100,6 @@ impl<P: PacketBuf> Director<P> {
             *count += 1;
             self.conns.settle();
         }
-        self.page.connections.set(self.conns.used());
         adopted
     }
 
@@ -117,28 +116,16 @@ impl<P: PacketBuf> Director<P> {
         {
             return Err(Lost::Torn);
         }
-        if self.conns.used() == self.conns.capacity() {
-            return Err(Lost::Homeless);
-        }
         let lease = match former.mode {
-            ForwardMode::FullNat => {
-                let lease = self.claim(outbound.to, outbound.from, outbound.protocol);
-                Some(lease.ok_or(Lost::Homeless)?)
-            }
+            ForwardMode::FullNat => Some(self.claim(outbound).ok_or(Lost::Homeless)?),
             _ => None,
         };
         let sides = [inbound, outbound];
-        let opened = (self.conns).open(now, sides, id, former.mode, &self.timeouts);
+        let opened = self.enter(now, sides, (id, former.mode), lease.as_ref());
         let hit = opened.ok_or(Lost::Homeless)?;
         self.conns.resume(now, hit, former);
         self.resume_beside(hit, former, lease, heirs);
-        let page = &self.page.servers[id.index()];
-        match former.state.is_active() {
-            true => page.active.up(),
-            false => page.inactive.up(),
-        }
-        self.services.opened(id);
-        self.services.counted(id);
+        self.count_in(id, former.state);
         self.services.resumed(now, id, inbound.to.ip());
         Ok(())
     }

@@ -79,7 +79,7 @@ impl<P: PacketBuf> Director<P> {
         out: &mut E,
     ) {
         if let Some(home) = self.astray(from, seen, packet.bytes()) {
-            return out.steer(home, from, packet);
+            return out.steer(home, from, None, packet);
         }
         let verdict = match seen.kind {
             Kind::FirstFragment | Kind::Fragment => {

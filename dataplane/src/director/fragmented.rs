@@ -105,7 +105,7 @@ impl<P: PacketBuf> Director<P> {
         };
         self.conns.digest(&mut seen, packet.bytes());
         if home != self.steer.me() {
-            out.steer(home, from, packet);
+            out.steer(home, from, None, packet);
             return None;
         }
         let verdict = if seen.kind == Kind::FirstFragment {

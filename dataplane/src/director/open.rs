@@ -6,7 +6,7 @@ use control::ForwardMode;
 
 use super::Director;
 use super::persist::Choice;
-use crate::conn::Hit;
+use crate::conn::{Hit, State};
 use crate::counters::DropReason;
 use crate::fullnat::lease::Lease;
 use crate::packet::PacketBuf;
@@ -58,27 +58,44 @@ impl<P: PacketBuf> Director<P> {
             mode: server.mode,
         };
         let (outbound, lease) = self.way_back(now, inbound, service, &picked)?;
-        let sides = [inbound, &outbound];
-        let opened = self
-            .conns
-            .open(now, sides, id, server.mode, &self.timeouts)
-            .ok_or(DropReason::TableFull);
+        let opened = self.enter(now, [inbound, &outbound], (id, server.mode), lease.as_ref());
+        let hit = opened.ok_or(DropReason::TableFull)?;
         if let Some(lease) = lease {
-            match opened {
-                Ok(hit) => self.hide(hit, service, inbound, lease, isn),
-                Err(_) => self
-                    .leases
-                    .give_back(now, lease.pool, lease.local.port(), None),
-            }
+            self.hide(hit, service, inbound, lease, isn);
         }
-        if let Ok(hit) = opened {
-            self.page.servers[id.index()].inactive.up();
-            self.services.opened(id);
-            self.services.counted(id);
-            self.listen_in(hit, inbound, server.mode);
+        self.count_in(id, State::before_all(inbound.protocol));
+        self.listen_in(hit, inbound, server.mode);
+        Ok(hit)
+    }
+
+    /// Puts a connection into the table. When that is full, the port which it leases is given back.
+    #[inline]
+    pub(super) fn enter(
+        &mut self,
+        now: Instant,
+        sides: [&Tuple; 2],
+        (id, mode): (ServerId, ForwardMode),
+        lease: Option<&Lease>,
+    ) -> Option<Hit> {
+        let opened = self.conns.open(now, sides, id, mode, &self.timeouts);
+        if let (None, Some(lease)) = (opened, lease) {
+            self.leases
+                .give_back(now, lease.pool, lease.local.port(), None);
         }
-        self.page.connections.set(self.conns.used());
         opened
+    }
+
+    /// Counts a connection that entered the table with its server, by the state it is in.
+    #[inline(always)]
+    pub(super) fn count_in(&mut self, id: ServerId, state: State) {
+        let page = &self.page.servers[id.index()];
+        match state.is_active() {
+            true => page.active.up(),
+            false => page.inactive.up(),
+        }
+        self.services.opened(id);
+        self.services.counted(id);
+        self.page.connections.set(self.conns.used());
     }
 
     /// Makes room for a connection, at the cost of the oldest half-open one when the table is full.
@@ -92,7 +109,8 @@ impl<P: PacketBuf> Director<P> {
         Ok(())
     }
 
-    /// What the server of a new connection sends to us, or to the client past us.
+    /// What the server of a new connection sends to us, or to the client past us, and the local port
+    /// that was leased for it.
     pub(super) fn way_back(
         &mut self,
         now: Instant,
@@ -100,22 +118,13 @@ impl<P: PacketBuf> Director<P> {
         service: ServiceId,
         server: &Picked,
     ) -> Result<(Tuple, Option<Lease>), DropReason> {
-        let from_server = |to| Tuple {
-            protocol: inbound.protocol,
-            from: server.address,
-            to,
+        let lease = match server.mode {
+            ForwardMode::FullNat => Some(self.lease(now, inbound, service, server.address)?),
+            _ => None,
         };
-        match server.mode {
-            ForwardMode::Direct | ForwardMode::Tunnel => Ok((inbound.reversed(), None)),
-            ForwardMode::Nat if server.address.is_ipv4() == inbound.from.is_ipv4() => {
-                Ok((from_server(inbound.from), None))
-            }
-            ForwardMode::Nat => Err(DropReason::NoRoute),
-            ForwardMode::FullNat => {
-                let lease = self.lease(now, inbound, service, server.address)?;
-                Ok((from_server(lease.local), Some(lease)))
-            }
-        }
+        let local = lease.map(|lease| lease.local);
+        let outbound = answered(inbound, server.address, server.mode, local);
+        Ok((outbound.ok_or(DropReason::NoRoute)?, lease))
     }
 
     fn lease(
@@ -154,4 +163,26 @@ impl<P: PacketBuf> Director<P> {
         self.conns.close(entry);
         self.page.connections.set(self.conns.used());
     }
+}
+
+/// What a server sends to us, or to the client past us, if it can answer such a packet by this method.
+/// `local` is what a FULLNAT server takes for its client.
+#[inline]
+pub(super) fn answered(
+    inbound: &Tuple,
+    server: SocketAddr,
+    mode: ForwardMode,
+    local: Option<SocketAddr>,
+) -> Option<Tuple> {
+    let to = match (mode, local) {
+        (ForwardMode::Direct | ForwardMode::Tunnel, _) => return Some(inbound.reversed()),
+        (ForwardMode::Nat, None) if server.is_ipv4() == inbound.from.is_ipv4() => inbound.from,
+        (ForwardMode::FullNat, Some(local)) => local,
+        _ => return None,
+    };
+    Some(Tuple {
+        protocol: inbound.protocol,
+        from: server,
+        to,
+    })
 }

@@ -614,11 +614,10 @@ impl World {
         for _ in 0..2 {
             for from in 0..self.workers.len() {
                 let steered: Vec<_> = self.workers[from].out.steered.drain(..).collect();
-                for (to, port, packet) in steered {
+                for (to, port, hash, packet) in steered {
                     assert_ne!(to, from, "steered in a circle");
                     let bed = &mut self.workers[to];
-                    let mut burst = Burst::from_iter([packet]);
-                    (bed.director).process_home(now, port, &mut burst, &mut bed.out);
+                    (bed.director).process_handed(now, port, hash, packet, &mut bed.out);
                 }
             }
         }

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use control::ForwardMode;
 
 use super::Director;
+use super::open::answered;
 use crate::conn::{Hit, State};
 use crate::fullnat::lease::Lease;
 use crate::packet::PacketBuf;
@@ -139,53 +140,33 @@ impl<P: PacketBuf> Director<P> {
         entry: &Entry,
     ) -> Result<Hit, Unkept> {
         self.make_room(now).map_err(|_| Unkept::Full)?;
-        let from_server = |to| Tuple {
-            protocol: inbound.protocol,
-            from: server.address,
-            to,
-        };
-        let (outbound, lease) = match (server.mode, entry.local) {
-            (ForwardMode::Direct | ForwardMode::Tunnel, _) => (inbound.reversed(), None),
-            (ForwardMode::Nat, None) if server.address.is_ipv4() == inbound.from.is_ipv4() => {
-                (from_server(inbound.from), None)
+        let outbound = answered(inbound, server.address, server.mode, entry.local);
+        let outbound = outbound.ok_or(Unkept::Unknown)?;
+        let lease = match server.mode {
+            ForwardMode::FullNat => {
+                let lease = self.claim(&outbound);
+                Some(lease.ok_or(Unkept::Full)?)
             }
-            (ForwardMode::FullNat, Some(local)) => {
-                let lease = self.claim(local, server.address, inbound.protocol);
-                (from_server(local), Some(lease.ok_or(Unkept::Full)?))
-            }
-            _ => return Err(Unkept::Unknown),
+            _ => None,
         };
-        let sides = [inbound, &outbound];
-        let opened = self.conns.open(now, sides, id, server.mode, &self.timeouts);
-        let Some(hit) = opened else {
-            if let Some(lease) = lease {
-                (self.leases).give_back(now, lease.pool, lease.local.port(), None);
-            }
-            return Err(Unkept::Full);
-        };
+        let opened = self.enter(now, [inbound, &outbound], (id, server.mode), lease.as_ref());
+        let hit = opened.ok_or(Unkept::Full)?;
         if let Some(lease) = lease {
             // Its server has been told.
             let extra = self.conns.extra(hit.entry());
             (extra.client, extra.pool) = (Default::default(), lease.pool.0);
         }
-        self.page.servers[id.index()].inactive.up();
-        self.services.opened(id);
-        self.services.counted(id);
+        self.count_in(id, State::before_all(inbound.protocol));
         self.listen_in(hit, inbound, server.mode);
-        self.page.connections.set(self.conns.used());
         Ok(hit)
     }
 
-    /// A local address and port of ours, which no connection has.
-    pub(super) fn claim(
-        &mut self,
-        local: SocketAddr,
-        server: SocketAddr,
-        protocol: u8,
-    ) -> Option<Lease> {
+    /// The local address and port that a server answers to, if they are ours and no connection has them.
+    pub(super) fn claim(&mut self, outbound: &Tuple) -> Option<Lease> {
+        let (local, server) = (outbound.to, outbound.from);
         let is_ours =
             self.services.is_local(local.ip()) && self.steer.home(local) == self.steer.me();
-        is_ours.then(|| self.leases.claim(local, server, protocol))?
+        is_ours.then(|| self.leases.claim(local, server, outbound.protocol))?
     }
 
     /// From now on the connection is as it was told.
@@ -236,17 +217,8 @@ impl<P: PacketBuf> Director<P> {
             server_port,
             timeout_ms: timeout_s.saturating_mul(1000),
         };
-        if let Some(template) = self.templates.find(&key, now) {
-            let same = self.templates.tie(&template).server == id;
-            if same {
-                self.templates.touch(&template, now);
-            } else {
-                self.templates.invalidate(&template);
-            }
-            self.templates.release(template);
-            if same {
-                return Ok(());
-            }
+        if self.is_tied(now, &key, id) {
+            return Ok(());
         }
         let made = self.templates.make(&key, now, tie).ok_or(Unkept::Full)?;
         let number = made.into_number();
@@ -256,5 +228,19 @@ impl<P: PacketBuf> Director<P> {
         let made = crate::templates::Hold::from_number(number);
         self.templates.release(made);
         Ok(())
+    }
+    /// Whether a client is tied to this server already; if it is to another, it is so no more.
+    fn is_tied(&mut self, now: Instant, key: &Key<'_>, id: ServerId) -> bool {
+        let Some(template) = self.templates.find(key, now) else {
+            return false;
+        };
+        let same = self.templates.tie(&template).server == id;
+        if same {
+            self.templates.touch(&template, now);
+        } else {
+            self.templates.invalidate(&template);
+        }
+        self.templates.release(template);
+        same
     }
 }

@@ -7,6 +7,8 @@ use std::os::fd::AsRawFd;
 use nix::libc;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
+use super::eal::option;
+
 const DRIVERS: [&str; 2] = ["net_af_packet", "eth_af_packet"];
 /// The driver's own defaults.
 const FRAME_DEFAULT: u32 = 2048;
@@ -98,12 +100,6 @@ pub fn with_room(device: &str, mtu: u16) -> String {
     } else {
         device.to_owned()
     }
-}
-
-/// The value of `key` among the arguments of `device`.
-fn option<'d>(device: &'d str, key: &str) -> Option<&'d str> {
-    let mut options = device.split(',').skip(1);
-    options.find_map(|option| option.strip_prefix(key)?.strip_prefix('='))
 }
 
 #[cfg(test)]

@@ -317,6 +317,12 @@ pub(super) fn device_name(device: &str) -> &str {
     device.split(',').next().unwrap_or(device)
 }
 
+/// The value of `key` among the arguments of `device`.
+pub(super) fn option<'d>(device: &'d str, key: &str) -> Option<&'d str> {
+    let mut options = device.split(',').skip(1);
+    options.find_map(|option| option.strip_prefix(key)?.strip_prefix('='))
+}
+
 /// Virtual devices are on a bus of their own.
 const VDEV: &str = "vdev";
 

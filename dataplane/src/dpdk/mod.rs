@@ -21,7 +21,7 @@ pub use af_packet::with_room;
 pub use eal::{Eal, EalConfig, check_core};
 pub use mbuf::{Mbuf, free_burst};
 pub use mempool::Mempool;
-pub use port::{Offer, Port, PortConfig, PortStats, data_room, queue_hint};
+pub use port::{Offer, Port, PortConfig, PortStats, data_room, interface_below, queue_hint};
 pub use queue::{RxQueue, TxQueue};
 pub use thread::{WorkerThread, register_worker, socket_of};
 

@@ -8,7 +8,7 @@ use dpdk_sys as ffi;
 use nix::libc::ENOTSUP;
 
 use super::af_packet::Ring;
-use super::eal::{Hold, device_name, find_device};
+use super::eal::{Hold, device_name, find_device, option};
 use super::{BURST_LEN, Eal, Error, HEADROOM, Mempool, RxQueue, TxQueue, describe};
 use crate::packet::BURST;
 use crate::steer::{KEY, table};
@@ -201,6 +201,7 @@ impl Port {
         &self.hardware
     }
 
+    /// As the driver says; see [`interface_below`].
     pub fn link_up(&self) -> bool {
         // SAFETY: wants a valid port, which `Started` is.
         unsafe { ffi::director_link_up(self.started.id) != 0 }
@@ -646,6 +647,14 @@ pub fn queue_hint(device: &str, queues: usize) -> String {
     })
 }
 
+/// The kernel's interface that `device` is on, where its driver takes every link for up: what the kernel
+/// says of the interface is then true.
+pub fn interface_below(device: &str) -> Option<&str> {
+    let drivers = ["net_af_packet", "eth_af_packet", "net_af_xdp", "net_pcap"];
+    let is_silent = drivers.iter().any(|driver| device.starts_with(driver));
+    option(device, "iface").filter(|_| is_silent)
+}
+
 fn hardware(info: &ffi::rte_eth_dev_info) -> PortHardware {
     let driver = if info.driver_name.is_null() {
         "unknown driver".to_owned()
@@ -684,4 +693,22 @@ fn offloads(capabilities: u64, name: impl Fn(u64) -> *const c_char) -> Vec<Strin
             name.to_string_lossy().into_owned()
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_silent_drivers_have_an_interface_below() {
+        for silent in [
+            "net_af_packet0,iface=lan",
+            "net_af_xdp1,start_queue=0,iface=lan",
+        ] {
+            assert_eq!(interface_below(silent), Some("lan"));
+        }
+        for other in ["net_tap0,iface=lan", "0000:3b:00.0", "net_pcap0,rx_pcap=a"] {
+            assert_eq!(interface_below(other), None);
+        }
+    }
 }

@@ -13,7 +13,7 @@ use netlink_packet_core::{
     NetlinkMessage, NetlinkPayload,
 };
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
-use netlink_packet_route::link::LinkMessage;
+use netlink_packet_route::link::{LinkAttribute, LinkMessage};
 use netlink_packet_route::neighbour::NeighbourMessage;
 use netlink_packet_route::route::RouteMessage;
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
@@ -107,6 +107,24 @@ impl Asking {
         self.answer(|_| {}).map(|_| ())
     }
 
+    /// Whether the interface of this name is up and has a carrier. `ENODEV` if there is none.
+    pub fn is_running(&mut self, name: &str) -> io::Result<bool> {
+        let request = RouteNetlinkMessage::GetLink(named(name));
+        self.ask(request, NLM_F_ACK)?;
+        let mut found = Tables::default();
+        self.answer(|part| found.take(part))?;
+        Ok(found.links.values().any(|link| link.is_up))
+    }
+
+    /// Gives an interface of tun(4)'s a carrier, or takes it away (`IFLA_CARRIER`).
+    pub fn set_carrier(&mut self, name: &str, is_there: bool) -> io::Result<()> {
+        let mut message = named(name);
+        let carrier = LinkAttribute::Carrier(is_there.into());
+        message.attributes.push(carrier);
+        self.ask(RouteNetlinkMessage::SetLink(message), NLM_F_ACK)?;
+        self.answer(|_| {}).map(|_| ())
+    }
+
     /// Takes one table into `tables`.
     fn dump(&mut self, request: RouteNetlinkMessage, tables: &mut Tables) -> io::Result<()> {
         for _ in 0..DUMPS_MAX {
@@ -165,6 +183,13 @@ impl Asking {
     }
 }
 
+/// About the interface of this name.
+fn named(name: &str) -> LinkMessage {
+    let mut message = LinkMessage::default();
+    message.attributes = vec![LinkAttribute::IfName(name.to_owned())];
+    message
+}
+
 /// Hears when any of the tables changes.
 #[derive(Debug)]
 pub struct Hearing(Socket);
@@ -218,5 +243,16 @@ impl Hearing {
                 Err(error) => return Err(error),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interface_that_is_not_there_does_not_run() {
+        let error = Asking::new().unwrap().is_running("no-such").unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(Errno::ENODEV as i32));
     }
 }

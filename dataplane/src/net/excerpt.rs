@@ -156,15 +156,15 @@ impl Excerpt {
             let key = (place.hop.port, place.entry.vlan, place.entry.address);
             key == (port, vlan, next) && place.entry.state != State::Free
         });
-        let neighbour = place.map(|place| {
+        let neighbour = place.and_then(|place| {
             let view = NeighbourView {
                 port,
                 vlan,
                 address: next,
                 mac: place.hop.mac(),
-                state: place.entry.state.name(),
+                state: place.entry.state.listed()?,
             };
-            (view, place.entry.queue.len())
+            Some((view, place.entry.queue.len()))
         });
         Some(Way {
             port,

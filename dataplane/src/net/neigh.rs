@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use control::NeighbourState;
+
 use super::held::Queue;
 use super::{Hop, HopId, Net, arp, nd};
 use crate::counters::{DropReason, Page};
@@ -63,14 +65,15 @@ pub(super) enum State {
 }
 
 impl State {
-    pub(super) const fn name(self) -> &'static str {
+    /// As it is listed; `None`: a place that is free is not.
+    pub(super) const fn listed(self) -> Option<NeighbourState> {
         match self {
-            Self::Free => "free",
-            Self::Incomplete { .. } => "incomplete",
-            Self::Reachable { .. } => "reachable",
-            Self::Probing { .. } => "probing",
-            Self::Failed { .. } => "failed",
-            Self::Static => "static",
+            Self::Free => None,
+            Self::Incomplete { .. } => Some(NeighbourState::Incomplete),
+            Self::Reachable { .. } => Some(NeighbourState::Reachable),
+            Self::Probing { .. } => Some(NeighbourState::Probing),
+            Self::Failed { .. } => Some(NeighbourState::Failed),
+            Self::Static => Some(NeighbourState::Static),
         }
     }
 }
@@ -122,8 +125,7 @@ pub struct NeighbourView {
     pub address: IpAddr,
     /// `None` while unknown.
     pub mac: Option<[u8; 6]>,
-    /// `incomplete`, `reachable`, `probing`, `failed` or `static`.
-    pub state: &'static str,
+    pub state: NeighbourState,
 }
 
 impl<P: PacketBuf> Net<P> {
@@ -360,20 +362,18 @@ impl<P: PacketBuf> Net<P> {
 
     pub fn neighbours(&self) -> Vec<NeighbourView> {
         let entries = self.entries.iter().zip(&self.hops);
-        let taken = entries.filter(|(entry, _)| entry.state != State::Free);
-        // The kernel is none.
-        let taken = taken.filter(|(entry, hop)| self.on(entry.interface).port == hop.port);
-        taken.map(|(entry, hop)| self.view(entry, hop)).collect()
-    }
-
-    fn view(&self, entry: &Entry, hop: &Hop) -> NeighbourView {
-        let interface = self.on(entry.interface);
-        NeighbourView {
-            port: interface.port,
-            vlan: interface.vlan,
-            address: entry.address,
-            mac: hop.mac(),
-            state: entry.state.name(),
-        }
+        let listed = entries.filter_map(|(entry, hop)| {
+            let (state, interface) = (entry.state.listed()?, self.on(entry.interface));
+            let view = NeighbourView {
+                port: interface.port,
+                vlan: interface.vlan,
+                address: entry.address,
+                mac: hop.mac(),
+                state,
+            };
+            // The kernel is none.
+            (interface.port == hop.port).then_some(view)
+        });
+        listed.collect()
     }
 }

@@ -170,14 +170,14 @@ impl Services {
         services.sieve.extend(services.virtuals.users().keys());
         services.sieve.extend(services.locals.keys());
         for (id, service) in &excerpt.services {
-            let place = super::slot(&mut services.services, id.index());
+            let place = super::updates::slot(&mut services.services, id.index());
             *place = Some(service.copy(excerpt.destination));
             services.note_plain(*id);
             services.note_ranks(*id, 0);
             services.clamping += u32::from(service.options.mss.is_some());
         }
         for (id, server) in &excerpt.servers {
-            *super::slot(&mut services.servers, id.index()) = Some(*server);
+            *super::updates::slot(&mut services.servers, id.index()) = Some(*server);
         }
         for (address, answerer) in &excerpt.answers {
             services.answers.add(*address, *answerer);

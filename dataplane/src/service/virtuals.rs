@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use hashbrown::HashMap;
 
 use super::keyed::Keyed;
-use super::release;
+use super::updates::release;
 use crate::net::is_station;
 
 /// Virtual addresses, each by how much there is of it.

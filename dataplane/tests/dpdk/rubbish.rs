@@ -9,6 +9,7 @@ mod spoil;
 use std::sync::Arc;
 
 use dataplane::config::Config;
+use dataplane::conn::Hash;
 use dataplane::control::model::Model;
 use dataplane::counters::Page;
 use dataplane::director::Director;
@@ -41,7 +42,7 @@ impl Egress for Sink {
 
     fn share(&mut self, _learned: Learned) {}
 
-    fn steer(&mut self, _worker: usize, _from: PortId, _packet: Mbuf) {
+    fn steer(&mut self, _: usize, _: PortId, _: Option<Hash>, _: Mbuf) {
         unreachable!("one worker owns everything");
     }
 

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use crossbeam::channel::bounded;
 use dataplane::config::Config;
+use dataplane::conn::Hash;
 use dataplane::control::MAILBOX_MAX;
 use dataplane::control::model::Model;
 use dataplane::counters::{Page, balanced};
@@ -44,7 +45,7 @@ impl Egress for Nowhere {
 
     fn share(&mut self, _: Learned) {}
 
-    fn steer(&mut self, _: usize, _: PortId, _: Mbuf) {}
+    fn steer(&mut self, _: usize, _: PortId, _: Option<Hash>, _: Mbuf) {}
 
     fn watch(&mut self) -> &mut Watch {
         &mut self.0

@@ -7,14 +7,14 @@
 
 use std::fs;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::SeqCst};
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use control::Protocol;
 
-use crate::bench::generator::{Cable, Generator, Pace, Script, cables};
+use crate::bench::generator::{Cable, Generator, MBUFS, Pace, Script, cables};
 use crate::bench::measure::{Meter, Spread};
 use crate::bench::network::Site;
 use crate::bench::report::Row;
@@ -27,8 +27,12 @@ use crate::steer::Steer;
 
 /// Of each worker.
 const FLOWS: u32 = 100_000;
+/// Each has room for so many: of twice as many flows nearly half are at home with each.
+const ROOM: u32 = FLOWS + FLOWS / 16;
 /// Rounds after which it is asked whether anything is still under way.
 const SETTLING: u32 = 256;
+/// There and back again.
+const TRIPS: u32 = 1000;
 /// Between two looks whether the others have come.
 const NAP: Duration = Duration::from_micros(50);
 
@@ -97,7 +101,8 @@ pub(super) fn run(bench: &mut Bench<'_>) -> Result<()> {
         bench.progress("  one core only: no second worker");
     }
     bench.yardstick.sample();
-    let beside = Lab::named(bench.eal, bench.lab.clock, "beside")?;
+    // One pool for all, as a director has: packets are freed where they leave, and used there again.
+    let lab = Lab::named(bench.eal, bench.lab.clock, "workers", 2 * MBUFS + 1)?;
     let meeting = Meeting::new(cores.len());
     let plan = Plan {
         windows: bench.options.windows(),
@@ -105,17 +110,13 @@ pub(super) fn run(bench: &mut Bench<'_>) -> Result<()> {
         meeting: &meeting,
     };
     let eal = bench.eal;
-    let places: Vec<_> = cores
-        .iter()
-        .zip([&bench.lab, &beside])
-        .zip(seats())
-        .collect();
+    let places: Vec<_> = cores.iter().zip(seats()).collect();
     let found: Vec<Result<Vec<Found>>> = thread::scope(|scope| {
         let threads: Vec<_> = places
             .into_iter()
             .enumerate()
-            .map(|(me, ((core, lab), seats))| {
-                let plan = &plan;
+            .map(|(me, (core, seats))| {
+                let (plan, lab) = (&plan, &lab);
                 scope.spawn(move || {
                     let done = register_worker(eal, *core)
                         .map_err(anyhow::Error::from)
@@ -191,7 +192,11 @@ fn report(bench: &mut Bench<'_>, found: &[Vec<Found>]) -> Result<()> {
             .with("core_share", share)
             .with("stalls", all.iter().map(|found| found.stalls).sum::<u32>())
             .with("dropped", dropped);
-        bench.rows.push(row);
+        let trips = all.iter().flat_map(|found| &found.trips).copied();
+        bench.rows.push(match case.cores() {
+            1 => row,
+            _ => row.with("ns_across", Spread::least(trips)),
+        });
     }
     Ok(())
 }
@@ -218,6 +223,8 @@ struct Found {
     stalls: u32,
     /// The least part of a window that it had its core.
     core_share: f64,
+    /// Nanoseconds that a word took to the other core, just before each window.
+    trips: Vec<f64>,
     page: Arc<Page>,
 }
 
@@ -241,6 +248,9 @@ impl Plan<'_> {
             for case in Case::ALL {
                 self.meeting.meet()?;
                 if let Some(player) = players.iter_mut().find(|player| player.found.case == case) {
+                    if case.cores() == 2 {
+                        player.found.trips.push(self.meeting.trip(me, lab)?);
+                    }
                     player.window(lab, self.window_ms)?;
                 }
             }
@@ -257,7 +267,7 @@ impl Plan<'_> {
         let workers = case.workers();
         let steer = || Steer::new(me % workers, workers);
         let pace = Pace::Real(lab.clock);
-        let generator = lab.generator_of(site, case.flows(), pace, steer())?;
+        let generator = lab.generator_of(site, ROOM, pace, steer())?;
         let mut generator = generator.among(steer(), seat.exchange);
         if case == Case::Spread {
             generator.spread_by_device();
@@ -282,6 +292,7 @@ impl Plan<'_> {
             rates: Vec::new(),
             stalls: 0,
             core_share: 1.0,
+            trips: Vec::new(),
             page,
         };
         Ok(Player { generator, found })
@@ -352,7 +363,14 @@ struct Meeting {
     came: AtomicUsize,
     failed: AtomicBool,
     busy: [AtomicBool; 2],
+    /// What goes from one core to the other and back.
+    word: Word,
 }
+
+/// In a line of its own.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Word(AtomicU32);
 
 impl Meeting {
     fn new(workers: usize) -> Self {
@@ -361,7 +379,24 @@ impl Meeting {
             came: AtomicUsize::new(0),
             failed: AtomicBool::new(false),
             busy: Default::default(),
+            word: Word::default(),
         }
+    }
+
+    /// How many nanoseconds a word takes from one of two cores to the other: what a cache line takes at
+    /// least, which depends on where the machine has put the cores just now.
+    fn trip(&self, me: usize, lab: &Lab) -> Result<f64> {
+        let Word(word) = &self.word;
+        let (mine, began) = (u32::from(me != 0), cpu::cycles());
+        for _ in 0..TRIPS {
+            while word.load(SeqCst) % 2 != mine {
+                ensure!(!self.failed.load(SeqCst), "another worker ended");
+                std::hint::spin_loop();
+            }
+            word.fetch_add(1, SeqCst);
+        }
+        let ns = lab.clock.ns(cpu::cycles() - began);
+        Ok(ns / f64::from(2 * TRIPS))
     }
 
     /// Returns when all came; an error if one never will. Whoever waits leaves its core alone, which may be

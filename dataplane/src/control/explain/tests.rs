@@ -163,7 +163,7 @@ impl Lab {
             .lock()
             .unwrap()
             .process(now, PortId(port), &mut burst, &mut wires[0]);
-        for (home, from, packet) in std::mem::take(&mut wires[0].steered) {
+        for (home, from, _, packet) in std::mem::take(&mut wires[0].steered) {
             let mut burst = Burst::from_iter([packet]);
             let mut director = self.workers[home].0.lock().unwrap();
             director.process_home(now, from, &mut burst, &mut wires[home]);
@@ -212,7 +212,7 @@ fn played(director: Shared, page: Arc<Page>) -> Worker {
                         vlan: None,
                         address: "10.1.0.3".parse().unwrap(),
                         mac: Some([2, 0, 0, 0, 2, 9]),
-                        state: "reachable",
+                        state: control::NeighbourState::Reachable,
                     };
                     let _ = reply.send(vec![known]);
                 }

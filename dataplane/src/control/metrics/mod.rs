@@ -25,7 +25,7 @@ use crate::health::Status;
 use crate::templates::Templates;
 use crate::update::ServerId;
 
-pub use self::families::{FAMILIES, Family};
+pub use self::families::{Family, families};
 pub use self::http::serve;
 pub use self::text::Kind;
 
@@ -82,7 +82,7 @@ impl Scrape {
     pub fn part(&self, cursor: MetricsCursor, servers: bool) -> (String, Option<MetricsCursor>) {
         let mut out = String::with_capacity(PART + PART / 8);
         let mut born = cursor.service;
-        for (index, family) in FAMILIES.iter().enumerate().skip(cursor.family) {
+        for (index, family) in families().enumerate().skip(cursor.family) {
             if family.is_of_servers() && !servers {
                 continue;
             }

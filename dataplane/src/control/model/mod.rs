@@ -107,29 +107,35 @@ pub struct Applied {
     pub stopped: Vec<SyncRole>,
 }
 
+/// A port that is to be started.
+#[derive(Debug, Clone, Copy)]
+pub struct NewPort<'s> {
+    pub id: PortId,
+    pub spec: &'s PortSpec,
+    /// Its kernel's side, a port of its own, if it has one.
+    pub side: Option<PortId>,
+}
+
+impl NewPort<'_> {
+    /// Locally administered, and each port's own.
+    pub const fn mac_without_device(&self) -> [u8; 6] {
+        [2, 0, 0, 0, 0, self.id.0]
+    }
+}
+
 /// What a batch needs beside the model, when all else is found right.
 pub trait Outside {
-    /// Starts a new port, with its kernel's side if it has one; says its Ethernet address.
-    fn open(
-        &mut self,
-        id: PortId,
-        spec: &PortSpec,
-        side: Option<PortId>,
-    ) -> Result<[u8; 6], Refusal>;
+    /// Starts a port; says its Ethernet address.
+    fn open(&mut self, port: NewPort<'_>) -> Result<[u8; 6], Refusal>;
 
     /// Starts a daemon that synchronises connections.
     fn start(&mut self, daemon: &SyncDaemon, settings: Settings) -> Result<(), Refusal>;
 }
 
 /// Daemons are but names.
-impl<F: FnMut(PortId, &PortSpec, Option<PortId>) -> Result<[u8; 6], Refusal>> Outside for F {
-    fn open(
-        &mut self,
-        id: PortId,
-        spec: &PortSpec,
-        side: Option<PortId>,
-    ) -> Result<[u8; 6], Refusal> {
-        self(id, spec, side)
+impl<F: FnMut(NewPort<'_>) -> Result<[u8; 6], Refusal>> Outside for F {
+    fn open(&mut self, port: NewPort<'_>) -> Result<[u8; 6], Refusal> {
+        self(port)
     }
 
     fn start(&mut self, _: &SyncDaemon, _: Settings) -> Result<(), Refusal> {
@@ -301,10 +307,8 @@ impl Model {
 
     /// As [`Model::apply_with`], where ports and daemons that come are but names.
     pub fn apply(&mut self, changes: &[Change]) -> Result<Vec<Update>, Refusal> {
-        let applied = self.apply_with(changes, &mut |id: PortId, _: &_, _: Option<_>| {
-            Ok([2, 0, 0, 0, 0, id.0])
-        })?;
-        Ok(applied.updates)
+        let mut outside = |port: NewPort<'_>| Ok(port.mac_without_device());
+        Ok(self.apply_with(changes, &mut outside)?.updates)
     }
 
     /// Carries out every change in order and returns what the workers must apply, or refuses and
@@ -336,7 +340,8 @@ impl Model {
             let Some(spec) = self.ports.get(id) else {
                 unreachable!("it was added");
             };
-            let mac = outside.open(id, spec, self.ports.side(id))?;
+            let side = self.ports.side(id);
+            let mac = outside.open(NewPort { id, spec, side })?;
             self.network.set_mac(id, mac);
         }
         let started = (self.daemons.iter()).filter(|daemon| done.started.contains(&daemon.role));
@@ -495,7 +500,7 @@ impl Model {
         control::Service {
             key: service.key,
             spec: service.head.policy.spec(),
-            totals: minus(self.service_counted(service), service.head.zero),
+            totals: self.service_totals(service),
             rates: service.head.estimator.rates(),
             servers: service
                 .servers

@@ -141,7 +141,7 @@ pub(super) fn answerable(
     address: SocketAddr,
     mode: ForwardMode,
 ) -> Result<(), Refusal> {
-    let has_datagrams = key.protocol().is_none_or(|p| p == Protocol::Udp);
+    let has_datagrams = key.may_be(Protocol::Udp);
     if policy.one_packet && has_datagrams && mode == ForwardMode::FullNat {
         let detail = format!(
             "server {address} has method fullnat, but service {} schedules each packet by itself, \
@@ -240,9 +240,7 @@ pub(super) fn options(key: &ServiceKey, options: ServiceOptions) -> Result<(), R
         slow_start_s,
         hash_target,
     } = options;
-    let tcp = key
-        .protocol()
-        .is_none_or(|protocol| protocol == Protocol::Tcp);
+    let (tcp, udp) = (key.may_be(Protocol::Tcp), key.may_be(Protocol::Udp));
     let proxy = matches!(
         client_address,
         ClientAddress::ProxyV1 | ClientAddress::ProxyV2
@@ -261,9 +259,6 @@ pub(super) fn options(key: &ServiceKey, options: ServiceOptions) -> Result<(), R
             prime_near(size)
         ));
     }
-    let udp = key
-        .protocol()
-        .is_none_or(|protocol| protocol == Protocol::Udp);
     if hash_target == HashTarget::Qid && !udp {
         return wrong(format!(
             "service {} is not UDP, hash target qid needs QUIC; sip is right",
@@ -304,7 +299,7 @@ fn own_timeouts(key: &ServiceKey, timeouts: ServiceTimeouts) -> Result<(), Refus
         (udp, "udp", Protocol::Udp),
     ] {
         let Some(seconds) = timeout else { continue };
-        let detail = if key.protocol().is_some_and(|protocol| protocol != of) {
+        let detail = if !key.may_be(of) {
             format!("service {} has no {kind} timeout, none is right", name(key))
         } else if !(1..=TIMEOUT_MAX_S).contains(&seconds) {
             format!(

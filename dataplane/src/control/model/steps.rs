@@ -126,17 +126,9 @@ impl Model {
         tunnel(address, spec)?;
         let known = self.by_address.get(&(*key, address)).copied();
         let old = known.map(|id| *self.servers.get(id.0));
-        if matches!(
-            old,
-            Some(Server {
-                place: Place::Listed { .. },
-                ..
-            })
-        ) {
-            return Err(refuse(
-                Errno::Eexist,
-                format!("service {} has server {address} already", name(key)),
-            ));
+        if old.is_some_and(|old| matches!(old.place, Place::Listed { .. })) {
+            let detail = format!("service {} has server {address} already", name(key));
+            return Err(refuse(Errno::Eexist, detail));
         }
         server_address(address)?;
         same_port(key, address, spec)?;
@@ -148,29 +140,9 @@ impl Model {
             age: self.clock,
         };
         let ramp = self.ramp_for(service, None, spec.weight);
-        let id = match (known, old) {
-            (Some(id), Some(old)) => {
-                let now = stats::counted(&self.pages, id);
-                let kept = matches!(old.place, Place::Trash { service_born, .. }
-                    if service_born == self.services.get(service.0).born);
-                // The same service finds its server's counters as they were, a new one finds none.
-                let back = if kept {
-                    old
-                } else {
-                    Server::counting_from(now, old)
-                };
-                done.undo.push(Undo::Server(id, Some(old)));
-                *self.servers.get_mut(id.0) = Server {
-                    spec,
-                    last_weight: spec.weight,
-                    place,
-                    options: ServerOptions::default(),
-                    joined: now,
-                    ..back
-                };
-                id
-            }
-            _ => self.new_server(*key, address, spec, place, done)?,
+        let id = match known {
+            Some(id) => self.server_again(id, spec, place, done),
+            None => self.new_server(*key, address, spec, place, done)?,
         };
         let server = self.servers.get_mut(id.0);
         server.ramp = ramp;
@@ -182,6 +154,36 @@ impl Model {
         });
         done.update(service, added);
         Ok(())
+    }
+
+    /// A server that was in the trash has its place in a service now.
+    fn server_again(
+        &mut self,
+        id: ServerId,
+        spec: ServerSpec,
+        place: Place,
+        done: &mut Transaction,
+    ) -> ServerId {
+        let (old, now) = (*self.servers.get(id.0), stats::counted(&self.pages, id));
+        let back = match (old.place, place) {
+            // The same service finds its server's counters as they were, a new one finds none.
+            (Place::Trash { service_born, .. }, Place::Listed { service, .. })
+                if service_born == self.services.get(service.0).born =>
+            {
+                old
+            }
+            _ => Server::counting_from(now, old),
+        };
+        done.undo.push(Undo::Server(id, Some(old)));
+        *self.servers.get_mut(id.0) = Server {
+            spec,
+            last_weight: spec.weight,
+            place,
+            options: ServerOptions::default(),
+            joined: now,
+            ..back
+        };
+        id
     }
 
     fn new_server(

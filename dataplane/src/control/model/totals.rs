@@ -45,14 +45,29 @@ impl Model {
     /// What all its servers counted while they were in it.
     pub(super) fn service_counted(&self, service: &Service) -> Totals {
         service.servers.values().fold(service.head.gone, |sum, id| {
-            plus(
-                sum,
-                minus(
-                    stats::counted(&self.pages, *id),
-                    self.servers.get(id.0).joined,
-                ),
-            )
+            let joined = self.servers.get(id.0).joined;
+            plus(sum, minus(stats::counted(&self.pages, *id), joined))
         })
+    }
+
+    /// The same since the service was zeroed.
+    pub(super) fn service_totals(&self, service: &Service) -> Totals {
+        minus(self.service_counted(service), service.head.zero)
+    }
+
+    /// Packets from clients that all services count.
+    pub fn in_packets(&self) -> u64 {
+        let services = self.services.iter();
+        services
+            .map(|service| self.service_totals(service).in_packets)
+            .sum()
+    }
+
+    /// Of all servers in services.
+    pub fn active_connections(&self) -> u64 {
+        let servers = self.services.iter().flat_map(|one| one.servers.values());
+        let active = servers.map(|id| stats::connections(&self.pages, *id).0);
+        active.map(u64::from).sum()
     }
 }
 

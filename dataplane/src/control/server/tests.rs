@@ -23,7 +23,7 @@ impl Backend for Counting {
                 port: "x".repeat(1000),
                 address,
                 mac: None,
-                state: "failed".into(),
+                state: control::NeighbourState::Failed,
             };
             Reply::Neighbours(vec![one; n])
         };

@@ -11,7 +11,7 @@ use super::super::handshake::Handshakes;
 use super::super::kernel::Punts;
 use super::super::synced::Places;
 use super::Excerpt;
-use crate::conn::Conns;
+use crate::conn::{Conns, Hash};
 use crate::counters::{DropReason, Page};
 use crate::fragments::Fragments;
 use crate::net::Net;
@@ -237,7 +237,7 @@ impl Egress for Recorder {
 
     fn share(&mut self, _learned: Learned) {}
 
-    fn steer(&mut self, _worker: usize, _from: PortId, _packet: HeapBuf) {}
+    fn steer(&mut self, _: usize, _: PortId, _: Option<Hash>, _: HeapBuf) {}
 
     fn watch(&mut self) -> &mut Watch {
         &mut self.watch

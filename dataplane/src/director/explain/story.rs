@@ -389,7 +389,7 @@ impl Story<'_> {
                     0 => String::new(),
                     n => format!(", {n} packets wait"),
                 };
-                format!("{next} is {known} ({}){wait}", view.state)
+                format!("{next} is {known} ({}){wait}", view.state.word())
             }
         };
         self.step("neighbour", says);

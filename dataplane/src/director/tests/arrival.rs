@@ -3,7 +3,7 @@
 use control::Role;
 
 use super::*;
-use crate::director::Arrival;
+use crate::director::{Arrival, Tray};
 use crate::packet::{Burst, PortId};
 use crate::steer::hash_of;
 use crate::wire::flow::Seen;
@@ -95,6 +95,34 @@ fn the_servers_side_goes_by_destinations() {
     // One of a server that is a client itself says nothing of the device.
     let client = clients(1).next().unwrap();
     assert_eq!(arrives(&mut t, hashed(&reply(&client), false)), Some(1));
+}
+
+/// What was looked up for it before would not know of the connection.
+#[test]
+fn what_is_gathered_is_decided_before_a_burst_that_is_at_home() {
+    let mut t = bed();
+    let reply = |client: &str| tcp(RS, client, "SA");
+    let at_home = port_of(&reply("192.0.2.10:1"));
+    t.director.arrive(at_home, Some(Role::Servers));
+    let all: Vec<_> = clients(0).take(100).collect();
+    for client in &all[..64] {
+        arrives(&mut t, hashed(&tcp(client, VIP, "S"), true));
+        arrives(&mut t, hashed(&reply(client), false));
+    }
+    assert_eq!(t.director.arrival(at_home), Arrival::AtHome);
+    let port = port_of(&tcp(&all[64], VIP, "S"));
+    let syn = |client: &String| HeapBuf::new(&arriving(&tcp(client, VIP, "S")).1.bytes());
+    // So many that the first is looked up at once.
+    let mut burst = Burst::from_iter(all[64..84].iter().map(syn));
+    let mut again = arriving(&tcp(&all[64], VIP, "S")).1.bytes().to_vec();
+    again[..6].copy_from_slice(&port_mac(at_home));
+    let mut other = Burst::from_iter([HeapBuf::new(&again)]);
+    let (director, out, now) = (&mut t.director, &mut t.out, Instant::default());
+    let mut tray = Tray::default();
+    director.gather(now, port, &mut burst, &mut tray, out);
+    director.gather(now, at_home, &mut other, &mut tray, out);
+    director.finish(now, &mut tray, out);
+    assert_eq!(t.page.connections.get(), 64 + 20);
 }
 
 #[test]

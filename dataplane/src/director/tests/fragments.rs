@@ -2,6 +2,7 @@
 
 use super::super::testbed::via;
 use super::*;
+use crate::conn::Hash;
 use crate::packet::{Learned, Origin};
 use crate::replay::Wire;
 use crate::watch::Watch;
@@ -226,7 +227,7 @@ impl Egress for Poor<'_> {
         None
     }
     fn share(&mut self, _: Learned) {}
-    fn steer(&mut self, _: usize, _: PortId, _: HeapBuf) {}
+    fn steer(&mut self, _: usize, _: PortId, _: Option<Hash>, _: HeapBuf) {}
     fn watch(&mut self) -> &mut Watch {
         self.0.watch()
     }

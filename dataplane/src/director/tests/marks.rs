@@ -602,10 +602,9 @@ impl Workers {
         // To where the fragments of a datagram meet, and from there to their connection's worker.
         for _ in 0..2 {
             for from in 0..self.0.len() {
-                for (to, port, packet) in std::mem::take(&mut self.0[from].out.steered) {
+                for (to, port, hash, packet) in std::mem::take(&mut self.0[from].out.steered) {
                     let t = &mut self.0[to];
-                    let mut burst = Burst::from_iter([packet]);
-                    (t.director).process_home(Instant(0), port, &mut burst, &mut t.out);
+                    (t.director).process_handed(Instant(0), port, hash, packet, &mut t.out);
                 }
             }
         }

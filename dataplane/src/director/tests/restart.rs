@@ -97,17 +97,20 @@ fn they_go_on_where_they_were() {
     assert_eq!((second.director.conns.used(), second.load(1)), (0, (0, 0)));
 }
 
+/// With one server, which is reached by `mode`.
+fn configured(mut t: Testbed, mode: ForwardMode, vip: &str, server: &str) -> Testbed {
+    t.add_service(0, Tcp, vip);
+    t.apply(super::super::testbed::add_server_by(mode, 0, 0, server));
+    t.apply(local_addresses(0, &["10.1.0.100", "2001:db8:1::100"]));
+    t
+}
+
 #[test]
 fn of_every_method_and_family() {
     for mode in [ForwardMode::Nat, ForwardMode::FullNat, ForwardMode::Direct] {
         for (client, vip, server) in [(C, VIP, RS), (C6, VIP6, RS6)] {
             let directory = tempfile::tempdir().unwrap();
-            let configured = |mut t: Testbed| {
-                t.add_service(0, Tcp, vip);
-                t.apply(super::super::testbed::add_server_by(mode, 0, 0, server));
-                t.apply(local_addresses(0, &["10.1.0.100", "2001:db8:1::100"]));
-                t
-            };
+            let configured = |t| configured(t, mode, vip, server);
             let mut first = configured(kept(directory.path()));
             let open = first.pass(0, &tcp(client, vip, "S"));
             first.pass(1, &tcp(client, vip, "A"));
@@ -175,6 +178,20 @@ fn what_cannot_go_on_is_counted() {
         adopt(&mut twice, directory.path(), 1, &heirs(&[Some(0)])).torn,
         1
     );
+}
+
+#[test]
+fn one_without_room_leaves_its_local_port_to_others() {
+    let directory = tempfile::tempdir().unwrap();
+    let configured = |t| configured(t, ForwardMode::FullNat, VIP, RS);
+    let mut first = configured(kept(directory.path()));
+    for client in ["192.0.2.10:1", "192.0.2.10:2"] {
+        first.pass(0, &tcp(client, VIP, "S"));
+    }
+    let mut small = configured(Testbed::new(1, setup(true)));
+    let adopted = adopt(&mut small, directory.path(), 1, &heirs(&[Some(0)]));
+    assert_eq!((adopted.kept, adopted.homeless), (1, 1));
+    assert_eq!(small.director.leases.in_use(), 1);
 }
 
 #[test]

@@ -6,9 +6,11 @@ mod nd;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
+use control::Word as _;
 use proptest::prelude::*;
 
 use super::*;
+use crate::conn::Hash;
 use crate::packet::{Exit, HeapBuf, Learned};
 use crate::watch::Watch;
 use crate::wire::ethernet::{ARP, BROADCAST, IPV4};
@@ -105,7 +107,7 @@ impl Egress for Out {
         self.shared.push(learned);
     }
 
-    fn steer(&mut self, _: usize, _: PortId, _: HeapBuf) {
+    fn steer(&mut self, _: usize, _: PortId, _: Option<Hash>, _: HeapBuf) {
         unreachable!("one worker");
     }
 
@@ -211,7 +213,7 @@ impl Bed {
         let all = self.net.neighbours();
         all.iter()
             .find(|n| n.address == IpAddr::from(address))
-            .map(|n| n.state)
+            .map(|n| n.state.word())
     }
 }
 

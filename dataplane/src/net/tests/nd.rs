@@ -215,7 +215,7 @@ impl Bed {
     fn state6(&self, address: &str) -> Option<&'static str> {
         let all = self.net.neighbours();
         let found = all.iter().find(|n| n.address == ip(address));
-        found.map(|n| n.state)
+        found.map(|n| n.state.word())
     }
 
     fn consumed(&self) -> u64 {

@@ -46,7 +46,7 @@ fn keys() -> impl Strategy<Value = Vec<ServiceKey>> {
 }
 
 fn spec(key: ServiceKey) -> impl Strategy<Value = ServiceSpec> {
-    let udp = key.protocol().is_none_or(|p| p == Protocol::Udp);
+    let udp = key.may_be(Protocol::Udp);
     let masks = match key.is_ipv6() {
         true => vec![Netmask::whole(true), Netmask::V6(64)],
         false => vec![
@@ -77,7 +77,7 @@ fn spec(key: ServiceKey) -> impl Strategy<Value = ServiceSpec> {
 }
 
 fn options(key: ServiceKey) -> impl Strategy<Value = ServiceOptions> {
-    let is = move |protocol| key.protocol().is_none_or(|own| own == protocol);
+    let is = move |protocol| key.may_be(protocol);
     let (tcp, udp) = (is(Protocol::Tcp), is(Protocol::Udp));
     let hidden = select(vec![
         ClientAddress::Toa,

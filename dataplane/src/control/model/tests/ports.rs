@@ -49,13 +49,10 @@ fn model(pages: Vec<Arc<Page>>) -> Model {
 /// Applies `changes` where devices open, and returns the ids of ports that came and that went.
 fn apply(model: &mut Model, changes: &[Change]) -> Result<(Vec<PortId>, Vec<PortId>), Refusal> {
     let mut opened = Vec::new();
-    let applied = model.apply_with(
-        changes,
-        &mut |id: PortId, _: &PortSpec, _: Option<PortId>| {
-            opened.push(id);
-            Ok([2, 0, 0, 0, 9, id.0])
-        },
-    )?;
+    let applied = model.apply_with(changes, &mut |port: NewPort<'_>| {
+        opened.push(port.id);
+        Ok([2, 0, 0, 0, 9, port.id.0])
+    })?;
     Ok((opened, applied.closed))
 }
 
@@ -194,21 +191,18 @@ fn a_device_that_does_not_open_takes_all_back() {
     let before = model.network();
     let changes = [add("a"), has("a", None, "10.9.0.1/24"), add("b")];
     let mut asked = Vec::new();
-    let refusal = model.apply_with(
-        &changes,
-        &mut |id: PortId, spec: &PortSpec, _: Option<PortId>| {
-            asked.push(id);
-            match spec.name.as_str() {
-                "a" => Ok([2; 6]),
-                _ => Err(refuse(Errno::Einval, "no")),
-            }
-        },
-    );
+    let refusal = model.apply_with(&changes, &mut |port: NewPort<'_>| {
+        asked.push(port.id);
+        match port.spec.name.as_str() {
+            "a" => Ok([2; 6]),
+            _ => Err(refuse(Errno::Einval, "no")),
+        }
+    });
     assert_eq!(refusal.unwrap_err().detail, "no");
     assert_eq!(asked, [PortId(1), PortId(2)]);
     assert_eq!(model.network(), before);
     let wrong = [add("a"), has("a", None, "10.9.0.1/24"), add("a")];
-    let mut opens = |_: PortId, _: &PortSpec, _: Option<PortId>| panic!("all else comes first");
+    let mut opens = |_: NewPort<'_>| panic!("all else comes first");
     let refusal = model.apply_with(&wrong, &mut opens).unwrap_err();
     assert_eq!(refusal.step, Some(2));
     // What comes and goes in one batch is never opened.
@@ -221,10 +215,7 @@ fn a_device_that_does_not_open_takes_all_back() {
 fn the_devices_address_is_told() {
     let mut model = model(Vec::new());
     let changes = [add("a"), has("a", Some(7), "10.9.0.1/24")];
-    let applied = model.apply_with(
-        &changes,
-        &mut |_: PortId, _: &PortSpec, _: Option<PortId>| Ok([2, 0, 0, 0, 0, 0x55]),
-    );
+    let applied = model.apply_with(&changes, &mut |_: NewPort<'_>| Ok([2, 0, 0, 0, 0, 0x55]));
     let updates = applied.unwrap().updates;
     let [Update::SetNetwork(network)] = &updates[..] else {
         panic!("{updates:?}");
