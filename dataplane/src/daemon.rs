@@ -71,7 +71,7 @@ pub fn run(config: &Config, path: &Path, beginning: Beginning) -> Result<()> {
         .try_for_each(|&core| check_core(core))?;
     let eal = Eal::init(&eal_config(config))?;
     let pools = pools(&eal, config)?;
-    let mut ports = Ports::new(&eal, &director.workers, &pools);
+    let mut ports = Ports::new(&eal, &director.workers, &pools).waking(server.waker());
     let queues = ports.start_all(config.ports.iter().map(|port| &port.spec))?;
     let asked = (path, reload);
     let result = serve(

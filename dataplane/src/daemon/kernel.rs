@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use mio::Waker;
 use nix::errno::Errno;
 
 use crate::control::Setting;
@@ -30,14 +31,15 @@ pub(super) struct Watcher {
 }
 
 impl Watcher {
-    pub(super) fn start() -> io::Result<Self> {
+    /// Wakes whoever takes the tables when there are others.
+    pub(super) fn start(waker: Option<Arc<Waker>>) -> io::Result<Self> {
         let (latest, ended) = (Latest::default(), Arc::new(AtomicBool::new(false)));
         let hearing = Hearing::new()?;
         let asking = Asking::new()?;
         let (to, until) = (Arc::clone(&latest), Arc::clone(&ended));
         std::thread::Builder::new()
             .name("kernel".to_owned())
-            .spawn(move || watch(asking, hearing, &to, &until))?;
+            .spawn(move || watch(asking, hearing, &to, waker.as_deref(), &until))?;
         let asking = Asking::new()?;
         Ok(Self {
             latest,
@@ -78,13 +80,21 @@ impl Drop for Watcher {
     }
 }
 
-fn watch(mut asking: Asking, mut hearing: Hearing, latest: &Latest, ended: &AtomicBool) {
+fn watch(
+    mut asking: Asking,
+    mut hearing: Hearing,
+    latest: &Latest,
+    waker: Option<&Waker>,
+    ended: &AtomicBool,
+) {
     let mut told = None;
     while !ended.load(Relaxed) {
         match asking.tables() {
             Ok(tables) if told.as_ref() != Some(&tables) => {
                 told = Some(tables.clone());
                 *latest.lock().unwrap_or_else(PoisonError::into_inner) = Some(tables);
+                // The main thread looks by itself before long.
+                let _ = waker.map(Waker::wake);
             }
             Ok(_) => {}
             Err(error) => tracing::warn!("the kernel's tables cannot be read: {error}"),

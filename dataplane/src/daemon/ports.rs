@@ -1,11 +1,13 @@
 //! The devices of the ports: started, given to the workers, and taken from them.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use control::{Errno, KernelDriver, PortSpec, PortUse, Refusal};
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use mio::Waker;
 
 use crate::control::model::{NewPort, kernel_name, side_spec, sides};
 use crate::control::stats::{Lost, Machine, PortInfo};
@@ -36,6 +38,7 @@ pub struct Ports {
     closing: Vec<Closing>,
     /// Once a port has a kernel's side.
     watcher: Option<Watcher>,
+    waker: Option<Arc<Waker>>,
     links: Links,
     /// Entries of the redirection table that the workers go by.
     reta: usize,
@@ -78,9 +81,17 @@ impl Ports {
             open: BTreeMap::new(),
             closing: Vec::new(),
             watcher: None,
+            waker: None,
             links: Links::default(),
             reta: RETA,
         }
+    }
+
+    /// Wakes the main thread when the kernel's tables changed.
+    #[must_use]
+    pub fn waking(mut self, waker: Arc<Waker>) -> Self {
+        self.waker = Some(waker);
+        self
     }
 
     /// Starts the ports that the EAL was started with, and returns their queues for the workers.
@@ -141,7 +152,8 @@ impl Ports {
 
     fn start_watcher(&mut self) -> anyhow::Result<()> {
         if self.watcher.is_none() {
-            let watcher = Watcher::start().context("hearing what the kernel's network is")?;
+            let watcher = Watcher::start(self.waker.clone())
+                .context("hearing what the kernel's network is")?;
             self.watcher = Some(watcher);
         }
         Ok(())

@@ -31,7 +31,7 @@ pub const CLIENTS_KEPT: usize = 64;
 /// ... and no other user has more than these.
 pub const CLIENTS_PER_USER: usize = 256;
 /// How often [`Backend::tick`] is called at least.
-pub const TICK: Duration = Duration::from_millis(500);
+pub const TICK: Duration = Duration::from_millis(250);
 /// How long a request (and a client's hello) may take to arrive.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a client may take no byte of its reply.
