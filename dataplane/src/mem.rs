@@ -16,6 +16,9 @@ use nix::sys::statfs::{FsType, HUGETLBFS_MAGIC, TMPFS_MAGIC, fstatfs};
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 const HUGE_PAGE: usize = 2 << 20;
+/// What is shorter has few enough ordinary pages. The counters of ten thousand servers have not: a whole
+/// connection takes 4 % less time with them on a huge page.
+const HUGE_FROM: usize = HUGE_PAGE / 16;
 /// Binary logarithms of the sizes of pages that may be reserved for applications, the larger one first: at
 /// ten million connections a table on 2 MiB pages already waits for their addresses.
 const RESERVED: [u8; 2] = [30, 21];
@@ -69,7 +72,7 @@ impl<T: FromZeros + IntoBytes> Array<T> {
     }
 
     fn map(bytes: usize) -> io::Result<MmapMut> {
-        if bytes < HUGE_PAGE {
+        if bytes < HUGE_FROM {
             return MmapOptions::new().len(bytes).populate().map_anon();
         }
         for shift in RESERVED {

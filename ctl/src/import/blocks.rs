@@ -192,11 +192,7 @@ impl Lines<'_> {
     }
 
     fn note(&mut self, place: &Place, what: String) {
-        self.notes.push(Note {
-            place: place.clone(),
-            about: None,
-            what,
-        });
+        self.notes.push(Note::new(place, None, &what));
     }
 
     /// With the parameters that are known in their place, those within values too.

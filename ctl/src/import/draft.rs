@@ -71,11 +71,7 @@ impl Draft {
         about: Option<ServiceKey>,
         what: impl Into<String>,
     ) {
-        self.notes.push(Note {
-            place: place.clone(),
-            about,
-            what: what.into(),
-        });
+        self.notes.push(Note::new(place, about, &what.into()));
     }
 
     pub(super) fn notes(&mut self, notes: Vec<Note>) {

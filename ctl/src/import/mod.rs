@@ -79,6 +79,17 @@ pub struct Note {
     pub what: String,
 }
 
+impl Note {
+    /// `what` may be of anything that files say.
+    fn new(place: &Place, about: Option<ServiceKey>, what: &str) -> Self {
+        Self {
+            place: place.clone(),
+            about,
+            what: what.chars().map(printable).collect(),
+        }
+    }
+}
+
 /// `keepalived.conf:12: delay_loop: checks are not carried over, [[service.check]] is right; docs/health.md`
 impl fmt::Display for Note {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -187,11 +198,15 @@ fn guess(text: &str) -> Option<Kind> {
     })
 }
 
+/// As comments and terminals take it.
+fn printable(c: char) -> char {
+    if c.is_control() { '?' } else { c }
+}
+
 /// Text of a file within a message: no control characters, and not much of it.
 fn quoted(text: &str) -> String {
     const MAX: usize = 60;
-    let plain = |c: char| if c.is_control() { '?' } else { c };
-    let mut short: String = text.chars().take(MAX).map(plain).collect();
+    let mut short: String = text.chars().take(MAX).map(printable).collect();
     if text.chars().nth(MAX).is_some() {
         short.push('…');
     }

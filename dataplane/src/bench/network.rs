@@ -172,21 +172,27 @@ impl Site {
         };
         let (number, hosts) = (u32::from(high) << 8 | u32::from(low), self.hosts());
         let first = service * self.servers;
-        // A service has no more servers than there are hosts.
-        let server = first + (hosts + number - first % hosts) % hosts;
-        let listens = if self.way.method.is_one_way() {
-            self.vip(service)
+        let (server, listens) = if self.way.method.is_one_way() {
+            // A service has no more of these than there are hosts.
+            let server = first + (hosts + number - first % hosts) % hosts;
+            (server, self.vip(service))
         } else {
-            self.listens(server)
+            let server = self.server_at(number, at);
+            (server, self.listens(server))
         };
-        server < first + self.servers && at == listens
+        (first..first + self.servers).contains(&server) && at == listens
     }
 
     /// The service of the server that listens there on that host.
     fn service_at(&self, mac: [u8; 6], at: SocketAddr) -> u32 {
-        let ports = u32::from(at.port().wrapping_sub(SERVER_PORT));
         let number = u32::from(mac[4]) << 8 | u32::from(mac[5]);
-        (ports * self.hosts() + number) / self.servers
+        self.server_at(number, at) / self.servers
+    }
+
+    /// The server that listens there on the host of that number.
+    fn server_at(&self, number: u32, at: SocketAddr) -> u32 {
+        let ports = u32::from(at.port().wrapping_sub(SERVER_PORT));
+        ports * self.hosts() + number
     }
 
     fn locals(&self, flows: u32) -> impl Iterator<Item = IpAddr> {

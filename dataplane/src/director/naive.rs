@@ -13,10 +13,11 @@ use serde_json::Value;
 use super::frames::{Frame, Parts, address, describe, tcp, udp};
 use super::testbed::{Testbed, key, mac_of};
 use super::*;
+use crate::conn::State;
 use crate::counters::DropReason;
 use crate::sched::Kind;
 use crate::templates::INVALID_PORT;
-use crate::update::{Policy, ServiceId, Update};
+use crate::update::{Policy, ServerId, ServiceId, Update};
 
 /// Protocol and address of each service. The third one's servers are reached by direct routing.
 const SERVICES: [(Protocol, &str); 4] = [

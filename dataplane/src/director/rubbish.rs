@@ -8,7 +8,8 @@ use super::testbed::{MTU, Testbed};
 use super::*;
 use crate::config::Config;
 use crate::control::model::Model;
-use crate::packet::HeapBuf;
+use crate::packet::{BURST, Burst, HeapBuf};
+use crate::wire::flow::Seen;
 
 const FRAMES: u32 = 1_000_000;
 

@@ -17,9 +17,9 @@ use super::testbed::{
 };
 use super::*;
 use crate::counters::balanced;
-use crate::packet::HeapBuf;
+use crate::packet::{Burst, HeapBuf};
 use crate::sched::{Kind, Recipe, Table};
-use crate::update::{Policy, ServiceId, Update};
+use crate::update::{Policy, ServerId, ServiceId, Update};
 use crate::wire::flow::Tuple;
 
 /// A service, and how its servers are reached.

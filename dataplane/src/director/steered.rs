@@ -3,8 +3,9 @@
 
 use std::net::IpAddr;
 
+use super::Director;
 use super::arrival::Arrival;
-use super::{AHEAD, Director, Shape, Stage};
+use super::stages::{AHEAD, Shape, Stage, complete_checksums};
 use crate::conn::Hash;
 use crate::cpu::{self, Hot};
 use crate::exchange::{Errand, Incoming};
@@ -211,7 +212,7 @@ impl<P: PacketBuf> Director<P> {
             packet.prefetch();
         }
         if self.partial[from.index()] {
-            super::complete_checksums(burst);
+            complete_checksums(burst);
         }
         let is_tried = matches!(self.arrival(from), Arrival::Tried { .. });
         let station = self.stations[from.index()];

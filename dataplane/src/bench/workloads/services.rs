@@ -17,6 +17,10 @@ pub(super) fn run(bench: &mut Bench<'_>) -> Result<()> {
     };
     let sites = [
         ("1 service", site(1, Place::Addresses, 16)),
+        (
+            "1 service, 10 000 servers",
+            site(1, Place::Addresses, 10_000),
+        ),
         ("1 000 services", site(1_000, Place::Addresses, 1)),
         (
             "1 000 services at one address",

@@ -9,7 +9,8 @@ use super::super::testbed::{
 };
 use super::super::*;
 use super::error;
-use crate::packet::HeapBuf;
+use crate::packet::{Burst, HeapBuf};
+use crate::update::ServerId;
 use End::{Direct, Drop, Forward, Refuse};
 
 /// Service 0 (`rr`) with these servers, all reached by direct routing.

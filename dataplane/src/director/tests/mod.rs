@@ -41,8 +41,9 @@ use super::testbed::{
     arriving, beside_kernel, key, leaving, local_addresses, mac, port_mac, seen, setup, weigh,
 };
 use super::*;
-use crate::packet::HeapBuf;
-use crate::update::{ServiceId, Update};
+use crate::conn::State;
+use crate::packet::{Burst, HeapBuf};
+use crate::update::{ServerId, ServiceId, Update};
 use End::{
     Answer, Both, Consume, Direct, Drop, Emit, Forward, ForwardUncounted, Hold, Host, Punt, Refuse,
     Tell, To, ToHost,
