@@ -22,10 +22,6 @@ pub(super) fn run(bench: &mut Bench<'_>) -> Result<()> {
             site(1, Place::Addresses, 10_000),
         ),
         ("1 000 services", site(1_000, Place::Addresses, 1)),
-        (
-            "1 000 services at one address",
-            site(1_000, Place::Ports, 1),
-        ),
         ("10 000 services", site(10_000, Place::Addresses, 1)),
         (
             "10 000 services at one address",
