@@ -184,12 +184,16 @@ impl Draft {
             format!("local address {address} is left out: service {key} has it already")
         } else if locals.len() == LOCAL_ADDRESSES_MAX {
             format!(
-                "local address {address} is left out: service {key} has {LOCAL_ADDRESSES_MAX}, the most there can be"
+                "service {key} has {LOCAL_ADDRESSES_MAX} local addresses, the most there can be: what is beyond is left out"
             )
         } else {
             return locals.push((address, place.clone()));
         };
-        self.note(place, Some(key), what);
+        // A range may have thousands.
+        let is_said = |note: &Note| note.place == *place && note.what == what;
+        if !self.notes.last().is_some_and(is_said) {
+            self.note(place, Some(key), what);
+        }
     }
 
     /// Takes out what the director would refuse. `order` has the files in the order in which they were
