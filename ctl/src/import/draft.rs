@@ -65,13 +65,12 @@ impl Draft {
         }
     }
 
-    pub(super) fn note(
-        &mut self,
-        place: &Place,
-        about: Option<ServiceKey>,
-        what: impl Into<String>,
-    ) {
-        self.notes.push(Note::new(place, about, &what.into()));
+    pub(super) fn note(&mut self, place: &Place, about: Option<ServiceKey>, what: impl AsRef<str>) {
+        let note = Note::new(place, about, what.as_ref());
+        // A range may say the same of thousands.
+        if self.notes.last() != Some(&note) {
+            self.notes.push(note);
+        }
     }
 
     pub(super) fn notes(&mut self, notes: Vec<Note>) {
@@ -189,11 +188,7 @@ impl Draft {
         } else {
             return locals.push((address, place.clone()));
         };
-        // A range may have thousands.
-        let is_said = |note: &Note| note.place == *place && note.what == what;
-        if !self.notes.last().is_some_and(is_said) {
-            self.note(place, Some(key), what);
-        }
+        self.note(place, Some(key), what);
     }
 
     /// Takes out what the director would refuse. `order` has the files in the order in which they were

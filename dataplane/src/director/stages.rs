@@ -5,6 +5,7 @@ use zerocopy::FromBytes;
 
 use super::Director;
 use super::established::Outcome;
+use super::steered::Tray;
 use crate::conn::{Hash, Hit};
 use crate::counters::DropReason;
 use crate::cpu::{self, Hot};
@@ -15,8 +16,6 @@ use crate::watch::tap::Note;
 use crate::wire::ethernet::{self, Station};
 use crate::wire::flow::{ICMPV6, IPV4_HEADER, IPV6_HEADER, Kind, Plain, Seen};
 use crate::wire::partial;
-
-use super::steered::Tray;
 
 /// So many packets after it was parsed a packet is looked up, and so many later it is rewritten: as long
 /// as a line takes to come from memory, and no two stages wait for lines in clumps.
